@@ -1,0 +1,17 @@
+// The CPU module. Built twice from the same sources, once per instruction set (C2F_ISA names it):
+// two separate libraries cannot mix their inline functions, so the portable one is safe on any
+// processor.
+#include <pybind11/pybind11.h>
+
+#include "ops.h"
+
+namespace py = pybind11;
+
+PYBIND11_MODULE(C2F_MODULE, m) {
+  m.doc() = "c2fcore's CPU kernels";
+  m.attr("isa") = C2F_ISA;
+  c2f::bind_count_windows(m);
+  c2f::bind_select_windows(m);
+  c2f::bind_extract_patches(m);
+  c2f::bind_aggregate(m);
+}

@@ -1,0 +1,13 @@
+// One binding function per op, each in the file of the op's name.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace c2f {
+
+void bind_count_windows(pybind11::module_& m);
+void bind_select_windows(pybind11::module_& m);
+void bind_extract_patches(pybind11::module_& m);
+void bind_aggregate(pybind11::module_& m);
+
+}  // namespace c2f

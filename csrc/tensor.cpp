@@ -1,0 +1,181 @@
+#include "tensor.h"
+
+#include <string>
+
+namespace py = pybind11;
+
+namespace c2f {
+namespace {
+
+// The part of DLPack's C interface this module reads (dlpack.h, version 1.x; ABI is fixed by
+// DLPack).
+struct DLDevice {
+  int32_t device_type;
+  int32_t device_id;
+};
+struct DLDataType {
+  uint8_t code;
+  uint8_t bits;
+  uint16_t lanes;
+};
+struct DLTensor {
+  void* data;
+  DLDevice device;
+  int32_t ndim;
+  DLDataType dtype;
+  int64_t* shape;
+  int64_t* strides;  // elements; may be null for contiguous tensors
+  uint64_t byte_offset;
+};
+struct DLPackVersion {
+  uint32_t major;
+  uint32_t minor;
+};
+struct DLPackExchangeApi {
+  DLPackVersion version;
+  void* prev_api;
+  void* managed_tensor_allocator;
+  void* managed_tensor_from_py_object_no_sync;
+  void* managed_tensor_to_py_object_no_sync;
+  int (*dltensor_from_py_object_no_sync)(void* py_object, DLTensor* out);
+  void* current_work_stream;
+};
+
+constexpr int32_t kDLCPU = 1;
+constexpr uint8_t kDLInt = 0, kDLUInt = 1, kDLFloat = 2, kDLBfloat = 4;
+
+bool dtype_of(DLDataType t, DType* out) {
+  if (t.lanes != 1) return false;
+  switch (t.code) {
+    case kDLUInt:
+      if (t.bits == 8) return *out = DType::kU8, true;
+      if (t.bits == 16) return *out = DType::kU16, true;
+      return false;
+    case kDLInt:
+      if (t.bits == 16) return *out = DType::kI16, true;
+      if (t.bits == 32) return *out = DType::kI32, true;
+      if (t.bits == 64) return *out = DType::kI64, true;
+      return false;
+    case kDLFloat:
+      if (t.bits == 16) return *out = DType::kF16, true;
+      if (t.bits == 32) return *out = DType::kF32, true;
+      return false;
+    case kDLBfloat:
+      if (t.bits == 16) return *out = DType::kBF16, true;
+      return false;
+  }
+  return false;
+}
+
+bool dtype_of(const std::string& name, DType* out) {
+  if (name == "torch.uint8") return *out = DType::kU8, true;
+  if (name == "torch.uint16") return *out = DType::kU16, true;
+  if (name == "torch.int16") return *out = DType::kI16, true;
+  if (name == "torch.int32") return *out = DType::kI32, true;
+  if (name == "torch.int64") return *out = DType::kI64, true;
+  if (name == "torch.float16") return *out = DType::kF16, true;
+  if (name == "torch.bfloat16") return *out = DType::kBF16, true;
+  if (name == "torch.float32") return *out = DType::kF32, true;
+  return false;
+}
+
+// The type is looked at once and remembered: torch.Tensor, in practice always the same one.
+const DLPackExchangeApi* exchange_api(py::handle tensor) {
+  static PyTypeObject* known_type = nullptr;
+  static const DLPackExchangeApi* known_api = nullptr;
+  PyTypeObject* type = Py_TYPE(tensor.ptr());
+  if (type == known_type) return known_api;
+  const DLPackExchangeApi* api = nullptr;
+  PyObject* capsule =
+      PyObject_GetAttrString(reinterpret_cast<PyObject*>(type), "__dlpack_c_exchange_api__");
+  if (capsule != nullptr && PyCapsule_CheckExact(capsule)) {
+    api =
+        static_cast<const DLPackExchangeApi*>(PyCapsule_GetPointer(capsule, "dlpack_exchange_api"));
+    if (api != nullptr && api->version.major != 1) api = nullptr;
+  }
+  PyErr_Clear();
+  Py_XDECREF(capsule);
+  Py_INCREF(type);  // kept for the life of the process: its address must not be reused
+  known_type = type;
+  known_api = api;
+  return api;
+}
+
+[[noreturn]] void refuse_dtype(py::handle tensor, const char* op, const char* name) {
+  throw py::type_error(std::string(op) + ": " + name +
+                       " has a dtype the cpu backend cannot read, got " +
+                       std::string(py::str(tensor.attr("dtype"))));
+}
+
+TensorView view_by_attributes(py::handle tensor, const char* op, const char* name) {
+  TensorView view;
+  if (std::string(py::str(tensor.attr("device").attr("type"))) != "cpu") {
+    throw py::value_error(std::string(op) + ": " + name + " must be on the CPU, got " +
+                          std::string(py::str(tensor.attr("device"))));
+  }
+  if (!dtype_of(std::string(py::str(tensor.attr("dtype"))), &view.dtype)) {
+    refuse_dtype(tensor, op, name);
+  }
+  const py::tuple shape(tensor.attr("shape"));
+  const py::tuple strides(tensor.attr("stride")());
+  require(shape.size() <= kMaxDims, op, std::string(name) + " has too many dimensions");
+  view.ndim = static_cast<int>(shape.size());
+  for (int i = 0; i < view.ndim; ++i) {
+    view.shape[i] = shape[i].cast<int64_t>();
+    view.strides[i] = strides[i].cast<int64_t>();
+  }
+  view.data = reinterpret_cast<void*>(tensor.attr("data_ptr")().cast<uintptr_t>());
+  return view;
+}
+
+}  // namespace
+
+bool TensorView::contiguous() const {
+  int64_t expected = 1;
+  for (int i = ndim - 1; i >= 0; --i) {
+    if (shape[i] == 0) return true;
+    if (shape[i] != 1 && strides[i] != expected) return false;
+    expected *= shape[i];
+  }
+  return true;
+}
+
+void require(bool holds, const char* op, const std::string& rule) {
+  if (!holds) throw py::value_error(std::string(op) + ": " + rule);
+}
+
+TensorView view_cpu_tensor(py::handle tensor, const char* op, const char* name) {
+  const DLPackExchangeApi* api = exchange_api(tensor);
+  if (api == nullptr) return view_by_attributes(tensor, op, name);
+  DLTensor dl;
+  if (api->dltensor_from_py_object_no_sync(tensor.ptr(), &dl) != 0) throw py::error_already_set();
+  if (dl.device.device_type != kDLCPU) {
+    throw py::value_error(std::string(op) + ": " + name + " must be on the CPU, got " +
+                          std::string(py::str(tensor.attr("device"))));
+  }
+  TensorView view;
+  if (!dtype_of(dl.dtype, &view.dtype)) refuse_dtype(tensor, op, name);
+  require(dl.ndim <= kMaxDims, op, std::string(name) + " has too many dimensions");
+  view.ndim = dl.ndim;
+  int64_t packed = 1;
+  for (int i = dl.ndim - 1; i >= 0; --i) {
+    view.shape[i] = dl.shape[i];
+    view.strides[i] = dl.strides != nullptr ? dl.strides[i] : packed;
+    packed *= dl.shape[i];
+  }
+  view.data = static_cast<char*>(dl.data) + dl.byte_offset;
+  return view;
+}
+
+TensorView view_contiguous(py::handle tensor, DType dtype, int ndim, const char* op,
+                           const char* name) {
+  const TensorView view = view_cpu_tensor(tensor, op, name);
+  require(view.ndim == ndim, op,
+          std::string(name) + " must have " + std::to_string(ndim) + " dimensions, got " +
+              std::to_string(view.ndim));
+  require(view.dtype == dtype, op, std::string(name) + " has the wrong dtype for the cpu backend");
+  require(view.contiguous(), op, std::string(name) + " must be contiguous");
+  return view;
+}
+
+}  // namespace c2f

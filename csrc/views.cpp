@@ -1,0 +1,72 @@
+#include "views.h"
+
+#include <algorithm>
+
+namespace py = pybind11;
+
+namespace c2f {
+
+Seg seg_of(py::handle tensor, const char* op, const char* name) {
+  const TensorView v = view_cpu_tensor(tensor, op, name);
+  require(v.ndim == 3 || v.ndim == 4, op,
+          std::string(name) + " must have 3 or 4 dimensions, got " + std::to_string(v.ndim));
+  const bool is_logits = v.ndim == 4;
+  const bool is_float = v.dtype == DType::kF32 || v.dtype == DType::kF16 || v.dtype == DType::kBF16;
+  require(is_logits == is_float, op,
+          std::string(name) + " must be 4-D float logits or a 3-D integer label map");
+  Seg seg{};
+  seg.data = v.data;
+  seg.dtype = v.dtype;
+  seg.is_logits = is_logits;
+  const int y = v.ndim - 2;
+  seg.B = v.shape[0];
+  seg.N = is_logits ? v.shape[1] : 1;
+  seg.h = v.shape[y];
+  seg.w = v.shape[y + 1];
+  seg.stride_b = v.strides[0];
+  seg.stride_n = is_logits ? v.strides[1] : 0;
+  seg.stride_y = v.strides[y];
+  seg.stride_x = v.strides[y + 1];
+  require(seg.N >= 1 && seg.N <= kMaxClasses, op,
+          std::string(name) + " must have 1..256 classes, got " + std::to_string(seg.N));
+  return seg;
+}
+
+Image image_of(py::handle tensor, const char* op, const char* name) {
+  const TensorView v = view_cpu_tensor(tensor, op, name);
+  require(v.ndim == 4, op,
+          std::string(name) + " must have 4 dimensions, got " + std::to_string(v.ndim));
+  return Image{v.data,     v.dtype,      v.shape[0],   v.shape[1],   v.shape[2],
+               v.shape[3], v.strides[0], v.strides[1], v.strides[2], v.strides[3]};
+}
+
+ClassTable class_table_of(std::string_view table, const char* op) {
+  require(table.size() == kMaxClasses, op, "the class table must have 256 bytes");
+  return ClassTable{reinterpret_cast<const uint8_t*>(table.data())};
+}
+
+WindowList windows_of(py::handle origins, py::handle num, int64_t B, int64_t window_px, int64_t H,
+                      int64_t W, const char* op) {
+  const TensorView o = view_contiguous(origins, DType::kI32, 3, op, "windows.origins");
+  const TensorView m = view_contiguous(num, DType::kI32, 1, op, "windows.num");
+  require(o.shape[0] == B && m.shape[0] == B && o.shape[2] == 2, op,
+          "windows must be of shape [B, n, 2] with B = " + std::to_string(B));
+  WindowList list{static_cast<const int32_t*>(o.data), static_cast<const int32_t*>(m.data), B,
+                  o.shape[1], window_px};
+  for (int64_t b = 0; b < B; ++b) {
+    require(list.num[b] >= 0 && list.num[b] <= list.n, op,
+            "windows.num must be in 0.." + std::to_string(list.n) + ", got " +
+                std::to_string(list.num[b]));
+    for (int64_t j = 0; j < list.num[b]; ++j) {
+      const int64_t y = list.origins[(b * list.n + j) * 2];
+      const int64_t x = list.origins[(b * list.n + j) * 2 + 1];
+      require(y >= 0 && x >= 0 && y + window_px <= H && x + window_px <= W, op,
+              "windows must lie inside the image, got origin (" + std::to_string(y) + ", " +
+                  std::to_string(x) + ") with window " + std::to_string(window_px) + " for " +
+                  std::to_string(H) + " x " + std::to_string(W));
+    }
+  }
+  return list;
+}
+
+}  // namespace c2f

@@ -1,0 +1,21 @@
+// From tensor views to the parameter structs' own views, shared by the ops' bindings.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <string>
+#include <string_view>
+
+#include "../kernels/common/params.h"
+#include "tensor.h"
+
+namespace c2f {
+
+Seg seg_of(pybind11::handle tensor, const char* op, const char* name);
+Image image_of(pybind11::handle tensor, const char* op, const char* name);
+ClassTable class_table_of(std::string_view table, const char* op);
+// Checks shapes against B, and that every valid window lies inside H x W.
+WindowList windows_of(pybind11::handle origins, pybind11::handle num, int64_t B, int64_t window_px,
+                      int64_t H, int64_t W, const char* op);
+
+}  // namespace c2f

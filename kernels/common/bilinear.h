@@ -1,0 +1,34 @@
+// Source index and weight of a bilinear tap, align_corners=False, exactly as
+// F.interpolate(size=...) computes them in float32: src = max(0, scale * (dst + 0.5) - 0.5), scale
+// = in / out.
+#pragma once
+
+#include <cstdint>
+
+#include "host_device.h"
+
+namespace c2f {
+
+struct BilinearTap {
+  int32_t i0;  // first source index
+  int32_t i1;  // second source index, clamped to in - 1
+  float w1;    // weight of i1; the weight of i0 is 1 - w1
+};
+
+C2F_HD float resize_scale(int64_t in_size, int64_t out_size) {
+  return static_cast<float>(in_size) / static_cast<float>(out_size);
+}
+
+C2F_HD BilinearTap bilinear_tap(int64_t dst, float scale, int64_t in_size) {
+  float src = scale * (static_cast<float>(dst) + 0.5f) - 0.5f;
+  src = src < 0.0f ? 0.0f : src;
+  int32_t i0 = static_cast<int32_t>(src);
+  // Rounding of scale * (dst + 0.5) may reach in_size for long axes; the tap must not.
+  if (i0 > in_size - 1) i0 = static_cast<int32_t>(in_size - 1);
+  const int32_t i1 = i0 < in_size - 1 ? i0 + 1 : i0;
+  float w1 = src - static_cast<float>(i0);
+  w1 = w1 > 1.0f ? 1.0f : w1;
+  return {i0, i1, w1};
+}
+
+}  // namespace c2f
