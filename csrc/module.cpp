@@ -10,6 +10,14 @@ namespace py = pybind11;
 PYBIND11_MODULE(C2F_MODULE, m) {
   m.doc() = "c2fcore's CPU kernels";
   m.attr("isa") = C2F_ISA;
+  m.def("cpu_has_avx2", [] {
+#if defined(__x86_64__) || defined(_M_X64)
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+           __builtin_cpu_supports("f16c");
+#else
+    return false;
+#endif
+  });
   c2f::bind_count_windows(m);
   c2f::bind_select_windows(m);
   c2f::bind_extract_patches(m);

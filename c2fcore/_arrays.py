@@ -1,0 +1,71 @@
+"""NumPy and CuPy arrays in, arrays of the same kind out, without copies."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .windows import Windows
+
+
+def as_tensor(op: str, name: str, value: Any) -> Tensor:
+    """`value` as a tensor that shares its memory.
+
+    Arrays with negative strides or a foreign byte order, which torch cannot view, are the one case that
+    is copied. CuPy arrays are read on CuPy's current stream through DLPack.
+    """
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, np.ndarray):
+        if not value.dtype.isnative or any(s < 0 for s in value.strides):
+            value = np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("="))
+        try:
+            with warnings.catch_warnings():
+                # Read-only arrays (images just decoded) are fine: no op writes to its inputs.
+                warnings.filterwarnings(
+                    "ignore", message="The given NumPy array is not writable"
+                )
+                return torch.from_numpy(value)
+        except TypeError:
+            raise TypeError(
+                f"{op}: {name} must have a numeric dtype torch knows, got {value.dtype}"
+            ) from None
+    if _is_cupy(value):
+        return torch.from_dlpack(value)
+    raise TypeError(
+        f"{op}: {name} must be a torch.Tensor, numpy.ndarray or cupy.ndarray, "
+        f"got {type(value).__name__}"
+    )
+
+
+def like(result: Tensor, given: Any) -> Any:
+    """`result` as the kind of array that `given` is."""
+    if isinstance(given, Tensor):
+        return result
+    if isinstance(given, np.ndarray):
+        # Only bfloat16 has no NumPy dtype; its values are exact in float32.
+        return (result.float() if result.dtype == torch.bfloat16 else result).numpy()
+    cupy = sys.modules["cupy"]
+    return cupy.from_dlpack(result)
+
+
+def windows_as_tensors(op: str, value: Any) -> Any:
+    """`value` with its arrays as tensors; anything but Windows is left to the op's check."""
+    if not isinstance(value, Windows) or isinstance(value.origins, Tensor):
+        return value
+    return Windows(
+        as_tensor(op, "windows.origins", value.origins),
+        as_tensor(op, "windows.counts", value.counts),
+        as_tensor(op, "windows.num", value.num),
+        value.window,
+    )
+
+
+def _is_cupy(value: Any) -> bool:
+    cupy = sys.modules.get("cupy")
+    return cupy is not None and isinstance(value, cupy.ndarray)

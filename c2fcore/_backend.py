@@ -1,0 +1,148 @@
+"""Which backend runs an op: the table, the choice, and the reasons.
+
+Each op registers its backends here. A backend is in one of three states: it can run; it is missing
+(`missing()` gives the reason: not built, no device); or it cannot take this particular call
+(`why_not(...)` gives the reason: wrong device, needs a gradient). "auto" takes the first of ORDER that can
+run; an explicit choice runs or raises with the reason.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import logging
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from torch import Tensor
+
+ORDER: Final = ("cuda", "triton", "cpu", "reference")  # fastest first
+CHOICES: Final = ("auto", *reversed(ORDER))
+
+_log = logging.getLogger("c2fcore")
+_chosen: contextvars.ContextVar[str] = contextvars.ContextVar(
+    "c2fcore_backend", default="auto"
+)
+_logged: set[tuple[str, str]] = set()
+
+
+def _never(tensor: Tensor, grad: bool) -> str:
+    return ""
+
+
+def _present() -> str:
+    return ""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One implementation of one op.
+
+    Attributes:
+        run: the implementation; called with the op's checked arguments.
+        missing: "" if it can run on this machine, else the reason. Called once per table.
+        why_not: "" if it can take a call with this first tensor, with or without gradient.
+    """
+
+    run: Callable[..., Any]
+    missing: Callable[[], str] = _present
+    why_not: Callable[[Tensor, bool], str] = _never
+
+
+_table: dict[str, dict[str, Backend]] = {}
+_missing: dict[tuple[str, str], str] = {}
+
+
+def register(op: str, **implementations: Backend) -> None:
+    """Enters the backends of an op, by name."""
+    _table[op] = {
+        name: implementations[name] for name in ORDER if name in implementations
+    }
+
+
+def missing(op: str, name: str) -> str:
+    """Why backend `name` of `op` cannot run on this machine; "" if it can."""
+    key = (op, name)
+    reason = _missing.get(key)
+    if reason is None:
+        backend = _table[op].get(name)
+        reason = backend.missing() if backend else "not part of this version"
+        _missing[key] = reason
+    return reason
+
+
+def backends() -> dict[str, dict[str, tuple[bool, str]]]:
+    """What can run here: {op: {backend: (ok, reason)}}; the reason is "" where ok."""
+    return {
+        op: {name: (not missing(op, name), missing(op, name)) for name in ORDER}
+        for op in _table
+    }
+
+
+@contextlib.contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Makes `name` the backend of every op called inside with backend="auto".
+
+    Args:
+        name: "auto", "reference", "cpu", "triton" or "cuda".
+
+    Raises:
+        ValueError: for another name.
+    """
+    _check_name("use_backend", name)
+    token = _chosen.set(name)
+    try:
+        yield
+    finally:
+        _chosen.reset(token)
+
+
+def choose(
+    op: str, requested: str, tensor: Tensor, grad: bool = False
+) -> Callable[..., Any]:
+    """The implementation of `op` to run for a call whose first tensor is `tensor`.
+
+    Raises:
+        ValueError: unknown backend name.
+        RuntimeError: the backend asked for is missing on this machine.
+        NotImplementedError: it cannot take this call; another one can.
+    """
+    name = requested
+    if name == "auto":
+        name = _chosen.get()
+    if name == "auto":
+        name = os.environ.get("C2F_BACKEND", "auto")
+    if name != "auto":
+        return _explicit(op, name, tensor, grad)
+    for candidate, backend in _table[op].items():
+        reason = missing(op, candidate) or backend.why_not(tensor, grad)
+        if not reason:
+            return backend.run
+        if (op, candidate) not in _logged:
+            _logged.add((op, candidate))
+            _log.info("%s: backend %s passed over: %s", op, candidate, reason)
+    raise RuntimeError(
+        f"{op}: no backend can run on {tensor.device}; see c2fcore.backends()"
+    )
+
+
+def _explicit(op: str, name: str, tensor: Tensor, grad: bool) -> Callable[..., Any]:
+    _check_name(op, name)
+    reason = missing(op, name)
+    if reason:
+        raise RuntimeError(f"{op}: backend {name!r} cannot run here: {reason}")
+    backend = _table[op][name]
+    reason = backend.why_not(tensor, grad)
+    if reason:
+        raise NotImplementedError(
+            f"{op}: backend {name!r} {reason}; 'reference' can run this"
+        )
+    return backend.run
+
+
+def _check_name(op: str, name: str) -> None:
+    if name not in CHOICES:
+        listed = ", ".join(repr(c) for c in CHOICES)
+        raise ValueError(f"{op}: backend must be one of {listed}, got {name!r}")

@@ -1,0 +1,211 @@
+"""Argument checks shared by the ops. Every message says the op, the rule, then the value."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from ._classes import MAX_CLASSES
+from .windows import Windows
+
+LOGIT_DTYPES = frozenset((torch.float32, torch.float16, torch.bfloat16))
+LABEL_DTYPES = frozenset((torch.uint8, torch.int16, torch.int32, torch.int64))
+INTEGER_IMAGE_DTYPES = frozenset((torch.uint8, torch.uint16, torch.int16))
+FLOAT_DTYPES = frozenset((torch.float32, torch.float16, torch.bfloat16, torch.float64))
+
+
+def integer(
+    op: str, name: str, value: object, low: int, high: int | None = None
+) -> int:
+    """`value` as an int within low..high."""
+    if isinstance(value, bool):
+        raise TypeError(f"{op}: {name} must be an integer, got {value!r}")
+    if type(value) is not int:
+        try:
+            value = operator.index(value)  # type: ignore[call-overload]
+        except TypeError:
+            raise TypeError(f"{op}: {name} must be an integer, got {value!r}") from None
+    assert isinstance(value, int)
+    if value < low or (high is not None and value > high):
+        rule = f"at least {low}" if high is None else f"in {low}..{high}"
+        raise ValueError(f"{op}: {name} must be {rule}, got {value}")
+    return value
+
+
+def choice(op: str, name: str, value: object, options: Sequence[str]) -> None:
+    """`value` is one of `options`."""
+    if value not in options:
+        listed = ", ".join(repr(o) for o in options)
+        raise ValueError(f"{op}: {name} must be one of {listed}, got {value!r}")
+
+
+_checked_ids: dict[
+    tuple[int, ...], int
+] = {}  # ids that passed, with the largest of them
+
+
+def class_ids(
+    op: str, small_classes: Iterable[int], num_classes: int | None
+) -> tuple[int, ...]:
+    """`small_classes` as a tuple of distinct ids below `num_classes` (256 for label maps)."""
+    if type(small_classes) is tuple and small_classes in _checked_ids:
+        ids = small_classes
+    else:
+        ids = _check_ids(op, small_classes)
+    limit = MAX_CLASSES if num_classes is None else num_classes
+    if _checked_ids[ids] >= limit:
+        raise ValueError(
+            f"{op}: small_classes must be in 0..{limit - 1}, got {_checked_ids[ids]}"
+        )
+    return ids
+
+
+def _check_ids(op: str, small_classes: Iterable[int]) -> tuple[int, ...]:
+    if isinstance(small_classes, (str, bytes)) or not isinstance(
+        small_classes, Iterable
+    ):
+        raise TypeError(f"{op}: small_classes must be class ids, got {small_classes!r}")
+    ids = tuple(
+        integer(op, "small_classes", c, 0, MAX_CLASSES - 1) for c in small_classes
+    )
+    if not ids:
+        raise ValueError(f"{op}: small_classes must not be empty, got ()")
+    if len(set(ids)) != len(ids):
+        raise ValueError(f"{op}: small_classes must not repeat, got {ids}")
+    if len(_checked_ids) > 4096:
+        _checked_ids.clear()
+    _checked_ids[ids] = max(ids)
+    return ids
+
+
+def segmentation(
+    op: str, name: str, seg: Tensor, size: Sequence[int] | None
+) -> tuple[int, int, int | None]:
+    """Full size H, W and the number of classes (None for a label map) of `seg`."""
+    if seg.dtype in LOGIT_DTYPES:
+        return _logits(op, name, seg, size)
+    if seg.dtype not in LABEL_DTYPES:
+        raise TypeError(
+            f"{op}: {name} must be float32/float16/bfloat16 logits or a uint8/int16/int32/int64 "
+            f"label map, got {seg.dtype}"
+        )
+    if seg.ndim != 3:
+        raise ValueError(
+            f"{op}: {name} as a label map must be [B, H, W], got shape {tuple(seg.shape)}"
+        )
+    height, width = seg.shape[1], seg.shape[2]
+    if height < 1 or width < 1:
+        raise ValueError(f"{op}: {name} must have pixels, got shape {tuple(seg.shape)}")
+    if size is not None and tuple(size) != (height, width):
+        raise ValueError(
+            f"{op}: size must be a label map's own ({height}, {width}) or None, got {tuple(size)}"
+        )
+    return height, width, None
+
+
+def _logits(
+    op: str, name: str, logits: Tensor, size: Sequence[int] | None
+) -> tuple[int, int, int]:
+    if logits.ndim != 4:
+        raise ValueError(
+            f"{op}: {name} as logits must be [B, N, h, w], got shape {tuple(logits.shape)}"
+        )
+    _, classes, height, width = logits.shape
+    if classes < 1 or classes > MAX_CLASSES:
+        raise ValueError(
+            f"{op}: {name} must have 1..{MAX_CLASSES} classes, got {classes}"
+        )
+    if height < 1 or width < 1:
+        raise ValueError(
+            f"{op}: {name} must have pixels, got shape {tuple(logits.shape)}"
+        )
+    if size is None:
+        return height, width, classes
+    if len(size) != 2:
+        raise ValueError(f"{op}: size must be (H, W), got {tuple(size)}")
+    full_height, full_width = size
+    if full_height < height or full_width < width:
+        raise ValueError(
+            f"{op}: size must not be below the logits' own ({height}, {width}), "
+            f"got ({full_height}, {full_width})"
+        )
+    return full_height, full_width, classes
+
+
+def window_fits(op: str, window: object, height: int, width: int) -> int:
+    """`window` as an int that fits into H x W."""
+    side = window if type(window) is int else integer(op, "window", window, 1)
+    if side < 1 or side > height:
+        raise ValueError(
+            f"{op}: window must be in 1..H, got {side} for H={height}, W={width}"
+        )
+    if side > width:
+        raise ValueError(
+            f"{op}: window must be in 1..W, got {side} for H={height}, W={width}"
+        )
+    return side
+
+
+def windows(
+    op: str, value: Windows, batch: int, height: int, width: int, like: Tensor
+) -> int:
+    """Checks shape, dtype and device of `value`; returns n. Origins are checked where they are read."""
+    if not isinstance(value, Windows):
+        raise TypeError(
+            f"{op}: windows must be a c2fcore.Windows, got {type(value).__name__}"
+        )
+    origins, num = value.origins, value.num
+    if origins.dtype != torch.int32 or num.dtype != torch.int32:
+        raise TypeError(
+            f"{op}: windows.origins and windows.num must be int32, "
+            f"got {origins.dtype} and {num.dtype}"
+        )
+    if origins.ndim != 3 or origins.shape[2] != 2 or origins.shape[1] < 1:
+        raise ValueError(
+            f"{op}: windows.origins must be [B, n, 2] with n >= 1, got shape {tuple(origins.shape)}"
+        )
+    if origins.shape[0] != batch or tuple(num.shape) != (batch,):
+        raise ValueError(
+            f"{op}: windows must be of as many images as the batch, got origins "
+            f"{tuple(origins.shape)} and num {tuple(num.shape)} for B={batch}"
+        )
+    same_device(op, "windows", origins, like)
+    window_fits(op, value.window, height, width)
+    return origins.shape[1]
+
+
+def same_device(op: str, name: str, tensor: Tensor, like: Tensor) -> None:
+    """Both tensors are on one device."""
+    if tensor.device != like.device:
+        raise ValueError(
+            f"{op}: {name} must be on the same device as the first argument, "
+            f"got {tensor.device} and {like.device}"
+        )
+
+
+def per_channel(
+    op: str, name: str, value: object, channels: int
+) -> tuple[float, ...] | None:
+    """`value` (None, a number, or one per channel) as floats, one per channel."""
+    if value is None:
+        return None
+    if isinstance(value, (int, float)):
+        numbers: tuple[float, ...] = (float(value),) * channels
+    else:
+        try:
+            numbers = tuple(float(v) for v in value)  # type: ignore[attr-defined]
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"{op}: {name} must be None, a number or one number per channel, got {value!r}"
+            ) from None
+        if len(numbers) != channels:
+            raise ValueError(
+                f"{op}: {name} must have one value per channel, got {len(numbers)} for C={channels}"
+            )
+    if not all(math.isfinite(v) for v in numbers):
+        raise ValueError(f"{op}: {name} must be finite, got {value!r}")
+    return numbers

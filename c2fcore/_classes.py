@@ -1,0 +1,49 @@
+"""The set of small classes, in the forms that backends read it."""
+
+from __future__ import annotations
+
+import functools
+from typing import Final
+
+import torch
+from torch import Tensor
+
+MAX_CLASSES: Final = 256
+
+
+class ClassSet:
+    """A set C of class ids out of 0..255.
+
+    Attributes:
+        ids: the ids as given.
+        table: 256 bytes, 1 where the id is in C: the form native kernels read.
+    """
+
+    def __init__(self, ids: tuple[int, ...]) -> None:
+        """Builds the set; `ids` have been checked."""
+        self.ids = ids
+        members = frozenset(ids)
+        self.table = bytes(1 if c in members else 0 for c in range(MAX_CLASSES))
+
+    def mask(self, num_classes: int, device: torch.device) -> Tensor:
+        """Bool [num_classes], True where the id is in C."""
+        return _mask(self.table, num_classes, device)
+
+    def indices(self, num_classes: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Int64 ids in C and ids outside C, each ascending."""
+        inside = [c for c in range(num_classes) if self.table[c]]
+        outside = [c for c in range(num_classes) if not self.table[c]]
+        return (
+            torch.tensor(inside, dtype=torch.int64, device=device),
+            torch.tensor(outside, dtype=torch.int64, device=device),
+        )
+
+
+def _mask(table: bytes, num_classes: int, device: torch.device) -> Tensor:
+    return torch.tensor([bool(t) for t in table[:num_classes]], device=device)
+
+
+@functools.lru_cache(maxsize=256)
+def class_set(ids: tuple[int, ...]) -> ClassSet:
+    """The set of `ids`; the same object for the same ids."""
+    return ClassSet(ids)

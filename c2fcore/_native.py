@@ -1,0 +1,66 @@
+"""The compiled CPU kernels: which build of them fits this processor, and why there is none if so."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+from types import ModuleType
+from typing import Any, NamedTuple
+
+
+class Native(NamedTuple):
+    """A loaded module, or None and the reason."""
+
+    module: ModuleType | None
+    reason: str
+
+
+@functools.lru_cache(maxsize=1)
+def cpu() -> Native:
+    """The CPU module for this processor.
+
+    Both builds come from the same sources; the AVX2 one is taken where the processor has AVX2, FMA and
+    F16C. C2F_CPU_ISA=portable|avx2 demands one of them.
+    """
+    wanted = os.environ.get("C2F_CPU_ISA", "auto")
+    if wanted not in ("auto", "portable", "avx2"):
+        raise ValueError(f"C2F_CPU_ISA must be auto, portable or avx2, got {wanted!r}")
+    portable = _load("_cpu_portable")
+    if portable.module is None or wanted == "portable":
+        return portable
+    if not portable.module.cpu_has_avx2():
+        if wanted == "avx2":
+            return Native(
+                None, "C2F_CPU_ISA=avx2, but this processor lacks AVX2, FMA or F16C"
+            )
+        return portable
+    avx2 = _load("_cpu_avx2")
+    return avx2 if avx2.module is not None or wanted == "avx2" else portable
+
+
+def cpu_module() -> Any:
+    """The CPU module; for backends that are only chosen where it loads."""
+    return cpu().module
+
+
+def cpu_missing() -> str:
+    """Why the CPU module is missing, "" if it is there."""
+    return cpu().reason
+
+
+def _load(name: str) -> Native:
+    try:
+        return Native(importlib.import_module(f"c2fcore.{name}"), "")
+    except ImportError as error:
+        return Native(None, _build_reason() or f"c2fcore.{name} does not load: {error}")
+
+
+def _build_reason() -> str:
+    """Why the build left the CPU module out, if it did."""
+    try:
+        from ._build_info import BUILT  # type: ignore[import-not-found,unused-ignore]
+    except ImportError:
+        return ""
+    ok, reason = BUILT.get("cpu", (True, ""))
+    return "" if ok else f"not built: {reason}"

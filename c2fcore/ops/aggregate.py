@@ -1,0 +1,226 @@
+"""aggregate: the coarse and the fine answer, merged where they conflict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import _arrays, _backend, _checks, _native, reference
+from .._classes import class_set
+from ..windows import Windows
+from . import _library
+from .extract_patches import windows_of
+
+RULES = ("paper", "normalized", "official")
+OUTPUTS = ("labels", "probs")
+
+
+def aggregate(
+    coarse: Any,
+    fine: Any,
+    windows: Windows,
+    small_classes: Iterable[int],
+    *,
+    size: Sequence[int] | None = None,
+    rule: str = "paper",
+    output: str = "labels",
+    backend: str = "auto",
+    _labels: Tensor | None = None,
+) -> Any:
+    """Merges the coarse answer with the fine one inside the windows.
+
+    With p the softmax of the coarse logits at full size, c* their argmax, and p_f the sigmoid of the fine
+    foreground logit (one bilinear sample per pixel; the mean over the windows in use that cover the pixel,
+    summed in slot order; a NaN counts as not covered), a covered pixel is treated by `rule`:
+
+    - "paper" (Eq. 1 of the C2FNet paper): if c* is small and p_f < 0.5, 1 - p_f is added to the most
+      probable class outside C; if c* is not small and p_f >= 0.5, p_f is added to the most probable class
+      of C; then a softmax over all classes. Uncovered pixels keep p.
+    - "normalized": the same additions, divided by their sum: the same labels, usable as probabilities.
+    - "official": p_f is added to the coarse logits of every small class; "probs" returns these sums.
+
+    Args:
+        coarse: logits [B, N, h, w], float32/float16/bfloat16, any strides.
+        fine: logits [B*n, 1 or 2, hf, wf] at any resolution; two channels give l1 - l0.
+        windows: the windows that the fine patches came from.
+        small_classes: distinct ids of the small classes C.
+        size: full size (H, W), not below the logits' own; their own if None.
+        rule: "paper", "normalized" or "official".
+        output: "labels" or "probs".
+        backend: "auto", "reference", "cpu", "triton" or "cuda".
+
+    Returns:
+        uint8 [B, H, W], the argmax of the merged values (lowest class on a tie), or float32 [B, N, H, W].
+        "probs" is differentiable in coarse and fine on the reference, which "auto" takes if gradients are
+        wanted.
+
+    Raises:
+        ValueError: a value breaks a rule above; the message says which, and the value.
+        TypeError: a dtype is not among those above; a label map as `coarse` is refused, since merging
+            needs the scores.
+        NotImplementedError: gradients are wanted of a backend that has none.
+    """
+    given = coarse
+    coarse = _arrays.as_tensor("aggregate", "coarse", coarse)
+    fine = _arrays.as_tensor("aggregate", "fine", fine)
+    windows = _arrays.windows_as_tensors("aggregate", windows)
+    ids, height, width = _check_aggregate(
+        coarse, fine, windows, small_classes, size, rule, output
+    )
+    where = (windows.origins, windows.num, windows.window)
+    merge = (ids, height, width, rule, output)
+    if output == "probs" and _library.needs_grad(coarse, fine):
+        # The registered op has no gradient; the reference is plain PyTorch and traces as such.
+        run = _backend.choose("aggregate", backend, coarse, grad=True)
+        merged = run(coarse, fine, *where, *merge)
+    elif _library.dispatched(coarse, fine, windows.origins):
+        merged = torch.ops.c2fcore.aggregate(coarse, fine, *where, *merge, backend)
+    else:
+        run = _backend.choose("aggregate", backend, coarse)
+        merged = run(coarse, fine, *where, *merge, _labels)
+    return _arrays.like(merged, given)
+
+
+def _check_aggregate(
+    coarse: Tensor,
+    fine: Tensor,
+    windows: Windows,
+    small_classes: Iterable[int],
+    size: Sequence[int] | None,
+    rule: str,
+    output: str,
+) -> tuple[tuple[int, ...], int, int]:
+    """Checks a call; returns the ids of C and H, W."""
+    op = "aggregate"
+    if coarse.dtype not in _checks.LOGIT_DTYPES:
+        hint = (
+            ""
+            if coarse.is_floating_point()
+            else "; a label map has no scores to merge: pass logits"
+        )
+        raise TypeError(
+            f"{op}: coarse must be float32/float16/bfloat16 logits, got {coarse.dtype}{hint}"
+        )
+    height, width, num_classes = _checks.segmentation(op, "coarse", coarse, size)
+    ids = _checks.class_ids(op, small_classes, num_classes)
+    if fine.dtype not in _checks.LOGIT_DTYPES:
+        raise TypeError(
+            f"{op}: fine must be float32/float16/bfloat16 logits, got {fine.dtype}"
+        )
+    if (
+        fine.ndim != 4
+        or fine.shape[1] not in (1, 2)
+        or fine.shape[2] < 1
+        or fine.shape[3] < 1
+    ):
+        raise ValueError(
+            f"{op}: fine must be [B*n, 1 or 2, hf, wf], got shape {tuple(fine.shape)}"
+        )
+    _checks.same_device(op, "fine", fine, coarse)
+    n = _checks.windows(op, windows, coarse.shape[0], height, width, coarse)
+    if fine.shape[0] != coarse.shape[0] * n:
+        raise ValueError(
+            f"{op}: fine must have B*n patches, got {fine.shape[0]} for B={coarse.shape[0]}, n={n}"
+        )
+    if rule not in RULES:
+        _checks.choice(op, "rule", rule, RULES)
+    if output not in OUTPUTS:
+        _checks.choice(op, "output", output, OUTPUTS)
+    return ids, height, width
+
+
+def _reference(
+    coarse: Tensor,
+    fine: Tensor,
+    origins: Tensor,
+    num: Tensor,
+    window: int,
+    ids: Sequence[int],
+    height: int,
+    width: int,
+    rule: str,
+    output: str,
+    labels: Tensor | None = None,
+) -> Tensor:
+    merged = reference.aggregate(
+        coarse,
+        fine,
+        windows_of(origins, num, window),
+        ids,
+        size=(height, width),
+        rule=rule,
+        output=output,
+    )
+    return merged if labels is None else labels.copy_(merged)
+
+
+def _cpu(
+    coarse: Tensor,
+    fine: Tensor,
+    origins: Tensor,
+    num: Tensor,
+    window: int,
+    ids: Sequence[int],
+    height: int,
+    width: int,
+    rule: str,
+    output: str,
+    labels: Tensor | None = None,
+) -> Tensor:
+    out = labels
+    if out is None:
+        out = _fake(
+            coarse, fine, origins, num, window, ids, height, width, rule, output
+        )
+    _native.cpu_module().aggregate(
+        coarse,
+        fine,
+        origins.contiguous(),
+        num.contiguous(),
+        window,
+        class_set(tuple(ids)).table,
+        height,
+        width,
+        rule,
+        out,
+        labels is not None,
+        torch.get_num_threads(),
+    )
+    return out
+
+
+def _fake(
+    coarse: Tensor,
+    fine: Tensor,
+    origins: Tensor,
+    num: Tensor,
+    window: int,
+    ids: Sequence[int],
+    height: int,
+    width: int,
+    rule: str,
+    output: str,
+    backend: str = "",
+) -> Tensor:
+    batch, num_classes = coarse.shape[:2]
+    if output == "labels":
+        return torch.empty(
+            (batch, height, width), dtype=torch.uint8, device=coarse.device
+        )
+    shape = (batch, num_classes, height, width)
+    return torch.empty(shape, dtype=torch.float32, device=coarse.device)
+
+
+_backend.register(
+    "aggregate",
+    cpu=_backend.Backend(_cpu, _native.cpu_missing, _library.cpu_only),
+    reference=_backend.Backend(_reference),
+)
+_library.define(
+    "aggregate(Tensor coarse, Tensor fine, Tensor origins, Tensor num, int window, "
+    "int[] small_classes, SymInt height, SymInt width, str rule, str output, str backend) -> Tensor",
+    _fake,
+)

@@ -1,0 +1,144 @@
+"""count_windows: small-object pixels of every window of a grid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import _arrays, _backend, _checks, _native, reference
+from .._classes import class_set
+from ..windows import grid_shape
+from . import _library
+
+_EDGES = ("flush", "drop")
+
+
+def count_windows(
+    seg: Any,
+    small_classes: Iterable[int],
+    *,
+    window: int,
+    stride: int,
+    size: Sequence[int] | None = None,
+    edge: str = "flush",
+    backend: str = "auto",
+) -> Any:
+    """Counts the small-object pixels of every window of a grid.
+
+    Windows start at i * stride while they fit; with edge "flush" a last row and column at H - k and W - k
+    are added where those do not reach the border.
+
+    Args:
+        seg: coarse answer. Float logits [B, N, h, w] (float32/float16/bfloat16, any strides): taken to
+            `size` by bilinear interpolation (align_corners=False), then argmax; the lowest class wins a
+            tie, a NaN counts as -inf, all NaN gives class 0. Or an integer label map [B, H, W]
+            (uint8/int16/int32/int64); ids outside `small_classes` are not counted.
+        small_classes: distinct ids of the small classes C.
+        window: side k of a window, pixels.
+        stride: distance of neighbouring windows, pixels.
+        size: full size (H, W) of logits, not below their own; their own if None.
+        edge: "flush" or "drop".
+        backend: "auto", "reference", "cpu", "triton" or "cuda".
+
+    Returns:
+        int32 [B, R, S], exact counts. Not differentiable.
+
+    Raises:
+        ValueError: a value breaks a rule above; the message says which, and the value.
+        TypeError: `seg` has another dtype or is no array.
+    """
+    given = seg
+    seg = _arrays.as_tensor("count_windows", "seg", seg)
+    grid = check_grid("count_windows", seg, small_classes, window, stride, size, edge)
+    run = torch.ops.c2fcore.count_windows if _library.dispatched(seg) else _run
+    return _arrays.like(run(seg, *grid, edge, backend), given)
+
+
+def check_grid(
+    op: str,
+    seg: Tensor,
+    small_classes: Iterable[int],
+    window: int,
+    stride: int,
+    size: Sequence[int] | None,
+    edge: str,
+) -> tuple[tuple[int, ...], int, int, int, int]:
+    """Checks what count_windows and select_windows share; returns ids of C, window, stride, H and W."""
+    height, width, num_classes = _checks.segmentation(op, "seg", seg, size)
+    ids = _checks.class_ids(op, small_classes, num_classes)
+    window = _checks.window_fits(op, window, height, width)
+    if type(stride) is not int or stride < 1:
+        stride = _checks.integer(op, "stride", stride, 1)
+    if edge not in _EDGES:
+        _checks.choice(op, "edge", edge, _EDGES)
+    return ids, window, stride, height, width
+
+
+def _reference(
+    seg: Tensor,
+    ids: Sequence[int],
+    window: int,
+    stride: int,
+    height: int,
+    width: int,
+    edge: str,
+) -> Tensor:
+    return reference.count_windows(
+        seg, ids, window=window, stride=stride, size=(height, width), edge=edge
+    )
+
+
+def _cpu(
+    seg: Tensor,
+    ids: Sequence[int],
+    window: int,
+    stride: int,
+    height: int,
+    width: int,
+    edge: str,
+) -> Tensor:
+    counts = _fake(seg, ids, window, stride, height, width, edge)
+    _native.cpu_module().count_windows(
+        seg,
+        class_set(tuple(ids)).table,
+        height,
+        width,
+        window,
+        stride,
+        edge == "flush",
+        counts,
+        None,
+        torch.get_num_threads(),
+    )
+    return counts
+
+
+def _fake(
+    seg: Tensor,
+    ids: Sequence[int],
+    window: int,
+    stride: int,
+    height: int,
+    width: int,
+    edge: str,
+    backend: str = "",
+) -> Tensor:
+    rows, columns = grid_shape(height, width, window, stride, edge)
+    return torch.empty(
+        (seg.shape[0], rows, columns), dtype=torch.int32, device=seg.device
+    )
+
+
+_backend.register(
+    "count_windows",
+    cpu=_backend.Backend(_cpu, _native.cpu_missing, _library.cpu_only),
+    reference=_backend.Backend(_reference),
+)
+_run = _library.define(
+    "count_windows(Tensor seg, int[] small_classes, int window, int stride, SymInt height, "
+    "SymInt width, str edge, str backend) -> Tensor",
+    _fake,
+)

@@ -1,0 +1,288 @@
+"""extract_patches: what the fine network sees."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import _arrays, _backend, _checks, _native, reference
+from ..reference.extract_patches import extract_patches_backward
+from ..windows import Windows
+from . import _library
+
+MODES = ("bilinear", "nearest", "bicubic")
+
+
+def extract_patches(
+    image: Any,
+    windows: Windows,
+    *,
+    zoom: float = 1.0,
+    mode: str = "bilinear",
+    scale: float | None = None,
+    mean: Sequence[float] | float | None = None,
+    std: Sequence[float] | float | None = None,
+    dtype: torch.dtype | None = None,
+    channels_last: bool = False,
+    backend: str = "auto",
+) -> Any:
+    """Cuts the windows out of an image, zooms them, and normalises them.
+
+    Patch (b, j) is image[b, :, y:y+k, x:x+k] resampled to p = round(k * zoom) exactly as
+    F.interpolate(crop, size=p, mode=mode, align_corners=False) does (taps clamp at the patch border), then
+    (v * scale - mean) / std in float32, cast to `dtype`. Unused slots are zeros.
+
+    Args:
+        image: [B, C, H, W], uint8/uint16/int16/float16/bfloat16/float32, any strides (channels_last and
+            views of [B, H, W, C] included). float64 runs on the reference only.
+        windows: as `select_windows` returns them; windows in use must lie inside the image.
+        zoom: side of a patch over side of its window, > 0.
+        mode: "bilinear", "nearest" or "bicubic" (a = -0.75; may overshoot, is not clamped).
+        scale: factor before mean and std; None is 1/255 for uint8 and 1 otherwise.
+        mean: subtracted; a number or one per channel.
+        std: divided by; a number or one per channel, not 0.
+        dtype: float type of the patches; None is the image's own, float32 for integer images.
+        channels_last: memory format of the patches.
+        backend: "auto", "reference", "cpu", "triton" or "cuda".
+
+    Returns:
+        [B*n, C, p, p]. Differentiable in a float image (not in the windows), deterministically.
+
+    Raises:
+        ValueError: a value breaks a rule above; the message says which, and the value.
+        TypeError: a dtype is not among those above.
+    """
+    given = image
+    image = _arrays.as_tensor("extract_patches", "image", image)
+    windows = _arrays.windows_as_tensors("extract_patches", windows)
+    side, scale, means, stds, dtype = _check_extract_patches(
+        image, windows, zoom, mode, scale, mean, std, dtype
+    )
+    origins, num = windows.origins, windows.num
+    grad = _library.needs_grad(image)
+    dispatched = grad or _library.dispatched(image, origins)
+    run = torch.ops.c2fcore.extract_patches if dispatched else _run
+    where = (image, origins, num, windows.window)
+    patches = run(*where, side, mode, scale, means, stds, dtype, channels_last, backend)
+    return _arrays.like(patches, given)
+
+
+def _check_extract_patches(
+    image: Tensor,
+    windows: Windows,
+    zoom: float,
+    mode: str,
+    scale: float | None,
+    mean: Sequence[float] | float | None,
+    std: Sequence[float] | float | None,
+    dtype: torch.dtype | None,
+) -> tuple[int, float, list[float] | None, list[float] | None, torch.dtype]:
+    """Checks a call; returns p, scale, per-channel mean and std, and the dtype of the patches."""
+    op = "extract_patches"
+    floats = image.dtype in _checks.FLOAT_DTYPES
+    if not floats and image.dtype not in _checks.INTEGER_IMAGE_DTYPES:
+        raise TypeError(
+            f"{op}: image must be uint8/uint16/int16/float16/bfloat16/float32, got {image.dtype}"
+        )
+    if image.ndim != 4 or image.shape[1] < 1:
+        raise ValueError(
+            f"{op}: image must be [B, C, H, W], got shape {tuple(image.shape)}"
+        )
+    batch, channels, height, width = image.shape
+    _checks.windows(op, windows, batch, height, width, image)
+    if not isinstance(zoom, (int, float)) or not math.isfinite(zoom) or zoom <= 0:
+        raise ValueError(f"{op}: zoom must be a finite number above 0, got {zoom!r}")
+    side = round(windows.window * zoom)
+    if side < 1:
+        raise ValueError(
+            f"{op}: window * zoom must round to at least 1, got {windows.window} * {zoom}"
+        )
+    if mode not in MODES:
+        _checks.choice(op, "mode", mode, MODES)
+    if scale is None:
+        scale = 1 / 255 if image.dtype == torch.uint8 else 1.0
+    elif not isinstance(scale, (int, float)) or not math.isfinite(scale):
+        raise ValueError(f"{op}: scale must be a finite number, got {scale!r}")
+    means = _checks.per_channel(op, "mean", mean, channels)
+    stds = _checks.per_channel(op, "std", std, channels)
+    if stds is not None and 0.0 in stds:
+        raise ValueError(f"{op}: std must not be 0, got {std!r}")
+    if dtype is None:
+        dtype = image.dtype if floats else torch.float32
+    elif dtype not in _checks.FLOAT_DTYPES:
+        raise TypeError(f"{op}: dtype must be a float type, got {dtype}")
+    return side, float(scale), means and list(means), stds and list(stds), dtype
+
+
+def _reference(
+    image: Tensor,
+    origins: Tensor,
+    num: Tensor,
+    window: int,
+    side: int,
+    mode: str,
+    scale: float,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    dtype: torch.dtype,
+    channels_last: bool,
+) -> Tensor:
+    return reference.extract_patches(
+        image,
+        windows_of(origins, num, window),
+        zoom=side / window,
+        mode=mode,
+        scale=scale,
+        mean=mean,
+        std=std,
+        dtype=dtype,
+        channels_last=channels_last,
+    )
+
+
+def _cpu(
+    image: Tensor,
+    origins: Tensor,
+    num: Tensor,
+    window: int,
+    side: int,
+    mode: str,
+    scale: float,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    dtype: torch.dtype,
+    channels_last: bool,
+) -> Tensor:
+    patches = _fake(
+        image, origins, num, window, side, mode, scale, mean, std, dtype, channels_last
+    )
+    where = (image, origins.contiguous(), num.contiguous(), window)
+    threads = torch.get_num_threads()
+    _native.cpu_module().extract_patches(
+        *where, patches, mode, scale, mean, std, threads
+    )
+    return patches
+
+
+def _fake(
+    image: Tensor,
+    origins: Tensor,
+    num: Tensor,
+    window: int,
+    side: int,
+    mode: str,
+    scale: float,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    dtype: torch.dtype,
+    channels_last: bool,
+    backend: str = "",
+) -> Tensor:
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    shape = (origins.shape[0] * origins.shape[1], image.shape[1], side, side)
+    return torch.empty(shape, dtype=dtype, device=image.device, memory_format=layout)
+
+
+def _reference_backward(
+    grad: Tensor,
+    image: Tensor,
+    origins: Tensor,
+    num: Tensor,
+    window: int,
+    mode: str,
+    scale: float,
+    std: Sequence[float] | None,
+) -> Tensor:
+    windows = windows_of(origins, num, window)
+    return extract_patches_backward(
+        grad, image, windows, mode=mode, scale=scale, std=std
+    )
+
+
+def _cpu_backward(
+    grad: Tensor,
+    image: Tensor,
+    origins: Tensor,
+    num: Tensor,
+    window: int,
+    mode: str,
+    scale: float,
+    std: Sequence[float] | None,
+) -> Tensor:
+    found = torch.empty(image.shape, dtype=torch.float32)
+    where = (grad, origins.contiguous(), num.contiguous(), window)
+    threads = torch.get_num_threads()
+    _native.cpu_module().extract_patches_backward(
+        *where, found, mode, scale, std, threads
+    )
+    return found.to(image.dtype)
+
+
+def _fake_backward(
+    grad: Tensor,
+    image: Tensor,
+    origins: Tensor,
+    num: Tensor,
+    window: int,
+    mode: str,
+    scale: float,
+    std: Sequence[float] | None,
+    backend: str,
+) -> Tensor:
+    return torch.empty(image.shape, dtype=image.dtype, device=image.device)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    image, origins, num, window, _, mode, scale, _, std, _, _, backend = inputs
+    # The op is linear: of the image only shape, dtype and device matter.
+    ctx.save_for_backward(image, origins, num)
+    ctx.call = (window, mode, scale, std, backend)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    backward = torch.ops.c2fcore.extract_patches_backward
+    return (backward(grad, *ctx.saved_tensors, *ctx.call), *[None] * 11)
+
+
+def windows_of(origins: Tensor, num: Tensor, window: int) -> Windows:
+    """Windows for cutting, where counts play no part."""
+    return Windows(origins, origins[..., 0], num, window)
+
+
+def _cpu_reads(image: Tensor, grad: bool) -> str:
+    if image.dtype == torch.float64:
+        return "does not read float64 images"
+    return _library.cpu_only(image, grad)
+
+
+_backend.register(
+    "extract_patches",
+    cpu=_backend.Backend(_cpu, _native.cpu_missing, _cpu_reads),
+    reference=_backend.Backend(_reference),
+)
+_backend.register(
+    "extract_patches_backward",
+    cpu=_backend.Backend(_cpu_backward, _native.cpu_missing, _cpu_reads),
+    reference=_backend.Backend(_reference_backward),
+)
+_run = _library.define(
+    "extract_patches(Tensor image, Tensor origins, Tensor num, int window, int side, str mode, "
+    "float scale, float[]? mean, float[]? std, ScalarType dtype, bool channels_last, str backend) "
+    "-> Tensor",
+    _fake,
+)
+_library.define(
+    "extract_patches_backward(Tensor grad, Tensor image, Tensor origins, Tensor num, int window, "
+    "str mode, float scale, float[]? std, str backend) -> Tensor",
+    _fake_backward,
+)
+torch.library.register_autograd(
+    "c2fcore::extract_patches",
+    _backward,
+    setup_context=_setup_context,
+    lib=_library.LIBRARY,
+)

@@ -1,0 +1,110 @@
+"""extract_targets: what the fine network should answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import _arrays, _backend, _checks, _native, reference
+from .._classes import class_set
+from ..windows import Windows
+from . import _library
+from .extract_patches import windows_of
+
+
+def extract_targets(
+    labels: Any,
+    windows: Windows,
+    small_classes: Iterable[int],
+    *,
+    ignore_index: int = 255,
+    backend: str = "auto",
+) -> Any:
+    """Binary targets of the windows, at the label map's native resolution (labels are never interpolated).
+
+    Args:
+        labels: [B, H, W] integer label map (uint8/int16/int32/int64), any strides.
+        windows: as `select_windows` returns them; windows in use must lie inside the map.
+        small_classes: distinct ids of the small classes C.
+        ignore_index: label in 0..255 that no loss should count.
+        backend: "auto", "reference", "cpu", "triton" or "cuda".
+
+    Returns:
+        uint8 [B*n, k, k]: 1 where the label is in C, 0 where not, `ignore_index` where it was and in
+        unused slots.
+
+    Raises:
+        ValueError: a value breaks a rule above; the message says which, and the value.
+        TypeError: `labels` is not an integer map.
+    """
+    given = labels
+    labels = _arrays.as_tensor("extract_targets", "labels", labels)
+    windows = _arrays.windows_as_tensors("extract_targets", windows)
+    if labels.dtype not in _checks.LABEL_DTYPES:
+        raise TypeError(
+            f"extract_targets: labels must be uint8/int16/int32/int64, got {labels.dtype}"
+        )
+    height, width, _ = _checks.segmentation("extract_targets", "labels", labels, None)
+    ids = _checks.class_ids("extract_targets", small_classes, None)
+    _checks.windows("extract_targets", windows, labels.shape[0], height, width, labels)
+    _checks.integer("extract_targets", "ignore_index", ignore_index, 0, 255)
+    origins, num = windows.origins, windows.num
+    dispatched = _library.dispatched(labels, origins)
+    run = torch.ops.c2fcore.extract_targets if dispatched else _run
+    targets = run(labels, origins, num, windows.window, ids, ignore_index, backend)
+    return _arrays.like(targets, given)
+
+
+def _reference(
+    labels: Tensor,
+    origins: Tensor,
+    num: Tensor,
+    window: int,
+    ids: Sequence[int],
+    ignore_index: int,
+) -> Tensor:
+    windows = windows_of(origins, num, window)
+    return reference.extract_targets(labels, windows, ids, ignore_index=ignore_index)
+
+
+def _cpu(
+    labels: Tensor,
+    origins: Tensor,
+    num: Tensor,
+    window: int,
+    ids: Sequence[int],
+    ignore_index: int,
+) -> Tensor:
+    targets = _fake(labels, origins, num, window, ids, ignore_index)
+    where = (labels, origins.contiguous(), num.contiguous(), window)
+    table, threads = class_set(tuple(ids)).table, torch.get_num_threads()
+    _native.cpu_module().extract_targets(*where, table, ignore_index, targets, threads)
+    return targets
+
+
+def _fake(
+    labels: Tensor,
+    origins: Tensor,
+    num: Tensor,
+    window: int,
+    ids: Sequence[int],
+    ignore_index: int,
+    backend: str = "",
+) -> Tensor:
+    shape = (origins.shape[0] * origins.shape[1], window, window)
+    return torch.empty(shape, dtype=torch.uint8, device=labels.device)
+
+
+_backend.register(
+    "extract_targets",
+    cpu=_backend.Backend(_cpu, _native.cpu_missing, _library.cpu_only),
+    reference=_backend.Backend(_reference),
+)
+_run = _library.define(
+    "extract_targets(Tensor labels, Tensor origins, Tensor num, int window, int[] small_classes, "
+    "int ignore_index, str backend) -> Tensor",
+    _fake,
+)

@@ -1,0 +1,197 @@
+"""select_windows: which windows deserve a second look."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import _arrays, _backend, _checks, _native
+from .._classes import class_set
+from ..reference.select_windows import select_with_labels
+from ..windows import Windows
+from . import _library
+from .count_windows import check_grid
+
+STRATEGIES = ("cover", "top", "all")
+
+
+def select_windows(
+    seg: Any,
+    small_classes: Iterable[int],
+    *,
+    window: int,
+    stride: int,
+    n: int,
+    strategy: str = "cover",
+    min_pixels: int = 1,
+    size: Sequence[int] | None = None,
+    edge: str = "flush",
+    backend: str = "auto",
+    _return_labels: bool = False,
+) -> Any:
+    """Chooses up to n windows per image that are rich in small objects.
+
+    No window with fewer than `min_pixels` small-object pixels (new ones, for "cover") is ever taken. Static
+    shapes, no host synchronisation.
+
+    Args:
+        seg: logits [B, N, h, w] or label map [B, H, W], as in `count_windows`.
+        small_classes: distinct ids of the small classes C.
+        window: side k of a window, pixels.
+        stride: distance of neighbouring candidate windows, pixels; for "all" it is taken as k.
+        n: windows per image at most; may exceed the number of candidates.
+        strategy: "cover", greedy maximum coverage: again and again the window with most small-object
+            pixels not yet covered. "top": the windows with the highest counts. Ties go to the lower
+            row-major index in both. "all": disjoint windows in raster order, the first n that hold enough.
+        min_pixels: fewest pixels worth a look, at least 1.
+        size: full size (H, W) of logits; their own if None.
+        edge: "flush" or "drop", as in `count_windows`.
+        backend: "auto", "reference", "cpu", "triton" or "cuda".
+
+    Returns:
+        Windows(origins int32 [B, n, 2] as (y, x), counts int32 [B, n], num int32 [B], window). Unused
+        slots have origin (0, 0) and count 0; `num` says how many are in use. Not differentiable.
+
+    Raises:
+        ValueError: a value breaks a rule; the message says which, and the value.
+        TypeError: `seg` has another dtype or is no array.
+    """
+    given = seg
+    seg = _arrays.as_tensor("select_windows", "seg", seg)
+    ids, window, stride, height, width = check_grid(
+        "select_windows", seg, small_classes, window, stride, size, edge
+    )
+    n = _checks.integer("select_windows", "n", n, 1)
+    min_pixels = _checks.integer("select_windows", "min_pixels", min_pixels, 1)
+    if strategy not in STRATEGIES:
+        _checks.choice("select_windows", "strategy", strategy, STRATEGIES)
+    run = torch.ops.c2fcore.select_windows if _library.dispatched(seg) else _run
+    grid = (ids, window, stride, height, width, edge)
+    found = run(seg, *grid, n, strategy, min_pixels, _return_labels, backend)
+    if given is not seg:
+        found = tuple(_arrays.like(t, given) for t in found)
+    windows = Windows(found[0], found[1], found[2], window)
+    return (windows, found[3]) if _return_labels else windows
+
+
+def _reference(
+    seg: Tensor,
+    ids: Sequence[int],
+    window: int,
+    stride: int,
+    height: int,
+    width: int,
+    edge: str,
+    n: int,
+    strategy: str,
+    min_pixels: int,
+    return_labels: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    windows, labels = select_with_labels(
+        seg,
+        ids,
+        window=window,
+        stride=stride,
+        n=n,
+        strategy=strategy,
+        min_pixels=min_pixels,
+        size=(height, width),
+        edge=edge,
+    )
+    # A copy even of uint8 label maps: an op's result never shares memory with its input.
+    kept = labels.to(torch.uint8, copy=True) if return_labels else _no_labels(seg)
+    return windows.origins, windows.counts, windows.num, kept
+
+
+def _cpu(
+    seg: Tensor,
+    ids: Sequence[int],
+    window: int,
+    stride: int,
+    height: int,
+    width: int,
+    edge: str,
+    n: int,
+    strategy: str,
+    min_pixels: int,
+    return_labels: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    origins, counts, num, labels = found = _fake(
+        seg,
+        ids,
+        window,
+        stride,
+        height,
+        width,
+        edge,
+        n,
+        strategy,
+        min_pixels,
+        return_labels,
+    )
+    _native.cpu_module().select_windows(
+        seg,
+        class_set(tuple(ids)).table,
+        height,
+        width,
+        window,
+        stride,
+        edge == "flush",
+        n,
+        strategy,
+        min_pixels,
+        origins,
+        counts,
+        num,
+        labels if return_labels else None,
+        torch.get_num_threads(),
+    )
+    return found
+
+
+def _fake(
+    seg: Tensor,
+    ids: Sequence[int],
+    window: int,
+    stride: int,
+    height: int,
+    width: int,
+    edge: str,
+    n: int,
+    strategy: str,
+    min_pixels: int,
+    return_labels: bool,
+    backend: str = "",
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    batch = seg.shape[0]
+    labels = _no_labels(seg)
+    if return_labels:
+        labels = torch.empty(
+            (batch, height, width), dtype=torch.uint8, device=seg.device
+        )
+    return (
+        torch.empty((batch, n, 2), dtype=torch.int32, device=seg.device),
+        torch.empty((batch, n), dtype=torch.int32, device=seg.device),
+        torch.empty((batch,), dtype=torch.int32, device=seg.device),
+        labels,
+    )
+
+
+def _no_labels(seg: Tensor) -> Tensor:
+    return torch.empty((0,), dtype=torch.uint8, device=seg.device)
+
+
+_backend.register(
+    "select_windows",
+    cpu=_backend.Backend(_cpu, _native.cpu_missing, _library.cpu_only),
+    reference=_backend.Backend(_reference),
+)
+_run = _library.define(
+    "select_windows(Tensor seg, int[] small_classes, int window, int stride, SymInt height, "
+    "SymInt width, str edge, int n, str strategy, int min_pixels, bool return_labels, str backend) "
+    "-> (Tensor, Tensor, Tensor, Tensor)",
+    _fake,
+)

@@ -1,0 +1,129 @@
+"""aggregate in unfused PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .._classes import ClassSet
+from ..windows import Windows
+from .extract_patches import check_inside
+from .upsample import (
+    as_class_set,
+    labels_of,
+    member_mask,
+    probabilities,
+    upsample_logits,
+)
+
+
+def aggregate(
+    coarse: Tensor,
+    fine: Tensor,
+    windows: Windows,
+    small_classes: Iterable[int] | ClassSet,
+    *,
+    size: tuple[int, int] | None = None,
+    rule: str = "paper",
+    output: str = "labels",
+) -> Tensor:
+    """Merges the coarse and the fine answer: uint8 labels [B, H, W] or float32 scores [B, N, H, W].
+
+    Let p = softmax of the coarse logits at full size, c* their argmax, and p_f the probability of a small
+    object at a pixel: the sigmoid of the fine foreground logit, the mean over the windows in use that
+    cover the pixel, summed in slot order. A pixel whose p_f is NaN counts as not covered.
+
+    "paper" (Eq. 1 of the paper, read so that either network can overrule the other), on covered pixels:
+      case 1, c* in C and p_f < 0.5:      add 1 - p_f to the most probable class outside C;
+      case 2, c* not in C and p_f >= 0.5: add p_f to the most probable class of C;
+      otherwise nothing. Covered pixels then go through a softmax over all classes; the others keep p.
+      Without a class outside C case 1 has no target and adds nothing.
+    "normalized": the same additions, divided by their sum instead of the softmax: same labels.
+    "official" (the authors' code): p_f is added to the coarse *logits* of every class of C on covered
+      pixels; "probs" are these sums.
+    Labels are the argmax of the same values, the lowest class on a tie.
+    """
+    classes = as_class_set(small_classes)
+    logits = upsample_logits(coarse, size or (coarse.shape[-2], coarse.shape[-1]))
+    p_f, covered = fine_foreground(fine, windows, (logits.shape[-2], logits.shape[-1]))
+    if rule == "official":
+        return _official(logits, p_f, covered, classes, output)
+    labels = labels_of(logits)
+    target, addition = _additions(logits, labels, p_f, covered, classes)
+    p = probabilities(logits)
+    if output == "labels":
+        # Only c* and the class that was added to can win.
+        top = p.gather(1, labels[:, None])[:, 0]
+        raised = p.gather(1, target[:, None])[:, 0] + addition
+        wins = (addition > 0) & ((raised > top) | ((raised == top) & (target < labels)))
+        return torch.where(wins, target, labels).to(torch.uint8)
+    values = p.scatter_add(1, target[:, None], addition[:, None])
+    if rule == "paper":
+        return torch.where(covered[:, None], values.softmax(dim=1), p)
+    return values / (1 + addition)[:, None]
+
+
+def fine_foreground(
+    fine: Tensor, windows: Windows, size: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """p_f [B, H, W] and where it stands, bool [B, H, W]; p_f is 0 elsewhere.
+
+    Args:
+        fine: logits [B*n, 1 or 2, hf, wf]; two channels give the foreground logit l1 - l0.
+        windows: the windows the patches came from.
+        size: full size (H, W).
+    """
+    check_inside("aggregate", windows, *size)
+    k = windows.window
+    batch, n = windows.origins.shape[:2]
+    fine = fine if fine.dtype == torch.float64 else fine.float()
+    foreground = fine[:, 1:2] - fine[:, 0:1] if fine.shape[1] == 2 else fine
+    if tuple(foreground.shape[-2:]) != (k, k) and len(foreground):
+        foreground = F.interpolate(
+            foreground, size=(k, k), mode="bilinear", align_corners=False
+        )
+    foreground = foreground.sigmoid().reshape(batch, n, k, k)
+    total = foreground.new_zeros((batch, *size))
+    covers = foreground.new_zeros((batch, *size))
+    for b, (row, used) in enumerate(
+        zip(windows.origins.tolist(), windows.num.tolist(), strict=True)
+    ):
+        for j, (y, x) in enumerate(row[:used]):
+            total[b, y : y + k, x : x + k] += foreground[b, j]
+            covers[b, y : y + k, x : x + k] += 1
+    p_f = total / covers.clamp(min=1)
+    covered = (covers > 0) & ~p_f.isnan()
+    return torch.where(covered, p_f, 0), covered
+
+
+def _additions(
+    logits: Tensor, labels: Tensor, p_f: Tensor, covered: Tensor, classes: ClassSet
+) -> tuple[Tensor, Tensor]:
+    """Which class of each pixel gets how much: int64 and float [B, H, W], 0 where nothing is added.
+
+    The most probable class of a group is that of its largest logit: softmax keeps the order, but may
+    round far smaller ones to equal probabilities.
+    """
+    inside, outside = classes.indices(logits.shape[1], logits.device)
+    is_small = member_mask(labels, classes, in_range=True)
+    promote = covered & ~is_small & (p_f >= 0.5)
+    target = inside[logits.index_select(1, inside).max(dim=1).indices]
+    addition = torch.where(promote, p_f, 0)
+    if len(outside):
+        demote = covered & is_small & (p_f < 0.5)
+        other = outside[logits.index_select(1, outside).max(dim=1).indices]
+        target = torch.where(demote, other, target)
+        addition = torch.where(demote, 1 - p_f, addition)
+    return target, addition
+
+
+def _official(
+    logits: Tensor, p_f: Tensor, covered: Tensor, classes: ClassSet, output: str
+) -> Tensor:
+    """Eval branch of the authors' layer, for windows that may overlap."""
+    is_small = classes.mask(logits.shape[1], logits.device)[:, None, None]
+    sums = torch.where(is_small, logits + p_f[:, None], logits)
+    return labels_of(sums).to(torch.uint8) if output == "labels" else sums

@@ -1,0 +1,144 @@
+"""extract_patches and extract_targets in unfused PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .._classes import ClassSet
+from ..windows import Windows
+from .upsample import member_mask
+
+
+def extract_patches(
+    image: Tensor,
+    windows: Windows,
+    *,
+    zoom: float = 1.0,
+    mode: str = "bilinear",
+    scale: float | None = None,
+    mean: Sequence[float] | float | None = None,
+    std: Sequence[float] | float | None = None,
+    dtype: torch.dtype | None = None,
+    channels_last: bool = False,
+) -> Tensor:
+    """Patches [B*n, C, p, p] of an image [B, C, H, W], p = round(k * zoom).
+
+    Each patch is its window cropped, then resampled as F.interpolate(crop, size=p, mode=mode,
+    align_corners=False) does (taps clamp at the patch border), then (v * scale - mean) / std in float32,
+    cast to `dtype`. Unused slots are zeros.
+    """
+    side = round(windows.window * zoom)
+    if dtype is None:
+        dtype = image.dtype if image.is_floating_point() else torch.float32
+    check_inside("extract_patches", windows, image.shape[-2], image.shape[-1])
+    exact = image.dtype if image.dtype == torch.float64 else torch.float32
+    crops = _crops(image.to(exact), windows)
+    if side != windows.window:
+        corners = None if mode == "nearest" else False
+        crops = F.interpolate(
+            crops, size=(side, side), mode=mode, align_corners=corners
+        )
+    factor = (
+        (1 / 255 if image.dtype == torch.uint8 else 1.0) if scale is None else scale
+    )
+    if factor != 1.0:
+        crops = crops * factor
+    if mean is not None:
+        crops = crops - _channels(mean, crops)
+    if std is not None:
+        crops = crops / _channels(std, crops)
+    used = _used(windows).flatten()[:, None, None, None]
+    crops = torch.where(used, crops, 0).to(dtype)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return crops.contiguous(memory_format=layout)
+
+
+def extract_patches_backward(
+    grad: Tensor,
+    image: Tensor,
+    windows: Windows,
+    *,
+    mode: str,
+    scale: float,
+    std: Sequence[float] | None,
+) -> Tensor:
+    """Gradient of extract_patches with respect to `image`, whose values do not matter: it is linear."""
+    with torch.enable_grad():
+        probe = torch.zeros_like(image, dtype=_float(image.dtype)).requires_grad_()
+        patches = extract_patches(
+            probe,
+            windows,
+            zoom=grad.shape[-1] / windows.window,
+            mode=mode,
+            scale=scale,
+            std=std,
+        )
+        (found,) = torch.autograd.grad(patches, probe, grad.to(patches.dtype))
+    return found.to(image.dtype)
+
+
+def extract_targets(
+    labels: Tensor,
+    windows: Windows,
+    small_classes: Iterable[int] | ClassSet,
+    *,
+    ignore_index: int = 255,
+) -> Tensor:
+    """Binary targets uint8 [B*n, k, k] of a label map [B, H, W] at its native resolution.
+
+    1 where the label is in C, 0 where not, `ignore_index` where it was; unused slots are `ignore_index`.
+    """
+    check_inside("extract_targets", windows, labels.shape[-2], labels.shape[-1])
+    crops = _crops(labels[:, None], windows)[:, 0]
+    targets = member_mask(crops, small_classes).to(torch.uint8)
+    ignored = (crops == ignore_index) | ~_used(windows).flatten()[:, None, None]
+    return targets.masked_fill(ignored, ignore_index)
+
+
+def _crops(image: Tensor, windows: Windows) -> Tensor:
+    """Crops [B*n, C, k, k]; unused slots repeat the window at (0, 0)."""
+    k = windows.window
+    used = windows.num.tolist()
+    crops = [
+        image[b, :, y : y + k, x : x + k]
+        for b, row in enumerate(windows.origins.tolist())
+        for y, x in row[: used[b]] + [[0, 0]] * (len(row) - used[b])
+    ]
+    if not crops:
+        return image.new_empty((0, image.shape[1], k, k))
+    return torch.stack(crops)
+
+
+def check_inside(op: str, windows: Windows, height: int, width: int) -> None:
+    """Raises ValueError if a window in use leaves the image."""
+    k = windows.window
+    rows = windows.origins.tolist()
+    for row, used in zip(rows, windows.num.tolist(), strict=True):
+        if not 0 <= used <= len(row):
+            raise ValueError(f"{op}: windows.num must be in 0..{len(row)}, got {used}")
+        for y, x in row[:used]:
+            if y < 0 or x < 0 or y + k > height or x + k > width:
+                raise ValueError(
+                    f"{op}: windows must lie inside the image, got origin ({y}, {x}) "
+                    f"with window {k} for {height} x {width}"
+                )
+
+
+def _used(windows: Windows) -> Tensor:
+    """Bool [B, n], True for slots in use."""
+    slots = torch.arange(windows.origins.shape[1], device=windows.num.device)
+    return slots < windows.num[:, None]
+
+
+def _channels(value: Sequence[float] | float, like: Tensor) -> Tensor:
+    return torch.as_tensor(value, dtype=like.dtype, device=like.device).reshape(
+        -1, 1, 1
+    )
+
+
+def _float(dtype: torch.dtype) -> torch.dtype:
+    return dtype if dtype == torch.float64 else torch.float32
