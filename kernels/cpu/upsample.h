@@ -1,0 +1,111 @@
+// Bilinear upsampling of coarse logits, eight neighbouring output pixels at a time: per-axis tap
+// tables shared by all workers, and exact interpolated values for any pixel.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "../common/bilinear.h"
+#include "logits.h"
+#include "vec.h"
+
+namespace c2f::cpu {
+
+// Taps of every output position along one axis. Eight more entries follow the last one and repeat
+// it, so that a vector of taps may be read at any valid position.
+struct AxisTaps {
+  AxisTaps(int64_t in_size, int64_t out_size) : in(in_size), out(out_size) {
+    const size_t padded = static_cast<size_t>(out_size + 8);
+    i0.resize(padded);
+    i1.resize(padded);
+    w1.resize(padded);
+    const float scale = resize_scale(in_size, out_size);
+    for (int64_t dst = 0; dst < out_size + 8; ++dst) {
+      const BilinearTap tap = bilinear_tap(dst < out_size ? dst : out_size - 1, scale, in_size);
+      const size_t at = static_cast<size_t>(dst);
+      i0[at] = tap.i0;
+      i1[at] = tap.i1;
+      w1[at] = tap.w1;
+    }
+  }
+
+  int64_t in, out;
+  std::vector<int32_t> i0, i1;
+  std::vector<float> w1;  // weight of i1; that of i0 is 1 - w1
+};
+
+// h x w -> H x W with H >= h and W >= w. Where the sizes are equal on both axes nothing is
+// interpolated, and values stay exact whatever they are.
+struct UpsampleTaps {
+  UpsampleTaps(int64_t h, int64_t w, int64_t H, int64_t W)
+      : y(h, H), x(w, W), identity(h == H && w == W) {}
+  AxisTaps y, x;
+  bool identity;
+};
+
+// Horizontal taps of the 8 output pixels from x on, as two unaligned loads and two permutations of
+// a logit row. Upsampling (in <= out) keeps 8 neighbours within 8 source columns for either tap.
+struct ColumnTaps8 {
+  int64_t base0, base1;
+  Vec8i lane0, lane1;
+  Vec8f w0, w1;
+
+  ColumnTaps8(const AxisTaps& taps, int64_t x) {
+    const int64_t last_base = taps.in > 8 ? taps.in - 8 : 0;
+    base0 = taps.i0[static_cast<size_t>(x)];
+    base1 = taps.i1[static_cast<size_t>(x)];
+    base0 = base0 < last_base ? base0 : last_base;
+    base1 = base1 < last_base ? base1 : last_base;
+    lane0 = load8(&taps.i0[static_cast<size_t>(x)]) - set8(static_cast<int32_t>(base0));
+    lane1 = load8(&taps.i1[static_cast<size_t>(x)]) - set8(static_cast<int32_t>(base1));
+    w1 = load8(&taps.w1[static_cast<size_t>(x)]);
+    w0 = set8(1.0f) - w1;
+  }
+
+  // Both rounding steps are monotone in the source values: so is the result.
+  Vec8f operator()(const float* row) const {
+    const Vec8f left = permute(load8(row + base0), lane0);
+    const Vec8f right = permute(load8(row + base1), lane1);
+    return fma(right, w1, left * w0);
+  }
+};
+
+// Values of coarse logits at output pixels. One per worker; `taps` is shared and must outlive it.
+class LogitSampler {
+ public:
+  LogitSampler(const Seg& seg, const UpsampleTaps& taps) : rows_(seg), taps_(&taps) {}
+
+  // Selects row y of the output of image b.
+  void seek(int64_t b, int64_t y) {
+    const size_t at = static_cast<size_t>(y);
+    top_ = rows_.row(b, taps_->y.i0[at]);
+    bottom_ = rows_.row(b, taps_->y.i1[at]);
+    w1_ = taps_->y.w1[at];
+  }
+
+  // out[c * 8 + j] = value of class c at column x + j, for any 0 <= x < W; lanes past W - 1 repeat
+  // that column. NaN stays NaN.
+  void sample8(int64_t x, float* out) const {
+    const ColumnTaps8 columns(taps_->x, x);
+    const int64_t N = rows_.seg().N;
+    if (taps_->identity) {
+      for (int64_t c = 0; c < N; ++c) {
+        store8(out + c * 8, permute(load8(top_.plane(c) + columns.base0), columns.lane0));
+      }
+      return;
+    }
+    const Vec8f w1 = set8(w1_);
+    const Vec8f w0 = set8(1.0f - w1_);
+    for (int64_t c = 0; c < N; ++c) {
+      store8(out + c * 8, fma(columns(bottom_.plane(c)), w1, columns(top_.plane(c)) * w0));
+    }
+  }
+
+ private:
+  LogitRows rows_;
+  const UpsampleTaps* taps_;
+  LogitRow top_{}, bottom_{};
+  float w1_ = 0.0f;
+};
+
+}  // namespace c2f::cpu
