@@ -1,7 +1,8 @@
 """c2fcore: the second look of coarse-to-fine segmentation, fast.
 
-`c2fcore.ops` holds the fused operations, `c2fcore.reference` the unfused PyTorch that specifies them,
-`C2FNet` the two-stage network around any PyTorch segmentation model. Method: C2FNet, IEEE GRSL 2025.
+`c2fcore.ops` holds the fused operations, `c2fcore.reference` the unfused PyTorch that specifies
+them, `C2FNet` the two-stage network around any PyTorch segmentation model. Method: C2FNet, IEEE
+GRSL 2025.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.utils.dlpack
 from torch import Tensor
 
 from .windows import Windows
@@ -16,8 +17,8 @@ from .windows import Windows
 def as_tensor(op: str, name: str, value: Any) -> Tensor:
     """`value` as a tensor that shares its memory.
 
-    Arrays with negative strides or a foreign byte order, which torch cannot view, are the one case that
-    is copied. CuPy arrays are read on CuPy's current stream through DLPack.
+    Arrays with negative strides or a foreign byte order, which torch cannot view, are the one case
+    that is copied. CuPy arrays are read on CuPy's current stream through DLPack.
     """
     if isinstance(value, Tensor):
         return value
@@ -27,16 +28,14 @@ def as_tensor(op: str, name: str, value: Any) -> Tensor:
         try:
             with warnings.catch_warnings():
                 # Read-only arrays (images just decoded) are fine: no op writes to its inputs.
-                warnings.filterwarnings(
-                    "ignore", message="The given NumPy array is not writable"
-                )
+                warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
                 return torch.from_numpy(value)
         except TypeError:
             raise TypeError(
                 f"{op}: {name} must have a numeric dtype torch knows, got {value.dtype}"
             ) from None
     if _is_cupy(value):
-        return torch.from_dlpack(value)
+        return torch.utils.dlpack.from_dlpack(value)
     raise TypeError(
         f"{op}: {name} must be a torch.Tensor, numpy.ndarray or cupy.ndarray, "
         f"got {type(value).__name__}"

@@ -2,8 +2,8 @@
 
 Each op registers its backends here. A backend is in one of three states: it can run; it is missing
 (`missing()` gives the reason: not built, no device); or it cannot take this particular call
-(`why_not(...)` gives the reason: wrong device, needs a gradient). "auto" takes the first of ORDER that can
-run; an explicit choice runs or raises with the reason.
+(`why_not(...)` gives the reason: wrong device, needs a gradient). "auto" takes the first of ORDER
+that can run; an explicit choice runs or raises with the reason.
 """
 
 from __future__ import annotations
@@ -22,9 +22,7 @@ ORDER: Final = ("cuda", "triton", "cpu", "reference")  # fastest first
 CHOICES: Final = ("auto", *reversed(ORDER))
 
 _log = logging.getLogger("c2fcore")
-_chosen: contextvars.ContextVar[str] = contextvars.ContextVar(
-    "c2fcore_backend", default="auto"
-)
+_chosen: contextvars.ContextVar[str] = contextvars.ContextVar("c2fcore_backend", default="auto")
 _logged: set[tuple[str, str]] = set()
 
 
@@ -57,9 +55,7 @@ _missing: dict[tuple[str, str], str] = {}
 
 def register(op: str, **implementations: Backend) -> None:
     """Enters the backends of an op, by name."""
-    _table[op] = {
-        name: implementations[name] for name in ORDER if name in implementations
-    }
+    _table[op] = {name: implementations[name] for name in ORDER if name in implementations}
 
 
 def missing(op: str, name: str) -> str:
@@ -76,8 +72,7 @@ def missing(op: str, name: str) -> str:
 def backends() -> dict[str, dict[str, tuple[bool, str]]]:
     """What can run here: {op: {backend: (ok, reason)}}; the reason is "" where ok."""
     return {
-        op: {name: (not missing(op, name), missing(op, name)) for name in ORDER}
-        for op in _table
+        op: {name: (not missing(op, name), missing(op, name)) for name in ORDER} for op in _table
     }
 
 
@@ -99,9 +94,7 @@ def use_backend(name: str) -> Iterator[None]:
         _chosen.reset(token)
 
 
-def choose(
-    op: str, requested: str, tensor: Tensor, grad: bool = False
-) -> Callable[..., Any]:
+def choose(op: str, requested: str, tensor: Tensor, grad: bool = False) -> Callable[..., Any]:
     """The implementation of `op` to run for a call whose first tensor is `tensor`.
 
     Raises:
@@ -123,9 +116,7 @@ def choose(
         if (op, candidate) not in _logged:
             _logged.add((op, candidate))
             _log.info("%s: backend %s passed over: %s", op, candidate, reason)
-    raise RuntimeError(
-        f"{op}: no backend can run on {tensor.device}; see c2fcore.backends()"
-    )
+    raise RuntimeError(f"{op}: no backend can run on {tensor.device}; see c2fcore.backends()")
 
 
 def _explicit(op: str, name: str, tensor: Tensor, grad: bool) -> Callable[..., Any]:
@@ -136,9 +127,7 @@ def _explicit(op: str, name: str, tensor: Tensor, grad: bool) -> Callable[..., A
     backend = _table[op][name]
     reason = backend.why_not(tensor, grad)
     if reason:
-        raise NotImplementedError(
-            f"{op}: backend {name!r} {reason}; 'reference' can run this"
-        )
+        raise NotImplementedError(f"{op}: backend {name!r} {reason}; 'reference' can run this")
     return backend.run
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterable, Sequence
+from typing import SupportsIndex, cast
 
 import torch
 from torch import Tensor
@@ -18,15 +19,13 @@ INTEGER_IMAGE_DTYPES = frozenset((torch.uint8, torch.uint16, torch.int16))
 FLOAT_DTYPES = frozenset((torch.float32, torch.float16, torch.bfloat16, torch.float64))
 
 
-def integer(
-    op: str, name: str, value: object, low: int, high: int | None = None
-) -> int:
+def integer(op: str, name: str, value: object, low: int, high: int | None = None) -> int:
     """`value` as an int within low..high."""
     if isinstance(value, bool):
         raise TypeError(f"{op}: {name} must be an integer, got {value!r}")
     if type(value) is not int:
         try:
-            value = operator.index(value)  # type: ignore[call-overload]
+            value = operator.index(cast(SupportsIndex, value))
         except TypeError:
             raise TypeError(f"{op}: {name} must be an integer, got {value!r}") from None
     assert isinstance(value, int)
@@ -43,14 +42,10 @@ def choice(op: str, name: str, value: object, options: Sequence[str]) -> None:
         raise ValueError(f"{op}: {name} must be one of {listed}, got {value!r}")
 
 
-_checked_ids: dict[
-    tuple[int, ...], int
-] = {}  # ids that passed, with the largest of them
+_checked_ids: dict[tuple[int, ...], int] = {}  # ids that passed, with the largest of them
 
 
-def class_ids(
-    op: str, small_classes: Iterable[int], num_classes: int | None
-) -> tuple[int, ...]:
+def class_ids(op: str, small_classes: Iterable[int], num_classes: int | None) -> tuple[int, ...]:
     """`small_classes` as a tuple of distinct ids below `num_classes` (256 for label maps)."""
     if type(small_classes) is tuple and small_classes in _checked_ids:
         ids = small_classes
@@ -58,20 +53,14 @@ def class_ids(
         ids = _check_ids(op, small_classes)
     limit = MAX_CLASSES if num_classes is None else num_classes
     if _checked_ids[ids] >= limit:
-        raise ValueError(
-            f"{op}: small_classes must be in 0..{limit - 1}, got {_checked_ids[ids]}"
-        )
+        raise ValueError(f"{op}: small_classes must be in 0..{limit - 1}, got {_checked_ids[ids]}")
     return ids
 
 
 def _check_ids(op: str, small_classes: Iterable[int]) -> tuple[int, ...]:
-    if isinstance(small_classes, (str, bytes)) or not isinstance(
-        small_classes, Iterable
-    ):
+    if isinstance(small_classes, (str, bytes)) or not isinstance(small_classes, Iterable):
         raise TypeError(f"{op}: small_classes must be class ids, got {small_classes!r}")
-    ids = tuple(
-        integer(op, "small_classes", c, 0, MAX_CLASSES - 1) for c in small_classes
-    )
+    ids = tuple(integer(op, "small_classes", c, 0, MAX_CLASSES - 1) for c in small_classes)
     if not ids:
         raise ValueError(f"{op}: small_classes must not be empty, got ()")
     if len(set(ids)) != len(ids):
@@ -107,22 +96,16 @@ def segmentation(
     return height, width, None
 
 
-def _logits(
-    op: str, name: str, logits: Tensor, size: Sequence[int] | None
-) -> tuple[int, int, int]:
+def _logits(op: str, name: str, logits: Tensor, size: Sequence[int] | None) -> tuple[int, int, int]:
     if logits.ndim != 4:
         raise ValueError(
             f"{op}: {name} as logits must be [B, N, h, w], got shape {tuple(logits.shape)}"
         )
     _, classes, height, width = logits.shape
     if classes < 1 or classes > MAX_CLASSES:
-        raise ValueError(
-            f"{op}: {name} must have 1..{MAX_CLASSES} classes, got {classes}"
-        )
+        raise ValueError(f"{op}: {name} must have 1..{MAX_CLASSES} classes, got {classes}")
     if height < 1 or width < 1:
-        raise ValueError(
-            f"{op}: {name} must have pixels, got shape {tuple(logits.shape)}"
-        )
+        raise ValueError(f"{op}: {name} must have pixels, got shape {tuple(logits.shape)}")
     if size is None:
         return height, width, classes
     if len(size) != 2:
@@ -140,24 +123,16 @@ def window_fits(op: str, window: object, height: int, width: int) -> int:
     """`window` as an int that fits into H x W."""
     side = window if type(window) is int else integer(op, "window", window, 1)
     if side < 1 or side > height:
-        raise ValueError(
-            f"{op}: window must be in 1..H, got {side} for H={height}, W={width}"
-        )
+        raise ValueError(f"{op}: window must be in 1..H, got {side} for H={height}, W={width}")
     if side > width:
-        raise ValueError(
-            f"{op}: window must be in 1..W, got {side} for H={height}, W={width}"
-        )
+        raise ValueError(f"{op}: window must be in 1..W, got {side} for H={height}, W={width}")
     return side
 
 
-def windows(
-    op: str, value: Windows, batch: int, height: int, width: int, like: Tensor
-) -> int:
+def windows(op: str, value: Windows, batch: int, height: int, width: int, like: Tensor) -> int:
     """Checks shape, dtype and device of `value`; returns n. Origins are checked where they are read."""
     if not isinstance(value, Windows):
-        raise TypeError(
-            f"{op}: windows must be a c2fcore.Windows, got {type(value).__name__}"
-        )
+        raise TypeError(f"{op}: windows must be a c2fcore.Windows, got {type(value).__name__}")
     origins, num = value.origins, value.num
     if origins.dtype != torch.int32 or num.dtype != torch.int32:
         raise TypeError(
@@ -187,17 +162,15 @@ def same_device(op: str, name: str, tensor: Tensor, like: Tensor) -> None:
         )
 
 
-def per_channel(
-    op: str, name: str, value: object, channels: int
-) -> tuple[float, ...] | None:
+def per_channel(op: str, name: str, value: object, channels: int) -> list[float] | None:
     """`value` (None, a number, or one per channel) as floats, one per channel."""
     if value is None:
         return None
     if isinstance(value, (int, float)):
-        numbers: tuple[float, ...] = (float(value),) * channels
+        numbers = [float(value)] * channels
     else:
         try:
-            numbers = tuple(float(v) for v in value)  # type: ignore[attr-defined]
+            numbers = [float(v) for v in cast(Sequence[float], value)]
         except (TypeError, ValueError):
             raise TypeError(
                 f"{op}: {name} must be None, a number or one number per channel, got {value!r}"

@@ -20,8 +20,8 @@ class Native(NamedTuple):
 def cpu() -> Native:
     """The CPU module for this processor.
 
-    Both builds come from the same sources; the AVX2 one is taken where the processor has AVX2, FMA and
-    F16C. C2F_CPU_ISA=portable|avx2 demands one of them.
+    Both builds come from the same sources; the AVX2 one is taken where the processor has AVX2, FMA
+    and F16C. C2F_CPU_ISA=portable|avx2 demands one of them.
     """
     wanted = os.environ.get("C2F_CPU_ISA", "auto")
     if wanted not in ("auto", "portable", "avx2"):
@@ -31,9 +31,7 @@ def cpu() -> Native:
         return portable
     if not portable.module.cpu_has_avx2():
         if wanted == "avx2":
-            return Native(
-                None, "C2F_CPU_ISA=avx2, but this processor lacks AVX2, FMA or F16C"
-            )
+            return Native(None, "C2F_CPU_ISA=avx2, but this processor lacks AVX2, FMA or F16C")
         return portable
     avx2 = _load("_cpu_avx2")
     return avx2 if avx2.module is not None or wanted == "avx2" else portable

@@ -11,9 +11,10 @@ class Windows(NamedTuple):
     """Windows of a batch, as `ops.select_windows` returns them.
 
     Attributes:
-        origins: int32 [B, n, 2], top-left corners as (y, x) in full-size pixels; (0, 0) in unused slots.
-        counts: int32 [B, n], small-object pixels of each window; for strategy "cover" the pixels that
-            no earlier window of the image had covered. 0 in unused slots.
+        origins: int32 [B, n, 2], top-left corners as (y, x) in full-size pixels; (0, 0) in unused
+            slots.
+        counts: int32 [B, n], small-object pixels of each window; for strategy "cover" the pixels
+            that no earlier window of the image had covered. 0 in unused slots.
         num: int32 [B], how many leading slots of each image are in use.
         window: side of every window in pixels.
     """
@@ -27,8 +28,8 @@ class Windows(NamedTuple):
 def grid_origins(size: int, window: int, stride: int, edge: str) -> list[int]:
     """Start positions of the windows along one axis, in pixels.
 
-    Windows start at i * stride while they fit. With edge "flush" a last one is added at size - window
-    when the regular ones do not reach the border; with edge "drop" it is not.
+    Windows start at i * stride while they fit. With edge "flush" a last one is added at size -
+    window when the regular ones do not reach the border; with edge "drop" it is not.
     """
     origins = list(range(0, size - window + 1, stride))
     if edge == "flush" and (size - window) % stride != 0:
@@ -36,9 +37,7 @@ def grid_origins(size: int, window: int, stride: int, edge: str) -> list[int]:
     return origins
 
 
-def grid_shape(
-    height: int, width: int, window: int, stride: int, edge: str
-) -> tuple[int, int]:
+def grid_shape(height: int, width: int, window: int, stride: int, edge: str) -> tuple[int, int]:
     """Number of window rows R and columns S of an image."""
     rows = (height - window) // stride + 1
     columns = (width - window) // stride + 1

@@ -1,7 +1,7 @@
 """The fused ops. Each takes torch tensors, NumPy arrays or CuPy arrays and answers in kind.
 
-Shapes: B images, N classes, H x W full size, h x w the coarse map's own size, k the window side, s the
-stride, n windows per image, z zoom, p the patch side after zoom, C the set of small classes.
+Shapes: B images, N classes, H x W full size, h x w the coarse map's own size, k the window side, s
+the stride, n windows per image, z zoom, p the patch side after zoom, C the set of small classes.
 """
 
 from .aggregate import aggregate

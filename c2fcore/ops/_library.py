@@ -1,8 +1,8 @@
 """Registration with torch.library, and when a call has to go through it.
 
-Eager calls on plain tensors go to the backend directly, which saves the dispatcher's 5 microseconds. Calls
-that something else must see (torch.compile, fake tensors, autograd, functorch, tensor subclasses) go
-through `torch.ops.c2fcore.*`, with the same arguments.
+Eager calls on plain tensors go to the backend directly, which saves the dispatcher's 5
+microseconds. Calls that something else must see (torch.compile, fake tensors, autograd, functorch,
+tensor subclasses) go through `torch.ops.c2fcore.*`, with the same arguments.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from torch.nn import Parameter
 
 from .. import _backend
 
-LIBRARY = torch.library.Library("c2fcore", "DEF")
+LIBRARY = torch.library.Library("c2fcore", "DEF")  # type: ignore[no-untyped-call]
 
-# Dispatch modes and functorch transforms; both are private, and without them every call is dispatched.
+# Dispatch modes and functorch transforms; both are private, and without them every call is
+# dispatched.
 _modes: Callable[[], int] = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 1)
 _transforms: Callable[[], Any] = getattr(
     getattr(torch._C, "_functorch", None), "peek_interpreter_stack", lambda: True
@@ -28,8 +29,8 @@ _transforms: Callable[[], Any] = getattr(
 def define(schema: str, fake: Callable[..., Any]) -> Callable[..., Any]:
     """Registers an op for CPU and CUDA tensors and returns the function that runs it.
 
-    The function hands its arguments, less the last one (the backend's name), to the backend chosen for its
-    first one. Eager calls may use it directly; others go through torch.ops.c2fcore.
+    The function hands its arguments, less the last one (the backend's name), to the backend chosen
+    for its first one. Eager calls may use it directly; others go through torch.ops.c2fcore.
 
     Args:
         schema: the op's schema; the first argument is a Tensor, the last one `str backend`.
@@ -40,9 +41,9 @@ def define(schema: str, fake: Callable[..., Any]) -> Callable[..., Any]:
     def run(*args: Any) -> Any:
         return _backend.choose(op, args[-1], args[0])(*args[:-1])
 
-    LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+    LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))  # type: ignore[no-untyped-call]
     for key in ("CPU", "CUDA"):
-        LIBRARY.impl(op, run, key)
+        LIBRARY.impl(op, run, key)  # type: ignore[no-untyped-call]
     torch.library.register_fake(f"c2fcore::{op}", fake, lib=LIBRARY)
     return run
 

@@ -32,15 +32,18 @@ def aggregate(
 ) -> Any:
     """Merges the coarse answer with the fine one inside the windows.
 
-    With p the softmax of the coarse logits at full size, c* their argmax, and p_f the sigmoid of the fine
-    foreground logit (one bilinear sample per pixel; the mean over the windows in use that cover the pixel,
-    summed in slot order; a NaN counts as not covered), a covered pixel is treated by `rule`:
+    With p the softmax of the coarse logits at full size, c* their argmax, and p_f the sigmoid of
+    the fine foreground logit (one bilinear sample per pixel; the mean over the windows in use that
+    cover the pixel, summed in slot order; a NaN counts as not covered), a covered pixel is treated
+    by `rule`:
 
-    - "paper" (Eq. 1 of the C2FNet paper): if c* is small and p_f < 0.5, 1 - p_f is added to the most
-      probable class outside C; if c* is not small and p_f >= 0.5, p_f is added to the most probable class
-      of C; then a softmax over all classes. Uncovered pixels keep p.
-    - "normalized": the same additions, divided by their sum: the same labels, usable as probabilities.
-    - "official": p_f is added to the coarse logits of every small class; "probs" returns these sums.
+    - "paper" (Eq. 1 of the C2FNet paper): if c* is small and p_f < 0.5, 1 - p_f is added to the
+      most probable class outside C; if c* is not small and p_f >= 0.5, p_f is added to the most
+      probable class of C; then a softmax over all classes. Uncovered pixels keep p.
+    - "normalized": the same additions, divided by their sum: the same labels, usable as
+      probabilities.
+    - "official": p_f is added to the coarse logits of every small class; "probs" returns these
+      sums.
 
     Args:
         coarse: logits [B, N, h, w], float32/float16/bfloat16, any strides.
@@ -53,23 +56,21 @@ def aggregate(
         backend: "auto", "reference", "cpu", "triton" or "cuda".
 
     Returns:
-        uint8 [B, H, W], the argmax of the merged values (lowest class on a tie), or float32 [B, N, H, W].
-        "probs" is differentiable in coarse and fine on the reference, which "auto" takes if gradients are
-        wanted.
+        uint8 [B, H, W], the argmax of the merged values (lowest class on a tie), or float32 [B, N,
+        H, W]. "probs" is differentiable in coarse and fine on the reference, which "auto" takes if
+        gradients are wanted.
 
     Raises:
         ValueError: a value breaks a rule above; the message says which, and the value.
-        TypeError: a dtype is not among those above; a label map as `coarse` is refused, since merging
-            needs the scores.
+        TypeError: a dtype is not among those above; a label map as `coarse` is refused, since
+            merging needs the scores.
         NotImplementedError: gradients are wanted of a backend that has none.
     """
     given = coarse
     coarse = _arrays.as_tensor("aggregate", "coarse", coarse)
     fine = _arrays.as_tensor("aggregate", "fine", fine)
     windows = _arrays.windows_as_tensors("aggregate", windows)
-    ids, height, width = _check_aggregate(
-        coarse, fine, windows, small_classes, size, rule, output
-    )
+    ids, height, width = _check_aggregate(coarse, fine, windows, small_classes, size, rule, output)
     where = (windows.origins, windows.num, windows.window)
     merge = (ids, height, width, rule, output)
     if output == "probs" and _library.needs_grad(coarse, fine):
@@ -107,18 +108,9 @@ def _check_aggregate(
     height, width, num_classes = _checks.segmentation(op, "coarse", coarse, size)
     ids = _checks.class_ids(op, small_classes, num_classes)
     if fine.dtype not in _checks.LOGIT_DTYPES:
-        raise TypeError(
-            f"{op}: fine must be float32/float16/bfloat16 logits, got {fine.dtype}"
-        )
-    if (
-        fine.ndim != 4
-        or fine.shape[1] not in (1, 2)
-        or fine.shape[2] < 1
-        or fine.shape[3] < 1
-    ):
-        raise ValueError(
-            f"{op}: fine must be [B*n, 1 or 2, hf, wf], got shape {tuple(fine.shape)}"
-        )
+        raise TypeError(f"{op}: fine must be float32/float16/bfloat16 logits, got {fine.dtype}")
+    if fine.ndim != 4 or fine.shape[1] not in (1, 2) or fine.shape[2] < 1 or fine.shape[3] < 1:
+        raise ValueError(f"{op}: fine must be [B*n, 1 or 2, hf, wf], got shape {tuple(fine.shape)}")
     _checks.same_device(op, "fine", fine, coarse)
     n = _checks.windows(op, windows, coarse.shape[0], height, width, coarse)
     if fine.shape[0] != coarse.shape[0] * n:
@@ -172,9 +164,7 @@ def _cpu(
 ) -> Tensor:
     out = labels
     if out is None:
-        out = _fake(
-            coarse, fine, origins, num, window, ids, height, width, rule, output
-        )
+        out = _fake(coarse, fine, origins, num, window, ids, height, width, rule, output)
     _native.cpu_module().aggregate(
         coarse,
         fine,
@@ -207,9 +197,7 @@ def _fake(
 ) -> Tensor:
     batch, num_classes = coarse.shape[:2]
     if output == "labels":
-        return torch.empty(
-            (batch, height, width), dtype=torch.uint8, device=coarse.device
-        )
+        return torch.empty((batch, height, width), dtype=torch.uint8, device=coarse.device)
     shape = (batch, num_classes, height, width)
     return torch.empty(shape, dtype=torch.float32, device=coarse.device)
 
@@ -221,6 +209,6 @@ _backend.register(
 )
 _library.define(
     "aggregate(Tensor coarse, Tensor fine, Tensor origins, Tensor num, int window, "
-    "int[] small_classes, SymInt height, SymInt width, str rule, str output, str backend) -> Tensor",
-    _fake,
+    "int[] small_classes, SymInt height, SymInt width, str rule, str output, str backend) ->
+    Tensor", _fake,
 )

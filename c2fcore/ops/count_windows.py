@@ -28,14 +28,14 @@ def count_windows(
 ) -> Any:
     """Counts the small-object pixels of every window of a grid.
 
-    Windows start at i * stride while they fit; with edge "flush" a last row and column at H - k and W - k
-    are added where those do not reach the border.
+    Windows start at i * stride while they fit; with edge "flush" a last row and column at H - k and
+    W - k are added where those do not reach the border.
 
     Args:
-        seg: coarse answer. Float logits [B, N, h, w] (float32/float16/bfloat16, any strides): taken to
-            `size` by bilinear interpolation (align_corners=False), then argmax; the lowest class wins a
-            tie, a NaN counts as -inf, all NaN gives class 0. Or an integer label map [B, H, W]
-            (uint8/int16/int32/int64); ids outside `small_classes` are not counted.
+        seg: coarse answer. Float logits [B, N, h, w] (float32/float16/bfloat16, any strides): taken
+            to `size` by bilinear interpolation (align_corners=False), then argmax; the lowest class
+            wins a tie, a NaN counts as -inf, all NaN gives class 0. Or an integer label map [B, H,
+            W] (uint8/int16/int32/int64); ids outside `small_classes` are not counted.
         small_classes: distinct ids of the small classes C.
         window: side k of a window, pixels.
         stride: distance of neighbouring windows, pixels.
@@ -127,9 +127,7 @@ def _fake(
     backend: str = "",
 ) -> Tensor:
     rows, columns = grid_shape(height, width, window, stride, edge)
-    return torch.empty(
-        (seg.shape[0], rows, columns), dtype=torch.int32, device=seg.device
-    )
+    return torch.empty((seg.shape[0], rows, columns), dtype=torch.int32, device=seg.device)
 
 
 _backend.register(

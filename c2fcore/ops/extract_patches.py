@@ -33,12 +33,12 @@ def extract_patches(
     """Cuts the windows out of an image, zooms them, and normalises them.
 
     Patch (b, j) is image[b, :, y:y+k, x:x+k] resampled to p = round(k * zoom) exactly as
-    F.interpolate(crop, size=p, mode=mode, align_corners=False) does (taps clamp at the patch border), then
-    (v * scale - mean) / std in float32, cast to `dtype`. Unused slots are zeros.
+    F.interpolate(crop, size=p, mode=mode, align_corners=False) does (taps clamp at the patch
+    border), then (v * scale - mean) / std in float32, cast to `dtype`. Unused slots are zeros.
 
     Args:
-        image: [B, C, H, W], uint8/uint16/int16/float16/bfloat16/float32, any strides (channels_last and
-            views of [B, H, W, C] included). float64 runs on the reference only.
+        image: [B, C, H, W], uint8/uint16/int16/float16/bfloat16/float32, any strides (channels_last
+            and views of [B, H, W, C] included). float64 runs on the reference only.
         windows: as `select_windows` returns them; windows in use must lie inside the image.
         zoom: side of a patch over side of its window, > 0.
         mode: "bilinear", "nearest" or "bicubic" (a = -0.75; may overshoot, is not clamped).
@@ -89,9 +89,7 @@ def _check_extract_patches(
             f"{op}: image must be uint8/uint16/int16/float16/bfloat16/float32, got {image.dtype}"
         )
     if image.ndim != 4 or image.shape[1] < 1:
-        raise ValueError(
-            f"{op}: image must be [B, C, H, W], got shape {tuple(image.shape)}"
-        )
+        raise ValueError(f"{op}: image must be [B, C, H, W], got shape {tuple(image.shape)}")
     batch, channels, height, width = image.shape
     _checks.windows(op, windows, batch, height, width, image)
     if not isinstance(zoom, (int, float)) or not math.isfinite(zoom) or zoom <= 0:
@@ -115,7 +113,7 @@ def _check_extract_patches(
         dtype = image.dtype if floats else torch.float32
     elif dtype not in _checks.FLOAT_DTYPES:
         raise TypeError(f"{op}: dtype must be a float type, got {dtype}")
-    return side, float(scale), means and list(means), stds and list(stds), dtype
+    return side, float(scale), means, stds, dtype
 
 
 def _reference(
@@ -157,14 +155,10 @@ def _cpu(
     dtype: torch.dtype,
     channels_last: bool,
 ) -> Tensor:
-    patches = _fake(
-        image, origins, num, window, side, mode, scale, mean, std, dtype, channels_last
-    )
+    patches = _fake(image, origins, num, window, side, mode, scale, mean, std, dtype, channels_last)
     where = (image, origins.contiguous(), num.contiguous(), window)
     threads = torch.get_num_threads()
-    _native.cpu_module().extract_patches(
-        *where, patches, mode, scale, mean, std, threads
-    )
+    _native.cpu_module().extract_patches(*where, patches, mode, scale, mean, std, threads)
     return patches
 
 
@@ -198,9 +192,7 @@ def _reference_backward(
     std: Sequence[float] | None,
 ) -> Tensor:
     windows = windows_of(origins, num, window)
-    return extract_patches_backward(
-        grad, image, windows, mode=mode, scale=scale, std=std
-    )
+    return extract_patches_backward(grad, image, windows, mode=mode, scale=scale, std=std)
 
 
 def _cpu_backward(
@@ -216,9 +208,7 @@ def _cpu_backward(
     found = torch.empty(image.shape, dtype=torch.float32)
     where = (grad, origins.contiguous(), num.contiguous(), window)
     threads = torch.get_num_threads()
-    _native.cpu_module().extract_patches_backward(
-        *where, found, mode, scale, std, threads
-    )
+    _native.cpu_module().extract_patches_backward(*where, found, mode, scale, std, threads)
     return found.to(image.dtype)
 
 

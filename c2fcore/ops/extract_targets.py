@@ -23,7 +23,8 @@ def extract_targets(
     ignore_index: int = 255,
     backend: str = "auto",
 ) -> Any:
-    """Binary targets of the windows, at the label map's native resolution (labels are never interpolated).
+    """Binary targets of the windows, at the label map's native resolution (labels are never
+    interpolated).
 
     Args:
         labels: [B, H, W] integer label map (uint8/int16/int32/int64), any strides.
@@ -33,8 +34,8 @@ def extract_targets(
         backend: "auto", "reference", "cpu", "triton" or "cuda".
 
     Returns:
-        uint8 [B*n, k, k]: 1 where the label is in C, 0 where not, `ignore_index` where it was and in
-        unused slots.
+        uint8 [B*n, k, k]: 1 where the label is in C, 0 where not, `ignore_index` where it was and
+        in unused slots.
 
     Raises:
         ValueError: a value breaks a rule above; the message says which, and the value.

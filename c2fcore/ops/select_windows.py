@@ -34,8 +34,8 @@ def select_windows(
 ) -> Any:
     """Chooses up to n windows per image that are rich in small objects.
 
-    No window with fewer than `min_pixels` small-object pixels (new ones, for "cover") is ever taken. Static
-    shapes, no host synchronisation.
+    No window with fewer than `min_pixels` small-object pixels (new ones, for "cover") is ever
+    taken. Static shapes, no host synchronisation.
 
     Args:
         seg: logits [B, N, h, w] or label map [B, H, W], as in `count_windows`.
@@ -43,17 +43,19 @@ def select_windows(
         window: side k of a window, pixels.
         stride: distance of neighbouring candidate windows, pixels; for "all" it is taken as k.
         n: windows per image at most; may exceed the number of candidates.
-        strategy: "cover", greedy maximum coverage: again and again the window with most small-object
-            pixels not yet covered. "top": the windows with the highest counts. Ties go to the lower
-            row-major index in both. "all": disjoint windows in raster order, the first n that hold enough.
+        strategy: "cover", greedy maximum coverage: again and again the window with most
+            small-object pixels not yet covered. "top": the windows with the highest counts. Ties go
+            to the lower row-major index in both. "all": disjoint windows in raster order, the first
+            n that hold enough.
         min_pixels: fewest pixels worth a look, at least 1.
         size: full size (H, W) of logits; their own if None.
         edge: "flush" or "drop", as in `count_windows`.
         backend: "auto", "reference", "cpu", "triton" or "cuda".
 
     Returns:
-        Windows(origins int32 [B, n, 2] as (y, x), counts int32 [B, n], num int32 [B], window). Unused
-        slots have origin (0, 0) and count 0; `num` says how many are in use. Not differentiable.
+        Windows(origins int32 [B, n, 2] as (y, x), counts int32 [B, n], num int32 [B], window).
+        Unused slots have origin (0, 0) and count 0; `num` says how many are in use. Not
+        differentiable.
 
     Raises:
         ValueError: a value breaks a rule; the message says which, and the value.
@@ -169,9 +171,7 @@ def _fake(
     batch = seg.shape[0]
     labels = _no_labels(seg)
     if return_labels:
-        labels = torch.empty(
-            (batch, height, width), dtype=torch.uint8, device=seg.device
-        )
+        labels = torch.empty((batch, height, width), dtype=torch.uint8, device=seg.device)
     return (
         torch.empty((batch, n, 2), dtype=torch.int32, device=seg.device),
         torch.empty((batch, n), dtype=torch.int32, device=seg.device),

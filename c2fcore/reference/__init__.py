@@ -1,8 +1,9 @@
 """The ops in unfused PyTorch: specification, fallback, and what every backend is measured against.
 
-Plain eager code on any device, as good as eager code gets. Arguments are those of `c2fcore.ops` and are
-taken as already checked. Shapes: B images, N classes, H x W full size, h x w the coarse map's own size,
-k the window side, n windows per image, p the patch side after zoom, C the set of small classes.
+Plain eager code on any device, as good as eager code gets. Arguments are those of `c2fcore.ops` and
+are taken as already checked. Shapes: B images, N classes, H x W full size, h x w the coarse map's
+own size, k the window side, n windows per image, p the patch side after zoom, C the set of small
+classes.
 """
 
 from .aggregate import aggregate

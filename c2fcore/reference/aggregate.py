@@ -32,17 +32,19 @@ def aggregate(
 ) -> Tensor:
     """Merges the coarse and the fine answer: uint8 labels [B, H, W] or float32 scores [B, N, H, W].
 
-    Let p = softmax of the coarse logits at full size, c* their argmax, and p_f the probability of a small
-    object at a pixel: the sigmoid of the fine foreground logit, the mean over the windows in use that
-    cover the pixel, summed in slot order. A pixel whose p_f is NaN counts as not covered.
+    Let p = softmax of the coarse logits at full size, c* their argmax, and p_f the probability of a
+    small object at a pixel: the sigmoid of the fine foreground logit, the mean over the windows in
+    use that cover the pixel, summed in slot order. A pixel whose p_f is NaN counts as not covered.
 
-    "paper" (Eq. 1 of the paper, read so that either network can overrule the other), on covered pixels:
+    "paper" (Eq. 1 of the paper, read so that either network can overrule the other), on covered
+    pixels:
       case 1, c* in C and p_f < 0.5:      add 1 - p_f to the most probable class outside C;
       case 2, c* not in C and p_f >= 0.5: add p_f to the most probable class of C;
-      otherwise nothing. Covered pixels then go through a softmax over all classes; the others keep p.
-      Without a class outside C case 1 has no target and adds nothing.
+      otherwise nothing. Covered pixels then go through a softmax over all classes; the others keep
+      p. Without a class outside C case 1 has no target and adds nothing.
     "normalized": the same additions, divided by their sum instead of the softmax: same labels.
-    "official" (the authors' code): p_f is added to the coarse *logits* of every class of C on covered
+    "official" (the authors' code): p_f is added to the coarse *logits* of every class of C on
+    covered
       pixels; "probs" are these sums.
     Labels are the argmax of the same values, the lowest class on a tie.
     """
@@ -66,9 +68,7 @@ def aggregate(
     return values / (1 + addition)[:, None]
 
 
-def fine_foreground(
-    fine: Tensor, windows: Windows, size: tuple[int, int]
-) -> tuple[Tensor, Tensor]:
+def fine_foreground(fine: Tensor, windows: Windows, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """p_f [B, H, W] and where it stands, bool [B, H, W]; p_f is 0 elsewhere.
 
     Args:
@@ -82,9 +82,7 @@ def fine_foreground(
     fine = fine if fine.dtype == torch.float64 else fine.float()
     foreground = fine[:, 1:2] - fine[:, 0:1] if fine.shape[1] == 2 else fine
     if tuple(foreground.shape[-2:]) != (k, k) and len(foreground):
-        foreground = F.interpolate(
-            foreground, size=(k, k), mode="bilinear", align_corners=False
-        )
+        foreground = F.interpolate(foreground, size=(k, k), mode="bilinear", align_corners=False)
     foreground = foreground.sigmoid().reshape(batch, n, k, k)
     total = foreground.new_zeros((batch, *size))
     covers = foreground.new_zeros((batch, *size))
@@ -104,8 +102,8 @@ def _additions(
 ) -> tuple[Tensor, Tensor]:
     """Which class of each pixel gets how much: int64 and float [B, H, W], 0 where nothing is added.
 
-    The most probable class of a group is that of its largest logit: softmax keeps the order, but may
-    round far smaller ones to equal probabilities.
+    The most probable class of a group is that of its largest logit: softmax keeps the order, but
+    may round far smaller ones to equal probabilities.
     """
     inside, outside = classes.indices(logits.shape[1], logits.device)
     is_small = member_mask(labels, classes, in_range=True)

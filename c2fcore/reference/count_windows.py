@@ -24,14 +24,14 @@ def count_windows(
     """Small-object pixels of every window, int32 [B, R, S].
 
     Args:
-        seg: logits [B, N, h, w], taken to full size by bilinear interpolation before the argmax (lowest
-            class on a tie; NaN counts as -inf), or an integer label map [B, H, W].
+        seg: logits [B, N, h, w], taken to full size by bilinear interpolation before the argmax
+            (lowest class on a tie; NaN counts as -inf), or an integer label map [B, H, W].
         small_classes: the ids of C.
         window: side k of a window, pixels.
         stride: distance s of neighbouring windows, pixels.
         size: full size (H, W) of logits; their own if None.
-        edge: "flush" adds a last row (column) of windows at H - k (W - k) where the regular ones do not
-            reach the border; "drop" does not.
+        edge: "flush" adds a last row (column) of windows at H - k (W - k) where the regular ones do
+            not reach the border; "drop" does not.
     """
     height, width = size or (seg.shape[-2], seg.shape[-1])
     labels = label_map(seg, (height, width))

@@ -28,8 +28,8 @@ def extract_patches(
     """Patches [B*n, C, p, p] of an image [B, C, H, W], p = round(k * zoom).
 
     Each patch is its window cropped, then resampled as F.interpolate(crop, size=p, mode=mode,
-    align_corners=False) does (taps clamp at the patch border), then (v * scale - mean) / std in float32,
-    cast to `dtype`. Unused slots are zeros.
+    align_corners=False) does (taps clamp at the patch border), then (v * scale - mean) / std in
+    float32, cast to `dtype`. Unused slots are zeros.
     """
     side = round(windows.window * zoom)
     if dtype is None:
@@ -39,12 +39,8 @@ def extract_patches(
     crops = _crops(image.to(exact), windows)
     if side != windows.window:
         corners = None if mode == "nearest" else False
-        crops = F.interpolate(
-            crops, size=(side, side), mode=mode, align_corners=corners
-        )
-    factor = (
-        (1 / 255 if image.dtype == torch.uint8 else 1.0) if scale is None else scale
-    )
+        crops = F.interpolate(crops, size=(side, side), mode=mode, align_corners=corners)
+    factor = (1 / 255 if image.dtype == torch.uint8 else 1.0) if scale is None else scale
     if factor != 1.0:
         crops = crops * factor
     if mean is not None:
@@ -90,7 +86,8 @@ def extract_targets(
 ) -> Tensor:
     """Binary targets uint8 [B*n, k, k] of a label map [B, H, W] at its native resolution.
 
-    1 where the label is in C, 0 where not, `ignore_index` where it was; unused slots are `ignore_index`.
+    1 where the label is in C, 0 where not, `ignore_index` where it was; unused slots are
+    `ignore_index`.
     """
     check_inside("extract_targets", windows, labels.shape[-2], labels.shape[-1])
     crops = _crops(labels[:, None], windows)[:, 0]
@@ -135,9 +132,7 @@ def _used(windows: Windows) -> Tensor:
 
 
 def _channels(value: Sequence[float] | float, like: Tensor) -> Tensor:
-    return torch.as_tensor(value, dtype=like.dtype, device=like.device).reshape(
-        -1, 1, 1
-    )
+    return torch.as_tensor(value, dtype=like.dtype, device=like.device).reshape(-1, 1, 1)
 
 
 def _float(dtype: torch.dtype) -> torch.dtype:

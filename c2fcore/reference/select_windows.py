@@ -58,10 +58,10 @@ def select_with_labels(
     origin (0, 0) and count 0.
 
     - "top": the n windows with the highest counts, ties to the lower row-major index. The key
-      (count, -index) is unique, so every backend gives the same order; torch.topk of the counts alone
-      does not promise one.
-    - "cover": greedy maximum coverage: again and again the window that covers most small-object pixels
-      not yet covered, ties to the lower index; counts are the new pixels each one added.
+      (count, -index) is unique, so every backend gives the same order; torch.topk of the counts
+      alone does not promise one.
+    - "cover": greedy maximum coverage: again and again the window that covers most small-object
+      pixels not yet covered, ties to the lower index; counts are the new pixels each one added.
     - "all": disjoint windows (stride taken as k) in raster order, the first n that hold enough.
     """
     height, width = size or (seg.shape[-2], seg.shape[-1])
@@ -73,9 +73,7 @@ def select_with_labels(
     if strategy == "cover":
         index, counts = _cover(mask, tops, lefts, window, n, min_pixels)
     else:
-        grid = box_sums(
-            mask, [tops, lefts], [[window] * len(tops), [window] * len(lefts)]
-        )
+        grid = box_sums(mask, [tops, lefts], [[window] * len(tops), [window] * len(lefts)])
         pick = _top if strategy == "top" else _all
         index, counts = pick(grid.flatten(1), n, min_pixels)
     return _pack(index, counts, tops, lefts, window, n), labels
@@ -110,8 +108,8 @@ def _cover(
 ) -> tuple[Tensor, Tensor]:
     """Greedy coverage over cells: the rectangles between all window borders.
 
-    Every window is a union of whole cells whatever k, s and the edges are, so coverage counted in cells
-    is exact to the pixel.
+    Every window is a union of whole cells whatever k, s and the edges are, so coverage counted in
+    cells is exact to the pixel.
     """
     ys, xs = _borders(tops, window), _borders(lefts, window)
     cells = box_sums(mask, [ys[:-1], xs[:-1]], [_steps(ys), _steps(xs)])  # [B, Y, X]
@@ -130,23 +128,15 @@ def _cover(
     picked, gained = [], []
     for _ in range(min(n, total)):
         across = prefix(cells, -1)
-        across = across.index_select(-1, columns[1]) - across.index_select(
-            -1, columns[0]
-        )
+        across = across.index_select(-1, columns[1]) - across.index_select(-1, columns[0])
         down = prefix(across, -2)
-        gains = down.index_select(-2, rows[1]) - down.index_select(
-            -2, rows[0]
-        )  # [B, R, S]
+        gains = down.index_select(-2, rows[1]) - down.index_select(-2, rows[0])  # [B, R, S]
         best = (gains.flatten(1).long() * total + reverse).amax(1)
         index, gain = total - 1 - best % total, best // total
-        taken = (
-            gain >= min_pixels
-        )  # once False for an image it stays False: gains only shrink
+        taken = gain >= min_pixels  # once False for an image it stays False: gains only shrink
         i, j = index // len(lefts), index % len(lefts)
         in_rows = (cell_rows >= rows[0][i, None]) & (cell_rows < rows[1][i, None])
-        in_columns = (cell_columns >= columns[0][j, None]) & (
-            cell_columns < columns[1][j, None]
-        )
+        in_columns = (cell_columns >= columns[0][j, None]) & (cell_columns < columns[1][j, None])
         cells = cells.masked_fill(in_rows[:, :, None] & in_columns[:, None, :], 0)
         picked.append(index)
         gained.append(torch.where(taken, gain, 0))

@@ -15,8 +15,9 @@ from .._classes import ClassSet, class_set
 def upsample_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
     """Logits [B, N, h, w] at full size [B, N, H, W], in float32 (float64 stays).
 
-    Bilinear, align_corners=False; not touched if already of that size. An interpolated value that is NaN
-    (a NaN among its four taps, or infinities that cancel, taps of weight 0 included) counts as -inf.
+    Bilinear, align_corners=False; not touched if already of that size. An interpolated value that
+    is NaN (a NaN among its four taps, or infinities that cancel, taps of weight 0 included) counts
+    as -inf.
     """
     full = logits if logits.dtype == torch.float64 else logits.float()
     if tuple(logits.shape[-2:]) != tuple(size):
@@ -71,8 +72,9 @@ def as_class_set(small_classes: Iterable[int] | ClassSet) -> ClassSet:
 
 
 def _surely_finite(logits: Tensor) -> bool:
-    # Only a logit that is not finite can make NaN. On the CPU one look at the small map saves a pass over
-    # the large one; elsewhere the look would cost a synchronisation, under compilation a graph break.
+    # Only a logit that is not finite can make NaN. On the CPU one look at the small map saves a
+    # pass over the large one; elsewhere the look would cost a synchronisation, under compilation a
+    # graph break.
     if logits.device.type != "cpu" or torch.compiler.is_compiling():
         return False
     return bool(logits.isfinite().all())
