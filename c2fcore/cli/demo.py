@@ -1,0 +1,202 @@
+"""`c2f demo`: what the second look gains and what it costs, on scenes with exact truth."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from .. import _native, metrics, pictures
+from ..data import scenes
+from ..images import write_png
+from ..pipeline import C2FNet
+from ..windows import Windows
+
+DEMO_WEIGHTS = Path(__file__).parent.parent / "weights" / "demo"
+# Seeds from here on are test scenes: the demo networks were trained and chosen on lower ones.
+FIRST_TEST_SEED = 20_000
+_GLUE = ("select", "extract", "aggregate")
+_GLUE_REPEATS = 7
+_CLOSE_UP_PX = 160
+
+
+class _Scores(NamedTuple):
+    coarse: Tensor  # confusion matrices, int64 [N, N]
+    refined: Tensor
+    windows: int
+    small_px: int
+    covered_px: int
+    seconds: dict[str, list[float]]
+
+
+def add_parser(commands: Any) -> None:
+    """Adds the command to the `c2f` parser."""
+    parser = commands.add_parser(
+        "demo",
+        help="what the second look gains and costs, on synthetic scenes with exact truth",
+        description=(
+            "Segments synthetic aerial scenes that the shipped tiny networks never saw, once with "
+            "the coarse network alone and once with the second look, and prints IoU and F1 per "
+            "class, the windows looked at, and the time of each stage. Draws the first scene into "
+            "OUT/demo.png."
+        ),
+    )
+    parser.add_argument("-o", "--out", type=Path, default=Path("demo"), help="folder (demo)")
+    parser.add_argument("--scenes", type=int, default=8, help="number of scenes (8)")
+    parser.add_argument("--size", type=int, default=768, help="side of a scene in pixels (768)")
+    parser.add_argument("--seed", type=int, default=0, help="first test scene (0)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Scores the scenes, prints the tables, draws the picture."""
+    for name, low in (("scenes", 1), ("size", scenes.MIN_SIZE), ("seed", 0)):
+        if getattr(args, name) < low:
+            raise ValueError(f"--{name} must be at least {low}, got {getattr(args, name)}")
+    net = C2FNet.from_pretrained(DEMO_WEIGHTS).eval()
+    args.out.mkdir(parents=True, exist_ok=True)
+    first = FIRST_TEST_SEED + args.seed
+    with torch.inference_mode():
+        scores = _score(net, range(first, first + args.scenes), args.size)
+        scene = scenes.make_scene(first, args.size)
+        _print_scores(net, scores, args)
+        _print_times(scores, _time_glue(net, _as_batch(scene.image)))
+        picture = args.out / "demo.png"
+        replaced = " (replaced)" if picture.exists() else ""
+        write_png(picture, _draw(net, scene))
+    print(f"\npicture: {picture}{replaced}")
+    print("next: c2f predict YOUR_IMAGE -o out      more: c2f --help")
+    return 0
+
+
+def origins_of(windows: Windows) -> list[tuple[int, int]]:
+    """(y, x) of the windows in use of a batch of one."""
+    used = int(windows.num[0])
+    return [(y, x) for y, x in windows.origins[0, :used].tolist()]
+
+
+def _score(net: C2FNet, seeds: Iterable[int], size: int) -> _Scores:
+    classes = net.config.num_classes
+    coarse = torch.zeros((classes, classes), dtype=torch.int64)
+    refined = coarse.clone()
+    windows = small_px = covered_px = 0
+    seconds: dict[str, list[float]] = {}
+    for seed in tqdm(list(seeds), desc="test scenes", unit="scene"):
+        scene = scenes.make_scene(seed, size)
+        answer = net.detailed(_as_batch(scene.image))
+        truth = torch.from_numpy(scene.labels)[None]
+        coarse += metrics.confusion_matrix(answer.coarse_labels, truth, classes)
+        refined += metrics.confusion_matrix(answer.labels, truth, classes)
+        small = torch.isin(truth, torch.tensor(net.config.small_classes))
+        covered = metrics.covered_mask(answer.windows, size, size)
+        windows += int(answer.windows.num.sum())
+        small_px += int(small.sum())
+        covered_px += int((small & covered).sum())
+        for stage, value in answer.seconds.items():
+            seconds.setdefault(stage, []).append(value)
+    return _Scores(coarse, refined, windows, small_px, covered_px, seconds)
+
+
+def _time_glue(net: C2FNet, image: Tensor) -> dict[str, float]:
+    """Median seconds of everything between and after the networks, per backend, taken in turns."""
+    times: dict[str, list[float]] = {"reference": []}
+    if _native.cpu().module is not None:
+        times["cpu"] = []
+    given = net.config
+    for _ in range(_GLUE_REPEATS):
+        for backend, found in times.items():
+            net.config = given.replace(backend=backend)
+            seconds = net.detailed(image).seconds
+            found.append(sum(seconds[stage] for stage in _GLUE))
+    net.config = given
+    return {backend: median(found) for backend, found in times.items()}
+
+
+def _print_scores(net: C2FNet, scores: _Scores, args: argparse.Namespace) -> None:
+    names = net.config.class_names or [str(c) for c in range(net.config.num_classes)]
+    small = set(net.config.small_classes)
+    table = torch.stack(
+        [m(x) * 100 for m in (metrics.iou, metrics.f1) for x in (scores.coarse, scores.refined)], 1
+    )
+    side = args.size
+    print(f"\n{args.scenes} scenes of {side} x {side} px never seen in training; in percent")
+    print(f"{'':<14}{'IoU':^26}{'F1':^26}".rstrip())
+    columns = f"{'coarse':>9}{'refined':>9}{'gain':>8}"
+    print(f"{'class':<14}{columns}{columns}")
+    for c, row in enumerate(table.tolist()):
+        _print_row(names[c] + (" *" if c in small else ""), row)
+    _print_row("mean small *", table[sorted(small)].nanmean(0).tolist())
+    _print_row("mean", table.nanmean(0).tolist())
+    config = net.config
+    print(
+        f"\n* small classes. {scores.windows} windows of {config.window} px looked at "
+        f"({scores.windows / args.scenes:.1f} a scene) at zoom {config.zoom:g}; they cover "
+        f"{scores.covered_px / max(scores.small_px, 1):.1%} of the small-object pixels"
+    )
+
+
+def _print_row(name: str, row: list[float]) -> None:
+    iou_coarse, iou_refined, f1_coarse, f1_refined = row
+    print(
+        f"{name:<14}{iou_coarse:9.1f}{iou_refined:9.1f}{iou_refined - iou_coarse:+8.1f}"
+        f"{f1_coarse:9.1f}{f1_refined:9.1f}{f1_refined - f1_coarse:+8.1f}"
+    )
+
+
+def _print_times(scores: _Scores, glue: dict[str, float]) -> None:
+    stages = {stage: median(values) * 1e3 for stage, values in scores.seconds.items()}
+    total = sum(stages.values())
+    print(f"\ntime per scene, {torch.get_num_threads()} threads, median")
+    for stage, value in stages.items():
+        print(f"  {stage:<12}{value:9.1f} ms {value / total:6.1%}")
+    slow = glue["reference"]
+    print(f"\nglue (select + extract + aggregate): reference {slow * 1e3:.1f} ms", end="")
+    if "cpu" in glue:
+        print(f", cpu {glue['cpu'] * 1e3:.1f} ms: {slow / glue['cpu']:.0f}x faster")
+    else:
+        print(f"; the cpu kernels are missing here: {_native.cpu().reason}")
+
+
+def _draw(net: C2FNet, scene: scenes.Scene) -> pictures.Pixels:
+    """Image, coarse, windows, refined and truth: the whole scene, and a close-up below."""
+    answer = net.detailed(_as_batch(scene.image))
+    palette = scenes.PALETTE
+    origins = origins_of(answer.windows)
+    window = net.config.window
+    framed = pictures.draw_windows(scene.image, origins, window)
+    panels = [
+        ("image", scene.image),
+        ("coarse", pictures.colourise(answer.coarse_labels[0].numpy(), palette)),
+        (f"{len(origins)} windows", framed),
+        ("refined", pictures.colourise(answer.labels[0].numpy(), palette)),
+        ("truth", pictures.colourise(scene.labels, palette)),
+    ]
+    y, x = _close_up(origins, window, scene.labels.shape)
+    side = _CLOSE_UP_PX
+    near = [(f"{title}, close-up", p[y : y + side, x : x + side]) for title, p in panels]
+    colours = [(int(r), int(g), int(b)) for r, g, b in palette]
+    legend = list(zip(scenes.CLASSES, colours, strict=True))
+    return pictures.side_by_side(panels + near, legend, columns=len(panels), panel_px=480)
+
+
+def _close_up(
+    origins: list[tuple[int, int]], window: int, shape: tuple[int, ...]
+) -> tuple[int, int]:
+    """Top left corner of a close-up around the first window, inside the scene."""
+    y, x = origins[0] if origins else (0, 0)
+    margin = (_CLOSE_UP_PX - window) // 2
+    return (
+        max(0, min(y - margin, shape[0] - _CLOSE_UP_PX)),
+        max(0, min(x - margin, shape[1] - _CLOSE_UP_PX)),
+    )
+
+
+def _as_batch(image: pictures.Pixels) -> Tensor:
+    """uint8 [H, W, 3] as [1, 3, H, W] without a copy."""
+    return torch.from_numpy(image).permute(2, 0, 1)[None]

@@ -1,0 +1,87 @@
+"""Reading images people have, writing label maps they can use."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+Pixels = npt.NDArray[np.uint8]
+
+# Pillow refuses images above 179 Mpx as decompression bombs; one aerial mosaic is easily larger.
+_MAX_PIXELS = 4_000_000_000
+
+
+def read_rgb(path: str | Path) -> Pixels:
+    """An image file (PNG, JPEG, TIFF, ...) as uint8 RGB [H, W, 3].
+
+    Grey and palette images become RGB, alpha is dropped, the camera's orientation is applied. What
+    Pillow cannot decode (16-bit or many-band TIFF) is read by rasterio where it is installed: first
+    three bands (or the only one), values stretched between their 2nd and 98th percentile to 8 bits.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is empty or is no image that can be read; the message names it.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"image must exist, got {path}")
+    if path.is_dir():
+        raise ValueError(f"image must be a file, got the folder {path}")
+    if path.stat().st_size == 0:
+        raise ValueError(f"image must not be empty, got {path} of 0 bytes")
+    previous = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = _MAX_PIXELS
+    try:
+        with Image.open(path) as image:
+            if image.mode.startswith(("I", "F")):
+                return _stretch(np.asarray(image)[None].astype(np.float32))
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except UnidentifiedImageError:
+        return _read_with_rasterio(path)
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise ValueError(f"image must be readable, got {path}: {error}") from error
+    finally:
+        Image.MAX_IMAGE_PIXELS = previous
+
+
+def write_png(path: Path, pixels: Pixels) -> None:
+    """Writes labels [H, W] (8-bit grey, the value is the class id) or RGB [H, W, 3]."""
+    Image.fromarray(np.ascontiguousarray(pixels)).save(path, format="PNG")
+
+
+def _read_with_rasterio(path: Path) -> Pixels:
+    try:
+        import rasterio
+    except ImportError:
+        raise ValueError(
+            f"image must be a PNG, JPEG or 8-bit TIFF, got {path}; for 16-bit or many-band TIFF: "
+            f"pip install 'c2fcore[scene]'"
+        ) from None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+            with rasterio.open(path) as source:
+                bands = source.read([1, 2, 3] if source.count >= 3 else [1])
+    except rasterio.errors.RasterioError as error:
+        raise ValueError(f"image must be readable, got {path}: {error}") from error
+    if bands.dtype == np.uint8:
+        return np.ascontiguousarray(
+            np.broadcast_to(bands.transpose(1, 2, 0), (*bands.shape[1:], 3))
+        )
+    return _stretch(bands.astype(np.float32))
+
+
+def _stretch(bands: npt.NDArray[np.float32]) -> Pixels:
+    """Bands [1 or 3, H, W] as uint8 RGB, each stretched between its 2nd and 98th percentile."""
+    stretched = np.zeros((*bands.shape[1:], 3), dtype=np.uint8)
+    for channel in range(3):
+        band = bands[min(channel, len(bands) - 1)]
+        known = band[np.isfinite(band)]
+        low, high = np.percentile(known, (2, 98)) if len(known) else (0.0, 1.0)
+        unit = (np.nan_to_num(band, nan=low) - low) / max(high - low, 1e-6)
+        stretched[..., channel] = (np.clip(unit, 0, 1) * 255).round()
+    return stretched

@@ -1,0 +1,115 @@
+"""Pictures of an answer: colours over an image, windows, panels side by side."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from .images import Pixels
+
+_MARGIN_PX = 12
+_TITLE_PX = 22
+_LEGEND_PX = 26
+_PAPER = (250, 250, 248)
+_INK = (30, 30, 30)
+_WINDOW = (255, 214, 0)
+
+
+def default_palette(num_classes: int) -> Pixels:
+    """Distinct colours uint8 [num_classes, 3]; class 0 is dark grey."""
+    colours = [(64, 64, 64)]
+    for c in range(1, num_classes):
+        hue = (c * 0.61803398875) % 1.0  # golden ratio steps keep neighbours apart
+        red, green, blue = colorsys.hsv_to_rgb(hue, 0.55 + 0.4 * (c % 2), 0.95)
+        colours.append((round(red * 255), round(green * 255), round(blue * 255)))
+    return np.array(colours[:num_classes], dtype=np.uint8)
+
+
+def colourise(labels: Pixels, palette: Pixels) -> Pixels:
+    """Label map [H, W] in colours [H, W, 3]; ids without a colour are black."""
+    table = np.zeros((256, 3), dtype=np.uint8)
+    table[: len(palette)] = palette
+    return table[labels]
+
+
+def overlay(
+    image: Pixels, labels: Pixels, palette: Pixels, shown: Sequence[int], opacity: float = 0.55
+) -> Pixels:
+    """The classes `shown` in colour over a paler image; their outlines at full strength."""
+    seen = np.isin(labels, np.asarray(shown, dtype=np.uint8))
+    colours = colourise(labels, palette).astype(np.float32)
+    blended = image.astype(np.float32)
+    blended[seen] = (1 - opacity) * blended[seen] + opacity * colours[seen]
+    outline = seen & _edges(labels)
+    blended[outline] = colours[outline]
+    return blended.round().astype(np.uint8)
+
+
+def draw_windows(image: Pixels, origins: Sequence[tuple[int, int]], window: int) -> Pixels:
+    """The image with windows, given by their (y, x), framed and numbered in the order chosen."""
+    picture = Image.fromarray(image)
+    draw = ImageDraw.Draw(picture)
+    font = ImageFont.load_default(size=max(11, window // 10))
+    for number, (y, x) in enumerate(origins, start=1):
+        draw.rectangle((x, y, x + window - 1, y + window - 1), outline=_WINDOW, width=2)
+        draw.text((x + 4, y + 2), str(number), fill=_WINDOW, font=font)
+    return np.asarray(picture)
+
+
+def side_by_side(
+    panels: Sequence[tuple[str, Pixels]],
+    legend: Sequence[tuple[str, tuple[int, int, int]]] = (),
+    columns: int = 3,
+    panel_px: int = 640,
+) -> Pixels:
+    """Titled panels of one size in a grid, with a legend of colours below.
+
+    Args:
+        panels: (title, RGB [H, W, 3]); all are shown at the size of the first, smaller ones
+            enlarged without smoothing, so that their pixels can be told apart.
+        legend: (name, colour).
+        columns: panels per row.
+        panel_px: longer side of a panel; larger images are reduced.
+    """
+    height, width = panels[0][1].shape[:2]
+    reduce = min(1.0, panel_px / max(height, width))
+    shown = (max(1, round(width * reduce)), max(1, round(height * reduce)))
+    rows = -(-len(panels) // columns)
+    cell_width, cell_height = shown[0] + _MARGIN_PX, shown[1] + _TITLE_PX + _MARGIN_PX
+    sheet = Image.new(
+        "RGB",
+        (
+            columns * cell_width + _MARGIN_PX,
+            rows * cell_height + _MARGIN_PX + (_LEGEND_PX if legend else 0),
+        ),
+        _PAPER,
+    )
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(size=15)
+    for index, (title, pixels) in enumerate(panels):
+        left = _MARGIN_PX + index % columns * cell_width
+        top = _MARGIN_PX + index // columns * cell_height
+        draw.text((left, top), title, fill=_INK, font=font)
+        panel = Image.fromarray(np.ascontiguousarray(pixels))
+        smaller = panel.width < shown[0] or panel.height < shown[1]
+        how = Image.Resampling.NEAREST if smaller else Image.Resampling.LANCZOS
+        sheet.paste(panel.resize(shown, how), (left, top + _TITLE_PX))
+    left = _MARGIN_PX
+    for name, colour in legend:
+        top = sheet.height - _LEGEND_PX
+        draw.rectangle((left, top, left + 14, top + 14), fill=colour, outline=_INK)
+        draw.text((left + 20, top - 2), name, fill=_INK, font=font)
+        left += 34 + round(draw.textlength(name, font=font))
+    return np.asarray(sheet)
+
+
+def _edges(labels: Pixels) -> npt.NDArray[np.bool_]:
+    """True where a pixel's right or lower neighbour has another label."""
+    edges = np.zeros(labels.shape, dtype=np.bool_)
+    edges[:, :-1] |= labels[:, :-1] != labels[:, 1:]
+    edges[:-1, :] |= labels[:-1, :] != labels[1:, :]
+    return edges
