@@ -130,7 +130,7 @@ def window_fits(op: str, window: object, height: int, width: int) -> int:
 
 
 def windows(op: str, value: Windows, batch: int, height: int, width: int, like: Tensor) -> int:
-    """Checks shape, dtype and device of `value`; returns n. Origins are checked where they are read."""
+    """Checks shape, dtype and device; returns n. Origins are checked where they are read."""
     if not isinstance(value, Windows):
         raise TypeError(f"{op}: windows must be a c2fcore.Windows, got {type(value).__name__}")
     origins, num = value.origins, value.num

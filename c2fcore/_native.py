@@ -1,4 +1,4 @@
-"""The compiled CPU kernels: which build of them fits this processor, and why there is none if so."""
+"""The compiled CPU kernels: which build fits this processor, or why there is none."""
 
 from __future__ import annotations
 

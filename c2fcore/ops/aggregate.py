@@ -209,6 +209,7 @@ _backend.register(
 )
 _library.define(
     "aggregate(Tensor coarse, Tensor fine, Tensor origins, Tensor num, int window, "
-    "int[] small_classes, SymInt height, SymInt width, str rule, str output, str backend) ->
-    Tensor", _fake,
+    "int[] small_classes, SymInt height, SymInt width, str rule, str output, str backend) "
+    "-> Tensor",
+    _fake,
 )

@@ -66,7 +66,7 @@ def check_grid(
     size: Sequence[int] | None,
     edge: str,
 ) -> tuple[tuple[int, ...], int, int, int, int]:
-    """Checks what count_windows and select_windows share; returns ids of C, window, stride, H and W."""
+    """Checks what count_windows and select_windows share: ids of C, window, stride, H and W."""
     height, width, num_classes = _checks.segmentation(op, "seg", seg, size)
     ids = _checks.class_ids(op, small_classes, num_classes)
     window = _checks.window_fits(op, window, height, width)

@@ -23,8 +23,7 @@ def extract_targets(
     ignore_index: int = 255,
     backend: str = "auto",
 ) -> Any:
-    """Binary targets of the windows, at the label map's native resolution (labels are never
-    interpolated).
+    """Binary targets of the windows, at the label map's native resolution.
 
     Args:
         labels: [B, H, W] integer label map (uint8/int16/int32/int64), any strides.

@@ -62,7 +62,7 @@ def extract_patches_backward(
     scale: float,
     std: Sequence[float] | None,
 ) -> Tensor:
-    """Gradient of extract_patches with respect to `image`, whose values do not matter: it is linear."""
+    """Gradient of extract_patches in `image`, whose values do not matter: the op is linear."""
     with torch.enable_grad():
         probe = torch.zeros_like(image, dtype=_float(image.dtype)).requires_grad_()
         patches = extract_patches(

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def prefix(values: Tensor, dim: int) -> Tensor:
-    """Int32 running sums along `dim` with a leading zero: prefix[j] - prefix[i] sums values[i:j]."""
+    """Int32 running sums along `dim` from a leading zero: p[j] - p[i] sums values[i:j]."""
     sums = values.cumsum(dim, dtype=torch.int32)
     return F.pad(sums, (1, 0) if dim == -1 else (0, 0, 1, 0))
 
