@@ -1,0 +1,115 @@
+"""Reading what users have, writing what they can use, drawing what they would look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from c2fcore import pictures
+from c2fcore.images import read_rgb, write_png
+
+RGB = np.random.default_rng(0).integers(0, 256, (9, 13, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".bmp"])
+def test_lossless_files_come_back_exactly(tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"image{suffix}"
+    Image.fromarray(RGB).save(file)
+    assert np.array_equal(read_rgb(file), RGB)
+
+
+def test_jpeg_is_read(tmp_path: Path) -> None:
+    smooth = np.full((16, 24, 3), (30, 120, 200), dtype=np.uint8)
+    Image.fromarray(smooth).save(tmp_path / "image.jpg", quality=95)
+    read = read_rgb(tmp_path / "image.jpg")
+    assert read.shape == (16, 24, 3)
+    assert np.abs(read.astype(int) - smooth).max() <= 3
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "LA", "1", "CMYK"])
+def test_every_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
+    file = tmp_path / "image.tif"
+    image = Image.fromarray(RGB).convert(mode)
+    image.save(file)
+    assert np.array_equal(read_rgb(file), np.asarray(image.convert("RGB")))
+
+
+def test_16_bit_grey_is_stretched(tmp_path: Path) -> None:
+    ramp = np.linspace(1000, 5000, 64 * 64, dtype=np.uint16).reshape(64, 64)
+    Image.fromarray(ramp).save(tmp_path / "image.tif")
+    read = read_rgb(tmp_path / "image.tif")
+    assert read.shape == (64, 64, 3)
+    assert read.min() == 0
+    assert read.max() == 255
+    assert np.array_equal(read[..., 0], read[..., 2])
+    assert (np.diff(read[..., 0].ravel().astype(int)) >= 0).all()
+
+
+def test_camera_orientation_is_applied(tmp_path: Path) -> None:
+    image = Image.fromarray(RGB)
+    exif = image.getexif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    image.save(tmp_path / "image.png", exif=exif)
+    assert np.array_equal(read_rgb(tmp_path / "image.png"), np.rot90(RGB, -1))
+
+
+def test_bad_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"image must exist, got .*none\.png"):
+        read_rgb(tmp_path / "none.png")
+    with pytest.raises(ValueError, match=r"must be a file, got the folder"):
+        read_rgb(tmp_path)
+    (tmp_path / "empty.png").touch()
+    with pytest.raises(ValueError, match=r"must not be empty, got .*empty\.png of 0 bytes"):
+        read_rgb(tmp_path / "empty.png")
+    (tmp_path / "text.png").write_text("no image")
+    with pytest.raises(ValueError, match=r"got .*text\.png"):
+        read_rgb(tmp_path / "text.png")
+    file = tmp_path / "cut.png"
+    Image.fromarray(RGB).save(file)
+    file.write_bytes(file.read_bytes()[:-40])
+    with pytest.raises(ValueError, match=r"must be readable, got .*cut\.png"):
+        read_rgb(file)
+
+
+def test_labels_keep_every_id(tmp_path: Path) -> None:
+    labels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    write_png(tmp_path / "labels.png", labels)
+    with Image.open(tmp_path / "labels.png") as image:
+        assert image.mode == "L"
+        assert np.array_equal(np.asarray(image), labels)
+
+
+def test_overlay_colours_only_what_is_shown() -> None:
+    labels = np.zeros((8, 8), dtype=np.uint8)
+    labels[2:6, 2:6] = 3
+    labels[7, 7] = 2
+    image = np.full((8, 8, 3), 100, dtype=np.uint8)
+    palette = pictures.default_palette(4)
+    shown = pictures.overlay(image, labels, palette, shown=[3])
+    assert (shown[labels != 3] == 100).all()
+    assert (shown[3, 3] != 100).any()
+    assert np.array_equal(shown[5, 5], palette[3])  # outline
+
+
+def test_palette_colours_are_distinct() -> None:
+    assert len({tuple(c) for c in pictures.default_palette(64).tolist()}) == 64
+
+
+def test_windows_are_framed() -> None:
+    image = np.zeros((40, 40, 3), dtype=np.uint8)
+    framed = pictures.draw_windows(image, [(4, 8)], 16)
+    assert (framed[4, 8:24] == (255, 214, 0)).all()
+    assert (framed[19, 8:24] == (255, 214, 0)).all()
+    assert not framed[30:].any()
+    assert not image.any()
+
+
+def test_panels_stand_side_by_side() -> None:
+    dark, light = np.full((10, 20, 3), 10, np.uint8), np.full((5, 5, 3), 200, np.uint8)
+    sheet = pictures.side_by_side([("a", dark), ("b", light)], [("c", (1, 2, 3))], columns=2)
+    assert (sheet == 10).all(axis=-1).sum() >= 10 * 20
+    assert (sheet == 200).all(axis=-1).sum() >= 10 * 20
+    assert (sheet == (1, 2, 3)).all(axis=-1).any()
