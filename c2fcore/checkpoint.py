@@ -1,0 +1,258 @@
+"""Checkpoints of a C2FNet: config.json and model.safetensors, in a folder or on the hub.
+
+config.json holds `format` and `format_version`, the C2FConfig, and for each network the name and
+options it was built from (null for a module given by hand). Weights are named "coarse.*" and
+"fine.*".
+
+huggingface_hub's PyTorchModelHubMixin is not used: it rebuilds the model from the arguments of
+__init__, which cannot be written down for modules given by hand, and fills a dataclass from
+config.json without telling of keys it does not know.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from .config import C2FConfig
+
+if TYPE_CHECKING:
+    from .pipeline import C2FNet
+
+CONFIG_FILE: Final = "config.json"
+WEIGHTS_FILE: Final = "model.safetensors"
+FORMAT: Final = "c2fcore"
+FORMAT_VERSION: Final = 1
+
+_STAGES: Final = ("coarse", "fine")
+_SHOWN: Final = 3  # differing weights an error names
+
+
+def save(
+    net: C2FNet, directory: str | Path, *, include_coarse: bool = True, overwrite: bool = False
+) -> None:
+    """Writes `net` to a folder, which is made if needed.
+
+    Args:
+        net: the network.
+        directory: where to; files of other names in it stay.
+        include_coarse: False leaves the frozen network out; `load` must then be given it.
+        overwrite: replace a checkpoint that is there.
+
+    Raises:
+        FileExistsError: there is a checkpoint, and `overwrite` is False.
+        TypeError: a network was built with options that JSON cannot hold.
+        ImportError: safetensors is not installed.
+    """
+    from safetensors.torch import save_file
+
+    folder = Path(directory)
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        if (folder / name).exists() and not overwrite:
+            raise FileExistsError(
+                f"save_pretrained: {folder / name} must not exist unless overwrite=True"
+            )
+    weights: dict[str, Tensor] = {}
+    description: dict[str, Any] = {"format": FORMAT, "format_version": FORMAT_VERSION}
+    description["config"] = net.config.to_dict()
+    for stage in _STAGES:
+        module = _plain(getattr(net, stage))
+        description[stage] = getattr(module, "c2f_spec", None)
+        if stage == "fine" or include_coarse:
+            # Copies, since safetensors refuses tensors that share memory (tied weights).
+            for key, value in module.state_dict().items():
+                weights[f"{stage}.{key}"] = value.detach().clone().contiguous().cpu()
+    try:
+        text = json.dumps(description, indent=2) + "\n"
+    except TypeError as error:
+        raise TypeError(f"save_pretrained: network options must be JSON values: {error}") from None
+    folder.mkdir(parents=True, exist_ok=True)
+    # Through a second name, so that an interrupted run leaves no half-written checkpoint.
+    partial = folder / f".{WEIGHTS_FILE}.partial"
+    save_file(weights, str(partial), metadata={"format": "pt"})
+    os.replace(partial, folder / WEIGHTS_FILE)
+    partial = folder / f".{CONFIG_FILE}.partial"
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, folder / CONFIG_FILE)
+
+
+def load(
+    source: str | Path,
+    coarse: nn.Module | None = None,
+    fine: nn.Module | None = None,
+    *,
+    device: str | torch.device = "cpu",
+    revision: str | None = None,
+    token: str | None = None,
+    local_files_only: bool = False,
+    trust_code: bool = False,
+    **changes: Any,
+) -> tuple[nn.Module, nn.Module, C2FConfig]:
+    """Reads a checkpoint: both networks with their weights, and the configuration.
+
+    Args:
+        source: a folder, or the id of a model on the Hugging Face hub.
+        coarse: the coarse network, needed if the checkpoint does not say how to build it. If the
+            checkpoint holds coarse weights they are loaded into it; if not, it is taken as it is.
+        fine: the fine network, likewise.
+        device: where the networks go.
+        revision: branch, tag or commit on the hub.
+        token: access token of the hub.
+        local_files_only: do not ask the hub, only its cache.
+        trust_code: build networks that were named "package.module:function", which runs that
+            function. Off by default: the name comes from the checkpoint.
+        **changes: fields of the configuration to change, such as n, window or backend.
+
+    Returns:
+        (coarse, fine, config)
+
+    Raises:
+        FileNotFoundError: no checkpoint there.
+        ValueError: the files are damaged or of another format, a network is missing, or the weights
+            do not fit the networks; the message names the first differences.
+        ImportError: safetensors, huggingface_hub or the package of a network is not installed.
+    """
+    config_path, weights_path = _locate(source, revision, token, local_files_only)
+    description = _describe(config_path)
+    config = C2FConfig.from_dict(description["config"])
+    for name in ("num_classes", "small_classes"):
+        if name in changes:
+            raise ValueError(
+                f"from_pretrained: {name} belongs to the weights and must not be changed, "
+                f"got {changes[name]!r}"
+            )
+    config = config.replace(**changes)
+    weights = _read(weights_path)
+    held = {stage: _of_stage(weights, stage) for stage in _STAGES}
+    if not held["fine"]:
+        raise ValueError(f"from_pretrained: {weights_path} must hold fine weights, got none")
+    networks: list[nn.Module] = []
+    for stage, given in (("coarse", coarse), ("fine", fine)):
+        network = given
+        if network is None:
+            if not held[stage]:
+                raise ValueError(
+                    f"from_pretrained: {source} holds no {stage} weights: pass {stage}=, got None"
+                )
+            network = _rebuild(stage, description.get(stage), trust_code)
+        if held[stage]:
+            _check_fit(stage, _plain(network), held[stage], source)
+        networks.append(network)
+    # Only now that everything fits are modules changed that may be the caller's.
+    for stage, network in zip(_STAGES, networks, strict=True):
+        if held[stage]:
+            _plain(network).load_state_dict(held[stage])
+        network.to(device)
+    return networks[0], networks[1], config
+
+
+def _locate(
+    source: str | Path, revision: str | None, token: str | None, local_files_only: bool
+) -> tuple[Path, Path]:
+    """Paths of config.json and of the weights, downloaded if `source` is no folder."""
+    folder = Path(source)
+    if folder.is_dir():
+        for name in (CONFIG_FILE, WEIGHTS_FILE):
+            if not (folder / name).is_file():
+                raise FileNotFoundError(f"from_pretrained: {folder} must hold {name}, got none")
+        return folder / CONFIG_FILE, folder / WEIGHTS_FILE
+    text = str(source)
+    if isinstance(source, Path) or text.count("/") != 1 or text.startswith((".", "/", "~")):
+        raise FileNotFoundError(
+            f"from_pretrained: source must be a folder or a hub id 'owner/name', got {text!r}"
+        )
+    try:
+        from huggingface_hub import hf_hub_download
+    except ImportError as error:
+        raise ImportError(
+            f"from_pretrained: {text!r} is no folder, and the hub needs huggingface_hub ({error})"
+        ) from error
+    config_path, weights_path = (
+        hf_hub_download(
+            text, name, revision=revision, token=token, local_files_only=local_files_only
+        )
+        for name in (CONFIG_FILE, WEIGHTS_FILE)
+    )
+    return Path(config_path), Path(weights_path)
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"from_pretrained: {path} must be JSON, got {error}") from None
+    if not isinstance(found, dict) or found.get("format") != FORMAT or "config" not in found:
+        raise ValueError(f"from_pretrained: {path} must be a c2fcore checkpoint's, got another")
+    if found.get("format_version") != FORMAT_VERSION:
+        raise ValueError(
+            f"from_pretrained: {path} must have format_version {FORMAT_VERSION}, "
+            f"got {found.get('format_version')!r}"
+        )
+    return found
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(str(path))
+    except SafetensorError as error:
+        raise ValueError(
+            f"from_pretrained: {path} must be a safetensors file, got {error}"
+        ) from None
+
+
+def _of_stage(weights: dict[str, Tensor], stage: str) -> dict[str, Tensor]:
+    prefix = f"{stage}."
+    return {key[len(prefix) :]: value for key, value in weights.items() if key.startswith(prefix)}
+
+
+def _rebuild(stage: str, spec: Any, trust_code: bool) -> nn.Module:
+    """The network that config.json describes, without weights."""
+    from .models import build
+
+    if spec is None:
+        raise ValueError(
+            f"from_pretrained: the {stage} network was given by hand when it was saved, and must "
+            f"be passed as {stage}=, got None"
+        )
+    if not isinstance(spec, dict) or not {"name", "kwargs"} <= spec.keys():
+        raise ValueError(f"from_pretrained: {stage} must have a name and kwargs, got {spec!r}")
+    if ":" in str(spec["name"]) and not trust_code:
+        raise ValueError(
+            f"from_pretrained: the checkpoint names code for the {stage} network; pass {stage}= or "
+            f"trust_code=True, got {spec['name']!r}"
+        )
+    return build(spec["name"], **spec["kwargs"])
+
+
+def _check_fit(
+    stage: str, network: nn.Module, weights: dict[str, Tensor], source: str | Path
+) -> None:
+    """Names and shapes of `weights` are those of `network`."""
+    expected = network.state_dict()
+    wrong = [f"{key} is missing" for key in expected if key not in weights]
+    wrong += [f"{key} is unknown" for key in weights if key not in expected]
+    wrong += [
+        f"{key} is {list(weights[key].shape)} instead of {list(value.shape)}"
+        for key, value in expected.items()
+        if key in weights and weights[key].shape != value.shape
+    ]
+    if wrong:
+        more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
+        raise ValueError(
+            f"from_pretrained: weights of {source} must fit the {stage} network, "
+            f"got {', '.join(wrong[:_SHOWN])}{more}"
+        )
+
+
+def _plain(module: nn.Module) -> nn.Module:
+    """The module inside torch.compile's wrapper, whose names carry no prefix."""
+    inner = getattr(module, "_orig_mod", module)
+    return inner if isinstance(inner, nn.Module) else module

@@ -1,0 +1,241 @@
+"""C2FConfig: everything the two-stage network needs to know besides its two networks."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from . import _checks
+from ._backend import CHOICES as BACKENDS
+from ._classes import MAX_CLASSES
+
+STRATEGIES: Final = ("cover", "top", "all")
+EDGES: Final = ("flush", "drop")
+RULES: Final = ("paper", "normalized", "official")
+MODES: Final = ("nearest", "bilinear", "bicubic")
+
+_WHO: Final = "C2FConfig"
+
+# What differs from the fields' defaults, which are preset "fast".
+_PRESETS: Final[dict[str, dict[str, Any]]] = {
+    "fast": {},
+    "paper": {"strategy": "top", "rule": "paper"},
+    "official": {"strategy": "all", "rule": "official", "edge": "drop", "n": None},
+}
+
+
+@dataclass(frozen=True)
+class C2FConfig:
+    """Settings of a `C2FNet`; the defaults are preset "fast". Immutable: `replace` gives a copy.
+
+    Attributes:
+        num_classes: N, classes of the coarse network, 1..256.
+        small_classes: ids of the small classes C, distinct, in 0..N-1.
+        window: side k of a window in full-size pixels.
+        stride: distance of neighbouring candidate windows in pixels; strategy "all" takes k
+            instead.
+        n: windows per image at most; None for as many as there are.
+        zoom: patches are fed to the fine network at round(k * zoom) pixels a side.
+        mode: resampling of patches: "nearest", "bilinear" or "bicubic".
+        strategy: "cover", "top" or "all"; see `ops.select_windows`.
+        min_pixels: fewest small-object pixels that make a window worth a look.
+        edge: "flush" or "drop": whether a last window touches the border; see `ops.count_windows`.
+        rule: "paper", "normalized" or "official"; see `ops.aggregate`.
+        max_batch: patches per forward of the fine network at inference, to bound its memory.
+        scale: factor on raw pixel values; None is 1/255 for uint8 and 1 otherwise.
+        mean: subtracted after scaling; a number, one per channel, or None.
+        std: divided by after that; a number, one per channel, or None. Both stages see the same
+            values.
+        ignore_index: label that no loss counts.
+        stride_multiple: images and patches are padded to multiples of this for a network that has
+            no `stride_multiple` attribute of its own.
+        channels_last: feed both networks channels_last memory (for networks moved to that format).
+        class_names: one name per class, for reports and pictures.
+        palette: one (r, g, b) in 0..255 per class, for pictures.
+        backend: "auto", "reference", "cpu", "triton" or "cuda", for all ops of the network.
+    """
+
+    num_classes: int
+    small_classes: tuple[int, ...]
+    window: int = 128
+    stride: int = 32
+    n: int | None = 32
+    zoom: float = 1.0
+    mode: str = "bilinear"
+    strategy: str = "cover"
+    min_pixels: int = 1
+    edge: str = "flush"
+    rule: str = "normalized"
+    max_batch: int = 32
+    scale: float | None = None
+    mean: float | tuple[float, ...] | None = None
+    std: float | tuple[float, ...] | None = None
+    ignore_index: int = 255
+    stride_multiple: int = 32
+    channels_last: bool = False
+    class_names: tuple[str, ...] | None = None
+    palette: tuple[tuple[int, int, int], ...] | None = None
+    backend: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Checks every field and stores sequences as tuples."""
+        set_ = object.__setattr__
+        set_(self, "num_classes", _integer("num_classes", self.num_classes, 1, MAX_CLASSES))
+        ids = _checks.class_ids(_WHO, self.small_classes, self.num_classes)
+        set_(self, "small_classes", ids)
+        for name in ("window", "stride", "min_pixels", "max_batch", "stride_multiple"):
+            set_(self, name, _integer(name, getattr(self, name), 1))
+        if self.n is not None:
+            set_(self, "n", _integer("n", self.n, 1))
+        set_(self, "zoom", _number("zoom", self.zoom))
+        if self.zoom <= 0 or round(self.window * self.zoom) < 1:
+            raise ValueError(
+                f"{_WHO}: zoom must be above 0 and window * zoom round to at least 1, "
+                f"got {self.zoom} with window {self.window}"
+            )
+        for name, options in (
+            ("mode", MODES),
+            ("strategy", STRATEGIES),
+            ("edge", EDGES),
+            ("rule", RULES),
+            ("backend", BACKENDS),
+        ):
+            _checks.choice(_WHO, name, getattr(self, name), options)
+        if self.scale is not None:
+            set_(self, "scale", _number("scale", self.scale))
+        set_(self, "mean", _per_channel("mean", self.mean))
+        set_(self, "std", _per_channel("std", self.std))
+        if 0.0 in (self.std if isinstance(self.std, tuple) else (self.std,)):
+            raise ValueError(f"{_WHO}: std must not be 0, got {self.std}")
+        self._check_ignore_index()
+        if not isinstance(self.channels_last, bool):
+            raise TypeError(f"{_WHO}: channels_last must be a bool, got {self.channels_last!r}")
+        set_(self, "class_names", _names(self.class_names, self.num_classes))
+        set_(self, "palette", _palette(self.palette, self.num_classes))
+
+    def _check_ignore_index(self) -> None:
+        ignore = _integer("ignore_index", self.ignore_index, -(2**31))
+        object.__setattr__(self, "ignore_index", ignore)
+        if ignore in self.small_classes:
+            raise ValueError(f"{_WHO}: ignore_index must not be a small class, got {ignore}")
+        # Ignored pixels travel through the ops as label 255, which then must not be a class.
+        if ignore != 255 and self.num_classes > 255:
+            raise ValueError(f"{_WHO}: ignore_index must be 255 with 256 classes, got {ignore}")
+
+    @classmethod
+    def preset(
+        cls, name: str, *, num_classes: int, small_classes: Iterable[int], **overrides: Any
+    ) -> C2FConfig:
+        """A published setting by name; `overrides` are fields that differ from it.
+
+        - "fast": greedy coverage, the paper's rule with probabilities as scores.
+        - "paper": 32 windows of 128 at stride 32, by count; the merge rule of Eq. 1.
+        - "official": the authors' released code: every disjoint window with a small-object pixel,
+          their merge rule; `stride` follows `window`.
+
+        Raises:
+            ValueError: no such preset, an unknown field, or a value that breaks a rule.
+            TypeError: a value of the wrong type.
+        """
+        _checks.choice(_WHO, "preset", name, tuple(_PRESETS))
+        values = {
+            "num_classes": num_classes,
+            "small_classes": small_classes,
+            **_PRESETS[name],
+            **overrides,
+        }
+        if name == "official":
+            values.setdefault("stride", values.get("window", cls.window))
+        return cls.from_dict(values)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> C2FConfig:
+        """The configuration that `to_dict` wrote; fields left out take their defaults.
+
+        Raises:
+            ValueError: a key that is no field, a missing one without a default, or a bad value.
+            TypeError: `values` is no mapping, or a value has the wrong type.
+        """
+        if not isinstance(values, Mapping):
+            raise TypeError(f"{_WHO}: a mapping of fields is needed, got {type(values).__name__}")
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = [key for key in values if key not in known]
+        if unknown:
+            raise ValueError(
+                f"{_WHO}: keys must be fields of C2FConfig, got {', '.join(map(repr, unknown))}"
+            )
+        absent = [key for key in ("num_classes", "small_classes") if key not in values]
+        if absent:
+            raise ValueError(f"{_WHO}: {' and '.join(absent)} must be given, got {sorted(values)}")
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as values that JSON can hold."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: _plain(value) for name, value in fields.items()}
+
+    def replace(self, **changes: Any) -> C2FConfig:
+        """A copy with `changes`, checked like a new one.
+
+        Raises:
+            ValueError: an unknown field or a value that breaks a rule.
+            TypeError: a value of the wrong type.
+        """
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return self.from_dict({**fields, **changes})
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(v) for v in value] if isinstance(value, tuple) else value
+
+
+def _integer(name: str, value: object, low: int, high: int | None = None) -> int:
+    return _checks.integer(_WHO, name, value, low, high)
+
+
+def _number(name: str, value: object) -> float:
+    if isinstance(value, bool) or not hasattr(value, "__float__"):
+        raise TypeError(f"{_WHO}: {name} must be a number, got {value!r}")
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{_WHO}: {name} must be finite, got {number}")
+    return number
+
+
+def _per_channel(name: str, value: object) -> float | tuple[float, ...] | None:
+    if value is None:
+        return None
+    if isinstance(value, Iterable) and not isinstance(value, (str, bytes)):
+        numbers = tuple(_number(name, v) for v in value)
+        if not numbers:
+            raise ValueError(f"{_WHO}: {name} must have one value per channel, got ()")
+        return numbers
+    return _number(name, value)
+
+
+def _names(names: Sequence[str] | None, num_classes: int) -> tuple[str, ...] | None:
+    if names is None:
+        return None
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"{_WHO}: class_names must be strings, one per class, got {names!r}")
+    if len(names) != num_classes:
+        raise ValueError(
+            f"{_WHO}: class_names must have num_classes={num_classes} names, got {len(names)}"
+        )
+    return tuple(names)
+
+
+def _palette(
+    colours: Sequence[Sequence[int]] | None, num_classes: int
+) -> tuple[tuple[int, int, int], ...] | None:
+    if colours is None:
+        return None
+    rows = tuple(tuple(_integer("palette", v, 0, 255) for v in colour) for colour in colours)
+    if len(rows) != num_classes or any(len(row) != 3 for row in rows):
+        raise ValueError(
+            f"{_WHO}: palette must have num_classes={num_classes} colours (r, g, b), got {rows}"
+        )
+    return tuple((r, g, b) for r, g, b in rows)

@@ -1,0 +1,6 @@
+"""Segmentation networks by name, and the adapter for everybody else's."""
+
+from .outputs import logits_of
+from .registry import available, build
+
+__all__ = ["available", "build", "logits_of"]

@@ -1,0 +1,77 @@
+"""FCN head on HRNet, the paper's default for both stages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .registry import optional_import
+
+
+class FCNHRNet(nn.Module):
+    """HRNet whose four branches are joined at 1/4 and classified by two 1x1 convolutions.
+
+    The head is that of PaddleSeg and mmsegmentation (bilinear resize to the finest branch,
+    concatenation, 1x1 convolution with batch norm and ReLU, 1x1 convolution), at 270 channels for
+    W18 and 720 for W48.
+    """
+
+    stride_multiple = (
+        32  # the coarsest branch; the branches are added to one another after doubling
+    )
+
+    def __init__(
+        self,
+        backbone: str,
+        num_classes: int,
+        in_channels: int = 3,
+        *,
+        pretrained: bool = False,
+        upsample: bool = False,
+        **backbone_options: Any,
+    ) -> None:
+        """Builds the network.
+
+        Args:
+            backbone: an HRNet of timm.
+            num_classes: output channels.
+            in_channels: image channels.
+            pretrained: download ImageNet weights of the backbone.
+            upsample: return logits at full size rather than at 1/4.
+            **backbone_options: further options of timm.create_model.
+        """
+        super().__init__()
+        timm = optional_import("timm", backbone)
+        # feature_location="" gives HRNet's own branches, not those widened for classification.
+        self.backbone = timm.create_model(
+            backbone,
+            pretrained=pretrained,
+            in_chans=in_channels,
+            features_only=True,
+            feature_location="",
+            out_indices=(1, 2, 3, 4),
+            **backbone_options,
+        )
+        width = sum(self.backbone.feature_info.channels())
+        self.head = nn.Sequential(
+            nn.Conv2d(width, width, kernel_size=1),  # with PaddleSeg's bias, to take its weights
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(width, num_classes, kernel_size=1),
+        )
+        self.upsample = upsample
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits [B, N, H/4, W/4] or [B, N, H, W] of [B, C, H, W]; sides are multiples of 32."""
+        branches: list[Tensor] = self.backbone(image)  # at 1/4, 1/8, 1/16, 1/32
+        size = branches[0].shape[-2:]
+        joined = [branches[0], *(_resize(b, size) for b in branches[1:])]
+        logits: Tensor = self.head(torch.cat(joined, dim=1))
+        return _resize(logits, image.shape[-2:]) if self.upsample else logits
+
+
+def _resize(features: Tensor, size: torch.Size) -> Tensor:
+    return F.interpolate(features, size=tuple(size), mode="bilinear", align_corners=False)

@@ -1,0 +1,146 @@
+"""Segmentation networks by name.
+
+`timm` and `segmentation_models_pytorch` are imported only when a network that needs them is built.
+Networks of segmentation_models_pytorch are built without its final upsampling: c2fcore reads logits
+    at
+their own resolution, and interpolates them itself (align_corners=False).
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any, Final, cast
+
+from torch import nn
+
+from .. import _checks
+from .._classes import MAX_CLASSES
+
+_WHO: Final = "models.build"
+
+# Architecture, its default encoder, and what differs from the package's defaults. The ResNet-50-D
+# family is what the paper's PSPNet, DeepLabV3+ and UPerNet use.
+_SMP: Final[dict[str, tuple[str, str, dict[str, Any]]]] = {
+    "unet": ("Unet", "resnet34", {}),
+    "pspnet": ("PSPNet", "tu-resnet50d", {"upsampling": 1}),
+    "deeplabv3plus": ("DeepLabV3Plus", "tu-resnet50d", {"upsampling": 1}),
+    "upernet": ("UPerNet", "tu-resnet50d", {"upsampling": 1}),
+    "segformer": ("Segformer", "mit_b0", {"upsampling": 1}),
+}
+_HRNET: Final = {"fcn_hrnet_w18": "hrnet_w18_ssld", "fcn_hrnet_w48": "hrnet_w48_ssld"}
+
+
+def available() -> tuple[str, ...]:
+    """Names that `build` knows, besides "package.module:function"."""
+    return (*_HRNET, *_SMP, "tiny_fcn")
+
+
+def build(
+    name: str, num_classes: int, in_channels: int = 3, pretrained: bool = False, **kwargs: Any
+) -> nn.Module:
+    """A segmentation network by name.
+
+    - fcn_hrnet_w18, fcn_hrnet_w48: FCN head on timm's HRNet, logits at 1/4; `upsample=True` for
+        full size.
+    - unet: segmentation_models_pytorch, encoder resnet34, logits at full size.
+    - pspnet (1/8), deeplabv3plus, upernet (1/4): encoder tu-resnet50d; segformer (1/4): encoder
+    mit_b0.
+      `encoder_name=...` and every other option of that package are passed on.
+    - tiny_fcn: c2fcore's own, for tests and demos, logits at 1/4.
+    - "package.module:function": called as function(num_classes, in_channels=..., **kwargs), with
+      pretrained=True only if asked for.
+
+    The module remembers how it was built in `c2f_spec`, which `save_pretrained` stores, and the
+    multiple of pixels its input sides must have in `stride_multiple`.
+
+    Args:
+        name: one of `available()`, or "package.module:function".
+        num_classes: output channels, 1..256; 1 or 2 for a fine network.
+        in_channels: image channels.
+        pretrained: download ImageNet weights of the encoder.
+        **kwargs: options of the network, see above.
+
+    Raises:
+        ValueError: unknown name, numbers out of range, no pretrained weights for that network.
+        ImportError: timm or segmentation_models_pytorch is not installed.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"{_WHO}: name must be a string, got {type(name).__name__}")
+    num_classes = _checks.integer(_WHO, "num_classes", num_classes, 1, MAX_CLASSES)
+    in_channels = _checks.integer(_WHO, "in_channels", in_channels, 1)
+    if name in _HRNET:
+        from .fcn_hrnet import FCNHRNet
+
+        options = {"pretrained": pretrained, **kwargs}
+        network: nn.Module = FCNHRNet(_HRNET[name], num_classes, in_channels, **options)
+    elif name in _SMP:
+        network = _build_smp(name, num_classes, in_channels, pretrained, kwargs)
+    elif name == "tiny_fcn":
+        if pretrained:
+            raise ValueError(f"{_WHO}: tiny_fcn has no pretrained encoder, got pretrained=True")
+        tiny = importlib.import_module(f"{__package__}.tiny")
+        network = tiny.TinyFCN(num_classes, in_channels=in_channels, **kwargs)
+    elif ":" in name:
+        options = {"pretrained": True, **kwargs} if pretrained else kwargs
+        network = _function(name)(num_classes, in_channels=in_channels, **options)
+        if not isinstance(network, nn.Module):
+            raise TypeError(
+                f"{_WHO}: {name} must return an nn.Module, got {type(network).__name__}"
+            )
+    else:
+        known = ", ".join(available())
+        raise ValueError(
+            f"{_WHO}: name must be one of {known}, or 'package.module:function', got {name!r}"
+        )
+    # Loading a checkpoint builds the network anew and then fills it: never download weights for
+    # that.
+    kept = {key: value for key, value in kwargs.items() if key != "encoder_weights"}
+    spec = {"num_classes": num_classes, "in_channels": in_channels, **kept}
+    remembering: Any = network
+    remembering.c2f_spec = {"name": name, "kwargs": spec}
+    return network
+
+
+def _build_smp(
+    name: str, num_classes: int, in_channels: int, pretrained: bool, kwargs: dict[str, Any]
+) -> nn.Module:
+    architecture, encoder, defaults = _SMP[name]
+    smp = optional_import("segmentation_models_pytorch", name)
+    options = {
+        "encoder_name": encoder,
+        "encoder_weights": "imagenet" if pretrained else None,
+        **defaults,
+        **kwargs,
+    }
+    # Any: nn.Module declares every attribute a Tensor or a Module.
+    network: Any = getattr(smp, architecture)(
+        in_channels=in_channels, classes=num_classes, **options
+    )
+    network.stride_multiple = int(network.encoder.output_stride)
+    return cast(nn.Module, network)
+
+
+def _function(name: str) -> Callable[..., Any]:
+    module_name, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"{_WHO}: {name!r} must be an importable function, got {error}") from error
+    if not callable(found):
+        raise TypeError(f"{_WHO}: {name!r} must be callable, got {type(found).__name__}")
+    return found  # type: ignore[no-any-return]
+
+
+def optional_import(package: str, network: str) -> Any:
+    """Imports `package`, which `network` needs.
+
+    Raises:
+        ImportError: it is not installed; says how to get it.
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise ImportError(
+            f"{_WHO}: {network} needs {package} ({error}); pip install c2fcore[models]"
+        ) from error

@@ -1,0 +1,301 @@
+"""C2FNet: the two-stage network around any pair of PyTorch segmentation networks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from . import _checks, _fine_loss, _stages, checkpoint, ops
+from .config import C2FConfig
+from .windows import Windows
+
+OUTPUTS: Final = ("labels", "probs")
+STAGES: Final = ("coarse", "select", "extract", "fine", "aggregate")
+
+
+class Details(NamedTuple):
+    """What `C2FNet.detailed` returns.
+
+    Attributes:
+        labels: uint8 [B, H, W], the refined answer.
+        coarse_labels: uint8 [B, H, W], the coarse answer before the second look.
+        windows: where the second look went, in full-size pixels.
+        seconds: time of each of STAGES; the glue is all but "coarse" and "fine".
+    """
+
+    labels: Tensor
+    coarse_labels: Tensor
+    windows: Windows
+    seconds: dict[str, float]
+
+
+class _Clock:
+    """Adds up the seconds of each stage; without a device it does nothing."""
+
+    def __init__(self, device: torch.device | None = None) -> None:
+        self.seconds = dict.fromkeys(STAGES, 0.0)
+        self._device = device
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        if self._device is None:
+            yield
+            return
+        start = self._now(self._device)
+        yield
+        self.seconds[name] += self._now(self._device) - start
+
+    @staticmethod
+    def _now(device: torch.device) -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+
+class _Answer(NamedTuple):
+    merged: Tensor
+    coarse_labels: Tensor | None
+    windows: Windows
+
+
+class C2FNet(nn.Module):
+    """Looks twice: a coarse network over the whole image, a fine one where small objects are.
+
+    In eval mode `net(image)` searches the coarse logits for windows with small-object pixels, shows
+    these patches (zoomed) to the fine network, and merges both answers. `net.fine_loss(image,
+    labels)` trains the fine network. The coarse one is frozen: always in eval mode, without
+    gradients.
+
+    Any module will do for either stage; `models.logits_of` lists the output forms. The coarse
+    network returns `num_classes` channels at any resolution, the fine one 1 (foreground) or 2
+    (background, foreground).
+
+    Sizes are free. The coarse network sees the normalised image, padded with zeros below and on the
+    right to the next multiple of its `stride_multiple` (of the config's if it has none), and at
+    least to a window. Windows are chosen on the true image alone, so that nothing seen in the
+    padding attracts one, and leave it only where the image is smaller than a window. Patches are
+    padded likewise for the fine network. The answer has the image's size.
+
+    A batch without any window gets the coarse answer, and the fine network is not run.
+    `torch.compile(net)` compiles the two networks; the steps between them run as they are.
+
+    Attributes:
+        coarse: stage 1.
+        fine: stage 2; its state_dict holds nothing of stage 1.
+        config: may be exchanged for a changed copy: `net.config = net.config.replace(n=64)`.
+    """
+
+    def __init__(self, coarse: nn.Module, fine: nn.Module, config: C2FConfig) -> None:
+        """Puts two networks together; the coarse one is frozen from here on.
+
+        Raises:
+            TypeError: not two modules and a C2FConfig.
+            ValueError: the networks share parameters, so that freezing one would freeze the other.
+        """
+        super().__init__()
+        for name, module in (("coarse", coarse), ("fine", fine)):
+            if not isinstance(module, nn.Module):
+                raise TypeError(f"C2FNet: {name} must be an nn.Module, got {type(module).__name__}")
+        if not isinstance(config, C2FConfig):
+            raise TypeError(f"C2FNet: config must be a C2FConfig, got {type(config).__name__}")
+        shared = {id(p) for p in coarse.parameters()} & {id(p) for p in fine.parameters()}
+        if shared or coarse is fine:
+            raise ValueError(
+                f"C2FNet: coarse and fine must not share parameters, got {len(shared)} shared"
+            )
+        self.coarse = coarse
+        self.fine = fine
+        self.config = config
+        self._freeze_coarse()
+
+    def _freeze_coarse(self) -> None:
+        self.coarse.eval()
+        self.coarse.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> C2FNet:
+        """Puts the fine network into training or eval mode; the coarse one stays in eval mode."""
+        super().train(mode)
+        self._freeze_coarse()
+        return self
+
+    def fine_parameters(self) -> Iterator[nn.Parameter]:
+        """The parameters to train."""
+        return self.fine.parameters()
+
+    # The choices on the host would break a compiled graph at every step. The networks, where the
+    # time goes, are compiled as frames of their own.
+    @torch.compiler.disable(recursive=False)
+    def forward(
+        self, image: Tensor, output: str = "labels", *, labels: Tensor | None = None
+    ) -> Tensor:
+        """The refined segmentation of a batch, without gradients.
+
+        Args:
+            image: [B, C, H, W] raw pixel values, uint8/uint16/int16/float16/bfloat16/float32.
+            output: "labels", or "probs" for scores (rule "official": the sums that `ops.aggregate`
+                tells).
+            labels: if given, `fine_loss(image, labels)` is returned instead, gradients included:
+                for wrappers that only call forward(), such as DistributedDataParallel.
+
+        Returns:
+            uint8 [B, H, W], or float32 [B, N, H, W].
+
+        Raises:
+            RuntimeError: the module is in training mode.
+            ValueError: a shape that does not fit, of the image or of a network's output.
+            TypeError: a dtype or an output form that is not known.
+        """
+        if labels is not None:
+            return self.fine_loss(image, labels)
+        return self._infer(image, output, _Clock()).merged
+
+    def detailed(self, image: Tensor) -> Details:
+        """The refined labels with the coarse ones, the windows and the time of each stage.
+
+        Takes and raises what `forward` does. On a GPU every stage is waited for, which takes
+        longer.
+        """
+        _stages.check_image(image)
+        clock = _Clock(image.device)
+        found = self._infer(image, "labels", clock, keep_coarse=True)
+        assert found.coarse_labels is not None
+        return Details(found.merged, found.coarse_labels, found.windows, clock.seconds)
+
+    def profile(self, image: Tensor, output: str = "labels") -> tuple[Tensor, dict[str, float]]:
+        """The answer of `forward`, and the seconds of each stage as in `Details`."""
+        _stages.check_image(image)
+        clock = _Clock(image.device)
+        found = self._infer(image, output, clock)
+        return found.merged, clock.seconds
+
+    def fine_loss(
+        self,
+        image: Tensor,
+        labels: Tensor,
+        *,
+        windows_from: str = "coarse",
+        pos_weight: float | None = None,
+    ) -> Tensor:
+        """Loss of stage 2: is a pixel of a small class or not, inside the windows.
+
+        Binary cross-entropy of the foreground logit (of l1 - l0 for two channels, which is their
+        cross-entropy), resized to the labels' native resolution k x k, averaged over all pixels of
+        the batch's windows that are not ignored. All patches of the batch pass the fine network at
+        once, as batch norm wants it; `n` and the batch size bound the memory. A batch without a
+        window gives 0, with zero gradients.
+
+        Args:
+            image: [B, C, H, W], as for `forward`.
+            labels: [B, H, W] class ids, uint8/int16/int32/int64. `config.ignore_index`, and 255,
+                are not counted; other ids outside C are background.
+            windows_from: "coarse", windows of the coarse answer, as at inference; "labels", windows
+                of the true labels (the coarse network is not run); "both", windows of small objects
+                in either, so that the fine network also sees what the coarse one missed.
+            pos_weight: weight of foreground pixels; 1 if None.
+
+        Returns:
+            A float32 scalar, differentiable in the fine network's parameters.
+
+        Raises:
+            ValueError: shapes, devices or options that do not fit.
+            TypeError: a dtype that does not.
+        """
+        self.coarse.eval()  # even if somebody called net.coarse.train()
+        return _fine_loss.fine_loss(
+            self.coarse, self.fine, self.config, image, labels, windows_from, pos_weight
+        )
+
+    @torch.no_grad()
+    def _infer(
+        self, image: Tensor, output: str, clock: _Clock, keep_coarse: bool = False
+    ) -> _Answer:
+        _stages.check_image(image)
+        _checks.choice("C2FNet", "output", output, OUTPUTS)
+        if self.training:
+            raise RuntimeError(
+                "C2FNet: call eval() before inference, or fine_loss(image, labels) to train"
+            )
+        self.coarse.eval()
+        config = self.config
+        true_size = (image.shape[-2], image.shape[-1])
+        with clock.stage("coarse"):
+            logits, size = _stages.coarse_logits(self.coarse, image, config)
+        with clock.stage("select"):
+            frame = _stages.make_frame(image, config)
+            windows, labels = _stages.choose_windows(
+                logits, size, true_size, frame.size, output == "labels", config
+            )
+            used: list[int] = windows.num.tolist()  # the one wait for the device
+        coarse_labels = None
+        if labels is not None and keep_coarse:
+            coarse_labels = _stages.crop(labels, true_size).clone()
+        if labels is not None and output == "labels" and not any(used):
+            return _Answer(_stages.crop(labels, true_size).contiguous(), coarse_labels, windows)
+        n = max(1, *used, 1)
+        leading = _stages.part(windows, 0, len(used), 0, n)
+        fine = self._second_look(frame, leading, used, clock)
+        with clock.stage("aggregate"):
+            merged: Tensor = ops.aggregate(
+                logits,
+                fine,
+                leading,
+                config.small_classes,
+                size=size,
+                rule=config.rule,
+                output=output,
+                backend=config.backend,
+                _labels=labels if output == "labels" else None,
+            )
+            merged = _stages.crop(merged, true_size).contiguous()
+        return _Answer(merged, coarse_labels, windows)
+
+    def _second_look(
+        self, frame: _stages.Frame, windows: Windows, used: list[int], clock: _Clock
+    ) -> Tensor:
+        """Fine logits [B*n, 1 or 2, hf, wf] of the windows, max_batch patches at a time."""
+        n = windows.origins.shape[1]
+        slots = len(used) * n
+        rows = _stages.used_rows(used, n)
+        if not rows:
+            return torch.zeros((slots, 1, 1, 1), device=frame.pixels.device)
+        answers = []
+        for start in range(0, len(rows), self.config.max_batch):
+            chunk = rows[start : start + self.config.max_batch]
+            with clock.stage("extract"):
+                patches = _stages.cut(frame, windows, chunk, self.fine, self.config)
+            with clock.stage("fine"):
+                answers.append(_stages.fine_logits(self.fine, patches, self.config))
+        found = answers[0] if len(answers) == 1 else torch.cat(answers)
+        if len(rows) == slots:
+            return found
+        with clock.stage("aggregate"):
+            spread = found.new_zeros((slots, *found.shape[1:]))
+            spread[torch.tensor(rows, device=found.device)] = found
+        return spread
+
+    def save_pretrained(
+        self, directory: str | Path, *, include_coarse: bool = True, overwrite: bool = False
+    ) -> None:
+        """Writes config.json and model.safetensors; see `checkpoint.save`."""
+        checkpoint.save(self, directory, include_coarse=include_coarse, overwrite=overwrite)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        coarse: nn.Module | None = None,
+        fine: nn.Module | None = None,
+        **options: Any,
+    ) -> C2FNet:
+        """Reads what `save_pretrained` wrote, from a folder or the Hugging Face hub, in eval mode.
+
+        `checkpoint.load` tells the options and the errors.
+        """
+        coarse, fine, config = checkpoint.load(source, coarse, fine, **options)
+        return cls(coarse, fine, config).eval()
