@@ -1,0 +1,121 @@
+"""Calling an op on a sample, and comparing answers exactly, except where a decision is a toss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import tolerances
+import torch
+import torch.nn.functional as F
+from hypothesis import HealthCheck, settings
+from samples import Sample
+from torch import Tensor
+
+from c2fcore import Windows, ops
+
+# Small budgets, the same examples every time. The fixtures (backend, poisoned memory) hold no state
+# that one example could leave to the next.
+PROPERTY = settings(
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+def call(op: str, sample: Sample, backend: str, device: str = "cpu", **more: Any) -> Any:
+    """The op's answer on the CPU."""
+    args = sample.args(device)
+    answer = getattr(ops, op)(*args, **{**sample.options, **more}, backend=backend)
+    return to_device(answer, "cpu")
+
+
+def to_device(answer: Any, device: str) -> Any:
+    """A tensor or Windows on another device."""
+    if isinstance(answer, Windows):
+        return Windows(*(t.to(device) for t in answer[:3]), answer.window)
+    return answer.to(device)
+
+
+def flat(args: Iterable[Any]) -> list[Tensor]:
+    """The tensors among arguments, those of Windows included."""
+    out: list[Tensor] = []
+    for arg in args:
+        if isinstance(arg, Tensor):
+            out.append(arg)
+        elif isinstance(arg, Windows):
+            out += arg[:3]
+    return out
+
+
+def bits(x: Tensor) -> Tensor:
+    """The bit pattern: NaN equals itself, 0 and -0 differ."""
+    as_int = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[x.element_size()]
+    return x.detach().contiguous().view(as_int)
+
+
+def assert_same_bits(got: Any, want: Any) -> None:
+    for g, w in zip(flat([got]), flat([want]), strict=True):
+        assert g.dtype == w.dtype
+        assert g.shape == w.shape
+        assert torch.equal(bits(g), bits(w))
+
+
+def assert_repeatable(op: str, sample: Sample, backend: str, device: str, threads: Any) -> None:
+    """Bit-equal the second time and with any number of threads; inputs stay as they were."""
+    args = sample.args(device)
+    before = [bits(t).clone() for t in flat(args)]
+    answers = []
+    # PyTorch splits vectors between threads where it likes; that is not the reference's to promise.
+    for count in (2, 2) if backend == "reference" else (1, 1, 2, 3):
+        threads(count)
+        answers.append(getattr(ops, op)(*args, **sample.options, backend=backend))
+    for other in answers[1:]:
+        assert_same_bits(other, answers[0])
+    for tensor, was in zip(flat(args), before, strict=True):
+        assert torch.equal(bits(tensor), was), f"{op} wrote into its input"
+
+
+def close_calls(logits: Tensor, size: Any) -> Tensor:
+    """Bool [B, H, W]: the top two interpolated logits are too close to be ordered."""
+    x = logits.double().cpu()
+    size = tuple(size or x.shape[2:])
+    if tuple(x.shape[2:]) != size:
+        x = F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+    if x.shape[1] < 2 or x.numel() == 0:
+        return torch.zeros((x.shape[0], *size), dtype=torch.bool)
+    x = torch.where(x.isnan(), float("-inf"), x)
+    top = x.topk(2, dim=1).values
+    gap = top[:, 0] - top[:, 1]
+    return gap <= tolerances.logit_margin(logits)
+
+
+def assert_labels(got: Tensor, want: Tensor, excused: Tensor) -> None:
+    """Labels agree wherever they are defined, and nearly everywhere they are."""
+    assert got.dtype == torch.uint8
+    assert got.shape == want.shape
+    wrong = (got != want) & ~excused
+    assert not wrong.any(), (
+        f"{int(wrong.sum())} labels differ, first at {wrong.nonzero()[0].tolist()}: "
+        f"got {int(got[wrong][0])}, want {int(want[wrong][0])}"
+    )
+
+
+def assert_rare(excused: Tensor) -> None:
+    """Too many excuses would hide a broken kernel."""
+    if excused.numel():
+        allowed = 2 + tolerances.EXCUSED_SHARE * excused.numel()
+        assert int(excused.sum()) <= allowed, f"{int(excused.sum())} of {excused.numel()} excused"
+
+
+def assert_close(got: Tensor, want: Tensor, error: float) -> None:
+    """Same finite values within `error`; NaN and infinities at the same places."""
+    assert got.shape == want.shape
+    got, want = got.double(), want.double()
+    assert torch.equal(got.isnan(), want.isnan())
+    infinite = want.isinf() | got.isinf()
+    assert torch.equal(got[infinite], want[infinite])
+    finite = want.isfinite()
+    if finite.any():
+        worst = (got[finite] - want[finite]).abs().max().item()
+        assert worst <= error, f"differs by {worst:.3g}, allowed {error:.3g}"

@@ -1,0 +1,112 @@
+"""Backends as parameters, required backends, poisoned memory, paths of shared data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+import c2fcore
+
+ORDER = ("reference", "cpu", "triton", "cuda")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--backend", action="append", default=[], help="test only this backend (may be repeated)"
+    )
+
+
+def required() -> set[str]:
+    """Backends whose absence is a failure: C2F_REQUIRE=cpu,triton."""
+    return {name.strip() for name in os.environ.get("C2F_REQUIRE", "").split(",") if name.strip()}
+
+
+def state(op: str, name: str) -> tuple[bool, str]:
+    """(ok, reason) of a backend of an op."""
+    return c2fcore.backends()[op].get(name, (False, "not part of this version"))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Tests with a `backend` argument run on every backend of the module's op (its constant OP).
+
+    A backend that no version has yet is left out; one that exists but cannot run here is skipped.
+    """
+    if "backend" not in metafunc.fixturenames:
+        return
+    op = metafunc.module.OP
+    wanted = metafunc.config.getoption("--backend") or ORDER
+    names = [
+        name
+        for name in ORDER
+        if name in wanted
+        and (name != "reference" or metafunc.function.__name__ != "test_same_as_reference")
+        and (name in required() or state(op, name)[1] != "not part of this version")
+    ]
+    metafunc.parametrize("backend", names, indirect=True)
+
+
+@pytest.fixture
+def backend(request: pytest.FixtureRequest) -> str:
+    """Name of a backend that can run here."""
+    name: str = request.param
+    ok, reason = state(request.module.OP, name)
+    if not ok and name in required():
+        pytest.fail(f"C2F_REQUIRE={name}, but {reason}")
+    if not ok:
+        pytest.skip(f"{name}: {reason}")
+    return name
+
+
+@pytest.fixture
+def device(backend: str) -> str:
+    """Where this backend's tensors live: a GPU for the GPU backends, if there is one.
+
+    Without a GPU, triton runs in its interpreter on CPU tensors.
+    """
+    gpu = backend in ("triton", "cuda") and torch.cuda.is_available()
+    return "cuda" if gpu else "cpu"
+
+
+def _poisoned(allocate: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    def poisoned(*args: object, **kwargs: object) -> torch.Tensor:
+        fresh = allocate(*args, **kwargs)
+        if fresh.is_meta or type(fresh) is not torch.Tensor:
+            return fresh
+        if fresh.dtype.is_floating_point:
+            return fresh.fill_(float("nan"))
+        return fresh.fill_(0xCD if fresh.dtype != torch.bool else True)
+
+    return poisoned
+
+
+@pytest.fixture
+def poison(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fresh memory holds NaN or 0xCD instead of lucky zeros, so an unwritten output fails."""
+    for name in ("empty", "empty_like", "empty_strided"):
+        monkeypatch.setattr(torch, name, _poisoned(getattr(torch, name)))
+    for name in ("new_empty", "new_empty_strided"):
+        monkeypatch.setattr(torch.Tensor, name, _poisoned(getattr(torch.Tensor, name)))
+    assert torch.empty(3).isnan().all()
+    assert torch.empty(1, dtype=torch.uint8).item() == 0xCD
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    """Sets the number of threads; restored afterwards."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder of real images and golden outputs: C2F_SHARED, or ../shared beside the repository."""
+    beside = Path(__file__).resolve().parents[2] / "shared"
+    folder = Path(os.environ.get("C2F_SHARED", beside))
+    if not folder.is_dir():
+        pytest.skip(f"no shared data at {folder}; set C2F_SHARED")
+    return folder

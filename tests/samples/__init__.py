@@ -1,0 +1,51 @@
+"""One list of sample inputs per op: what every backend has to get right.
+
+The tests, the benchmarks' correctness gate and a kernel developer's loop read the same lists, with
+this folder's parent on the path (pytest's `pythonpath` setting does that; else PYTHONPATH=tests):
+
+    import samples
+    for sample in samples.of("count_windows"):
+        args = sample.args(device="cuda")            # fresh tensors, the same numbers every time
+        got = ops.count_windows(*args, **sample.options, backend="cuda")
+
+One sample by name: `samples.get("aggregate", "official")`. From the shell:
+`pytest tests/test_aggregate.py --backend cuda -k official`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+OPS = ("count_windows", "select_windows", "extract_patches", "extract_targets", "aggregate")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Positional arguments and options of one call of a public op."""
+
+    name: str
+    make: Callable[[str], tuple[Any, ...]]  # device -> positional arguments
+    options: Mapping[str, Any] = field(default_factory=dict)
+    loops: bool = False  # small enough for the pure Python oracle
+    exact: bool = False  # interpolated logits are exact in float32: labels agree, ties included
+
+    def args(self, device: str = "cpu") -> tuple[Any, ...]:
+        return self.make(device)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def of(op: str) -> list[Sample]:
+    """All samples of an op."""
+    module = import_module(f"{__name__}.{'extract_patches' if op == 'extract_targets' else op}")
+    listed: list[Sample] = module.TARGETS if op == "extract_targets" else module.SAMPLES
+    assert len({s.name for s in listed}) == len(listed), f"{op}: two samples share a name"
+    return listed
+
+
+def get(op: str, name: str) -> Sample:
+    return next(sample for sample in of(op) if sample.name == name)

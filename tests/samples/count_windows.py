@@ -1,0 +1,189 @@
+"""Sample inputs of count_windows: (seg, small_classes), then options."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from . import Sample
+from .inputs import LAYOUTS, blob_logits, grid_logits, label_map, laid_out, noise_logits
+
+FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+INTS = (torch.uint8, torch.int16, torch.int32, torch.int64)
+
+
+def _labels(name: str, shape: tuple[int, int, int], classes: Any, **options: Any) -> Sample:
+    def make(device: str) -> tuple[Any, ...]:
+        return label_map(*shape, seed=7).to(torch.uint8).to(device), classes
+
+    return Sample(name, make, options, loops=True, exact=True)
+
+
+def _labels_as(dtype: torch.dtype, layout: str) -> Sample:
+    def make(device: str) -> tuple[Any, ...]:
+        ids = label_map(2, 23, 37, seed=8).to(dtype).to(device)
+        # A label map has no channel axis: "channels_last" means nothing to it.
+        return laid_out(ids, "expanded" if layout == "channels_last" else layout), (1, 3)
+
+    name = f"labels-{str(dtype).removeprefix('torch.')}-{layout}"
+    return Sample(name, make, {"window": 7, "stride": 3}, loops=True, exact=True)
+
+
+def _far_ids(dtype: torch.dtype, ids: tuple[int, ...]) -> Sample:
+    """Ids that no class can have, and that wrap to small classes when cut to 8 bits."""
+
+    def make(device: str) -> tuple[Any, ...]:
+        seg = label_map(1, 16, 16, seed=9).to(dtype)
+        flat = seg.view(-1)
+        flat[: len(ids) * 5] = torch.tensor(ids, dtype=dtype).repeat(5)
+        return seg.to(device), (0, 1, 255)
+
+    name = f"ids-out-of-range-{str(dtype).removeprefix('torch.')}"
+    return Sample(name, make, {"window": 8, "stride": 4}, loops=True, exact=True)
+
+
+def _logits(
+    name: str,
+    shape: tuple[int, int, int, int],
+    size: tuple[int, int] | None,
+    *,
+    kind: str = "grid",
+    dtype: torch.dtype = torch.float32,
+    layout: str = "planar",
+    classes: Any = (1, 2),
+    loops: bool = True,
+    exact: bool = False,
+    **options: Any,
+) -> Sample:
+    def make(device: str) -> tuple[Any, ...]:
+        if kind == "grid":
+            x = grid_logits(shape, seed=sum(shape))
+        elif kind == "ties":  # five levels only: most pixels are tied
+            x = grid_logits(shape, seed=sum(shape), levels=5)
+        elif kind == "blobs":
+            x = blob_logits(*shape, seed=sum(shape))
+        else:
+            x = noise_logits(shape, seed=sum(shape))
+        return laid_out(x.to(dtype).to(device), layout), classes
+
+    opts = {"window": 8, "stride": 4, **options}
+    if size is not None:
+        opts["size"] = size
+    return Sample(name, make, opts, loops=loops, exact=exact)
+
+
+def _special(name: str, *, upsampled: bool) -> Sample:
+    """NaN, +inf and -inf in single classes, in whole pixels, and beside each other."""
+
+    def make(device: str) -> tuple[Any, ...]:
+        x = grid_logits((1, 4, 6, 8), seed=3)
+        nan, inf = float("nan"), float("inf")
+        x[0, 1, 0, 0] = nan
+        x[0, :, 1, 1] = nan
+        x[0, 2, 2, 2] = inf
+        x[0, 1:3, 3, 3] = inf
+        x[0, 0, 4, 4] = -inf
+        x[0, :, 5, 5] = -inf
+        x[0, 3, 0, 6], x[0, 2, 0, 6] = inf, nan
+        x[0, 0, 5, 7], x[0, 1, 5, 7] = inf, -inf
+        return x.to(device), (1, 2)
+
+    options: dict[str, Any] = {"window": 3, "stride": 1}
+    if upsampled:
+        options = {"window": 5, "stride": 2, "size": (12, 16)}
+    return Sample(name, make, options, loops=True, exact=True)
+
+
+SAMPLES: list[Sample] = [
+    # Geometry, on label maps.
+    _labels("window-is-image", (1, 8, 11), (1,), window=8, stride=8),
+    _labels("one-pixel", (1, 1, 1), (1,), window=1, stride=1),
+    _labels("one-row", (2, 1, 13), (1, 2), window=1, stride=2),
+    _labels("one-column", (1, 17, 1), (1, 2), window=1, stride=5),
+    _labels("window-1", (1, 5, 7), (2,), window=1, stride=1),
+    _labels("stride-1", (1, 13, 11), (1, 2), window=5, stride=1),
+    _labels("stride-over-window-flush", (1, 29, 31), (1, 2), window=3, stride=7),
+    _labels("stride-over-window-drop", (1, 29, 31), (1, 2), window=3, stride=7, edge="drop"),
+    _labels("stride-over-image", (1, 11, 13), (1, 2), window=4, stride=100),
+    _labels("primes-flush", (2, 53, 61), (1, 2), window=17, stride=5),
+    _labels("primes-drop", (2, 53, 61), (1, 2), window=17, stride=5, edge="drop"),
+    _labels("exact-fit", (1, 32, 48), (1, 2), window=16, stride=8),
+    _labels("wide-over-64", (1, 9, 131), (1, 4), window=9, stride=1),
+    # Class sets.
+    _labels("every-class-small", (1, 16, 16), tuple(range(6)), window=8, stride=4),
+    _labels("none-present", (1, 16, 16), (9,), window=8, stride=4),
+    _labels("class-list", (1, 16, 16), [5, 1], window=8, stride=4),
+    _labels("class-255", (1, 16, 16), (255,), window=8, stride=4),
+    _labels("empty-batch", (0, 16, 16), (1,), window=8, stride=4),
+    *[_labels_as(dtype, "planar") for dtype in INTS],
+    *[_labels_as(torch.uint8, layout) for layout in LAYOUTS[1:]],
+    _labels_as(torch.int64, "strided"),
+    _far_ids(torch.int16, (256, 257, -1, -255, 511)),
+    _far_ids(torch.int32, (1 << 16, (1 << 16) + 1, -(1 << 31), 256, -256)),
+    _far_ids(torch.int64, (1 << 40, (1 << 32) + 1, -(1 << 63), 256, -1)),
+    # Logits: own size, then upsampled.
+    _logits("logits-own-size", (2, 5, 13, 17), None, exact=True),
+    _logits("logits-x4-ties", (1, 6, 5, 7), (20, 28), kind="ties", exact=True),
+    _logits("logits-x2-ties", (2, 3, 9, 8), (18, 16), kind="ties", exact=True),
+    _logits("logits-rows-only", (1, 4, 6, 16), (12, 16), exact=True),
+    _logits("logits-odd-ratio", (1, 5, 7, 11), (23, 31), kind="noise"),
+    _logits("logits-near-1", (1, 5, 12, 13), (13, 14), kind="noise"),
+    _logits("logits-1x1", (1, 4, 1, 1), (9, 10), exact=True),
+    _logits("logits-one-class", (1, 1, 4, 4), (16, 16), classes=(0,), exact=True),
+    _logits("logits-every-class-small", (1, 3, 4, 4), (8, 8), classes=(0, 1, 2), exact=True),
+    _logits("logits-all-equal", (1, 5, 4, 4), (16, 16), kind="ties", classes=(0,), exact=True),
+    _logits("logits-empty-batch", (0, 4, 4, 4), (16, 16), exact=True),
+    _logits("logits-19-classes", (1, 19, 8, 8), (32, 32), classes=(1, 17, 18), exact=True),
+    _logits(
+        "logits-256-classes", (1, 256, 3, 3), (12, 12), classes=(0, 255), loops=False, exact=True
+    ),
+    *[
+        _logits(f"logits-{d}".replace("torch.", ""), (1, 6, 6, 9), (24, 36), dtype=d, exact=True)
+        for d in FLOATS
+    ],
+    *[
+        _logits(f"logits-{lay}", (2, 5, 6, 9), (24, 36), layout=lay, exact=True)
+        for lay in (*LAYOUTS[1:], "expanded")
+    ],
+    _logits(
+        "logits-f16-channels_last",
+        (2, 16, 6, 9),
+        (24, 36),
+        dtype=torch.float16,
+        layout="channels_last",
+        exact=True,
+    ),
+    _special("nan-inf-own-size", upsampled=False),
+    _special("nan-inf-upsampled", upsampled=True),
+    # Larger ones, against the reference only.
+    _logits(
+        "blobs-x4", (2, 16, 40, 48), (160, 192), kind="blobs", window=64, stride=16, loops=False
+    ),
+    _logits(
+        "noise-x4", (1, 16, 33, 37), (132, 148), kind="noise", window=32, stride=16, loops=False
+    ),
+    _logits(
+        "noise-own-size", (1, 16, 70, 129), None, kind="noise", window=64, stride=32, loops=False
+    ),
+    _logits(
+        "noise-ratio-3.7",
+        (1, 7, 30, 41),
+        (111, 150),
+        kind="noise",
+        layout="channels_last",
+        window=32,
+        stride=13,
+        loops=False,
+    ),
+    _logits(
+        "noise-x8-bf16",
+        (1, 6, 16, 20),
+        (128, 160),
+        kind="noise",
+        dtype=torch.bfloat16,
+        window=32,
+        stride=16,
+        loops=False,
+    ),
+]

@@ -1,0 +1,350 @@
+"""aggregate: the merge rules pixel by pixel, the loop oracle, every backend and the reference."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import Any
+
+import oracles_merge
+import pytest
+import samples
+import tolerances
+import torch
+import torch.nn.functional as F
+from compare import (
+    PROPERTY,
+    assert_close,
+    assert_labels,
+    assert_rare,
+    assert_repeatable,
+    call,
+    to_device,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracles_merge import Merged
+from samples import Sample
+from samples.inputs import noise_logits, random_windows, windows_of
+
+from c2fcore import ops
+
+OP = "aggregate"
+pytestmark = pytest.mark.usefixtures("poison")
+
+# One pixel, four classes, C = {2, 3}; p are the coarse probabilities, p_f the fine network's.
+# fmt: off
+PIXELS = [  # name, p, p_f (None: not covered), label, what is added to which class under "paper"
+    ("not covered",                         [.10, .25, .60, .05], None, 2, None),
+    ("covered, both say small",             [.10, .25, .60, .05], .75,  2, None),
+    ("covered, both say not small",         [.50, .10, .30, .10], .25,  0, None),
+    ("case 1: overruled to not small",      [.30, .25, .40, .05], .25,  0, (0, .75)),
+    ("case 1: to the most probable other",  [.20, .25, .50, .05], .25,  1, (1, .75)),
+    ("case 1: too weak to win",             [.04, .02, .90, .04], .40,  2, (0, .60)),
+    ("case 1: others tie, lowest id",       [.20, .20, .55, .05], .25,  0, (0, .75)),
+    ("case 2: overruled to small",          [.50, .10, .30, .10], .75,  2, (2, .75)),
+    ("case 2: to the most probable small",  [.50, .10, .15, .25], .75,  3, (3, .75)),
+    ("case 2: too weak to win",             [.96, .02, .01, .01], .60,  0, (2, .60)),
+    ("case 2: small ones tie, lowest id",   [.50, .20, .15, .15], .75,  2, (2, .75)),
+    ("p_f = 1/2 is foreground: case 2",     [.40, .20, .30, .10], .50,  2, (2, .50)),
+    ("p_f = 1/2 is foreground: no case 1",  [.20, .20, .35, .25], .50,  2, None),
+    ("c* by the lowest id: not small",      [.05, .40, .40, .15], .25,  1, None),
+]
+# fmt: on
+
+
+def _logit(p_f: float) -> float:
+    return math.log(p_f / (1 - p_f))
+
+
+def _softmax(values: list[float]) -> list[float]:
+    total = sum(math.exp(v) for v in values)
+    return [math.exp(v) / total for v in values]
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize(("name", "p", "p_f", "label", "added"), PIXELS, ids=[c[0] for c in PIXELS])
+def test_merge_rule(
+    backend: str, device: str, channels: int, name: str, p: list[float], p_f: Any, label: int,
+    added: Any,
+) -> None:  # fmt: skip
+    coarse = torch.tensor(p, dtype=torch.float64).log().float().view(1, 4, 1, 1).to(device)
+    logit = 0.0 if p_f is None else _logit(p_f)
+    fine = torch.tensor([[logit], [logit]] if channels == 1 else [[1.0, 1.0 + logit]] * 2)
+    fine = fine.view(2, channels, 1, 1).to(device)
+    windows = windows_of([[] if p_f is None else [(0, 0)]], 1, 2, device)
+
+    def merge(rule: str, output: str) -> Any:
+        answer = ops.aggregate(
+            coarse, fine, windows, (2, 3), rule=rule, output=output, backend=backend
+        )
+        return answer.flatten().tolist()
+
+    summed = [v + (added[1] if added and added[0] == c else 0) for c, v in enumerate(p)]
+    assert merge("paper", "labels") == [label]
+    assert merge("normalized", "labels") == [label]
+    # "paper": covered pixels go through softmax once more; "normalized": through their sum.
+    paper = _softmax(summed) if p_f is not None else p
+    assert merge("paper", "probs") == pytest.approx(paper, abs=2e-6)
+    normalized = [v / sum(summed) for v in summed]
+    assert merge("normalized", "probs") == pytest.approx(normalized, abs=2e-6)
+    # "official": p_f on the logits of every small class, no cases.
+    logits = [math.log(v) + (p_f if p_f and c in (2, 3) else 0) for c, v in enumerate(p)]
+    assert merge("official", "probs") == pytest.approx(logits, abs=2e-6)
+    assert merge("official", "labels") == [max(range(4), key=lambda c: (logits[c], -c))]
+
+
+@pytest.mark.parametrize("rule", ["paper", "normalized"])
+def test_half_is_decided_by_the_sign(backend: str, device: str, rule: str) -> None:
+    """p_f >= 1/2 at a logit of 0 and -0, not one ulp below; the flip needs no large margin."""
+    coarse = torch.tensor([1.0, 0.999]).view(1, 2, 1, 1).to(device)
+    windows = windows_of([[(0, 0)]], 1, 1, device)
+    below = -6.0e-7  # sigmoid is 0.49999985: far enough to be below 1/2 in float32
+    for logit, label in ((0.0, 1), (-0.0, 1), (below, 0), (1e-30, 1)):
+        fine = torch.full((1, 1, 1, 1), logit, device=device)
+        got = ops.aggregate(coarse, fine, windows, (1,), rule=rule, backend=backend)
+        assert got.item() == label, logit
+
+
+def test_overlaps_are_averaged_in_slot_order(backend: str, device: str) -> None:
+    """(.9 + .05) / 2 < 1/2: not foreground, though one patch is sure. Unused slots do not count."""
+    coarse = torch.tensor([0.5, 0.4]).view(1, 2, 1, 1).repeat(1, 1, 1, 3).to(device)
+    fine = torch.tensor([_logit(0.9), _logit(0.05), 40.0]).view(3, 1, 1, 1).to(device)
+    windows = windows_of([[(0, 0), (0, 0)]], 1, 3, device)
+    got = ops.aggregate(
+        coarse, fine, windows, (1,), rule="official", output="probs", backend=backend
+    )
+    assert got[0, 1, 0].tolist() == pytest.approx([0.4 + 0.475, 0.4, 0.4], abs=1e-6)
+    got = ops.aggregate(coarse, fine, windows, (1,), backend=backend)
+    assert got[0, 0].tolist() == [0, 0, 0]
+    # float32 sums depend on their order: slot order is part of the meaning.
+    values = torch.randn(7, generator=torch.Generator().manual_seed(0)) * 3
+    windows = windows_of([[(0, 0)] * 7], 1, 7, device)
+    fine = values.view(7, 1, 1, 1).to(device)
+    got = ops.aggregate(
+        coarse, fine, windows, (1,), rule="official", output="probs", backend=backend
+    )
+    assert got[0, 1, 0, 0].item() == pytest.approx(0.4 + values.sigmoid().mean().item(), abs=3e-7)
+
+
+def test_every_class_small_adds_nothing_in_case_1(backend: str, device: str) -> None:
+    coarse = torch.tensor([0.2, 0.7, -0.3]).view(1, 3, 1, 1).to(device)
+    windows = windows_of([[(0, 0)]], 1, 1, device)
+    fine = torch.full((1, 1, 1, 1), -3.0, device=device)
+    p = coarse.flatten().softmax(0).tolist()
+    for rule, want in (("paper", _softmax(p)), ("normalized", p)):
+        got = ops.aggregate(
+            coarse, fine, windows, (0, 1, 2), rule=rule, output="probs", backend=backend
+        )
+        assert got.flatten().tolist() == pytest.approx(want, abs=1e-6)
+    assert ops.aggregate(coarse, fine, windows, (2, 0, 1), backend=backend).item() == 1
+
+
+@cache
+def _expected(name: str) -> Merged:
+    sample = samples.get(OP, name)
+    coarse, fine, windows, classes = sample.args()
+    return oracles_merge.aggregate(
+        coarse.float().numpy(), fine.float().numpy(), windows.origins.numpy(), windows.num.numpy(),
+        windows.window, classes, size=sample.options.get("size"),
+        rule=sample.options.get("rule", "paper"),
+    )  # fmt: skip
+
+
+def _error(sample: Sample) -> float:
+    """Error of the scores; of probabilities and of p_f alike, so also of every decision on them."""
+    coarse, fine, _, _ = sample.args()
+    return tolerances.prob_error(coarse) + tolerances.logit_margin(fine)
+
+
+def _tosses(sample: Sample) -> torch.Tensor:
+    """Pixels whose decision lies within the error. Exact ties are decided: by their order."""
+    margin = torch.from_numpy(_expected(sample.name).margin)
+    return (margin <= _error(sample)) & ~((margin == 0) & sample.exact)
+
+
+@pytest.mark.parametrize("sample", [s for s in samples.of(OP) if s.loops], ids=str)
+def test_loops(backend: str, device: str, sample: Sample) -> None:
+    want = _expected(sample.name)
+    got = call(OP, sample, backend, device)
+    excused = _tosses(sample)
+    assert_rare(excused)
+    if sample.options.get("output", "labels") == "labels":
+        assert_labels(got, torch.from_numpy(want.labels), excused)
+    else:
+        assert got.dtype == torch.float32
+        keep = ~excused[:, None].expand_as(got)
+        assert_close(
+            torch.where(keep, got.double(), 0.0),
+            torch.where(keep, torch.from_numpy(want.scores), 0.0),
+            _error(sample),
+        )
+
+
+@pytest.mark.parametrize("sample", samples.of(OP), ids=str)
+def test_same_as_reference(backend: str, device: str, sample: Sample) -> None:
+    want = call(OP, sample, "reference")
+    got = call(OP, sample, backend, device)
+    assert got.dtype == want.dtype
+    assert got.shape == want.shape
+    if got.dtype == torch.uint8:
+        differ = got != want
+        if sample.loops:  # where they differ, the oracle has to call it a toss
+            assert not (differ & ~_tosses(sample)).any()
+        assert_rare(differ)
+    else:
+        # A toss changes which class gets the addition: whole pixels, and rarely.
+        off = ((got - want).abs() > _error(sample)).any(1) & ~got.isinf().any(1)
+        assert torch.equal(got.isnan(), want.isnan())
+        assert_rare(off)
+
+
+REPEATED = [
+    f"{rule}-{output}-blobs"
+    for rule in ("paper", "normalized", "official")
+    for output in ("labels", "probs")
+] + ["same-window-three-times", "paper-probs-overlaps"]
+
+
+@pytest.mark.parametrize("name", REPEATED)
+def test_repeatable(backend: str, device: str, name: str, threads: Any) -> None:
+    assert_repeatable(OP, samples.get(OP, name), backend, device, threads)
+
+
+@pytest.mark.parametrize(
+    "sample", [s for s in samples.of(OP) if s.options.get("output", "labels") == "labels"], ids=str
+)
+def test_labels_given(backend: str, device: str, sample: Sample) -> None:
+    """The private argument: with op 1's labels at hand the answer is the same, bit for bit."""
+    coarse, fine, windows, classes = sample.args(device)
+    if coarse.shape[0] == 0:
+        return
+    full = {"size": sample.options["size"]} if "size" in sample.options else {}
+    _, labels = ops.select_windows(
+        coarse, classes, window=1, stride=1, n=1, **full, _return_labels=True, backend=backend
+    )
+    want = ops.aggregate(coarse, fine, windows, classes, **sample.options, backend=backend)
+    got = ops.aggregate(
+        coarse, fine, windows, classes, **sample.options, _labels=labels, backend=backend
+    )
+    assert torch.equal(got, want)
+
+
+@settings(PROPERTY, max_examples=20)
+@given(data=st.data())
+def test_what_holds_for_any_input(backend: str, device: str, data: st.DataObject) -> None:
+    """Nothing changes outside the windows; labels are the argmax of scores; scores sum to one."""
+    batch, classes = data.draw(st.integers(1, 2)), data.draw(st.integers(2, 7))
+    h, w = data.draw(st.integers(1, 9)), data.draw(st.integers(1, 9))
+    height, width = h * data.draw(st.integers(1, 4)), w * data.draw(st.integers(1, 4))
+    k = data.draw(st.integers(1, min(height, width)))
+    n = data.draw(st.integers(1, 4))
+    small = tuple(data.draw(st.sets(st.integers(0, classes - 1), min_size=1)))
+    seed = data.draw(st.integers(0, 1000))
+    rule = data.draw(st.sampled_from(("paper", "normalized", "official")))
+    side = data.draw(st.integers(1, 9))
+    coarse = noise_logits((batch, classes, h, w), seed, spread=2)
+    fine = noise_logits((batch * n, data.draw(st.integers(1, 2)), side, side), seed + 1, spread=2)
+    windows = random_windows(batch, height, width, k, n, seed)
+    full = F.interpolate(coarse, size=(height, width), mode="bilinear", align_corners=False)
+    outside = torch.ones(batch, height, width, dtype=torch.bool)
+    for b in range(batch):
+        for y, x in windows.origins[b, : windows.num[b]].tolist():
+            outside[b, y : y + k, x : x + k] = False
+    merged = [
+        ops.aggregate(
+            coarse.to(device), fine.to(device), to_device(windows, device), small,
+            size=(height, width), rule=rule, output=output, backend=backend,
+        ).cpu()
+        for output in ("labels", "probs")
+    ]  # fmt: skip
+    labels, scores = merged
+    top = scores.topk(2, dim=1).values
+    close = top[:, 0] - top[:, 1] <= tolerances.prob_error(coarse)
+    assert_labels(labels, scores.argmax(1).to(torch.uint8), close)
+    before = full if rule == "official" else full.softmax(1)
+    kept = outside[:, None].expand_as(scores)
+    assert_close(scores[kept], before[kept], tolerances.prob_error(coarse))
+    if rule != "official":
+        assert_close(scores.sum(1), torch.ones(()).expand_as(outside), 4e-6)
+
+
+def test_gradient_of_scores() -> None:
+    """output="probs" on the reference is differentiable in both networks' logits."""
+    coarse = noise_logits((1, 4, 3, 3), 1).double().requires_grad_(False)
+    fine = noise_logits((2, 2, 2, 2), 2)
+    windows = windows_of([[(0, 0), (2, 2)]], 4)
+    for rule in ("paper", "normalized", "official"):
+        c = coarse.float().requires_grad_()
+        f = fine.clone().requires_grad_()
+        scores = ops.aggregate(c, f, windows, (1, 3), size=(6, 6), rule=rule, output="probs")
+        scores[0, 1].square().sum().backward()
+        for leaf in (c, f):
+            assert leaf.grad.isfinite().all()
+            assert leaf.grad.abs().sum() > 0
+        # One coordinate of each by central differences.
+        for leaf, where in ((c, (0, 1, 1, 1)), (f, (0, 1, 1, 1))):
+            step, sums = 1e-2, []
+            for sign in (1, -1):
+                moved = {id(c): c.detach().clone(), id(f): f.detach().clone()}
+                moved[id(leaf)][where] += sign * step
+                scores = ops.aggregate(
+                    moved[id(c)], moved[id(f)], windows, (1, 3), size=(6, 6), rule=rule,
+                    output="probs", backend="reference",
+                )  # fmt: skip
+                sums.append(scores[0, 1].double().square().sum().item())
+            slope = (sums[0] - sums[1]) / (2 * step)
+            assert leaf.grad[where].item() == pytest.approx(slope, rel=0.02, abs=2e-3)
+
+
+COARSE = torch.zeros(2, 4, 4, 5)
+FINE = torch.zeros(4, 2, 3, 3)
+GOOD = windows_of([[(0, 0)], [(1, 1), (2, 2)]], 3)
+V, T = ValueError, TypeError
+# fmt: off
+BAD = [ # coarse, fine, windows, options, exception, message
+    (COARSE.argmax(1), FINE, GOOD, {}, (T, V), r"coarse must be .*pass logits"),
+    (COARSE.argmax(1).byte(), FINE, GOOD, {}, (T, V), r"coarse must be .*pass logits"),
+    (COARSE[0], FINE, GOOD, {}, V, r"coarse .*must be \[B, N, h, w\], got .*\(4, 4, 5\)"),
+    (COARSE.double(), FINE, GOOD, {}, T, r"coarse must be .*got .*float64"),
+    (COARSE, FINE.int(), GOOD, {}, T, r"fine must be .*got .*int32"),
+    (COARSE, FINE.double(), GOOD, {}, T, r"fine must be .*got .*float64"),
+    (COARSE, FINE[0], GOOD, {}, V, r"fine must be .*got shape \(2, 3, 3\)"),
+    (COARSE, FINE[:3], GOOD, {}, V, r"fine must .*B\*n.*got .*3"),
+    (COARSE, FINE[:, :0], GOOD, {}, V, r"fine must .*1 or 2.*got .*0"),
+    (COARSE, FINE.repeat(1, 2, 1, 1)[:, :3], GOOD, {}, V, r"fine must .*1 or 2.*got .*3"),
+    (COARSE, FINE[..., :0], GOOD, {}, V, r"fine must .*got shape \(4, 2, 3, 0\)"),
+    (COARSE[:1], FINE, GOOD, {}, V, r"windows must be of as many images.*B=1"),
+    (COARSE, FINE, GOOD._replace(window=5), {}, V, r"window must be in 1\.\.H, got 5 for H=4"),
+    (COARSE, FINE, GOOD[0], {}, T, r"windows must be a c2fcore.Windows, got Tensor"),
+    (COARSE, FINE, GOOD, {"size": (3, 5)}, V, r"size must not be below.*got \(3, 5\)"),
+    (COARSE, FINE, GOOD, {"rule": "mean"}, V, r"rule must be one of .*got 'mean'"),
+    (COARSE, FINE, GOOD, {"output": "scores"}, V, r"output must be one of .*got 'scores'"),
+    (COARSE, FINE, GOOD, {"classes": (4,)}, V, r"small_classes must be in 0\.\.3, got 4"),
+    (COARSE, FINE, GOOD, {"classes": (1, 1)}, V, r"small_classes must not repeat"),
+    (COARSE, FINE.to("meta"), GOOD, {}, V, r"fine must be on the same device.*got meta and cpu"),
+    (COARSE, FINE, GOOD, {"backend": "numpy"}, V, r"backend must be one of .*got 'numpy'"),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize(
+    ("coarse", "fine", "windows", "options", "error", "message"), BAD,
+    ids=[f"{i}-{b[5][:24]}" for i, b in enumerate(BAD)],
+)  # fmt: skip
+def test_bad_input(
+    coarse: Any, fine: Any, windows: Any, options: dict[str, Any], error: Any, message: str
+) -> None:
+    options = dict(options)
+    classes = options.pop("classes", (1,))
+    with pytest.raises(error, match=rf"^{OP}: {message}"):
+        ops.aggregate(coarse, fine, windows, classes, **options)
+
+
+def test_windows_outside_the_image(backend: str, device: str) -> None:
+    if device != "cpu":
+        pytest.skip("on a GPU the origins are not read by the host")
+    for box in ((2, 0), (0, 3), (-1, 0)):
+        windows = windows_of([[(0, 0), box], []], 3)
+        with pytest.raises(ValueError, match="inside the image"):
+            ops.aggregate(COARSE, FINE, windows, (1,), backend=backend)
