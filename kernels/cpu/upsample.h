@@ -27,11 +27,18 @@ struct AxisTaps {
       i1[at] = tap.i1;
       w1[at] = tap.w1;
     }
+    first.resize(static_cast<size_t>(in_size + 1));
+    int64_t dst = 0;
+    for (int64_t i = 0; i <= in_size; ++i) {
+      while (dst < out_size && i0[static_cast<size_t>(dst)] < i) ++dst;
+      first[static_cast<size_t>(i)] = static_cast<int32_t>(dst);
+    }
   }
 
   int64_t in, out;
   std::vector<int32_t> i0, i1;
-  std::vector<float> w1;  // weight of i1; that of i0 is 1 - w1
+  std::vector<float> w1;       // weight of i1; that of i0 is 1 - w1
+  std::vector<int32_t> first;  // [in + 1]: positions first[i] .. first[i + 1] - 1 have i0 = i
 };
 
 // h x w -> H x W with H >= h and W >= w. Where the sizes are equal on both axes nothing is
@@ -44,11 +51,13 @@ struct UpsampleTaps {
 };
 
 // Horizontal taps of the 8 output pixels from x on, as two unaligned loads and two permutations of
-// a logit row. Upsampling (in <= out) keeps 8 neighbours within 8 source columns for either tap.
+// a logit row. Upsampling (in <= out) keeps 8 neighbours within 8 source columns for either tap,
+// except where a ratio next to 1 on a long axis lets rounding skip a source column: then by gather.
 struct ColumnTaps8 {
   int64_t base0, base1;
-  Vec8i lane0, lane1;
+  Vec8i lane0, lane1;  // source columns relative to base0, base1
   Vec8f w0, w1;
+  bool within8;
 
   ColumnTaps8(const AxisTaps& taps, int64_t x) {
     const int64_t last_base = taps.in > 8 ? taps.in - 8 : 0;
@@ -60,13 +69,19 @@ struct ColumnTaps8 {
     lane1 = load8(&taps.i1[static_cast<size_t>(x)]) - set8(static_cast<int32_t>(base1));
     w1 = load8(&taps.w1[static_cast<size_t>(x)]);
     w0 = set8(1.0f) - w1;
+    const size_t end = static_cast<size_t>(x + 7);
+    within8 = taps.i0[end] - base0 < 8 && taps.i1[end] - base1 < 8;
   }
 
+  Vec8f left(const float* row) const { return pick(row + base0, lane0); }
+  Vec8f right(const float* row) const { return pick(row + base1, lane1); }
+
   // Both rounding steps are monotone in the source values: so is the result.
-  Vec8f operator()(const float* row) const {
-    const Vec8f left = permute(load8(row + base0), lane0);
-    const Vec8f right = permute(load8(row + base1), lane1);
-    return fma(right, w1, left * w0);
+  Vec8f operator()(const float* row) const { return fma(right(row), w1, left(row) * w0); }
+
+ private:
+  Vec8f pick(const float* base, Vec8i lane) const {
+    return within8 ? permute(load8(base), lane) : gather(base, lane);
   }
 };
 
@@ -90,7 +105,7 @@ class LogitSampler {
     const int64_t N = rows_.seg().N;
     if (taps_->identity) {
       for (int64_t c = 0; c < N; ++c) {
-        store8(out + c * 8, permute(load8(top_.plane(c) + columns.base0), columns.lane0));
+        store8(out + c * 8, columns.left(top_.plane(c)));
       }
       return;
     }
