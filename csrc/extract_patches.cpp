@@ -1,5 +1,181 @@
+#include "../kernels/cpu/extract_patches.h"
+
+#include <pybind11/stl.h>
+
+#include <cmath>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "../kernels/cpu/extract_patches_backward.h"
+#include "../kernels/cpu/extract_targets.h"
 #include "ops.h"
+#include "views.h"
+
+namespace py = pybind11;
 
 namespace c2f {
-void bind_extract_patches(pybind11::module_&) {}
+namespace {
+
+using Channels = std::optional<std::vector<double>>;
+
+Resample resample_of(const std::string& mode, const char* op) {
+  if (mode == "nearest") return Resample::kNearest;
+  if (mode == "bilinear") return Resample::kBilinear;
+  require(mode == "bicubic", op,
+          "mode must be \"nearest\", \"bilinear\" or \"bicubic\", got \"" + mode + "\"");
+  return Resample::kBicubic;
+}
+
+bool is_float(DType dtype) {
+  return dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16;
+}
+
+void require_channels(const Channels& values, int64_t channels, const char* op, const char* name) {
+  if (!values) return;
+  require(static_cast<int64_t>(values->size()) == channels, op,
+          std::string(name) + " must have one value per channel (" + std::to_string(channels) +
+              "), got " + std::to_string(values->size()));
+}
+
+// (v * scale - mean) / std as v * gain + bias, computed in double.
+std::vector<float> gains(double scale, const Channels& std, int64_t channels) {
+  std::vector<float> gain;
+  for (size_t c = 0; c < static_cast<size_t>(channels); ++c) {
+    gain.push_back(static_cast<float>(scale / (std ? (*std)[c] : 1.0)));
+  }
+  return gain;
+}
+
+std::vector<float> biases(const Channels& mean, const Channels& std, int64_t channels) {
+  std::vector<float> bias;
+  for (size_t c = 0; c < static_cast<size_t>(channels); ++c) {
+    bias.push_back(mean ? static_cast<float>(-(*mean)[c] / (std ? (*std)[c] : 1.0)) : 0.0f);
+  }
+  return bias;
+}
+
+void require_window(int64_t window, const char* op) {
+  require(window >= 1, op, "window must be at least 1, got " + std::to_string(window));
+}
+
+void require_threads(int threads, const char* op) {
+  require(threads >= 1, op, "threads must be at least 1, got " + std::to_string(threads));
+}
+
+void run_extract_patches(py::handle image, py::handle origins, py::handle num, int64_t window,
+                         py::handle out, const std::string& mode, double scale,
+                         const Channels& mean, const Channels& std, int threads) {
+  const char* op = "extract_patches";
+  ExtractPatchesParams params{};
+  params.image = image_of(image, op, "image");
+  const Image& view = params.image;
+  if (view.dtype == DType::kI32 || view.dtype == DType::kI64) {
+    throw py::type_error(
+        "extract_patches: image must be uint8/uint16/int16/float16/bfloat16/float32, got " +
+        std::string(py::str(image.attr("dtype"))));
+  }
+  require_window(window, op);
+  require_threads(threads, op);
+  params.windows = windows_of(origins, num, view.B, window, view.H, view.W, op);
+  params.mode = resample_of(mode, op);
+  require_channels(mean, view.C, op, "mean");
+  require_channels(std, view.C, op, "std");
+  const std::vector<float> gain = gains(scale, std, view.C), bias = biases(mean, std, view.C);
+  params.gain = gain.data();
+  params.bias = bias.data();
+  const Image patches = image_of(out, op, "out");
+  if (!is_float(patches.dtype)) {
+    throw py::type_error("extract_patches: out must be float16/bfloat16/float32, got " +
+                         std::string(py::str(out.attr("dtype"))));
+  }
+  require(patches.B == view.B * params.windows.n && patches.C == view.C && patches.H == patches.W &&
+              patches.W >= 1,
+          op,
+          "out must be of shape [B*n, C, p, p], got [" + std::to_string(patches.B) + ", " +
+              std::to_string(patches.C) + ", " + std::to_string(patches.H) + ", " +
+              std::to_string(patches.W) + "]");
+  params.out = const_cast<void*>(patches.data);
+  params.out_dtype = patches.dtype;
+  params.p = patches.W;
+  params.out_stride_patch = patches.stride_b;
+  params.out_stride_c = patches.stride_c;
+  params.out_stride_y = patches.stride_y;
+  params.out_stride_x = patches.stride_x;
+  py::gil_scoped_release release;
+  cpu::extract_patches(params, threads);
+}
+
+void run_extract_patches_backward(py::handle grad, py::handle origins, py::handle num,
+                                  int64_t window, py::handle out, const std::string& mode,
+                                  double scale, const Channels& std, int threads) {
+  const char* op = "extract_patches_backward";
+  ExtractPatchesBackwardParams params{};
+  params.grad_patches = image_of(grad, op, "grad_patches");
+  const Image& patches = params.grad_patches;
+  if (!is_float(patches.dtype)) {
+    throw py::type_error(
+        "extract_patches_backward: grad_patches must be float16/bfloat16/float32, got " +
+        std::string(py::str(grad.attr("dtype"))));
+  }
+  const TensorView image = view_contiguous(out, DType::kF32, 4, op, "grad_image");
+  params.grad_image = static_cast<float*>(image.data);
+  params.B = image.shape[0];
+  params.C = image.shape[1];
+  params.H = image.shape[2];
+  params.W = image.shape[3];
+  require_window(window, op);
+  require_threads(threads, op);
+  params.windows = windows_of(origins, num, params.B, window, params.H, params.W, op);
+  require(patches.B == params.B * params.windows.n && patches.C == params.C &&
+              patches.H == patches.W && patches.W >= 1,
+          op,
+          "grad_patches must be of shape [B*n, C, p, p], got [" + std::to_string(patches.B) + ", " +
+              std::to_string(patches.C) + ", " + std::to_string(patches.H) + ", " +
+              std::to_string(patches.W) + "]");
+  params.mode = resample_of(mode, op);
+  require_channels(std, params.C, op, "std");
+  const std::vector<float> gain = gains(scale, std, params.C);
+  params.gain = gain.data();
+  py::gil_scoped_release release;
+  cpu::extract_patches_backward(params, threads);
+}
+
+void run_extract_targets(py::handle labels, py::handle origins, py::handle num, int64_t window,
+                         std::string_view table, int64_t ignore_index, py::handle out,
+                         int threads) {
+  const char* op = "extract_targets";
+  ExtractTargetsParams params{};
+  params.labels = seg_of(labels, op, "labels");
+  const Seg& map = params.labels;
+  if (map.is_logits || map.dtype == DType::kU16) {
+    throw py::type_error("extract_targets: labels must be uint8/int16/int32/int64, got " +
+                         std::string(py::str(labels.attr("dtype"))));
+  }
+  require_window(window, op);
+  require_threads(threads, op);
+  params.windows = windows_of(origins, num, map.B, window, map.h, map.w, op);
+  params.classes = class_table_of(table, op);
+  require(ignore_index >= 0 && ignore_index <= 255, op,
+          "ignore_index must be in 0..255, got " + std::to_string(ignore_index));
+  params.ignore_index = ignore_index;
+  const TensorView targets = view_contiguous(out, DType::kU8, 3, op, "out");
+  require(targets.shape[0] == map.B * params.windows.n && targets.shape[1] == window &&
+              targets.shape[2] == window,
+          op,
+          "out must be of shape [B*n, k, k], got [" + std::to_string(targets.shape[0]) + ", " +
+              std::to_string(targets.shape[1]) + ", " + std::to_string(targets.shape[2]) + "]");
+  params.out = static_cast<uint8_t*>(targets.data);
+  py::gil_scoped_release release;
+  cpu::extract_targets(params, threads);
+}
+
+}  // namespace
+
+void bind_extract_patches(py::module_& m) {
+  m.def("extract_patches", &run_extract_patches);
+  m.def("extract_patches_backward", &run_extract_patches_backward);
+  m.def("extract_targets", &run_extract_targets);
+}
+
 }  // namespace c2f

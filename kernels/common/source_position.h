@@ -1,0 +1,18 @@
+// Where output position dst lies on the source axis, align_corners=False: scale * (dst + 0.5) - 0.5
+// with scale = in / out.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include "host_device.h"
+
+namespace c2f {
+
+// Rounded once. F.interpolate's builds contract this expression into a fused multiply-add; with two
+// roundings the weights of ratios that are no power of two differ by an ulp of the position.
+C2F_HD float source_position(int64_t dst, float scale) {
+  return fmaf(scale, static_cast<float>(dst) + 0.5f, -0.5f);
+}
+
+}  // namespace c2f
