@@ -1,0 +1,77 @@
+# Every target works on a fresh checkout: what it needs it installs into .venv first.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint types pytest build bench dist format clean
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+CPP = $(shell find csrc kernels -name '*.h' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu')
+INSTALL_INPUTS := pyproject.toml setup.py MANIFEST.in constraints-test.txt
+
+help:  ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: $(VENV)/.installed  ## Install what the demo needs and run it; pictures go to demo/
+	@$(MAKE) --no-print-directory build C2F_BUILD=auto
+	$(BIN)/c2f demo -o demo
+
+test: lint types pytest  ## Lint, types, every test, and each benchmark body once
+
+lint: $(VENV)/.installed-dev  ## ruff, clang-format, and the rules no linter knows
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror $(CPP)
+	@# Exit 1 of grep is "nothing found", which is what we want; 2 is an error.
+	@refuse() { local rule=$$1; shift; local rc=0; grep -rnE "$$@" || rc=$$?; \
+	  if [ $$rc -ne 1 ]; then echo "$$rule" >&2; exit 1; fi; }; \
+	refuse "no torch headers in kernels/ or csrc/" '#include *[<"](torch|ATen|c10)' kernels csrc; \
+	refuse "no fast-math" -e '-ffast-math|-Ofast|--use_fast_math|-funsafe-math' kernels csrc CMakeLists.txt; \
+	refuse "no .item() in c2fcore/ops: ops never wait for the device" '\.item\(\)' c2fcore/ops
+
+types: $(VENV)/.installed-dev  ## mypy, strict, on c2fcore
+	$(BIN)/mypy
+
+# A backend that is missing is a failure here, not a skip.
+pytest: $(VENV)/.installed-dev  ## Build with warnings as errors, run the tests and the benchmark bodies
+	@CMAKE_ARGS=-DC2F_WERROR=ON $(MAKE) --no-print-directory build
+	@if compgen -G 'benchmarks/bench_*.py' >/dev/null || compgen -G 'benchmarks/test_*.py' >/dev/null; then \
+	  C2F_REQUIRE=cpu $(BIN)/pytest benchmarks --benchmark-disable -q; fi
+	C2F_REQUIRE=cpu $(BIN)/pytest $(PYTEST_ARGS)
+
+build: $(VENV)/.installed  ## Compile the native modules in place (only what changed)
+	@C2F_BUILD=$${C2F_BUILD:-cpu} $(BIN)/python setup.py -q build_native --inplace
+
+bench: $(VENV)/.installed-dev build  ## Run the benchmarks
+	$(BIN)/pytest benchmarks $(PYTEST_ARGS)
+
+format: $(VENV)/.installed-dev  ## Rewrite the sources in house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CPP)
+
+dist: $(VENV)/.installed-dev  ## sdist and wheel in dist/
+	$(BIN)/python -m build
+
+clean:  ## Remove build results (not .venv)
+	rm -rf build dist *.egg-info demo c2fcore/*.so c2fcore/_build_info.py
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+	  || { echo "c2fcore needs Python 3.10 or newer; say which: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+	  || { echo "$(PYTHON) cannot make environments (on Debian: apt-get install python3-venv)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# The build requirements stand in the environment, so that later builds are incremental and offline.
+$(VENV)/.installed: $(INSTALL_INPUTS) | $(BIN)/python
+	$(PIP) install -q -c constraints-test.txt setuptools wheel pybind11 cmake ninja
+	$(PIP) install -q -c constraints-test.txt --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) install -q -c constraints-test.txt --no-build-isolation -e '.[dev,models]'
+	@touch $@
