@@ -1,0 +1,137 @@
+"""The `c2f` command as its users meet it: files out, messages, exit status."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from c2fcore import C2FConfig, C2FNet
+from c2fcore.cli import main
+from c2fcore.models import build
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained network that finds small objects nearly everywhere."""
+    torch.manual_seed(0)
+    config = C2FConfig(num_classes=4, small_classes=(1, 2), window=32, stride=16, n=6)
+    net = C2FNet(build("tiny_fcn", 4, width=4), build("tiny_fcn", 2, width=4), config)
+    folder = tmp_path_factory.mktemp("net")
+    net.save_pretrained(folder / "checkpoint")
+    return folder / "checkpoint"
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    pixels = np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    said = capsys.readouterr().out
+    for word in ("c2f demo", "c2f predict photo.png -o out", "c2f info", "second look"):
+        assert word in said
+
+
+def test_info_shows_every_backend_and_why_not(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info"]) == 0
+    said = capsys.readouterr().out
+    for word in ("aggregate", "select_windows", "reference", "cuda: "):
+        assert word in said
+
+
+def test_predict_writes_labels_and_overlay(
+    checkpoint: Path, photo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = photo.parent / "out"
+    assert main(["predict", str(photo), "-o", str(out), "--checkpoint", str(checkpoint)]) == 0
+    with Image.open(out / "photo_labels.png") as image:
+        assert image.mode == "L"
+        labels = np.asarray(image)
+    with Image.open(out / "photo_overlay.png") as overlay:
+        assert overlay.size == (90, 70)
+    net = C2FNet.from_pretrained(checkpoint).eval()
+    image = torch.from_numpy(np.asarray(Image.open(photo)).copy()).permute(2, 0, 1)[None]
+    assert np.array_equal(labels, net(image)[0].numpy())
+    said = capsys.readouterr().out
+    assert "90 x 70 px" in said
+    assert "photo_labels.png" in said
+
+
+def test_predict_overrides_the_configuration(checkpoint: Path, photo: Path) -> None:
+    out = photo.parent / "out"
+    common = ["predict", str(photo), "-o", str(out), "--checkpoint", str(checkpoint)]
+    assert main([*common, "--n", "1", "--zoom", "2", "--rule", "paper"]) == 0
+    assert main([*common, "--n", "0", "--overwrite"]) == 2
+
+
+def test_predict_never_replaces_unasked(
+    checkpoint: Path, photo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = photo.parent / "out"
+    out.mkdir()
+    kept = out / "photo_labels.png"
+    kept.write_bytes(b"precious")
+    common = ["predict", str(photo), "-o", str(out), "--checkpoint", str(checkpoint)]
+    assert main(common) == 2
+    assert "photo_labels.png exists; give --overwrite" in capsys.readouterr().err
+    assert kept.read_bytes() == b"precious"
+    assert main([*common, "--overwrite"]) == 0
+    assert kept.read_bytes() != b"precious"
+
+
+def test_one_bad_image_does_not_stop_the_others(
+    checkpoint: Path, photo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = photo.parent / "bad.png"
+    bad.write_text("no image")
+    out = photo.parent / "out"
+    files = [str(bad), str(photo)]
+    assert main(["predict", *files, "-o", str(out), "--checkpoint", str(checkpoint)]) == 1
+    assert (out / "photo_labels.png").exists()
+    assert not (out / "bad_labels.png").exists()
+    said = capsys.readouterr().err
+    assert "bad.png" in said
+    assert "1 of 2 images failed" in said
+
+
+def test_names_that_clash_are_refused(
+    checkpoint: Path, photo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    twin = photo.with_suffix(".jpg")
+    Image.open(photo).save(twin)
+    out = photo.parent / "out"
+    files = [str(photo), str(twin)]
+    assert main(["predict", *files, "-o", str(out), "--checkpoint", str(checkpoint)]) == 2
+    assert "images must have different names" in capsys.readouterr().err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["predict", "PHOTO", "-o", "PHOTO"], "OUT must be a folder"),
+        (["predict", "PHOTO", "-o", "new", "--checkpoint", "nowhere"], "nowhere"),
+        (["demo", "--scenes", "0"], "--scenes must be at least 1, got 0"),
+        (["demo", "--size", "8"], "--size must be at least 64, got 8"),
+    ],
+)
+def test_errors_are_one_line(
+    arguments: list[str],
+    message: str,
+    photo: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(photo.parent)
+    assert main([str(photo) if a == "PHOTO" else a for a in arguments]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert "Traceback" not in said
+    assert said.startswith("c2f ")
