@@ -1,8 +1,7 @@
 """The steps of the two-stage network, one function each; `pipeline.C2FNet` strings them together.
 
 Sizes: (H, W) is the image. Windows are chosen and patches cut in a frame (fH, fW) that differs from
-    it
-only if a side is below the window. The coarse network sees (H', W'), the frame rounded up to its
+it only if a side is below the window. The coarse network sees (H', W'), the frame rounded up to its
 multiple.
 """
 

@@ -229,7 +229,7 @@ def _rebuild(stage: str, spec: Any, trust_code: bool) -> nn.Module:
             f"from_pretrained: the checkpoint names code for the {stage} network; pass {stage}= or "
             f"trust_code=True, got {spec['name']!r}"
         )
-    return build(spec["name"], **spec["kwargs"])
+    return build(spec["name"], **{**spec["kwargs"], "pretrained": False})
 
 
 def _check_fit(

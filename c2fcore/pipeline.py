@@ -83,7 +83,7 @@ class C2FNet(nn.Module):
     padded likewise for the fine network. The answer has the image's size.
 
     A batch without any window gets the coarse answer, and the fine network is not run.
-    `torch.compile(net)` compiles the two networks; the steps between them run as they are.
+    `net.compile()` compiles the two networks; torch.compile(net) runs it as it is, and says so.
 
     Attributes:
         coarse: stage 1.
@@ -124,13 +124,19 @@ class C2FNet(nn.Module):
         self._freeze_coarse()
         return self
 
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compiles both networks in place, with the arguments of torch.compile.
+
+        The steps between them are kernels already, and decide on the host how many patches there
+        are, which no graph can hold.
+        """
+        self.coarse.compile(*args, **kwargs)
+        self.fine.compile(*args, **kwargs)
+
     def fine_parameters(self) -> Iterator[nn.Parameter]:
         """The parameters to train."""
         return self.fine.parameters()
 
-    # The choices on the host would break a compiled graph at every step. The networks, where the
-    # time goes, are compiled as frames of their own.
-    @torch.compiler.disable(recursive=False)
     def forward(
         self, image: Tensor, output: str = "labels", *, labels: Tensor | None = None
     ) -> Tensor:
@@ -151,6 +157,11 @@ class C2FNet(nn.Module):
             ValueError: a shape that does not fit, of the image or of a network's output.
             TypeError: a dtype or an output form that is not known.
         """
+        if torch.compiler.is_compiling():
+            from . import _compiled
+
+            answer: Tensor = _compiled.forward(self, image, output, labels)
+            return answer
         if labels is not None:
             return self.fine_loss(image, labels)
         return self._infer(image, output, _Clock()).merged

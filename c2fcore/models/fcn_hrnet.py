@@ -19,9 +19,8 @@ class FCNHRNet(nn.Module):
     W18 and 720 for W48.
     """
 
-    stride_multiple = (
-        32  # the coarsest branch; the branches are added to one another after doubling
-    )
+    # The coarsest branch; branches are doubled until they can be added.
+    stride_multiple = 32
 
     def __init__(
         self,

@@ -2,8 +2,7 @@
 
 `timm` and `segmentation_models_pytorch` are imported only when a network that needs them is built.
 Networks of segmentation_models_pytorch are built without its final upsampling: c2fcore reads logits
-    at
-their own resolution, and interpolates them itself (align_corners=False).
+at their own resolution, and interpolates them itself (align_corners=False).
 """
 
 from __future__ import annotations
@@ -42,11 +41,11 @@ def build(
     """A segmentation network by name.
 
     - fcn_hrnet_w18, fcn_hrnet_w48: FCN head on timm's HRNet, logits at 1/4; `upsample=True` for
-        full size.
+      full size.
     - unet: segmentation_models_pytorch, encoder resnet34, logits at full size.
-    - pspnet (1/8), deeplabv3plus, upernet (1/4): encoder tu-resnet50d; segformer (1/4): encoder
-    mit_b0.
-      `encoder_name=...` and every other option of that package are passed on.
+    - pspnet (logits at 1/8), deeplabv3plus and upernet (1/4): the same package, encoder
+      tu-resnet50d; segformer (1/4): encoder mit_b0. `encoder_name=...` and every other option of
+      that package are passed on.
     - tiny_fcn: c2fcore's own, for tests and demos, logits at 1/4.
     - "package.module:function": called as function(num_classes, in_channels=..., **kwargs), with
       pretrained=True only if asked for.
