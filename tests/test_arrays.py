@@ -1,0 +1,109 @@
+"""NumPy in, NumPy out, without copies; CuPy the same where it is installed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import samples
+import torch
+from compare import call
+from samples import Sample
+
+from c2fcore import Windows, ops
+
+ONE = [
+    ("count_windows", "primes-flush"),
+    ("count_windows", "logits-channels_last"),
+    ("select_windows", "cover-clusters"),
+    ("extract_patches", "normalised"),
+    ("extract_patches", "uint16-zoom-2"),
+    ("extract_targets", "int64"),
+    ("aggregate", "paper-labels-two-channels"),
+    ("aggregate", "normalized-probs-one-channel"),
+]
+
+
+def _as(kind: Any, value: Any) -> Any:
+    if isinstance(value, Windows):
+        return Windows(*(kind(t) for t in value[:3]), value.window)
+    return kind(value) if isinstance(value, torch.Tensor) else value
+
+
+@pytest.mark.parametrize(("op", "name"), ONE)
+def test_numpy(op: str, name: str) -> None:
+    sample: Sample = samples.get(op, name)
+    want = call(op, sample, "auto")
+    args = [_as(lambda t: t.numpy(), a) for a in sample.args()]
+    got = getattr(ops, op)(*args, **sample.options)
+    pairs = zip(got[:3], want[:3], strict=True) if isinstance(want, Windows) else [(got, want)]
+    for g, w in pairs:
+        assert isinstance(g, np.ndarray)
+        assert g.dtype == w.numpy().dtype
+        np.testing.assert_array_equal(g, w.numpy())
+
+
+def test_kind_follows_the_first_argument() -> None:
+    """Tensor windows cut a NumPy image: the answer is NumPy."""
+    image, windows = samples.get("extract_patches", "normalised").args()
+    assert isinstance(ops.extract_patches(image.numpy(), windows), np.ndarray)
+    assert isinstance(ops.extract_patches(image, _as(lambda t: t.numpy(), windows)), torch.Tensor)
+
+
+def test_arrays_as_they_come_from_image_files() -> None:
+    """HWC views, read-only, flipped, with a foreign byte order."""
+    image, windows = samples.get("extract_patches", "normalised").args()
+    want = ops.extract_patches(image, windows).numpy()
+    array = image.numpy()
+    hwc = np.ascontiguousarray(array.transpose(0, 2, 3, 1))
+    hwc.setflags(write=False)
+    np.testing.assert_array_equal(ops.extract_patches(hwc.transpose(0, 3, 1, 2), windows), want)
+    mirrored = np.ascontiguousarray(array[:, :, ::-1, ::-1])[:, :, ::-1, ::-1]
+    np.testing.assert_array_equal(ops.extract_patches(mirrored, windows), want)
+    foreign = array.astype(">u2")
+    np.testing.assert_array_equal(
+        ops.extract_patches(foreign, windows, scale=1 / 255),
+        ops.extract_patches(array.astype(np.uint16), windows, scale=1 / 255),
+    )
+
+
+def test_bfloat16_has_no_numpy_type() -> None:
+    image = np.random.default_rng(0).random((1, 3, 8, 8), dtype=np.float32)
+    windows = Windows(
+        np.zeros((1, 1, 2), np.int32), np.ones((1, 1), np.int32), np.ones(1, np.int32), 4
+    )  # type: ignore[arg-type]
+    got = ops.extract_patches(image, windows, dtype=torch.bfloat16)
+    assert isinstance(got, np.ndarray)
+    want = ops.extract_patches(torch.from_numpy(image), windows, dtype=torch.bfloat16)
+    np.testing.assert_array_equal(got.astype(np.float32), want.float().numpy())
+
+
+def test_no_copy_and_no_write() -> None:
+    """An array larger than the memory a copy would take: count of a broadcast view."""
+    one = np.ones((1, 1), np.uint8)
+    seg = np.lib.stride_tricks.as_strided(one, (1, 40_000, 50_000), (0, 0, 0), writeable=False)
+    got = ops.count_windows(seg[:, :64], (1,), window=64, stride=50_000, edge="drop")
+    assert got.tolist() == [[[64 * 64]]]
+    assert one.tolist() == [[1]]
+
+
+def test_refused_kinds() -> None:
+    for bad in ([[[0]]], "image.png", 3, np.array([["a"]])):
+        with pytest.raises(TypeError, match=r"^count_windows: seg must "):
+            ops.count_windows(bad, (1,), window=1, stride=1)
+
+
+def test_cupy() -> None:
+    cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
+    if not cupy.is_available():
+        pytest.skip("CuPy sees no GPU")
+    for op, name in ONE:
+        sample = samples.get(op, name)
+        args = [_as(lambda t: cupy.asarray(t.numpy()), a) for a in sample.args()]
+        got = getattr(ops, op)(*args, **sample.options)
+        want = call(op, sample, "reference")
+        pairs = zip(got[:3], want[:3], strict=True) if isinstance(want, Windows) else [(got, want)]
+        for g, w in pairs:
+            assert isinstance(g, cupy.ndarray)
+            np.testing.assert_allclose(cupy.asnumpy(g), w.numpy(), atol=1e-5)

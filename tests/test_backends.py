@@ -1,0 +1,202 @@
+"""Which backend runs: the table, the three ways to choose, and refusals with their reason."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import samples
+import torch
+from compare import assert_same_bits, call, flat
+from samples.inputs import windows_of
+
+import c2fcore
+from c2fcore import ops
+
+OPS = samples.OPS
+FIRST = {op: samples.of(op)[0] for op in OPS}
+SEG = torch.zeros(1, 8, 8, dtype=torch.uint8)
+
+
+def _count(**options: Any) -> torch.Tensor:
+    counted: torch.Tensor = ops.count_windows(SEG, (1,), window=4, stride=4, **options)
+    return counted
+
+
+@pytest.fixture
+def chosen(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the backends that count_windows is run with, in order of the calls."""
+    from c2fcore import _backend
+
+    seen: list[str] = []
+    table = _backend._table["count_windows"]
+    for name, entry in list(table.items()):
+
+        def run(*args: Any, _name: str = name, _run: Any = entry.run) -> Any:
+            seen.append(_name)
+            return _run(*args)
+
+        copy = type(entry)(**{**vars(entry), "run": run})
+        monkeypatch.setitem(table, name, copy)
+    return seen
+
+
+def test_table() -> None:
+    table = c2fcore.backends()
+    assert set(OPS) <= set(table)
+    for op, entries in table.items():
+        assert entries["reference"] == (True, ""), op
+        assert {"reference", "cpu", "triton", "cuda"} <= set(entries)
+        for name, (ok, reason) in entries.items():
+            assert isinstance(ok, bool)
+            assert ok or reason.strip(), f"{op}/{name} is missing without a reason"
+
+
+@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("name", ["reference", "cpu", "triton", "cuda"])
+def test_explicit_choice_runs_or_raises_with_the_reason(op: str, name: str) -> None:
+    ok, reason = c2fcore.backends()[op][name]
+    if ok:
+        device = "cuda" if name in ("triton", "cuda") and torch.cuda.is_available() else "cpu"
+        call(op, FIRST[op], name, device)
+        return
+    with pytest.raises(RuntimeError, match=rf"^{op}: .*{name}") as caught:
+        call(op, FIRST[op], name)
+    assert reason in str(caught.value)
+    with c2fcore.use_backend(name), pytest.raises(RuntimeError, match=name):
+        call(op, FIRST[op], "auto")
+
+
+def test_ways_to_choose(chosen: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The call's argument, the innermost use_backend, C2F_BACKEND, the fastest, in this order."""
+    monkeypatch.delenv("C2F_BACKEND", raising=False)
+    _count()
+    fastest = "cpu" if c2fcore.backends()["count_windows"]["cpu"][0] else "reference"
+    assert chosen == [fastest]
+    chosen.clear()
+    with c2fcore.use_backend("reference"):
+        _count()
+        with c2fcore.use_backend("auto"):
+            _count()
+        _count()
+    assert chosen == ["reference", fastest, "reference"]
+    chosen.clear()
+    monkeypatch.setenv("C2F_BACKEND", "reference")
+    _count()
+    with c2fcore.use_backend(fastest):
+        _count()
+        _count(backend="reference")
+    assert chosen == ["reference", fastest, "reference"]
+
+
+def test_use_backend_ends_with_its_block(chosen: list[str]) -> None:
+    with pytest.raises(ZeroDivisionError), c2fcore.use_backend("reference"):
+        raise ZeroDivisionError
+    _count()
+    assert chosen[-1] == ("cpu" if c2fcore.backends()["count_windows"]["cpu"][0] else "reference")
+
+
+def test_unknown_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match=r"backend must be one of .*'auto'.*got 'avx512'"):
+        _count(backend="avx512")
+    refused = pytest.raises(ValueError, match=r"backend must be one of .*got 'avx512'")
+    with refused, c2fcore.use_backend("avx512"):
+        pass
+    monkeypatch.setenv("C2F_BACKEND", "avx512")
+    with pytest.raises(ValueError, match=r"got 'avx512'"):
+        _count()
+
+
+def test_valid_cases_that_a_backend_lacks() -> None:
+    """NotImplementedError names a backend that can; "auto" finds it by itself."""
+    if not c2fcore.backends()["extract_patches"]["cpu"][0]:
+        pytest.skip("no cpu backend")
+    windows = windows_of([[(0, 0)]], 4)
+    image = torch.rand(1, 3, 8, 8, dtype=torch.float64)
+    with pytest.raises(NotImplementedError, match=r"^extract_patches: .*cpu.*float64.*reference"):
+        ops.extract_patches(image, windows, backend="cpu")
+    assert ops.extract_patches(image, windows).dtype == torch.float64
+    coarse = torch.rand(1, 3, 8, 8, requires_grad=True)
+    fine = torch.rand(1, 1, 4, 4)
+    with pytest.raises(NotImplementedError, match=r"^aggregate: .*cpu.*gradient.*reference"):
+        ops.aggregate(coarse, fine, windows, (1,), output="probs", backend="cpu")
+    assert ops.aggregate(coarse, fine, windows, (1,), output="probs").requires_grad
+    with torch.no_grad():
+        scores = ops.aggregate(coarse, fine, windows, (1,), output="probs", backend="cpu")
+    assert not scores.requires_grad
+
+
+def test_devices_that_differ() -> None:
+    other = windows_of([[(0, 0)]], 4, device="meta")
+    with pytest.raises(ValueError, match=r"^extract_patches: windows must be on the same device"):
+        ops.extract_patches(torch.zeros(1, 1, 8, 8), other)
+    # num alone elsewhere: the kernel would read a foreign address.
+    mixed = windows_of([[(0, 0)]], 4)._replace(num=other.num)
+    with pytest.raises(ValueError, match=r"^extract_patches: windows must be on the same device"):
+        ops.extract_patches(torch.zeros(1, 1, 8, 8), mixed)
+
+
+def test_a_backend_passed_over_is_logged_once(tmp_path: Path) -> None:
+    script = (
+        "import logging; logging.basicConfig(level=logging.INFO, format='%(name)s %(message)s')\n"
+        "import torch\nfrom c2fcore import ops\n"
+        "seg = torch.zeros(1, 8, 8, dtype=torch.uint8)\n"
+        "for _ in range(3): ops.count_windows(seg, (1,), window=4, stride=4)\n"
+    )
+    done = _python(script, tmp_path)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("c2fcore ")]
+    assert len(lines) == len(set(lines))
+    if not torch.cuda.is_available():
+        assert all("count_windows" in line for line in lines)
+    assert logging.getLogger("c2fcore").level == logging.NOTSET  # the user's to set
+
+
+def _python(script: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs a script in a fresh process, outside the repository: its root shadows the package."""
+    folder = os.path.dirname(__file__)
+    return subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": folder, **environment},
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+    )
+
+
+_ANSWERS = """
+import torch, samples, c2fcore
+from c2fcore import _native
+from compare import call
+print(_native.cpu().module.__name__)
+answers = {op: {s.name: call(op, s, "cpu") for s in samples.of(op)} for op in samples.OPS}
+torch.save(answers, "answers.pt")
+"""
+
+
+def test_portable_and_vector_builds_agree(tmp_path: Path) -> None:
+    """The same sources compiled with and without AVX2 give the same bits."""
+    if not c2fcore.backends()["count_windows"]["cpu"][0]:
+        pytest.skip("no cpu backend")
+    found = {}
+    for isa in ("portable", "avx2"):
+        done = _python(_ANSWERS, tmp_path, C2F_CPU_ISA=isa)
+        if "lacks AVX2" in done.stderr:
+            pytest.skip("this processor lacks AVX2")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.split() == [f"c2fcore._cpu_{isa}"]
+        found[isa] = torch.load(tmp_path / "answers.pt", weights_only=False)
+    for op in OPS:
+        for name, answer in found["portable"][op].items():
+            for a, b in zip(flat([answer]), flat([found["avx2"][op][name]]), strict=True):
+                assert_same_bits(a, b)
+
+
+def test_unknown_isa_is_refused(tmp_path: Path) -> None:
+    done = _python("import c2fcore; c2fcore.backends()", tmp_path, C2F_CPU_ISA="sse9")
+    assert done.returncode != 0
+    assert "C2F_CPU_ISA must be auto, portable or avx2, got 'sse9'" in done.stderr

@@ -1,0 +1,225 @@
+"""The ops as torch.library operators: schemas, fakes, autograd, torch.compile, direct calls."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from compare import assert_close, assert_same_bits, flat, to_device
+from samples.inputs import generator, noise_logits, windows_of
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from c2fcore import Windows, ops
+
+OP = "aggregate"  # the last op to be ported: a backend that has it has the others
+LIB = torch.ops.c2fcore
+WINDOWS = windows_of([[(0, 0), (3, 5), (13, 18)], [(4, 4)]], 8, 3)
+SIZE = (21, 27)
+LOGITS = noise_logits((2, 5, 7, 9), 1)
+MAP = torch.randint(0, 4, (2, *SIZE), generator=generator(0)).to(torch.uint8)
+IMAGE = noise_logits((2, 3, *SIZE), 2)
+FINE = noise_logits((6, 2, 4, 4), 3)
+RGB = [0.5, 0.25, 0.125]
+
+
+def _calls(backend: str) -> dict[str, tuple[Any, ...]]:
+    """Direct arguments of every registered operator: (name, arguments)."""
+    where = (WINDOWS.origins, WINDOWS.num, WINDOWS.window)
+    grid = ([1, 3], 8, 4, *SIZE, "flush")
+    grad = noise_logits((6, 3, 12, 12), 4)
+    leaf = IMAGE.clone().requires_grad_()
+    patch = (12, "bilinear", 1.0, RGB, RGB, torch.float32)
+    return {
+        "count_windows": (LOGITS, *grid, backend),
+        "select_windows": (LOGITS, *grid, 3, "cover", 1, False, backend),
+        "select_windows labels": (MAP, *grid, 3, "top", 1, True, backend),
+        "extract_patches": (IMAGE, *where, *patch, False, backend),
+        "extract_patches grad": (leaf, *where, *patch, True, backend),
+        "extract_patches_backward": (
+            grad, IMAGE, *where, "bicubic", 1.0, RGB, backend,
+        ),
+        "extract_targets": (MAP, *where, [1, 3], 255, backend),
+        "aggregate": (LOGITS, FINE, *where, [1, 3], *SIZE, "paper", "labels", backend),
+        "aggregate probs": (LOGITS, FINE, *where, [1, 3], *SIZE, "official", "probs", backend),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(_calls("reference")))
+def test_opcheck(backend: str, device: str, name: str) -> None:
+    """Schema, fake tensors, autograd registration and AOT dispatch with dynamic shapes."""
+    args = tuple(a.to(device) if isinstance(a, torch.Tensor) else a for a in _calls(backend)[name])
+    torch.library.opcheck(getattr(LIB, name.split()[0]).default, args)
+
+
+def _public(backend: str) -> dict[str, Any]:
+    """Every public op as a function of tensors only."""
+    size: dict[str, Any] = {"size": SIZE, "backend": backend}
+    own: dict[str, Any] = {"backend": backend}
+
+    def select(seg: Any, **options: Any) -> Any:
+        return ops.select_windows(seg, (1, 3), window=8, stride=4, n=3, **options, **size)[:3]
+
+    return {
+        "count_windows": lambda: ops.count_windows(LOGITS, (1, 3), window=8, stride=4, **size),
+        "select_windows": lambda: select(LOGITS),
+        "select_windows-all": lambda: select(MAP, strategy="all"),
+        "extract_patches": lambda: ops.extract_patches(IMAGE, WINDOWS, zoom=1.5, mean=RGB, **own),
+        "extract_patches-f16": lambda: ops.extract_patches(
+            IMAGE, WINDOWS, dtype=torch.float16, channels_last=True, **own
+        ),
+        "extract_targets": lambda: ops.extract_targets(MAP, WINDOWS, (1, 3), **own),
+        "aggregate": lambda: ops.aggregate(LOGITS, FINE, WINDOWS, (1, 3), **size),
+        "aggregate-probs": lambda: ops.aggregate(
+            LOGITS, FINE, WINDOWS, (1, 3), rule="normalized", output="probs", **size
+        ),
+    }
+
+
+PUBLIC = list(_public("reference"))
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_fake(backend: str, device: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shape, dtype, strides without running: what the fake says is what the op does."""
+    for tensor in ("LOGITS", "MAP", "IMAGE", "FINE", "WINDOWS"):
+        monkeypatch.setitem(globals(), tensor, to_device(globals()[tensor], device))
+    want = flat(_tuple(_public(backend)[name]()))
+    with FakeTensorMode() as mode:
+        for tensor in ("LOGITS", "MAP", "IMAGE", "FINE"):
+            monkeypatch.setitem(globals(), tensor, mode.from_tensor(globals()[tensor]))
+        faked = Windows(*(mode.from_tensor(t) for t in WINDOWS[:3]), WINDOWS.window)
+        monkeypatch.setitem(globals(), "WINDOWS", faked)
+        got = flat(_tuple(_public(backend)[name]()))
+    for g, w in zip(got, want, strict=True):
+        assert (g.shape, g.dtype, g.device, g.stride()) == (w.shape, w.dtype, w.device, w.stride())
+
+
+def _tuple(answer: Any) -> tuple[Any, ...]:
+    return answer if isinstance(answer, tuple) else (answer,)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_compile(backend: str, device: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One graph without breaks, the same bits as eager."""
+    for tensor in ("LOGITS", "MAP", "IMAGE", "FINE", "WINDOWS"):
+        monkeypatch.setitem(globals(), tensor, to_device(globals()[tensor], device))
+    run = _public(backend)[name]
+    torch._dynamo.reset()
+    compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
+    for g, w in zip(flat(_tuple(compiled())), flat(_tuple(run())), strict=True):
+        assert_same_bits(g, w)
+
+
+def test_compile_of_other_sizes(backend: str, device: str) -> None:
+    """The whole glue as one graph; a second size does not meet shapes baked in from the first."""
+
+    def glue(logits: torch.Tensor, image: torch.Tensor, fine: torch.Tensor) -> torch.Tensor:
+        height, width = image.shape[2:]
+        size: dict[str, Any] = {"size": (height, width), "backend": backend}
+        windows = ops.select_windows(logits, (1, 3), window=8, stride=4, n=3, **size)
+        patches = ops.extract_patches(image, windows, backend=backend)
+        merged = fine + patches.mean(1, keepdim=True)[..., ::2, ::2]
+        answer: torch.Tensor = ops.aggregate(logits, merged, windows, (1, 3), **size)
+        return answer
+
+    torch._dynamo.reset()
+    compiled = torch.compile(glue, fullgraph=True, backend="aot_eager", dynamic=True)
+    for h, w in ((7, 9), (10, 8), (6, 6)):
+        logits = noise_logits((2, 5, h, w), h).to(device)
+        image = noise_logits((2, 3, h * 3, w * 3), w).to(device)
+        fine = FINE.to(device)
+        assert torch.equal(compiled(logits, image, fine), glue(logits, image, fine))
+
+
+def test_compiled_gradient(backend: str, device: str) -> None:
+    windows = to_device(WINDOWS, device)
+
+    def loss(image: torch.Tensor) -> torch.Tensor:
+        patches = ops.extract_patches(image, windows, zoom=1.5, backend=backend)
+        total: torch.Tensor = patches.square().sum()
+        return total
+
+    torch._dynamo.reset()
+    gradients = []
+    for run in (loss, torch.compile(loss, fullgraph=True, backend="aot_eager")):
+        leaf = IMAGE.to(device).clone().requires_grad_()
+        run(leaf).backward()
+        gradients.append(leaf.grad)
+    assert_close(gradients[1], gradients[0], 1e-4)
+
+
+def test_meta_tensors_have_no_kernel() -> None:
+    """Tensors without memory get a shape or an error, never an address."""
+    meta = windows_of([[(0, 0)]], 4, device="meta")
+    try:
+        got = ops.extract_patches(torch.zeros(1, 3, 8, 8, device="meta"), meta)
+    except (RuntimeError, NotImplementedError):
+        return
+    assert got.is_meta
+    assert got.shape == (1, 3, 4, 4)
+
+
+UNCHECKED = [  # operator, argument number, value that the public function would refuse
+    ("count_windows", 2, 22),  # window over the image
+    ("count_windows", 2, 0),
+    ("count_windows", 3, 0),  # stride
+    ("count_windows", 4, 3),  # height below the logits' own
+    ("select_windows", 7, 0),  # n
+    ("select_windows", 8, "best"),
+    ("extract_patches", 1, WINDOWS.origins[:1]),  # fewer images than the batch
+    ("extract_patches", 1, WINDOWS.origins.long()),
+    ("extract_patches", 1, WINDOWS.origins + 14),  # outside
+    ("extract_patches", 2, WINDOWS.num + 3),  # more than there are slots
+    ("extract_patches", 3, 100),
+    ("extract_patches", 7, [0.5]),  # mean of one channel for three
+    ("extract_patches_backward", 0, torch.zeros(5, 3, 12, 12)),
+    ("extract_targets", 0, MAP.float()),
+    ("extract_targets", 1, WINDOWS.origins + 14),
+    ("extract_targets", 3, 22),
+    ("aggregate", 1, FINE[:5]),
+    ("aggregate", 1, FINE.repeat(1, 2, 1, 1)),
+    ("aggregate", 2, WINDOWS.origins + 14),
+    ("aggregate", 4, 0),
+    ("aggregate", 6, 3),
+    ("aggregate", 8, "mean"),
+]
+
+
+@pytest.mark.parametrize(("name", "place", "value"), UNCHECKED,
+                         ids=[f"{u[0]}-{u[1]}-{i}" for i, u in enumerate(UNCHECKED)])  # fmt: skip
+def test_direct_calls_are_checked_too(backend: str, name: str, place: int, value: Any) -> None:
+    """torch.ops.c2fcore.* skips the public function; memory stays guarded all the same."""
+    if backend != "cpu":
+        pytest.skip("guards what native kernels read")
+    args = list(_calls(backend)[name])
+    args[place] = value
+    with pytest.raises((ValueError, TypeError, RuntimeError)):
+        getattr(LIB, name)(*args)
+
+
+def test_vmap_and_subclasses_do_not_reach_a_pointer() -> None:
+    """functorch tensors have no memory of their own: an error or the right answer, not garbage."""
+    seg = MAP[:, None]
+
+    def count(x: torch.Tensor) -> torch.Tensor:
+        counted: torch.Tensor = ops.count_windows(x, (1,), window=8, stride=4)
+        return counted
+
+    want = torch.stack([count(x) for x in seg])
+    try:
+        got = torch.vmap(count)(seg)
+    except (RuntimeError, NotImplementedError):
+        return
+    assert torch.equal(got, want)
+
+
+def test_parameters_and_inference_mode(backend: str, device: str) -> None:
+    want = ops.extract_patches(IMAGE.to(device), to_device(WINDOWS, device), backend=backend)
+    with torch.inference_mode():
+        windows = to_device(WINDOWS, device)
+        got = ops.extract_patches(IMAGE.to(device).clone(), windows, backend=backend)
+        assert torch.equal(got, want)
+    parameter = torch.nn.Parameter(IMAGE.to(device))
+    got = ops.extract_patches(parameter, to_device(WINDOWS, device), backend=backend)
+    assert torch.equal(got, want)

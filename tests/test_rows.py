@@ -1,0 +1,69 @@
+"""One op = one row = one name in every folder: fails when a row is incomplete."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import samples
+
+import c2fcore
+from c2fcore import ops, reference
+
+ROOT = Path(__file__).resolve().parents[1]
+OPS = ("count_windows", "select_windows", "extract_patches", "aggregate")
+# extract_targets rides with extract_patches: its own files where it has some, no folder has to.
+RIDERS = {"extract_targets": "extract_patches"}
+
+ALWAYS = (
+    "c2fcore/ops/{}.py",
+    "c2fcore/reference/{}.py",
+    "kernels/cpu/{}.h",
+    "csrc/{}.cpp",
+    "tests/test_{}.py",
+    "tests/samples/{}.py",
+)
+# A backend joins with all of its ops, or with none.
+OPTIONAL = ("kernels/triton/{}.py", "kernels/cuda/{}.cuh")
+
+
+@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("cell", ALWAYS)
+def test_row(op: str, cell: str) -> None:
+    assert (ROOT / cell.format(op)).is_file(), f"{op} lacks {cell.format(op)}"
+
+
+@pytest.mark.parametrize("cell", OPTIONAL)
+def test_row_of_a_further_backend(cell: str) -> None:
+    present = [op for op in OPS if (ROOT / cell.format(op)).is_file()]
+    assert present in ([], list(OPS)), f"{cell}: only {present}"
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_benchmark(op: str) -> None:
+    names = (f"benchmarks/bench_{op}.py", f"benchmarks/test_{op}.py")
+    assert any((ROOT / name).is_file() for name in names), f"{op} lacks one of {names}"
+
+
+@pytest.mark.parametrize("op", [*OPS, *RIDERS])
+def test_public_names(op: str) -> None:
+    """The same name in the API, the reference, the backend table and the sample lists."""
+    assert callable(getattr(ops, op))
+    assert callable(getattr(reference, op))
+    assert op in ops.__all__
+    assert op in c2fcore.backends()
+    assert samples.of(op)
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_readme_row(op: str) -> None:
+    """A table row that starts with the op."""
+    readme = (ROOT / "README.md").read_text()
+    assert re.search(rf"^\| *`(ops\.)?{op}", readme, re.MULTILINE), f"README.md: no row for {op}"
+
+
+def test_no_op_beside_the_table() -> None:
+    """A new public op has to be entered here, and so to fill a row."""
+    assert set(ops.__all__) == {*OPS, *RIDERS}
+    assert set(reference.__all__) == {*OPS, *RIDERS}
