@@ -1,0 +1,87 @@
+"""What C2FNet refuses: networks' outputs, images, options."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from networks import BASE, Answering, Coarse, Fine, network, scene
+from torch import nn
+
+from c2fcore import C2FConfig, C2FNet
+
+LOGITS = torch.zeros(1, 4, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("coarse", "error", "message"),
+    [
+        (Coarse(num_classes=6), ValueError, "return num_classes=4 channels, got 6"),
+        (Answering(LOGITS[0]), ValueError, "logits must be .B, N, h, w., got shape .4, 8, 8."),
+        (Answering(LOGITS.repeat(2, 1, 1, 1)), ValueError, "one map per image, got 2 for 1"),
+        (Answering(torch.zeros(1, 4, 99, 8)), ValueError, "not be above its input's size"),
+        (Answering(LOGITS.long()), TypeError, "floating-point logits, got torch.int64"),
+        (Answering({"aux": LOGITS}), TypeError, "'out' or 'logits', got 'aux'"),
+        (Answering({}), TypeError, "'out' or 'logits', got none"),
+        (Answering(()), TypeError, "got an empty one"),
+        (Answering(None), TypeError, "coarse network: output must be a tensor.*got NoneType"),
+    ],
+)
+def test_refuses_coarse_outputs(coarse: nn.Module, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        network(coarse)(scene(40, 40, objects=3)[0])
+
+
+@pytest.mark.parametrize(
+    ("fine", "error", "message"),
+    [
+        (Coarse(num_classes=3), ValueError, "fine network must return 1 or 2 channels, got 3"),
+        (Answering(torch.zeros(99, 1, 8, 8)), ValueError, "one map per patch, got 99"),
+        (Answering("no"), TypeError, "fine network: output must be a tensor.*got str"),
+    ],
+)
+def test_refuses_fine_outputs(fine: nn.Module, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        network(fine=fine)(scene(40, 40, objects=3)[0])
+
+
+IMAGE = torch.zeros(1, 3, 40, 40)
+
+
+@pytest.mark.parametrize(
+    ("image", "options", "error", "message"),
+    [
+        (IMAGE.numpy(), {}, TypeError, "image must be a torch.Tensor, got ndarray"),
+        (IMAGE.long(), {}, TypeError, "image must be uint8.*got torch.int64"),
+        (IMAGE[0], {}, ValueError, r"image must be \[B, C, H, W\] with pixels, got shape"),
+        (IMAGE[..., :0], {}, ValueError, "with pixels, got shape"),
+        (
+            IMAGE,
+            {"mean": (1.0,)},
+            ValueError,
+            "mean must have one value per channel, got 1 for C=3",
+        ),
+    ],
+)
+def test_refuses_images(
+    image: Any, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=f"^C2FNet: .*{message}"):
+        network(**options)(image)
+
+
+def test_refuses_what_is_no_network() -> None:
+    config = C2FConfig(**BASE)
+    with pytest.raises(TypeError, match=r"C2FNet: coarse must be an nn.Module, got str"):
+        C2FNet("unet", Fine(), config)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="C2FNet: config must be a C2FConfig, got dict"):
+        C2FNet(Coarse(), Fine(), BASE)  # type: ignore[arg-type]
+    shared = Fine()
+    with pytest.raises(ValueError, match="must not share parameters, got 2 shared"):
+        C2FNet(shared, nn.Sequential(shared), config)
+    net = network()
+    with pytest.raises(ValueError, match="output must be one of 'labels', 'probs', got 'mask'"):
+        net(IMAGE, output="mask")
+    with pytest.raises(RuntimeError, match=r"C2FNet: call eval\(\) before inference"):
+        net.train()(IMAGE)
