@@ -96,7 +96,8 @@ class C2FNet(nn.Module):
 
         Raises:
             TypeError: not two modules and a C2FConfig.
-            ValueError: the networks share parameters, so that freezing one would freeze the other.
+            ValueError: the networks share parameters, so that freezing one would freeze the other;
+                or one is known to have other channels than it needs.
         """
         super().__init__()
         for name, module in (("coarse", coarse), ("fine", fine)):
@@ -109,6 +110,18 @@ class C2FNet(nn.Module):
             raise ValueError(
                 f"C2FNet: coarse and fine must not share parameters, got {len(shared)} shared"
             )
+        for name, module, allowed in (
+            ("coarse", coarse, (config.num_classes,)),
+            ("fine", fine, (1, 2)),
+        ):
+            # Networks of models.build know their channels; the others are checked when they answer.
+            spec = getattr(module, "c2f_spec", None) or {}
+            channels = spec.get("kwargs", {}).get("num_classes", allowed[0])
+            if channels not in allowed:
+                raise ValueError(
+                    f"C2FNet: the {name} network must have {' or '.join(map(str, allowed))} "
+                    f"channels, got {channels}"
+                )
         self.coarse = coarse
         self.fine = fine
         self.config = config

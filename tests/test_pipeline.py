@@ -84,7 +84,7 @@ def test_same_as_the_steps_by_hand(size: tuple[int, int], zoom: float, rule: str
 @pytest.mark.parametrize("n", [1, 40, None])
 def test_strategies(strategy: str, edge: str, n: int | None) -> None:
     net = network(strategy=strategy, edge=edge, n=n)
-    image, _ = scene(75, 90, objects=20)
+    image, _ = scene(60, 53, objects=20)
     torch.testing.assert_close(
         net(image, output="probs"), by_hand(net, image), rtol=1e-4, atol=1e-5
     )

@@ -10,6 +10,7 @@ from networks import BASE, Answering, Coarse, Fine, network, scene
 from torch import nn
 
 from c2fcore import C2FConfig, C2FNet
+from c2fcore.models import build
 
 LOGITS = torch.zeros(1, 4, 8, 8)
 
@@ -80,6 +81,10 @@ def test_refuses_what_is_no_network() -> None:
     shared = Fine()
     with pytest.raises(ValueError, match="must not share parameters, got 2 shared"):
         C2FNet(shared, nn.Sequential(shared), config)
+    with pytest.raises(ValueError, match="the coarse network must have 4 channels, got 3"):
+        C2FNet(build("tiny_fcn", 3), Fine(), config)
+    with pytest.raises(ValueError, match="the fine network must have 1 or 2 channels, got 4"):
+        C2FNet(Coarse(), build("tiny_fcn", 4), config)
     net = network()
     with pytest.raises(ValueError, match="output must be one of 'labels', 'probs', got 'mask'"):
         net(IMAGE, output="mask")
