@@ -194,7 +194,7 @@ def test_direct_calls_are_checked_too(backend: str, name: str, place: int, value
         pytest.skip("guards what native kernels read")
     args = list(_calls(backend)[name])
     args[place] = value
-    with pytest.raises((ValueError, TypeError, RuntimeError)):
+    with pytest.raises((ValueError, TypeError, RuntimeError, ZeroDivisionError)):
         getattr(LIB, name)(*args)
 
 
@@ -223,3 +223,19 @@ def test_parameters_and_inference_mode(backend: str, device: str) -> None:
     parameter = torch.nn.Parameter(IMAGE.to(device))
     got = ops.extract_patches(parameter, to_device(WINDOWS, device), backend=backend)
     assert torch.equal(got, want)
+
+
+def test_lazily_negated_images(backend: str, device: str) -> None:
+    """A view whose values are the negative of what its memory holds (the imaginary part of a lazily
+    conjugated tensor is one): kernels that read memory have to notice."""
+    image = torch.complex(IMAGE, IMAGE).to(device).conj().imag
+    assert image.is_neg()
+    got = ops.extract_patches(image, to_device(WINDOWS, device), backend=backend)
+    want = ops.extract_patches(-IMAGE.to(device), to_device(WINDOWS, device), backend=backend)
+    assert torch.equal(got, want)
+    logits = torch.complex(LOGITS, LOGITS).to(device).conj().imag
+    counts = [
+        ops.count_windows(x, (1, 3), window=4, stride=2, backend=backend)
+        for x in (logits, -LOGITS.to(device))
+    ]
+    assert torch.equal(*counts)
