@@ -10,13 +10,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 CPP = $(shell find csrc kernels -name '*.h' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu')
+BUILD_NATIVE = $(BIN)/python setup.py -q build_native --inplace
 INSTALL_INPUTS := pyproject.toml setup.py MANIFEST.in constraints-test.txt
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: $(VENV)/.installed  ## Install what the demo needs and run it; pictures go to demo/
-	@$(MAKE) --no-print-directory build C2F_BUILD=auto
+	@C2F_BUILD=$(or $(C2F_BUILD),auto) $(BUILD_NATIVE)
 	$(BIN)/c2f demo -o demo
 
 test: lint types pytest  ## Lint, types, every test, and each benchmark body once
@@ -36,14 +37,13 @@ types: $(VENV)/.installed-dev  ## mypy, strict, on c2fcore
 	$(BIN)/mypy
 
 # A backend that is missing is a failure here, not a skip.
-pytest: $(VENV)/.installed-dev  ## Build with warnings as errors, run the tests and the benchmark bodies
-	@CMAKE_ARGS=-DC2F_WERROR=ON $(MAKE) --no-print-directory build
+pytest: $(VENV)/.installed-dev build  ## Run the tests, and the benchmark bodies once each
 	@if compgen -G 'benchmarks/bench_*.py' >/dev/null || compgen -G 'benchmarks/test_*.py' >/dev/null; then \
 	  C2F_REQUIRE=cpu $(BIN)/pytest benchmarks --benchmark-disable -q; fi
 	C2F_REQUIRE=cpu $(BIN)/pytest $(PYTEST_ARGS)
 
-build: $(VENV)/.installed  ## Compile the native modules in place (only what changed)
-	@C2F_BUILD=$${C2F_BUILD:-cpu} $(BIN)/python setup.py -q build_native --inplace
+build: $(VENV)/.installed  ## Compile the native modules in place (only what changed; warnings are errors)
+	@C2F_BUILD=$(or $(C2F_BUILD),cpu) CMAKE_ARGS="-DC2F_WERROR=ON $(CMAKE_ARGS)" $(BUILD_NATIVE)
 
 bench: $(VENV)/.installed-dev build  ## Run the benchmarks
 	$(BIN)/pytest benchmarks $(PYTEST_ARGS)
@@ -67,11 +67,12 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # The build requirements stand in the environment, so that later builds are incremental and offline.
+# Native modules are left to `build`: it knows which compiler options are wanted.
 $(VENV)/.installed: $(INSTALL_INPUTS) | $(BIN)/python
 	$(PIP) install -q -c constraints-test.txt setuptools wheel pybind11 cmake ninja
-	$(PIP) install -q -c constraints-test.txt --no-build-isolation -e .
+	C2F_BUILD=none $(PIP) install -q -c constraints-test.txt --no-build-isolation -e .
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP) install -q -c constraints-test.txt --no-build-isolation -e '.[dev,models]'
+	C2F_BUILD=none $(PIP) install -q -c constraints-test.txt --no-build-isolation -e '.[dev,models]'
 	@touch $@

@@ -14,6 +14,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,7 +57,9 @@ class build_native(Command):
         self.set_undefined_options("build", ("build_lib", "build_lib"), ("build_temp", "build_temp"))
         self.inplace = self.inplace or self.editable_mode
         if self.inplace:  # kept between builds: only what changed is compiled again
-            self.build_temp = str(ROOT / "build" / f"native-{sys.implementation.cache_tag}")
+            wanted = f"{os.environ.get('CXX', '')} {os.environ.get('CMAKE_ARGS', '')}"
+            tag = f"{sys.implementation.cache_tag}-{zlib.crc32(wanted.encode()):08x}"
+            self.build_temp = str(ROOT / "build" / f"native-{tag}")
 
     def run(self) -> None:
         self.target.mkdir(parents=True, exist_ok=True)
@@ -98,11 +101,12 @@ class build_native(Command):
             *shlex.split(os.environ.get("CMAKE_ARGS", "")),
         ]
         # Cached paths may be of another environment: every isolated build has its own cmake.
-        key = "\n".join([cmake, *options, environment["PATH"], os.environ.get("CXX", "")])
+        ninja = shutil.which("ninja", path=environment["PATH"]) or ""
+        key = "\n".join([cmake, ninja, *options, os.environ.get("CXX", "")])
         key_file = Path(self.build_temp) / "options.txt"
         if not key_file.exists() or key_file.read_text() != key:
             shutil.rmtree(tree, ignore_errors=True)
-            if shutil.which("ninja", path=environment["PATH"]):
+            if ninja:
                 options.append("-GNinja")
             configure = [cmake, "-S", str(ROOT), "-B", str(tree), *options]
             _run(configure, environment, "CMake could not configure the build")
