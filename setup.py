@@ -54,7 +54,9 @@ class build_native(Command):
         self.build_temp: str | None = None
 
     def finalize_options(self) -> None:
-        self.set_undefined_options("build", ("build_lib", "build_lib"), ("build_temp", "build_temp"))
+        self.set_undefined_options(
+            "build", ("build_lib", "build_lib"), ("build_temp", "build_temp")
+        )
         self.inplace = self.inplace or self.editable_mode
         if self.inplace:  # kept between builds: only what changed is compiled again
             wanted = f"{os.environ.get('CXX', '')} {os.environ.get('CMAKE_ARGS', '')}"
