@@ -51,8 +51,8 @@ class PatchWriter {
     float* mixed = kept + taps_.taps * row_size_;
     int64_t held[4] = {-1, -1, -1, -1};
     for (int64_t y = begin; y < end; ++y) {
-      const float* rows[4];
-      float w[4];
+      const float* rows[4] = {};
+      float w[4] = {};
       for (int t = 0; t < taps_.taps; ++t) {
         // Sources of one output are neighbours: modulo the number of taps they do not collide.
         const int64_t from = taps_.source(y, t), at = from % taps_.taps;
@@ -110,7 +110,7 @@ class PatchWriter {
         return combine_rows(rows, w, taps_.taps, p_.p * group_, out);
       }
       for (int64_t c = 0; c < group_; ++c) {
-        const float* plane[4];
+        const float* plane[4] = {};
         for (int t = 0; t < taps_.taps; ++t) plane[t] = rows[t] + c * taps_.padded_out;
         if (layout_ == PatchLayout::kPlanar) {
           combine_rows(plane, w, taps_.taps, p_.p, out + c * p_.out_stride_c);

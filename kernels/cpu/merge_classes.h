@@ -1,0 +1,181 @@
+// merge_rule.h for eight pixels at a time. Logits of eight pixels stand as [N, 8]: class c of pixel
+// j at c * 8 + j. NaN counts as -inf throughout.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+#include "../common/merge_rule.h"
+#include "../common/params.h"
+#include "vec.h"
+
+namespace c2f::cpu {
+
+constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
+
+// The N classes, split by membership in C, each group in ascending order.
+struct ClassGroups {
+  ClassGroups(const ClassTable& classes, int64_t classes_count) : N(classes_count) {
+    for (int32_t c = 0; c < N; ++c) members[classes.is_small[c] != 0 ? 1 : 0].push_back(c);
+  }
+  int64_t N;
+  std::vector<int32_t> members[2];  // [0] outside C, [1] in C
+};
+
+// GroupBest of eight pixels; `cls` of an empty group is kNoClass.
+struct GroupBest8 {
+  Vec8f value[2];
+  Vec8i cls[2];
+
+  GroupBest8(const ClassGroups& groups, const float* logits) {
+    for (int g = 0; g < 2; ++g) {
+      const std::vector<int32_t>& members = groups.members[g];
+      Vec8f best = set8(kMinusInfinity);
+      Vec8i label = set8(members.empty() ? kNoClass : members[0]);
+      for (const int32_t c : members) {
+        const Vec8f logit = load8(logits + 8 * c);
+        label = select(logit > best, set8(c), label);
+        best = max(logit, best);
+      }
+      value[g] = best;
+      cls[g] = label;
+    }
+  }
+
+  Vec8f top() const { return max(value[0], value[1]); }
+
+  // One bit per pixel: c* is in C.
+  int small_bits() const {
+    const int larger = movemask(value[1] > value[0]);
+    int tied = movemask(value[1] == value[0]);
+    if (tied == 0) return larger;
+    int32_t outside[8], inside[8];
+    store8(outside, cls[0]);
+    store8(inside, cls[1]);
+    for (int j = 0; j < 8; ++j) {
+      const bool wins = outside[j] == kNoClass || (inside[j] != kNoClass && inside[j] < outside[j]);
+      if (!wins) tied &= ~(1 << j);
+    }
+    return larger | tied;
+  }
+};
+
+inline Vec8f largest8(int64_t N, const float* logits) {
+  Vec8f top = set8(kMinusInfinity);
+  for (int64_t c = 0; c < N; ++c) top = max(load8(logits + 8 * c), top);
+  return top;
+}
+
+inline Vec8f exp_below(const float* logit, Vec8f top) {
+  return exp(max(load8(logit), set8(kMinusInfinity)) - top);
+}
+
+// One bit per pixel whose largest logit is infinite: softmax is one-hot at its argmax there.
+inline int infinite_bits(Vec8f top) {
+  return movemask(abs(top) == set8(std::numeric_limits<float>::infinity()));
+}
+
+// Logits become softmax probabilities; `top` is their largest.
+inline void softmax8(int64_t N, Vec8f top, float* logits) {
+  const int infinite = infinite_bits(top);
+  int64_t hot[8] = {};
+  for (int j = 0; j < 8 && infinite != 0; ++j) {
+    float best = kMinusInfinity;
+    for (int64_t c = 0; c < N; ++c) {
+      if (logits[8 * c + j] > best) best = logits[8 * c + j], hot[j] = c;
+    }
+  }
+  Vec8f sum = set8(0.0f);
+  for (int64_t c = 0; c < N; ++c) {
+    const Vec8f e = exp_below(logits + 8 * c, top);
+    sum = sum + e;
+    store8(logits + 8 * c, e);
+  }
+  const Vec8f scale = set8(1.0f) / sum;
+  for (int64_t c = 0; c < N; ++c) store8(logits + 8 * c, load8(logits + 8 * c) * scale);
+  for (int j = 0; j < 8 && infinite != 0; ++j) {
+    if ((infinite >> j & 1) == 0) continue;
+    for (int64_t c = 0; c < N; ++c) logits[8 * c + j] = c == hot[j] ? 1.0f : 0.0f;
+  }
+}
+
+inline Mask8 mask_of_bits(int bits) {
+  int32_t lanes[8];
+  for (int j = 0; j < 8; ++j) lanes[j] = bits >> j & 1;
+  return load8(lanes) == set8(int32_t{1});
+}
+
+// Merged labels of the pixels in `conflicts` (bits), written to labels[j]; `small` says which of
+// the eight coarse labels are in C.
+inline void merge_labels8(const ClassGroups& groups, const float* logits, const float* p_f,
+                          int conflicts, int small, uint8_t* labels) {
+  const GroupBest8 best(groups, logits);
+  const Vec8f top = best.top();
+  Vec8f sum = set8(0.0f);
+  for (int64_t c = 0; c < groups.N; ++c) sum = sum + exp_below(logits + 8 * c, top);
+  const Vec8f scale = set8(1.0f) / sum;
+  const int infinite = infinite_bits(top);
+  float p[2][8];
+  int32_t cls[2][8];
+  for (int g = 0; g < 2; ++g) {
+    store8(p[g], exp(best.value[g] - top) * scale);
+    store8(cls[g], best.cls[g]);
+  }
+  for (int j = 0; j < 8; ++j) {
+    if ((conflicts >> j & 1) == 0) continue;
+    const bool is_small = (small >> j & 1) != 0;
+    const int from = is_small ? 1 : 0, to = 1 - from;
+    if (cls[to][j] == kNoClass) continue;
+    const bool one_hot = (infinite >> j & 1) != 0;
+    labels[j] = static_cast<uint8_t>(merged_label(labels[j], one_hot ? 1.0f : p[from][j],
+                                                  cls[to][j], one_hot ? 0.0f : p[to][j],
+                                                  conflict_addition(is_small, p_f[j])));
+  }
+}
+
+// Logits become p after Eq. (1): through a softmax ("paper") or divided by their sum ("normalized")
+// where the pixel is covered (p_f not NaN).
+inline void merge_probs8(const ClassGroups& groups, bool second_softmax, Vec8f p_f, float* logits) {
+  const GroupBest8 best(groups, logits);
+  const int64_t N = groups.N;
+  softmax8(N, best.top(), logits);
+  const Mask8 covered = p_f == p_f;
+  const int small = best.small_bits();
+  int conflicts = movemask(covered) & (small ^ movemask(p_f >= set8(0.5f)));
+  if (groups.members[0].empty()) conflicts &= ~small;
+  const Mask8 demote = mask_of_bits(conflicts & small), promote = mask_of_bits(conflicts & ~small);
+  const Vec8f zero = set8(0.0f), one = set8(1.0f);
+  const Vec8f addition = select(demote, one - p_f, select(promote, p_f, zero));
+  const Vec8i target = select(demote, best.cls[0], best.cls[1]);
+  if (!second_softmax) {
+    if (conflicts == 0) return;
+    const Vec8f scale = one / (one + addition);
+    for (int32_t c = 0; c < N; ++c) {
+      const Vec8f value = load8(logits + 8 * c) + select(target == set8(c), addition, zero);
+      store8(logits + 8 * c, value * scale);
+    }
+    return;
+  }
+  // Values lie in [0, 2]: the softmax needs no maximum.
+  Vec8f sum = zero;
+  for (int32_t c = 0; c < N; ++c) {
+    sum = sum + exp(load8(logits + 8 * c) + select(target == set8(c), addition, zero));
+  }
+  const Vec8f scale = one / sum;
+  for (int32_t c = 0; c < N; ++c) {
+    const Vec8f p = load8(logits + 8 * c);
+    const Vec8f merged = exp(p + select(target == set8(c), addition, zero)) * scale;
+    store8(logits + 8 * c, select(covered, merged, p));
+  }
+}
+
+// The authors' rule: p_f is added to the logits of the small classes of covered pixels.
+inline void merge_official8(const ClassGroups& groups, Vec8f p_f, float* logits) {
+  const Vec8f addition = select(p_f == p_f, p_f, set8(0.0f));
+  for (const int32_t c : groups.members[1]) {
+    store8(logits + 8 * c, load8(logits + 8 * c) + addition);
+  }
+}
+
+}  // namespace c2f::cpu

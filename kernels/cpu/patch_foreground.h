@@ -1,0 +1,180 @@
+// p_f, the fine network's probability of a small object, row by row of the full-size image: the
+// mean, summed in slot order, over the windows that cover a pixel of the sigmoid of their fine
+// logits, sampled once per pixel as F.interpolate to k x k does.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+#include "pixel_rows.h"
+#include "resample.h"
+
+namespace c2f::cpu {
+
+// Columns [begin, end).
+struct Span {
+  int64_t begin, end;
+};
+
+// What the workers of one call share.
+struct ForegroundTaps {
+  ForegroundTaps(const Image& fine, int64_t window_px)
+      : y(Resample::kBilinear, fine.H, window_px),
+        x(Resample::kBilinear, fine.W, window_px),
+        spoils_infinity(y.identity != x.identity) {}
+  ResampleTaps y, x;
+  // F.interpolate gives an axis of equal sizes beside an interpolated one two taps on the same
+  // source, of weights 1 and 0: infinity becomes NaN.
+  bool spoils_infinity;
+};
+
+// One per worker.
+class ForegroundRows {
+ public:
+  ForegroundRows(const AggregateParams& params, const ForegroundTaps& taps)
+      : params_(params), taps_(taps) {
+    const size_t padded_w = static_cast<size_t>(params.W + 8);
+    p_f_.assign(padded_w, std::numeric_limits<float>::quiet_NaN());
+    covers_.resize(padded_w);
+    for (auto& row : source_) row.resize(static_cast<size_t>(padded_row_size(params.fine.W)));
+    logits_.resize(static_cast<size_t>(taps.x.padded_out));
+    const size_t n = static_cast<size_t>(params.windows.n);
+    in_strip_.reserve(n);
+    in_row_.reserve(n);
+    spans_.reserve(n);
+  }
+
+  // Rows asked for next lie in [y0, y1) of image b. Returns whether any window reaches them.
+  bool begin_strip(int64_t b, int64_t y0, int64_t y1) {
+    const WindowList& windows = params_.windows;
+    in_strip_.clear();
+    for (int64_t slot = b * windows.n; slot < b * windows.n + windows.num[b]; ++slot) {
+      const int64_t y = windows.origins[2 * slot];
+      if (y < y1 && y + windows.window_px > y0) in_strip_.push_back(slot);
+    }
+    return !in_strip_.empty();
+  }
+
+  // Fills p_f() for row y and returns its covered columns, from left to right, not touching.
+  const std::vector<Span>& row(int64_t y) {
+    const int64_t k = params_.windows.window_px;
+    const int32_t* origins = params_.windows.origins;
+    for (const Span& span : spans_) {
+      std::fill(p_f_.begin() + span.begin, p_f_.begin() + span.end,
+                std::numeric_limits<float>::quiet_NaN());
+    }
+    in_row_.clear();
+    for (const int64_t slot : in_strip_) {
+      if (origins[2 * slot] <= y && y < origins[2 * slot] + k) in_row_.push_back(slot);
+    }
+    find_spans();
+    for (const Span& span : spans_) {
+      std::fill(p_f_.begin() + span.begin, p_f_.begin() + span.end, 0.0f);
+      std::fill(covers_.begin() + span.begin, covers_.begin() + span.end, 0.0f);
+    }
+    for (const int64_t slot : in_row_) add(slot, y - origins[2 * slot], origins[2 * slot + 1]);
+    if (in_row_.size() == spans_.size()) return spans_;  // no two windows overlap
+    for (const Span& span : spans_) divide(span);
+    return spans_;
+  }
+
+  // [W + 8]; NaN where the pixel counts as not covered.
+  const float* p_f() const { return p_f_.data(); }
+
+ private:
+  void find_spans() {
+    const int64_t k = params_.windows.window_px;
+    const int32_t* origins = params_.windows.origins;
+    spans_.clear();
+    for (const int64_t slot : in_row_) {
+      const int64_t x = origins[2 * slot + 1];
+      spans_.push_back({x, x + k});
+    }
+    std::sort(spans_.begin(), spans_.end(),
+              [](const Span& a, const Span& b) { return a.begin < b.begin; });
+    size_t kept = 0;
+    for (const Span& span : spans_) {
+      if (kept > 0 && span.begin <= spans_[kept - 1].end) {
+        spans_[kept - 1].end = std::max(spans_[kept - 1].end, span.end);
+      } else {
+        spans_[kept++] = span;
+      }
+    }
+    spans_.resize(kept);
+  }
+
+  // Adds row dy of a window's probabilities at columns x .. x + k - 1.
+  void add(int64_t slot, int64_t dy, int64_t x) {
+    const float* logits = foreground_logits(slot, dy);
+    const Vec8f one = set8(1.0f);
+    const int64_t k = params_.windows.window_px;
+    for (int64_t i = 0; i < k; i += 8) {
+      Vec8f logit = load8(logits + i);
+      if (taps_.spoils_infinity) logit = fma(logit, set8(0.0f), logit);
+      const Vec8f p = one / (one + exp(set8(0.0f) - logit));
+      float* sum = p_f_.data() + x + i;
+      float* covers = covers_.data() + x + i;
+      if (i + 8 <= k) {
+        store8(sum, load8(sum) + p);
+        store8(covers, load8(covers) + one);
+      } else {
+        const int lanes = static_cast<int>(k - i);
+        store8_partial(sum, load8(sum) + p, lanes);
+        store8_partial(covers, load8(covers) + one, lanes);
+      }
+    }
+  }
+
+  // Foreground logits of row dy of a window, [k] and readable up to a multiple of 8.
+  const float* foreground_logits(int64_t slot, int64_t dy) {
+    float* above = source_[0].data() + kRowPadLeft;
+    load_fine_row(slot, taps_.y.source(dy, 0), above);
+    if (!taps_.y.identity) {
+      float* below = source_[1].data() + kRowPadLeft;
+      load_fine_row(slot, taps_.y.source(dy, 1), below);
+      const Vec8f w0 = set8(taps_.y.w(dy, 0)), w1 = set8(taps_.y.w(dy, 1));
+      for (int64_t i = 0; i < params_.fine.W; i += 8) {
+        store8(above + i, fma(load8(below + i), w1, load8(above + i) * w0));
+      }
+    }
+    pad_row(above, params_.fine.W);
+    resample_row(above, taps_.x, 1.0f, 0.0f, logits_.data());
+    return logits_.data();
+  }
+
+  // Row i of a patch's foreground logit: l, or l1 - l0 of two channels.
+  void load_fine_row(int64_t slot, int64_t i, float* out) {
+    const Image& fine = params_.fine;
+    visit_pixel_type(fine.dtype, [&](auto* type) {
+      const auto* row =
+          static_cast<decltype(type)>(fine.data) + slot * fine.stride_b + i * fine.stride_y;
+      if (fine.C == 1) return load_strided(row, fine.stride_x, fine.W, out);
+      float* background = source_[2].data() + kRowPadLeft;
+      load_strided(row, fine.stride_x, fine.W, background);
+      load_strided(row + fine.stride_c, fine.stride_x, fine.W, out);
+      for (int64_t x = 0; x < fine.W; x += 8) {
+        store8(out + x, load8(out + x) - load8(background + x));
+      }
+    });
+  }
+
+  void divide(const Span& span) {
+    int64_t x = span.begin;
+    for (; x + 8 <= span.end; x += 8) {
+      store8(p_f_.data() + x, load8(p_f_.data() + x) / load8(covers_.data() + x));
+    }
+    for (; x < span.end; ++x) p_f_[static_cast<size_t>(x)] /= covers_[static_cast<size_t>(x)];
+  }
+
+  const AggregateParams& params_;
+  const ForegroundTaps& taps_;
+  std::vector<float> p_f_, covers_;         // [W + 8]
+  std::vector<float> source_[3];            // fine rows: upper tap, lower tap, background channel
+  std::vector<float> logits_;               // [k, rounded up to 8]
+  std::vector<int64_t> in_strip_, in_row_;  // slots of the batch, ascending
+  std::vector<Span> spans_;
+};
+
+}  // namespace c2f::cpu
