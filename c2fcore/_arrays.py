@@ -21,7 +21,10 @@ def as_tensor(op: str, name: str, value: Any) -> Tensor:
     that is copied. CuPy arrays are read on CuPy's current stream through DLPack.
     """
     if isinstance(value, Tensor):
-        return value
+        if value.layout is not torch.strided:
+            raise TypeError(f"{op}: {name} must be a dense tensor, got {value.layout}")
+        # Kernels read memory as it is; a lazily negated view (conj().imag) is not what it holds.
+        return value.resolve_neg() if value.is_neg() else value
     if isinstance(value, np.ndarray):
         if not value.dtype.isnative or any(s < 0 for s in value.strides):
             value = np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("="))
@@ -55,7 +58,7 @@ def like(result: Tensor, given: Any) -> Any:
 
 def windows_as_tensors(op: str, value: Any) -> Any:
     """`value` with its arrays as tensors; anything but Windows is left to the op's check."""
-    if not isinstance(value, Windows) or isinstance(value.origins, Tensor):
+    if not isinstance(value, Windows) or all(isinstance(part, Tensor) for part in value[:3]):
         return value
     return Windows(
         as_tensor(op, "windows.origins", value.origins),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterable, Sequence
-from typing import SupportsIndex, cast
+from typing import Any, SupportsIndex, cast
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from .windows import Windows
 LOGIT_DTYPES = frozenset((torch.float32, torch.float16, torch.bfloat16))
 LABEL_DTYPES = frozenset((torch.uint8, torch.int16, torch.int32, torch.int64))
 INTEGER_IMAGE_DTYPES = frozenset((torch.uint8, torch.uint16, torch.int16))
+INT32_MAX = 2**31 - 1
 FLOAT_DTYPES = frozenset((torch.float32, torch.float16, torch.bfloat16, torch.float64))
 
 
@@ -32,6 +33,17 @@ def integer(op: str, name: str, value: object, low: int, high: int | None = None
     if value < low or (high is not None and value > high):
         rule = f"at least {low}" if high is None else f"in {low}..{high}"
         raise ValueError(f"{op}: {name} must be {rule}, got {value}")
+    return value
+
+
+def number(op: str, name: str, value: object) -> float:
+    """`value` as a finite float."""
+    if type(value) is not float:
+        if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
+            raise TypeError(f"{op}: {name} must be a number, got {value!r}")
+        value = float(value)
+    if not -math.inf < value < math.inf:
+        raise ValueError(f"{op}: {name} must be finite, got {value}")
     return value
 
 
@@ -89,7 +101,7 @@ def segmentation(
     height, width = seg.shape[1], seg.shape[2]
     if height < 1 or width < 1:
         raise ValueError(f"{op}: {name} must have pixels, got shape {tuple(seg.shape)}")
-    if size is not None and tuple(size) != (height, width):
+    if size is not None and _size(op, size) != (height, width):
         raise ValueError(
             f"{op}: size must be a label map's own ({height}, {width}) or None, got {tuple(size)}"
         )
@@ -108,15 +120,25 @@ def _logits(op: str, name: str, logits: Tensor, size: Sequence[int] | None) -> t
         raise ValueError(f"{op}: {name} must have pixels, got shape {tuple(logits.shape)}")
     if size is None:
         return height, width, classes
-    if len(size) != 2:
-        raise ValueError(f"{op}: size must be (H, W), got {tuple(size)}")
-    full_height, full_width = size
+    full_height, full_width = _size(op, size)
     if full_height < height or full_width < width:
         raise ValueError(
             f"{op}: size must not be below the logits' own ({height}, {width}), "
             f"got ({full_height}, {full_width})"
         )
     return full_height, full_width, classes
+
+
+def _size(op: str, size: object) -> tuple[int, int]:
+    if not isinstance(size, Sequence) or isinstance(size, str) or len(size) != 2:
+        raise ValueError(f"{op}: size must be (H, W), got {size!r}")
+    height, width = size
+    return _side(op, height), _side(op, width)
+
+
+def _side(op: str, side: Any) -> int:
+    # A symbolic size of a traced call stays symbolic.
+    return side if isinstance(side, torch.SymInt) else integer(op, "size", side, 1)  # type: ignore[return-value]
 
 
 def window_fits(op: str, window: object, height: int, width: int) -> int:
@@ -148,7 +170,10 @@ def windows(op: str, value: Windows, batch: int, height: int, width: int, like: 
             f"{op}: windows must be of as many images as the batch, got origins "
             f"{tuple(origins.shape)} and num {tuple(num.shape)} for B={batch}"
         )
-    same_device(op, "windows", origins, like)
+    same_device(op, "windows.origins", origins, like)
+    same_device(op, "windows.num", num, like)
+    if type(value.window) is not int:
+        raise TypeError(f"{op}: windows.window must be an int, got {value.window!r}")
     window_fits(op, value.window, height, width)
     return origins.shape[1]
 
@@ -166,19 +191,11 @@ def per_channel(op: str, name: str, value: object, channels: int) -> list[float]
     """`value` (None, a number, or one per channel) as floats, one per channel."""
     if value is None:
         return None
-    if isinstance(value, (int, float)):
-        numbers = [float(value)] * channels
-    else:
-        try:
-            numbers = [float(v) for v in cast(Sequence[float], value)]
-        except (TypeError, ValueError):
-            raise TypeError(
-                f"{op}: {name} must be None, a number or one number per channel, got {value!r}"
-            ) from None
-        if len(numbers) != channels:
-            raise ValueError(
-                f"{op}: {name} must have one value per channel, got {len(numbers)} for C={channels}"
-            )
-    if not all(math.isfinite(v) for v in numbers):
-        raise ValueError(f"{op}: {name} must be finite, got {value!r}")
+    if not isinstance(value, Iterable) or isinstance(value, str):
+        return [number(op, name, value)] * channels
+    numbers = [number(op, name, v) for v in value]
+    if len(numbers) != channels:
+        raise ValueError(
+            f"{op}: {name} must have one value per channel, got {len(numbers)} for C={channels}"
+        )
     return numbers

@@ -33,7 +33,8 @@ def colourise(labels: Pixels, palette: Pixels) -> Pixels:
     """Label map [H, W] in colours [H, W, 3]; ids without a colour are black."""
     table = np.zeros((256, 3), dtype=np.uint8)
     table[: len(palette)] = palette
-    return table[labels]
+    coloured: Pixels = table[labels]
+    return coloured
 
 
 def overlay(
@@ -46,7 +47,8 @@ def overlay(
     blended[seen] = (1 - opacity) * blended[seen] + opacity * colours[seen]
     outline = seen & _edges(labels)
     blended[outline] = colours[outline]
-    return blended.round().astype(np.uint8)
+    shown_px: Pixels = blended.round().astype(np.uint8)
+    return shown_px
 
 
 def draw_windows(image: Pixels, origins: Sequence[tuple[int, int]], window: int) -> Pixels:

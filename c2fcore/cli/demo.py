@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from .. import _native, metrics, pictures
 from ..data import scenes
-from ..images import write_png
+from ..images import Pixels, write_png
 from ..pipeline import C2FNet
 from ..windows import Windows
 
@@ -163,7 +163,7 @@ def _print_times(scores: _Scores, glue: dict[str, float]) -> None:
         print(f"; the cpu kernels are missing here: {_native.cpu().reason}")
 
 
-def _draw(net: C2FNet, scene: scenes.Scene) -> pictures.Pixels:
+def _draw(net: C2FNet, scene: scenes.Scene) -> Pixels:
     """Image, coarse, windows, refined and truth: the whole scene, and a close-up below."""
     answer = net.detailed(_as_batch(scene.image))
     palette = scenes.PALETTE
@@ -197,6 +197,6 @@ def _close_up(
     )
 
 
-def _as_batch(image: pictures.Pixels) -> Tensor:
+def _as_batch(image: Pixels) -> Tensor:
     """uint8 [H, W, 3] as [1, 3, H, W] without a copy."""
     return torch.from_numpy(image).permute(2, 0, 1)[None]

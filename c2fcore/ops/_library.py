@@ -16,7 +16,7 @@ from torch.nn import Parameter
 
 from .. import _backend
 
-LIBRARY = torch.library.Library("c2fcore", "DEF")  # type: ignore[no-untyped-call]
+LIBRARY = torch.library.Library("c2fcore", "DEF")
 
 # Dispatch modes and functorch transforms; both are private, and without them every call is
 # dispatched.
@@ -41,9 +41,9 @@ def define(schema: str, fake: Callable[..., Any]) -> Callable[..., Any]:
     def run(*args: Any) -> Any:
         return _backend.choose(op, args[-1], args[0])(*args[:-1])
 
-    LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))  # type: ignore[no-untyped-call]
+    LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     for key in ("CPU", "CUDA"):
-        LIBRARY.impl(op, run, key)  # type: ignore[no-untyped-call]
+        LIBRARY.impl(op, run, key)
     torch.library.register_fake(f"c2fcore::{op}", fake, lib=LIBRARY)
     return run
 

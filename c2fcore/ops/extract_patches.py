@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -92,8 +91,9 @@ def _check_extract_patches(
         raise ValueError(f"{op}: image must be [B, C, H, W], got shape {tuple(image.shape)}")
     batch, channels, height, width = image.shape
     _checks.windows(op, windows, batch, height, width, image)
-    if not isinstance(zoom, (int, float)) or not math.isfinite(zoom) or zoom <= 0:
-        raise ValueError(f"{op}: zoom must be a finite number above 0, got {zoom!r}")
+    zoom = _checks.number(op, "zoom", zoom)
+    if zoom <= 0:
+        raise ValueError(f"{op}: zoom must be above 0, got {zoom}")
     side = round(windows.window * zoom)
     if side < 1:
         raise ValueError(
@@ -103,8 +103,8 @@ def _check_extract_patches(
         _checks.choice(op, "mode", mode, MODES)
     if scale is None:
         scale = 1 / 255 if image.dtype == torch.uint8 else 1.0
-    elif not isinstance(scale, (int, float)) or not math.isfinite(scale):
-        raise ValueError(f"{op}: scale must be a finite number, got {scale!r}")
+    else:
+        scale = _checks.number(op, "scale", scale)
     means = _checks.per_channel(op, "mean", mean, channels)
     stds = _checks.per_channel(op, "std", std, channels)
     if stds is not None and 0.0 in stds:
@@ -113,7 +113,7 @@ def _check_extract_patches(
         dtype = image.dtype if floats else torch.float32
     elif dtype not in _checks.FLOAT_DTYPES:
         raise TypeError(f"{op}: dtype must be a float type, got {dtype}")
-    return side, float(scale), means, stds, dtype
+    return side, scale, means, stds, dtype
 
 
 def _reference(

@@ -66,8 +66,8 @@ def select_windows(
     ids, window, stride, height, width = check_grid(
         "select_windows", seg, small_classes, window, stride, size, edge
     )
-    n = _checks.integer("select_windows", "n", n, 1)
-    min_pixels = _checks.integer("select_windows", "min_pixels", min_pixels, 1)
+    n = _checks.integer("select_windows", "n", n, 1, _checks.INT32_MAX)
+    min_pixels = _checks.integer("select_windows", "min_pixels", min_pixels, 1, _checks.INT32_MAX)
     if strategy not in STRATEGIES:
         _checks.choice("select_windows", "strategy", strategy, STRATEGIES)
     run = torch.ops.c2fcore.select_windows if _library.dispatched(seg) else _run
