@@ -1,8 +1,8 @@
 """Build of c2fcore: pure Python plus whatever native modules this machine can compile.
 
-CMakeLists.txt says how the modules are made; the command below configures, builds and places them.
-C2F_BUILD=auto|none|cpu|cuda chooses (default auto: what compiles is taken, the reason for the rest is
-kept in c2fcore/_build_info.py). CMAKE_ARGS is handed to cmake as it is.
+CMakeLists.txt says how the modules are made; the command below configures, builds and places
+them. C2F_BUILD=auto|none|cpu|cuda chooses (default auto: what compiles is taken, the reason for the
+rest is kept in c2fcore/_build_info.py). CMAKE_ARGS is handed to cmake as it is.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class BuildError(Exception):
 
 
 class build_native(Command):
-    """Compiles the native modules with CMake, and records what was built and why the rest was not."""
+    """Compiles the native modules with CMake, and records why those left out were."""
 
     description = "compile c2fcore's native modules with CMake"
     user_options = [
@@ -70,7 +70,7 @@ class build_native(Command):
         self._write_build_info(built)
 
     def _build(self, backend: str, compile_modules=None) -> tuple[bool, str]:
-        """Builds one backend; in auto mode a failure becomes the reason, otherwise it ends the build."""
+        """Builds one backend; a failure becomes the reason in auto mode, else ends the build."""
         placed: list[str] = []
         try:
             if backend in UNAVAILABLE:
@@ -131,7 +131,7 @@ class build_native(Command):
 
     def _write_build_info(self, built: dict[str, tuple[bool, str]]) -> None:
         lines = [
-            '"""What this build of c2fcore holds: backend -> (built, why not). Written by setup.py."""',
+            '"""Backends in this build: name -> (built, why not). Written by setup.py."""',
             "",
             "BUILT: dict[str, tuple[bool, str]] = {",
             *(f"    {backend!r}: {answer!r}," for backend, answer in built.items()),

@@ -1,4 +1,4 @@
-"""What gets built, from a copy of the tree: contents of sdist and wheel, C2F_BUILD, no torch headers.
+"""What a build of a copy of the tree holds: sdist, wheel, C2F_BUILD; no torch headers.
 
 Nothing is compiled here (C2F_BUILD=none, or no compiler to be found), so the file stays quick.
 """
