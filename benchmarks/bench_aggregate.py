@@ -1,0 +1,21 @@
+"""aggregate: the coarse and the fine answer merged, to labels or to scores."""
+
+from __future__ import annotations
+
+import inputs
+import pytest
+from providers import Job
+
+JOB_OP = "aggregate"
+
+
+@pytest.mark.parametrize("output", ["labels", "probs"])
+@pytest.mark.parametrize("rule", ["paper", "normalized", "official"])
+def test_aggregate(timed, provider, size, rule, output):
+    timed(Job(JOB_OP, {"rule": rule, "output": output}), provider, inputs.make_case(size))
+
+
+def test_aggregate_noise(timed, provider, size):
+    """Every cell a border, every second pixel a conflict."""
+    case = inputs.make_case(size, content="noise")
+    timed(Job(JOB_OP, {"rule": "paper", "output": "labels"}), provider, case)

@@ -1,0 +1,25 @@
+"""count_windows: small-object pixels of every window, from quarter-resolution logits."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import inputs
+import pytest
+import torch
+from providers import Job
+
+JOB_OP = "count_windows"
+
+
+@pytest.mark.parametrize("content", ["realistic", "noise"])
+def test_count_windows(timed, provider, size, content):
+    timed(Job(JOB_OP, {}), provider, inputs.make_case(size, content=content))
+
+
+@pytest.mark.parametrize("layout", ["planar", "channels_last"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["fp16", "bf16"])
+def test_count_windows_half(timed, provider, size, dtype, layout):
+    case = inputs.make_case(size)
+    logits = inputs.as_layout(case.logits.to(dtype), layout)
+    timed(Job(JOB_OP, {}), provider, dataclasses.replace(case, logits=logits), layout=layout)

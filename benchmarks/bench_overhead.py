@@ -1,0 +1,21 @@
+"""Cost of a call: each op on 16 x 16 pixels, and on an empty batch, where no kernel runs."""
+
+from __future__ import annotations
+
+import pytest
+from provenance import cpu_model
+from tiny import tiny_calls
+
+JOB_OP = "count_windows"
+
+
+@pytest.mark.parametrize("batch", [1, 0], ids=["tiny", "empty"])
+@pytest.mark.parametrize("name", list(tiny_calls("reference")))
+def test_overhead(benchmark, provider, name, batch, threads):
+    if provider == "compiled":
+        pytest.skip("guards and graph breaks are the compiler's, not an op's")
+    call = tiny_calls(provider, batch)[name]
+    call()
+    benchmark.group = f"overhead {name} {'tiny' if batch else 'empty'}"
+    benchmark.extra_info.update(provider=provider, threads=threads, device=cpu_model())
+    benchmark(call)

@@ -1,0 +1,14 @@
+"""select_windows: counting, and the choice of windows on top of it."""
+
+from __future__ import annotations
+
+import inputs
+import pytest
+from providers import Job
+
+JOB_OP = "select_windows"
+
+
+@pytest.mark.parametrize("strategy", ["cover", "top", "all"])
+def test_select_windows(timed, provider, size, strategy):
+    timed(Job(JOB_OP, {"strategy": strategy}), provider, inputs.make_case(size))

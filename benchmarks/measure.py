@@ -1,0 +1,119 @@
+"""Times of callables, taken side by side, and what is made of them."""
+
+from __future__ import annotations
+
+import gc
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+
+Call = Callable[[], Any]
+
+
+class Spread(NamedTuple):
+    """Median and the 20th and 80th percentile of some samples."""
+
+    median: float
+    p20: float
+    p80: float
+
+
+def spread(samples: Sequence[float]) -> Spread:
+    """Median and percentiles, interpolated linearly between samples."""
+    ordered = sorted(samples)
+
+    def at(share: float) -> float:
+        place = share * (len(ordered) - 1)
+        low = math.floor(place)
+        high = min(low + 1, len(ordered) - 1)
+        return ordered[low] + (place - low) * (ordered[high] - ordered[low])
+
+    return Spread(statistics.median(ordered), at(0.2), at(0.8))
+
+
+def ratio(slow: Sequence[float], fast: Sequence[float]) -> Spread:
+    """How many times faster, from the ratios of samples taken in the same round."""
+    return spread([s / f for s, f in zip(slow, fast, strict=True)])
+
+
+def interleaved(
+    calls: dict[str, Call],
+    rounds: int,
+    *,
+    target_s: float = 0.05,
+    tick: Callable[[], Any] = lambda: None,
+) -> dict[str, list[float]]:
+    """Seconds per call, `rounds` samples of each callable, taken in turn.
+
+    Whatever else the machine does in a round meets every side alike, which is why ratios are made
+    per round. A sample repeats a short callable until it lasts about `target_s`, so that the clock
+    and the first, colder call do not count. The order changes from round to round.
+
+    Args:
+        calls: what to time, by name.
+        rounds: samples of each.
+        target_s: how long a sample should last, seconds; a longer callable runs once.
+        tick: called after each sample.
+    """
+    loops = {name: _loops(call, target_s) for name, call in calls.items()}
+    names = list(calls)
+    times: dict[str, list[float]] = {name: [] for name in names}
+    with _quiet():
+        for turn in range(rounds):
+            first = turn % len(names)
+            for name in names[first:] + names[:first]:
+                times[name].append(per_call(calls[name], loops[name]))
+                tick()
+    return times
+
+
+def per_call(call: Call, loops: int) -> float:
+    """Mean seconds of `loops` calls in a row, the device's work included."""
+    _synchronize()
+    start = time.perf_counter()
+    for _ in range(loops):
+        call()
+    _synchronize()
+    return (time.perf_counter() - start) / loops
+
+
+def overhead(
+    call: Call, *, calls: int = 2000, blocks: int = 15, tick: Callable[[], Any] = lambda: None
+) -> list[float]:
+    """Seconds per call in each of several blocks of many calls."""
+    per_call(call, max(10, calls // 10))
+    found = []
+    with _quiet():
+        for _ in range(blocks):
+            found.append(per_call(call, calls))
+            tick()
+    return found
+
+
+def _loops(call: Call, target_s: float) -> int:
+    """How often to repeat a callable, judged by its second call."""
+    per_call(call, 1)
+    return max(1, round(target_s / max(per_call(call, 1), 1e-7)))
+
+
+def _synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No garbage collection while the clock runs."""
+    was_on = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()

@@ -1,0 +1,81 @@
+"""What a figure has to say about where it comes from."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import c2fcore
+from c2fcore import _native
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def provenance(threads: int) -> dict[str, Any]:
+    """Commit, versions, processor and time of a measurement."""
+    return {
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "c2fcore": c2fcore.__version__,
+        "native": native_name(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "triton": _version("triton"),
+        "pytest_benchmark": _version("pytest-benchmark"),
+        "system": f"{platform.system()} {platform.machine()}",
+        "device": cpu_model(),
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "load": round(os.getloadavg()[0], 2),
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def cpu_model() -> str:
+    """The processor's name as the system gives it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def device_slug() -> str:
+    """Name of this machine class as a folder: processor and cores."""
+    name = re.sub(r"\((R|TM|tm|r)\)|CPU|Processor|@.*", " ", cpu_model())
+    return re.sub(r"[^a-z0-9]+", "-", f"{name} {os.cpu_count()} cores".lower()).strip("-")
+
+
+def native_name() -> str:
+    """Which build of the CPU kernels runs, or why none does."""
+    module = _native.cpu().module
+    return module.__name__.rsplit(".", 1)[-1] if module is not None else _native.cpu().reason
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return done.stdout.strip()
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""

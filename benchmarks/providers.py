@@ -1,0 +1,188 @@
+"""Who is timed: the eager reference, torch.compile of it, and every backend that can run.
+
+A provider is a name; `call_of` turns a name and a case into a callable without arguments, so that
+every timing in this folder times the same thing. "reference" is the shipped eager code through the
+public op; "compiled" is torch.compile of the same function, called directly, at its best: see
+`_compiled`.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from inputs import MEAN, SMALL_CLASSES, STD, Case
+from torch import Tensor
+
+import c2fcore
+from c2fcore import Windows, ops, reference
+from c2fcore.reference.upsample import as_class_set, upsample_logits
+
+Call = Callable[[], Any]
+OPS = ("count_windows", "select_windows", "extract_patches", "aggregate")
+BACKENDS = ("cuda", "triton", "cpu", "reference")
+EAGER = "reference"
+COMPILED = "compiled"
+# One upsampling of the logits for the whole glue, as a careful author of eager code would write it.
+SHARED = "reference-shared"
+# Parts of the reference that loop over windows in Python, reading origins on the host.
+_LOOPS = {
+    "c2fcore.reference.aggregate": ("fine_foreground",),
+    "c2fcore.reference.extract_patches": ("_crops", "check_inside"),
+}
+
+
+class Job(NamedTuple):
+    """A call to be timed, for one case.
+
+    Attributes:
+        op: one of OPS, or "glue".
+        options: keyword arguments of the op, the same for every provider.
+    """
+
+    op: str
+    options: dict[str, Any]
+
+
+def backends_of(op: str) -> list[str]:
+    """Backends of an op that can run on this machine, without the reference."""
+    names = OPS if op == "glue" else (op,)
+    table = c2fcore.backends()
+    return [
+        backend
+        for backend in table[names[0]]
+        if backend != EAGER and all(table[name][backend][0] for name in names)
+    ]
+
+
+def names_of(op: str) -> list[str]:
+    """Every provider of an op that can run on this machine."""
+    extra = [SHARED] if op == "glue" else []
+    return [EAGER, *extra, COMPILED, *backends_of(op)]
+
+
+def call_of(job: Job, provider: str, case: Case) -> Call:
+    """A callable without arguments that does the job once."""
+    if job.op == "glue":
+        return _glue(provider, case)
+    compiled = provider == COMPILED
+    classes = as_class_set(SMALL_CLASSES) if compiled else SMALL_CLASSES
+    arguments, options = _arguments(job, case, classes)
+    if compiled:
+        return functools.partial(_compiled(job.op), *arguments, **options)
+    return functools.partial(getattr(ops, job.op), *arguments, **options, backend=provider)
+
+
+def interpolate_loop(case: Case, side: int, dtype: torch.dtype = torch.float32) -> Call:
+    """Patches by a loop of F.interpolate, one window after the other, as one would write it."""
+    k = case.windows.window
+    spots = case.windows.origins[0].tolist()[: int(case.windows.num[0])]
+    mean, std = (torch.tensor(v)[:, None, None] for v in (MEAN, STD))
+
+    def loop() -> Tensor:
+        patches = []
+        for y, x in spots:
+            crop = case.image[:, :, y : y + k, x : x + k].float()
+            zoomed = F.interpolate(crop, size=side, mode="bilinear", align_corners=False)
+            patches.append(((zoomed / 255 - mean) / std).to(dtype))
+        return torch.cat(patches)
+
+    return loop
+
+
+def _arguments(job: Job, case: Case, classes: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional arguments and options of an op for a case."""
+    grid = {"window": case.windows.window, "stride": case.stride, "size": case.size}
+    if job.op == "count_windows":
+        return (case.logits, classes), {**grid, **job.options}
+    if job.op == "select_windows":
+        return (case.logits, classes), {**grid, "n": case.n, **job.options}
+    if job.op == "extract_patches":
+        return (case.image, case.windows), {"mean": MEAN, "std": STD, **job.options}
+    arguments = (case.logits, case.fine, case.windows, classes)
+    return arguments, {"size": case.size, **job.options}
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled(op: str) -> Callable[..., Any]:
+    """torch.compile of a reference function, the way it runs fastest.
+
+    The loops over windows stay eager: unrolled by the compiler they take ten minutes to compile and
+    run no faster. Shapes are specialised. Callers pass a ready class set, which traces; building
+    one from ids does not.
+    """
+    for module, names in _LOOPS.items():
+        for name in names:
+            function = getattr(sys.modules[module], name)
+            if not hasattr(function, "_torchdynamo_orig_callable"):
+                setattr(sys.modules[module], name, torch.compiler.disable(function))
+    return torch.compile(getattr(reference, op), dynamic=False)
+
+
+def _glue(provider: str, case: Case) -> Call:
+    """Everything between and after the two networks, from coarse logits to labels.
+
+    The fine network itself is left out: its answer to these windows is given.
+    """
+    grid = {"window": case.windows.window, "stride": case.stride, "n": case.n}
+    look = {"mean": MEAN, "std": STD}
+    if provider == SHARED:
+
+        def shared() -> tuple[Windows, Tensor, Tensor]:
+            full = upsample_logits(case.logits, case.size)
+            windows = reference.select_windows(full, SMALL_CLASSES, **grid)
+            patches = reference.extract_patches(case.image, windows, **look)
+            merged = reference.aggregate(full, case.fine, windows, SMALL_CLASSES)
+            return windows, patches, merged
+
+        return shared
+    if provider in (EAGER, COMPILED):
+        # Without the hand-over of labels: the reference has no use for it and would only copy.
+        pick = _compiled if provider == COMPILED else functools.partial(getattr, reference)
+        select, extract, merge = (
+            pick(op) for op in ("select_windows", "extract_patches", "aggregate")
+        )
+        classes = as_class_set(SMALL_CLASSES)
+
+        def unfused() -> tuple[Windows, Tensor, Tensor]:
+            windows = select(case.logits, classes, size=case.size, **grid)
+            patches = extract(case.image, windows, **look)
+            merged = merge(case.logits, case.fine, windows, classes, size=case.size)
+            return windows, patches, merged
+
+        return unfused
+
+    def fused() -> tuple[Windows, Tensor, Tensor]:
+        options = {"size": case.size, "backend": provider}
+        windows, labels = ops.select_windows(
+            case.logits, SMALL_CLASSES, **grid, **options, _return_labels=True
+        )
+        patches = ops.extract_patches(case.image, windows, **look, backend=provider)
+        merged = ops.aggregate(
+            case.logits, case.fine, windows, SMALL_CLASSES, **options, _labels=labels
+        )
+        return windows, patches, merged
+
+    return fused
+
+
+def reset_compiler() -> None:
+    """Forgets every compiled version, so that earlier cases do not count against the limits."""
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    _compiled.cache_clear()
+
+
+def graph_breaks() -> int:
+    """Graph breaks since `reset_compiler`."""
+    return sum(torch._dynamo.utils.counters["graph_break"].values())
+
+
+def break_reasons() -> list[str]:
+    """First line of the reason of each graph break since `reset_compiler`."""
+    reasons = torch._dynamo.utils.counters["graph_break"]
+    return [text.strip().splitlines()[0] for text in reasons]
