@@ -87,7 +87,8 @@ def coarse_logits(
 
     Raises:
         TypeError: an output form that is not known.
-        ValueError: not num_classes channels, not one map per image, or a map above (H', W').
+        ValueError: not num_classes channels, not one map per image, a map above (H', W'), or a
+            network on another device.
     """
     multiple = _multiple(network, config)
     size = (
@@ -222,7 +223,7 @@ def fine_logits(network: nn.Module, patches: Tensor, config: C2FConfig) -> Tenso
 
     Raises:
         TypeError: an output form that is not known.
-        ValueError: not 1 or 2 channels, or not one map per patch.
+        ValueError: not 1 or 2 channels, not one map per patch, or a network on another device.
     """
     side = patches.shape[-1]
     padded = _round_up(side, _multiple(network, config))
@@ -263,6 +264,11 @@ def outside_class(config: C2FConfig) -> int:
 
 def _fed(pixels: Tensor, network: nn.Module, config: C2FConfig) -> Tensor:
     """`pixels` in the dtype and memory format that the network takes."""
+    first = next(network.parameters(), pixels)
+    if first.device != pixels.device:
+        raise ValueError(
+            f"C2FNet: image must be on the networks' device, got {pixels.device} and {first.device}"
+        )
     pixels = pixels.to(_dtype(network))
     if config.channels_last:
         return pixels.contiguous(memory_format=torch.channels_last)

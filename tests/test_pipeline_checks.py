@@ -88,5 +88,9 @@ def test_refuses_what_is_no_network() -> None:
     net = network()
     with pytest.raises(ValueError, match="output must be one of 'labels', 'probs', got 'mask'"):
         net(IMAGE, output="mask")
+    with pytest.raises(ValueError, match="on the networks' device, got cpu and meta"):
+        network(Coarse().to("meta"))(IMAGE)
+    with pytest.raises(ValueError, match="on the networks' device, got cpu and meta"):
+        network(fine=Fine().to("meta"))(scene(40, 40, objects=3)[0])
     with pytest.raises(RuntimeError, match=r"C2FNet: call eval\(\) before inference"):
         net.train()(IMAGE)
