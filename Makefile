@@ -38,9 +38,8 @@ types: $(VENV)/.installed-dev  ## mypy, strict, on c2fcore
 
 # A backend that is missing is a failure here, not a skip.
 pytest: $(VENV)/.installed-dev build  ## Run the tests, and the benchmark bodies once each
-	@if compgen -G 'benchmarks/bench_*.py' >/dev/null || compgen -G 'benchmarks/test_*.py' >/dev/null; then \
-	  C2F_REQUIRE=cpu $(BIN)/pytest benchmarks --benchmark-disable -q; fi
 	C2F_REQUIRE=cpu $(BIN)/pytest $(PYTEST_ARGS)
+	C2F_REQUIRE=cpu $(BIN)/pytest benchmarks --benchmark-disable -q
 
 build: $(VENV)/.installed  ## Compile the native modules in place (only what changed; warnings are errors)
 	@C2F_BUILD=$(or $(C2F_BUILD),cpu) CMAKE_ARGS="-DC2F_WERROR=ON $(CMAKE_ARGS)" $(BUILD_NATIVE)
