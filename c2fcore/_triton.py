@@ -1,0 +1,94 @@
+"""The Triton kernels: loaded when first needed, or why they cannot be; their workspace.
+
+Importing this module imports nothing of triton, which takes its time and may not be installed.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import os
+import threading
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+OLDEST = (3, 6)
+
+
+def interpreted() -> bool:
+    """Whether kernels run in Triton's interpreter, on CPU tensors: TRITON_INTERPRET=1."""
+    return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "on", "yes")
+
+
+@functools.cache
+def missing() -> str:
+    """Why the Triton kernels cannot run on this machine, "" if they can."""
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed; it comes with torch for CUDA on Linux"
+    if not interpreted() and not torch.cuda.is_available():
+        return "no CUDA device (TRITON_INTERPRET=1 runs the kernels on the CPU, slowly, for tests)"
+    try:
+        import triton
+
+        version = tuple(int(part) for part in triton.__version__.split(".")[:2])
+        importlib.import_module("c2fcore.kernels.triton")
+    except Exception as error:  # a broken installation fails in many ways, none of them ours
+        return f"triton does not load: {error}"
+    if version < OLDEST:
+        return f"triton must be {OLDEST[0]}.{OLDEST[1]} or later, found {triton.__version__}"
+    return ""
+
+
+def why_not(tensor: Tensor, grad: bool) -> str:
+    """Why a call with this first tensor cannot run, "" if it can."""
+    if not tensor.is_cuda and not interpreted():
+        return f"takes CUDA tensors, got {tensor.device}"
+    return "has no gradient" if grad else ""
+
+
+@functools.cache
+def kernels(op: str) -> ModuleType:
+    """The module of an op; for backends that are only chosen where `missing` is ""."""
+    return importlib.import_module(f"c2fcore.kernels.triton.{op}")
+
+
+def run(op: str, first: Tensor, *args: Any) -> None:
+    """Runs the host function of an op on the device of its first tensor, on its current stream."""
+    function = getattr(kernels(op), op)
+    if first.is_cuda:
+        with torch.cuda.device(first.device):
+            function(first, *args)
+    else:
+        function(first, *args)
+
+
+class _PerThread(threading.local):
+    def __init__(self) -> None:
+        self.scratch: dict[tuple[torch.device, int, torch.dtype], Tensor] = {}
+
+
+_held = _PerThread()
+
+
+def workspace(device: torch.device, dtype: torch.dtype, numel: int) -> Tensor:
+    """Scratch of at least `numel` elements for kernels of the current stream; content is garbage.
+
+    Kept per device, stream and thread and grown as needed: calls that may run at the same time,
+    or whose launches may interleave, never share it. While a CUDA graph is captured it comes from
+    the graph's own memory instead, so that a replay on any stream has it to itself.
+    """
+    if device.type != "cuda":
+        return torch.empty(numel, dtype=dtype, device=device)
+    if torch.cuda.is_current_stream_capturing():
+        return torch.empty(numel, dtype=dtype, device=device)
+    key = (device, torch.cuda.current_stream(device).cuda_stream, dtype)
+    scratch = _held.scratch.get(key)
+    if scratch is None or scratch.numel() < numel:
+        _held.scratch.pop(key, None)  # freed first: both need not fit at once
+        scratch = torch.empty(numel, dtype=dtype, device=device)
+        _held.scratch[key] = scratch
+    return scratch

@@ -1,0 +1,49 @@
+"""Triton kernels of c2fcore. They need torch and the triton that comes with it, and no compiler.
+
+This folder imports triton, so nothing outside it does: `c2fcore._triton` loads it when a call needs
+it and keeps the reason when it cannot.
+
+Conventions
+-----------
+
+Files. `<op>.py` holds the kernels of an op and its host function `<op>(...)`, which takes checked
+arguments and outputs to fill, in the order of the native modules, and returns nothing. What ops
+share stands in files with a leading underscore:
+
+    _classes.py       membership in the set of small classes
+    _upsample.py      bilinear taps, their inverse, first argmax, interpolated argmax
+    _window_grid.py   windows and the bins they are unions of, on host and device
+    _launch.py        what a launch is made of; rules for the number of warps
+    _compile.py       ahead-of-time compilation of a launch, registers, shared memory, spills
+
+Plan, then launch. A host function builds its launches with `plan_<op>(...) -> list[Launch]`, a pure
+function of tensors and options, and then runs them. Tests and benchmarks/kernel_table.py hand the
+same plans to `_compile.py`, with tensors on the "meta" device: what is compiled ahead of time is
+what a user's call would launch, specialisation of strides and sizes included.
+
+Names. `_<op>_kernel`, `logits_ptr`, `logits_stride_y`, `HAS_MEAN`, `BLOCK_X`; capitals are
+constexpr. Options that change code are constexpr; sizes, strides and class words are not, save
+those that are the shape of a block. Class words are listed in `do_not_specialize`.
+
+Addresses. Offsets are int64 wherever a tensor may exceed 2^31 elements: cast the index, not the
+product. Inside a plane too: a channels_last map of 256 classes passes 2^31 at 2900 x 2900 pixels.
+
+Arithmetic. float32 throughout; multiply-adds that F.interpolate contracts are written `tl.fma`.
+NaN never wins a strict `>`, so it counts as -inf. The interpreter does not contract.
+
+Exchange inside a program. Values written to global memory by one thread of a program and read by
+another are separated by `tl.debug_barrier()`, a bar.sync, which orders global memory for the
+threads of the block. Blocks are never synchronised with each other: that is what a second launch
+is for.
+
+Workspace. `c2fcore._triton.workspace` gives scratch of the current stream. Its content is garbage:
+kernels write before they read, so replaying a captured graph needs nothing cleared.
+
+Determinism. Only integers are added atomically. Floats are summed in a fixed order.
+
+Versions. Triton 3.6 and later; nothing that only one of them has.
+
+Interpreter. With TRITON_INTERPRET=1 in the environment before triton is imported, the same code
+runs on CPU tensors, slowly. That and ahead-of-time compilation for sm_80, sm_90 and sm_100 are the
+tests these kernels have passed. They have not run on a GPU.
+"""

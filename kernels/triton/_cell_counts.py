@@ -1,0 +1,326 @@
+"""First launch of count_windows and select_windows: small-object pixels of every bin, and labels.
+
+One program counts one tile of bins and alone writes them. Coarse logits are upsampled by corner
+agreement: pixels with the same first taps form a cell; where the four source pixels at its corners
+have the same first argmax with finite values, all its pixels have that label, for weights are not
+negative and every rounding step is monotone (should two classes round to the same number, the
+label may differ from evaluation's at that tie). The rest, the mixed cells, are listed and evaluated
+together, so that lanes stay busy though boundaries are thin and crooked.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ._classes import WORDS, class_words, is_small, words_in_use
+from ._launch import Launch, ceil_div, class_block, pow2
+from ._upsample import (
+    bilinear_argmax,
+    first_argmax,
+    first_output,
+    first_tap,
+    second_weight,
+)
+from ._window_grid import Axis, bin_of, bin_start, make_axis
+
+LABELS, OWN_SIZE, UPSAMPLED = 0, 1, 2  # the constexpr KIND
+
+
+@triton.jit
+def _agreed_labels(image_ptr, mixed_ptr, stride_n, stride_y, stride_x, first_row, last_row,
+                   first_column, last_column, h, w, N: tl.constexpr, CLASS_BLOCK: tl.constexpr,
+                   POINTS: tl.constexpr, POINTS_X: tl.constexpr):  # fmt: skip
+    """Labels of the cells of a tile, [POINTS], -1 where mixed; lists and counts the mixed ones.
+
+    Slot i stands for the source pixel (first_row + i // POINTS_X, first_column + i % POINTS_X) and
+    for the cell whose upper left corner it is.
+    """
+    slot = tl.arange(0, POINTS)
+    row = first_row + slot // POINTS_X
+    column = first_column + slot % POINTS_X
+    ptrs = (
+        image_ptr
+        + tl.minimum(row, h - 1).to(tl.int64) * stride_y
+        + tl.minimum(column, w - 1).to(tl.int64) * stride_x
+    )
+    best, label = first_argmax(
+        ptrs, (row <= last_row + 1) & (column <= last_column + 1), stride_n, N, CLASS_BLOCK
+    )
+    # A corner at infinity proves nothing about the pixels between.
+    label = tl.where(tl.abs(best) < float("inf"), label, -1)
+    beside = tl.gather(label, tl.minimum(slot + 1, POINTS - 1), 0)
+    pair = tl.where(label == beside, label, -1)
+    below = tl.gather(pair, tl.minimum(slot + POINTS_X, POINTS - 1), 0)
+    label = tl.where(pair == below, pair, -1)
+    mixed = ((row <= last_row) & (column <= last_column) & (label < 0)).to(tl.int32)
+    rank = tl.cumsum(mixed, 0) - 1
+    tl.store(mixed_ptr + rank, slot.to(tl.int16), mask=mixed != 0)
+    return label, tl.sum(mixed, 0)
+
+
+@triton.jit(do_not_specialize=WORDS)
+def _cell_counts_kernel(
+    seg_ptr,  # logits [B, N, h, w] or labels [B, H, W]
+    labels_ptr,  # uint8 [B, H, W] contiguous, or None
+    bins_ptr,  # int32 [B, bins_y, bins_x] contiguous
+    mixed_ptr,  # int16 [programs, POINTS], scratch, or None
+    seg_stride_b, seg_stride_n, seg_stride_y, seg_stride_x,
+    h, w, H, W,
+    scale_y, scale_x, ratio_y, ratio_x,
+    step_y, rest_y, flush_px_y, flush_bin_y, rest_bins_y, period_bins_y, unit_y, bins_y,
+    step_x, rest_x, flush_px_x, flush_bin_x, rest_bins_x, period_bins_x, unit_x, bins_x,
+    tile_bins_y, tile_bins_x, tiles_y, tiles_x,
+    word0, word1, word2, word3, word4, word5, word6, word7,
+    KIND: tl.constexpr,
+    N: tl.constexpr,
+    CLASS_BLOCK: tl.constexpr,
+    NUM_WORDS: tl.constexpr,
+    WRITE_LABELS: tl.constexpr,
+    ONE_BIN: tl.constexpr,  # every tile is one bin
+    ONE_ROW: tl.constexpr,  # every tile is one row of bins
+    BLOCK_Y: tl.constexpr,
+    BLOCK_X: tl.constexpr,  # pixels of a tile, at most
+    POINTS: tl.constexpr,
+    POINTS_X: tl.constexpr,
+    LANES: tl.constexpr,
+    CELL_Y: tl.constexpr,
+    CELL_X: tl.constexpr,  # pixels of a cell evaluated at once
+    CELL_ROWS: tl.constexpr,  # CELL_Y rounded up to a power of two
+):  # fmt: skip
+    program = tl.program_id(0)
+    tile_x = program % tiles_x
+    tile_y = (program // tiles_x) % tiles_y
+    b = (program // (tiles_x * tiles_y)).to(tl.int64)
+    first_y = tile_y * tile_bins_y
+    end_y = tl.minimum(first_y + tile_bins_y, bins_y)
+    first_x = tile_x * tile_bins_x
+    end_x = tl.minimum(first_x + tile_bins_x, bins_x)
+    y0 = bin_start(
+        first_y, H, step_y, rest_y, flush_px_y, flush_bin_y, rest_bins_y, period_bins_y, unit_y
+    )
+    y1 = bin_start(
+        end_y, H, step_y, rest_y, flush_px_y, flush_bin_y, rest_bins_y, period_bins_y, unit_y
+    )
+    x0 = bin_start(
+        first_x, W, step_x, rest_x, flush_px_x, flush_bin_x, rest_bins_x, period_bins_x, unit_x
+    )
+    x1 = bin_start(
+        end_x, W, step_x, rest_x, flush_px_x, flush_bin_x, rest_bins_x, period_bins_x, unit_x
+    )
+    image_ptr = seg_ptr + b * seg_stride_b
+    bins_ptr += b * bins_y * bins_x
+    if WRITE_LABELS:
+        labels_ptr += b * H * W
+    if not ONE_BIN:
+        for e in range(first_y, end_y):
+            for f0 in range(first_x, end_x, BLOCK_X):
+                f = f0 + tl.arange(0, BLOCK_X)
+                tl.store(bins_ptr + e * bins_x + f, 0, mask=f < end_x)
+    if KIND == 2:
+        mixed_ptr += program.to(tl.int64) * POINTS
+        row0 = first_tap(y0, scale_y, h)
+        column0 = first_tap(x0, scale_x, w)
+        cell_label, mixed = _agreed_labels(
+            image_ptr, mixed_ptr, seg_stride_n, seg_stride_y, seg_stride_x,
+            row0, first_tap(y1 - 1, scale_y, h), column0, first_tap(x1 - 1, scale_x, w),
+            h, w, N, CLASS_BLOCK, POINTS, POINTS_X,
+        )  # fmt: skip
+    # Zeroed bins and the list of mixed cells are read by other threads from here on.
+    tl.debug_barrier()
+
+    pixel = tl.arange(0, BLOCK_Y * BLOCK_X)
+    y = y0 + pixel // BLOCK_X
+    x = x0 + pixel % BLOCK_X
+    inside = (y < y1) & (x < x1)
+    if KIND == 0:
+        label = tl.load(
+            image_ptr + y.to(tl.int64) * seg_stride_y + x.to(tl.int64) * seg_stride_x,
+            mask=inside,
+            other=0,
+        )
+        known = inside
+    elif KIND == 1:
+        ptrs = image_ptr + y.to(tl.int64) * seg_stride_y + x.to(tl.int64) * seg_stride_x
+        _, label = first_argmax(ptrs, inside, seg_stride_n, N, CLASS_BLOCK)
+        known = inside
+    else:
+        slot = (first_tap(y, scale_y, h) - row0) * POINTS_X + first_tap(x, scale_x, w) - column0
+        label = tl.gather(cell_label, tl.where(inside, slot, 0), 0)
+        known = inside & (label >= 0)
+    if WRITE_LABELS:
+        tl.store(labels_ptr + y.to(tl.int64) * W + x, label.to(tl.uint8), mask=known)
+    small = known & is_small(
+        label, word0, word1, word2, word3, word4, word5, word6, word7, NUM_WORDS
+    )
+    if ONE_BIN:
+        total = tl.sum(small.to(tl.int32), 0)
+    elif ONE_ROW:
+        # Down the columns first: one addition per column instead of one per pixel.
+        sums = tl.sum(tl.reshape(small.to(tl.int32), [BLOCK_Y, BLOCK_X]), 0)
+        across = x0 + tl.arange(0, BLOCK_X)
+        f = bin_of(across, step_x, rest_x, flush_px_x, rest_bins_x, period_bins_x, unit_x)
+        tl.atomic_add(bins_ptr + first_y * bins_x + f, sums, mask=sums > 0, sem="relaxed")
+    else:
+        e = bin_of(y, step_y, rest_y, flush_px_y, rest_bins_y, period_bins_y, unit_y)
+        f = bin_of(x, step_x, rest_x, flush_px_x, rest_bins_x, period_bins_x, unit_x)
+        tl.atomic_add(bins_ptr + e * bins_x + f, 1, mask=small, sem="relaxed")
+
+    if KIND == 2:
+        # One lane per column of a cell. LANES // CELL_X cells at a time.
+        for start in range(0, mixed, LANES // CELL_X):
+            lane = tl.arange(0, LANES)
+            entry = start + lane // CELL_X
+            listed = (entry < mixed) & (lane < LANES // CELL_X * CELL_X)
+            cell = tl.load(mixed_ptr + entry, mask=listed, other=0).to(tl.int32)
+            row = row0 + cell // POINTS_X
+            column = column0 + cell % POINTS_X
+            top = tl.maximum(first_output(row, scale_y, ratio_y, h, H), y0)
+            bottom = tl.minimum(first_output(row + 1, scale_y, ratio_y, h, H), y1)
+            left = tl.maximum(first_output(column, scale_x, ratio_x, w, W), x0)
+            right = tl.minimum(first_output(column + 1, scale_x, ratio_x, w, W), x1)
+            p00 = image_ptr + row.to(tl.int64) * seg_stride_y + column.to(tl.int64) * seg_stride_x
+            p01 = p00 + tl.where(column < w - 1, seg_stride_x, 0)
+            below = tl.where(row < h - 1, seg_stride_y, 0)
+            # Once around for most cells; those at the image's border have more pixels.
+            for dy in range(0, tl.max(tl.where(listed, bottom - top, 0), 0), CELL_Y):
+                for dx in range(0, tl.max(tl.where(listed, right - left, 0), 0), CELL_X):
+                    line = dy + tl.arange(0, CELL_ROWS)
+                    py = top[None, :] + line[:, None]
+                    px = left + dx + lane % CELL_X
+                    wanted = (
+                        (listed & (px < right))[None, :]
+                        & (line < dy + CELL_Y)[:, None]
+                        & (py < bottom[None, :])
+                    )
+                    found = bilinear_argmax(
+                        p00, p01, p00 + below, p01 + below,
+                        second_weight(py, row[None, :], scale_y),
+                        second_weight(px, column, scale_x),
+                        listed, seg_stride_n, N,
+                    )  # fmt: skip
+                    px = px[None, :]
+                    if WRITE_LABELS:
+                        at = labels_ptr + py.to(tl.int64) * W + px
+                        tl.store(at, found.to(tl.uint8), mask=wanted)
+                    hit = wanted & is_small(
+                        found, word0, word1, word2, word3, word4, word5, word6, word7, NUM_WORDS
+                    )
+                    if ONE_BIN:
+                        total += tl.sum(tl.sum(hit.to(tl.int32), 0), 0)
+                    else:
+                        e = bin_of(
+                            py, step_y, rest_y, flush_px_y, rest_bins_y, period_bins_y, unit_y
+                        )
+                        f = bin_of(
+                            px, step_x, rest_x, flush_px_x, rest_bins_x, period_bins_x, unit_x
+                        )
+                        tl.atomic_add(bins_ptr + e * bins_x + f, 1, mask=hit, sem="relaxed")
+    if ONE_BIN:
+        tl.store(bins_ptr + first_y * bins_x + first_x, total)
+
+
+def bin_grid(
+    height: int, width: int, window: int, stride: int, flush: bool, seg: Tensor
+) -> tuple[Axis, Axis]:
+    """The window grid of an image, cut into tiles by the size of the whole task.
+
+    Rows of 32 pixels, one bin at the usual strides. Wider tiles read fewer source pixels twice (a
+    tile of 32 x 128 at x4 reads 1.3 times its share, one of 32 x 32 1.6 times), narrower ones give
+    small images enough programs to fill a GPU: at 512 x 512 there are 256 of 32 x 32.
+    """
+    area = height * width * seg.shape[0]
+    wide = 128 if area >= 1 << 22 else 64 if area >= 1 << 20 else 32
+    if seg.is_floating_point() and 2 * seg.shape[-1] > width:
+        wide = 32  # so many source pixels under a tile that they would not fit its registers
+    y = make_axis(height, window, stride, flush, 32)
+    return y, make_axis(width, window, stride, flush, wide)
+
+
+def plan_cell_counts(
+    seg: Tensor, table: bytes, y: Axis, x: Axis, bins: Tensor, scratch: Any, labels: Tensor | None
+) -> Launch:
+    """The launch that counts bins.
+
+    Args:
+        seg: logits [B, N, h, w] or a label map [B, H, W], not empty, any strides.
+        table: 256 bytes, 1 where the class is small.
+        y: rows of the grid.
+        x: its columns.
+        bins: int32, at least B * y.bins * x.bins elements; all of those are written.
+        scratch: function (dtype, numel) -> Tensor.
+        labels: uint8 [B, H, W] contiguous to be written, or None.
+    """
+    logits = seg.is_floating_point()
+    batch, (h, w) = seg.shape[0], seg.shape[-2:]
+    kind = LABELS if not logits else OWN_SIZE if (h, w) == (y.size, x.size) else UPSAMPLED
+    programs = batch * y.tiles * x.tiles
+    block_y, block_x = pow2(y.tile_px), pow2(x.tile_px)
+    cells = _Cells(h, w, y.size, x.size, block_y, block_x)
+    mixed = scratch(torch.int16, programs * cells.points) if kind == UPSAMPLED else None
+    strides = seg.stride() if logits else (seg.stride(0), 0, *seg.stride()[1:])
+    warps = 8 if block_y * block_x >= 2048 else 4
+    return Launch(
+        _cell_counts_kernel,
+        programs,
+        {
+            "seg_ptr": seg,
+            "labels_ptr": labels,
+            "bins_ptr": bins,
+            "mixed_ptr": mixed,
+            **dict(zip(("seg_stride_b", "seg_stride_n", "seg_stride_y", "seg_stride_x"), strides)),
+            **{"h": h, "w": w, "H": y.size, "W": x.size},
+            **{"scale_y": _quotient(h, y.size), "scale_x": _quotient(w, x.size)},
+            **{"ratio_y": _quotient(y.size, h), "ratio_x": _quotient(x.size, w)},
+            **y.args("y"),
+            **x.args("x"),
+            **{"tile_bins_y": y.tile_bins, "tile_bins_x": x.tile_bins},
+            **{"tiles_y": y.tiles, "tiles_x": x.tiles},
+            **class_words(table),
+        },
+        {
+            "KIND": kind,
+            "N": seg.shape[1] if logits else 1,
+            "CLASS_BLOCK": class_block(seg) if logits else 0,
+            "NUM_WORDS": words_in_use(table),
+            "WRITE_LABELS": labels is not None,
+            "ONE_BIN": y.tile_bins == x.tile_bins == 1,
+            "ONE_ROW": y.tile_bins == 1,
+            "BLOCK_Y": block_y,
+            "BLOCK_X": block_x,
+            "LANES": 32 * warps,
+            **(cells.constants() if kind == UPSAMPLED else _Cells(1, 1, 1, 1, 1, 1).constants()),
+        },
+        num_warps=warps,
+    )
+
+
+class _Cells:
+    """Shapes of the blocks over source pixels and cells."""
+
+    def __init__(self, h: int, w: int, H: int, W: int, block_y: int, block_x: int) -> None:
+        # Cells that `block` pixels touch, at most: (block - 1) / ratio + 1, one for rounding, one
+        # because source positions start anywhere; corners are one more.
+        points_y = (block_y - 1) * h // H + 4
+        self.points_x = (block_x - 1) * w // W + 4
+        self.points = pow2(points_y * self.points_x)
+        self.cell_y = min(ceil_div(H, h), 8)
+        self.cell_x = min(ceil_div(W, w), 8)
+
+    def constants(self) -> dict[str, int]:
+        return {
+            "POINTS": self.points,
+            "POINTS_X": self.points_x,
+            "CELL_Y": self.cell_y,
+            "CELL_X": self.cell_x,
+            "CELL_ROWS": pow2(self.cell_y),
+        }
+
+
+def _quotient(a: int, b: int) -> float:
+    return float(np.float32(a) / np.float32(b))

@@ -1,0 +1,109 @@
+"""Compiles launches ahead of time, as a call would, for a GPU that need not be there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import triton
+from torch import Tensor
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from ._launch import Launch
+
+_POINTERS = {
+    torch.float32: "*fp32",
+    torch.float16: "*fp16",
+    torch.bfloat16: "*bf16",
+    torch.uint8: "*u8",
+    torch.int8: "*i8",
+    torch.uint16: "*u16",
+    torch.int16: "*i16",
+    torch.int32: "*i32",
+    torch.int64: "*i64",
+}
+
+
+class Resources(NamedTuple):
+    """What one compiled kernel takes.
+
+    Attributes:
+        registers: per thread.
+        shared: bytes per program.
+        stack: bytes per thread in local memory, spilled registers among them; 0 means no spill.
+        warps: warps per program.
+    """
+
+    registers: int
+    shared: int
+    stack: int
+    warps: int
+
+
+def compile_launch(launch: Launch, capability: int) -> Any:
+    """The compiled kernel of a launch for sm_<capability>, e.g. 80, 90 or 100.
+
+    Arguments are specialised as a call would: integers equal to 1 become constants, multiples of 16
+    and aligned pointers are marked. Tensors may be on the "meta" device; they count as aligned.
+    """
+    source = ASTSource(launch.kernel, *_specialise(launch))
+    target = GPUTarget("cuda", capability, 32)
+    return triton.compile(source, target=target, options={"num_warps": launch.num_warps})
+
+
+def _specialise(launch: Launch) -> tuple[dict[str, str], dict[Any, Any], dict[Any, Any]]:
+    signature: dict[str, str] = {}
+    constants: dict[Any, Any] = {}
+    attributes: dict[Any, Any] = {}
+    for index, parameter in enumerate(launch.kernel.params):
+        name = parameter.name
+        value = launch.constants[name] if parameter.is_constexpr else launch.args[name]
+        special = not parameter.do_not_specialize
+        if (
+            parameter.is_constexpr
+            or value is None
+            or (special and type(value) is int and value == 1)
+        ):
+            signature[name] = "constexpr"
+            constants[(index,)] = value
+        elif isinstance(value, Tensor):
+            signature[name] = _POINTERS[value.dtype]
+            attributes[(index,)] = [["tt.divisibility", 16]]
+        elif isinstance(value, float):
+            signature[name] = "fp32"
+        else:
+            signature[name] = "i32" if -(1 << 31) <= value < 1 << 31 else "i64"
+            if special and value % 16 == 0:
+                attributes[(index,)] = [["tt.divisibility", 16]]
+    return signature, constants, attributes
+
+
+def resources(launch: Launch, capability: int) -> Resources:
+    """Compiles a launch and reads what the machine code takes."""
+    compiled = compile_launch(launch, capability)
+    usage = _cuobjdump("--dump-resource-usage", compiled.asm["cubin"])
+    found = dict(re.findall(r"\b(REG|STACK|LOCAL):(\d+)", usage))
+    # Triton allocates shared memory at the launch; the static part in the cubin is none of it.
+    return Resources(
+        registers=int(found["REG"]),
+        shared=int(compiled.metadata.shared),
+        stack=int(found["STACK"]) + int(found["LOCAL"]),
+        warps=launch.num_warps,
+    )
+
+
+def _cuobjdump(option: str, cubin: bytes) -> str:
+    # nvidia's tools lie beside the compiler in triton's own package.
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        done = subprocess.run(
+            [str(tool), option, file.name], text=True, capture_output=True, check=True
+        )
+    return done.stdout

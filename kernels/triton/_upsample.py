@@ -1,0 +1,169 @@
+"""Coarse logits at full size: bilinear taps and first argmax, as device functions.
+
+Taps are those of F.interpolate(size=..., mode="bilinear", align_corners=False):
+source = max(0, scale * (dst + 0.5) - 0.5), scale = in / out in float32. All four taps are
+multiplied, also those of weight 0, so that a NaN or infinity among them counts.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def source_position(dst, scale):
+    """Clamped source position (float32) of output position `dst`."""
+    return tl.maximum(tl.fma(dst.to(tl.float32) + 0.5, scale + 0.0, -0.5), 0.0)
+
+
+@triton.jit
+def first_tap(dst, scale, in_size):
+    """Index of the first of the two taps of `dst`."""
+    # Rounding may reach in_size on long axes; the tap must not.
+    return tl.minimum(source_position(dst, scale).to(tl.int32), in_size - 1)
+
+
+@triton.jit
+def second_weight(dst, first, scale):
+    """Weight of the second tap of `dst`, whose first tap is `first`; the other's is 1 minus it."""
+    return tl.minimum(source_position(dst, scale) - first.to(tl.float32), 1.0)
+
+
+@triton.jit
+def bilinear_tap(dst, scale, in_size):
+    """Both tap indices of `dst` and the weight of the second."""
+    first = first_tap(dst, scale, in_size)
+    second = tl.minimum(first + 1, in_size - 1)
+    return first, second, second_weight(dst, first, scale)
+
+
+@triton.jit
+def first_output(tap, scale, ratio, in_size, out_size):
+    """Smallest output position whose first tap is at least `tap`; out_size for tap >= in_size.
+
+    The inverse of first_tap for out_size >= in_size, exact: the estimate is off by at most one, and
+    first_tap's own arithmetic decides. ratio = out / in.
+    """
+    estimate = tl.ceil((tap.to(tl.float32) + 0.5) * ratio - 0.5).to(tl.int32)
+    wanted = tap.to(tl.float32)
+    estimate = tl.where(source_position(estimate - 1, scale) >= wanted, estimate - 1, estimate)
+    estimate = tl.where(source_position(estimate, scale) < wanted, estimate + 1, estimate)
+    found = tl.where(tap <= 0, 0, tl.minimum(estimate, out_size))
+    return tl.where(tap >= in_size, out_size, found)
+
+
+@triton.jit
+def _offer(value, c, best, label):
+    better = value > best
+    return tl.where(better, value, best), tl.where(better, c, label)
+
+
+@triton.jit
+def first_argmax(
+    ptrs, valid, stride_n, N: tl.constexpr, CLASS_BLOCK: tl.constexpr, UNROLL: tl.constexpr = 8
+):
+    """Largest of N logits at each position and the first class that has it.
+
+    Args:
+        ptrs: [P] pointers to the logits of class 0; class c is stride_n elements further, each.
+        valid: [P]; others give -inf and class 0.
+        stride_n: elements between classes.
+        N: number of classes.
+        CLASS_BLOCK: 0 for one load per class; else a power of two: so many classes at once, for
+            maps where they are neighbours (channels_last), as one wide load per thread.
+        UNROLL: classes per step: enough loads in flight, few enough for the registers.
+
+    Returns:
+        best, float32 [P], -inf where no logit is above it; label, int32 [P], then 0.
+    """
+    best = tl.zeros_like(valid.to(tl.float32)) + float("-inf")
+    label = tl.zeros_like(valid.to(tl.int32))
+    if CLASS_BLOCK > 0:
+        lanes = tl.arange(0, CLASS_BLOCK)
+        for c0 in range(0, N, CLASS_BLOCK):
+            c = c0 + lanes
+            value = tl.load(
+                ptrs[:, None] + c[None, :] * stride_n,
+                mask=valid[:, None] & (c < N)[None, :],
+                other=float("-inf"),
+            ).to(tl.float32)
+            value = tl.where(value == value, value, float("-inf"))
+            top = tl.max(value, axis=1)
+            where = tl.min(tl.where(value == top[:, None], c[None, :], N), axis=1)
+            best, label = _offer(top, where, best, label)
+    else:
+        for c0 in range(0, N - N % UNROLL, UNROLL):
+            for i in tl.static_range(UNROLL):
+                value = tl.load(ptrs, mask=valid, other=float("-inf")).to(tl.float32)
+                best, label = _offer(value, c0 + i, best, label)
+                ptrs += stride_n
+        for c in tl.static_range(N - N % UNROLL, N):
+            value = tl.load(ptrs, mask=valid, other=float("-inf")).to(tl.float32)
+            best, label = _offer(value, c, best, label)
+            ptrs += stride_n
+    return best, label
+
+
+@triton.jit
+def _bilinear_offer(
+    p00, p01, p10, p11, wy0, wy1, wx0, wx1, valid, c, best, label
+):  # fmt: skip
+    top = tl.fma(
+        tl.load(p01, mask=valid, other=0.0).to(tl.float32),
+        wx1,
+        tl.load(p00, mask=valid, other=0.0).to(tl.float32) * wx0,
+    )
+    bottom = tl.fma(
+        tl.load(p11, mask=valid, other=0.0).to(tl.float32),
+        wx1,
+        tl.load(p10, mask=valid, other=0.0).to(tl.float32) * wx0,
+    )
+    value = tl.fma(bottom[None, :], wy1, top[None, :] * wy0)
+    return _offer(value, c, best, label)
+
+
+@triton.jit
+def bilinear_argmax(
+    p00, p01, p10, p11, wy, wx, valid, stride_n, N: tl.constexpr, UNROLL: tl.constexpr = 4
+):
+    """First argmax of N interpolated logits; NaN counts as -inf, none above it gives class 0.
+
+    One lane per column of pixels that share their taps; its R pixels stay in its thread while a
+    step has at least as many lanes as the program has threads.
+
+    Args:
+        p00: pointers to class 0 of the first tap along y and x, [L].
+        p01: of the second tap along x.
+        p10: of the second tap along y.
+        p11: of both second taps.
+        wy: weights of the second taps along y, [R, L].
+        wx: along x, [L].
+        valid: [L], lanes to look at.
+        stride_n: elements between classes.
+        N: number of classes.
+        UNROLL: classes per step.
+
+    Returns:
+        int32 [R, L].
+    """
+    wy0 = 1.0 - wy
+    wx0 = 1.0 - wx
+    best = tl.zeros_like(wy) + float("-inf")
+    label = tl.zeros_like(wy).to(tl.int32)
+    for c0 in range(0, N - N % UNROLL, UNROLL):
+        for i in tl.static_range(UNROLL):
+            best, label = _bilinear_offer(
+                p00, p01, p10, p11, wy0, wy, wx0, wx, valid, c0 + i, best, label
+            )
+            p00 += stride_n
+            p01 += stride_n
+            p10 += stride_n
+            p11 += stride_n
+    for c in tl.static_range(N - N % UNROLL, N):
+        best, label = _bilinear_offer(p00, p01, p10, p11, wy0, wy, wx0, wx, valid, c, best, label)
+        p00 += stride_n
+        p01 += stride_n
+        p10 += stride_n
+        p11 += stride_n
+    return label
