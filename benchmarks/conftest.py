@@ -63,12 +63,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "provider" in metafunc.fixturenames:
         names = providers.names_of(metafunc.module.JOB_OP)
         wanted = _listed(config, "--bench-providers")
-        if (
-            unknown := set(wanted)
-            - {providers.EAGER, providers.SHARED, providers.COMPILED}
-            - set(providers.BACKENDS)
-        ):
-            raise pytest.UsageError(f"--bench-providers: unknown {', '.join(sorted(unknown))}")
+        known = {providers.EAGER, providers.SHARED, providers.COMPILED, *providers.HOST_BACKENDS}
+        if unknown := set(wanted) - known:
+            raise pytest.UsageError(
+                f"--bench-providers takes {', '.join(sorted(known))}, got {', '.join(unknown)}"
+            )
         if wanted:
             names = [name for name in names if name in wanted]
         elif once:

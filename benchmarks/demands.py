@@ -12,6 +12,7 @@ both sides (measure.py). Eager is the shipped reference, compiled is torch.compi
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import sys
 import warnings
@@ -205,13 +206,18 @@ def glue_memory(plan: Plan) -> Iterator[tuple[str, Outcome]]:
 
 
 def overhead(plan: Plan) -> Iterator[tuple[str, Outcome]]:
-    """Whole calls on 16 x 16 pixels, kernel included; beside them calls on an empty batch."""
+    """Whole calls on 16 x 16 pixels, kernel included; beside them calls on an empty batch.
+
+    The time of torch.neg on four numbers says what a call costs on this machine, load included.
+    """
     empty = tiny_calls(plan.backend, batch=0)
+    yardstick = measure.overhead(functools.partial(torch.neg, torch.zeros(4)), blocks=plan.rounds)
+    torch_neg_us = round(1e6 * measure.spread(yardstick).median, 3)
     for name, call in tiny_calls(plan.backend).items():
         plan.say(f"overhead of {name}")
         try:
             blocks = [1e6 * t for t in measure.overhead(call, blocks=plan.rounds)]
-            detail = {"min_us": round(min(blocks), 3)}
+            detail = {"min_us": round(min(blocks), 3), "torch_neg_us": torch_neg_us}
             idle = measure.overhead(empty[name], blocks=plan.rounds)
             detail["empty_batch_us"] = round(1e6 * measure.spread(idle).median, 3)
             yield f"overhead {name}", Outcome(*measure.spread(blocks), detail)
@@ -330,6 +336,7 @@ def _notes(detail: dict[str, Any]) -> str:
         words.append(f"min {detail['min_us']:g} us")
     if "empty_batch_us" in detail:
         words.append(f"empty batch {detail['empty_batch_us']:g} us")
+        words.append(f"torch.neg {detail['torch_neg_us']:g} us")
     return ", ".join(words)
 
 
