@@ -29,6 +29,9 @@ TIMES_PYTORCH = 2.0
 # ... plus this floor in ulp of the output dtype, for inputs where PyTorch happens to be exact.
 FLOOR_ULPS = 2.0
 
+# The portable and the AVX2 build of one source: a multiply-add rounds once or twice.
+BUILD_ULPS = 8
+
 # Sums of many patches' gradients in float32, in another order than the reference's.
 GRADIENT_ULPS = 32
 
