@@ -35,15 +35,17 @@ class BandSums {
   }
 
   void add_members(const uint8_t* members, const uint8_t* mixed, int64_t rows) {
+    // Locals: stores to bytes may alias the members of this object.
     uint8_t* sums = coarse_.data();
+    const int64_t columns = coarse_columns_;
     const uint8_t weight = static_cast<uint8_t>(rows);
     if (mixed == nullptr) {
-      for (int64_t j = 0; j < coarse_columns_; ++j) {
+      for (int64_t j = 0; j < columns; ++j) {
         sums[j] = static_cast<uint8_t>(sums[j] + (members[j] != 0 ? weight : 0));
       }
       return;
     }
-    for (int64_t j = 0; j < coarse_columns_; ++j) {
+    for (int64_t j = 0; j < columns; ++j) {
       sums[j] = static_cast<uint8_t>(sums[j] + ((members[j] != 0) & (mixed[j] == 0) ? weight : 0));
     }
   }
@@ -70,10 +72,10 @@ class BandSums {
     expand(coarse_.data(), total_.data());
     std::fill(coarse_.begin(), coarse_.end(), uint8_t{0});
     if (any_pixels_) {
-      for (int64_t x = 0; x < W_; ++x) {
-        total_[static_cast<size_t>(x)] =
-            static_cast<uint8_t>(total_[static_cast<size_t>(x)] + pixels_[static_cast<size_t>(x)]);
-      }
+      uint8_t* total = total_.data();
+      const uint8_t* pixels = pixels_.data();
+      const int64_t W = W_;
+      for (int64_t x = 0; x < W; ++x) total[x] = static_cast<uint8_t>(total[x] + pixels[x]);
       std::fill(pixels_.begin(), pixels_.end(), uint8_t{0});
       any_pixels_ = false;
     }

@@ -63,7 +63,8 @@ class CellSums {
   void split_rows(int threads) {
     constexpr int64_t kLeastSourceRows = 16;
     constexpr int64_t kStripsPerThread = 4;
-    const int64_t wanted = threads <= 1 ? 1 : threads * kStripsPerThread;
+    const int64_t wanted =
+        threads <= 1 || seg_.B == 0 ? 1 : (threads * kStripsPerThread + seg_.B - 1) / seg_.B;
     const int64_t strips = std::max<int64_t>(1, std::min(wanted, seg_.h / kLeastSourceRows));
     strip_.push_back(0);
     for (int64_t i = 1; i < strips; ++i) {

@@ -88,13 +88,12 @@ class CoarseLabels {
   }
   static void write_pixels(const uint8_t* labels, int rows, uint64_t lanes, int64_t columns_left,
                            uint8_t* out, int64_t row_stride) {
-    const size_t bytes = static_cast<size_t>(columns_left < 8 ? columns_left : 8);
-    for (int r = 0; r < rows; ++r) {
-      uint64_t fresh, old = 0;
-      std::memcpy(&fresh, labels + 8 * r, 8);
-      std::memcpy(&old, out + r * row_stride, bytes);
-      old = (old & ~lanes) | (fresh & lanes);
-      std::memcpy(out + r * row_stride, &old, bytes);
+    if (columns_left >= 8) {
+      for (int r = 0; r < rows; ++r) blend_bytes(labels + 8 * r, lanes, out + r * row_stride, 8);
+    } else {
+      const size_t bytes = static_cast<size_t>(columns_left);
+      for (int r = 0; r < rows; ++r)
+        blend_bytes(labels + 8 * r, lanes, out + r * row_stride, bytes);
     }
   }
 
@@ -106,6 +105,16 @@ class CoarseLabels {
     int32_t x;
     uint64_t lanes;
   };
+
+  // Inlined for a constant 8, the case that counts.
+  static inline void blend_bytes(const uint8_t* fresh8, uint64_t lanes, uint8_t* out,
+                                 size_t bytes) {
+    uint64_t fresh, old = 0;
+    std::memcpy(&fresh, fresh8, 8);
+    std::memcpy(&old, out, bytes);
+    old = (old & ~lanes) | (fresh & lanes);
+    std::memcpy(out, &old, bytes);
+  }
 
   int64_t lower_row(int64_t i) const { return i + 1 < tables_->taps.y.in ? i + 1 : i; }
 
@@ -134,7 +143,8 @@ class CoarseLabels {
     const uint8_t* upper = labels_[i & 1].data();
     const uint8_t* lower = labels_[below & 1].data();
     uint8_t* mixed = mixed_.data();
-    for (int64_t j = 0; j < w_; ++j) {
+    const int64_t w = w_;  // stores to bytes may alias the member
+    for (int64_t j = 0; j < w; ++j) {
       const bool same =
           (upper[j] == upper[j + 1]) & (upper[j] == lower[j]) & (upper[j] == lower[j + 1]);
       mixed[j] = same ? 0 : 255;
@@ -142,9 +152,9 @@ class CoarseLabels {
     for (const int64_t row : {i, below}) {
       if (!any_unsafe_[row & 1]) continue;
       const uint8_t* unsafe = unsafe_[row & 1].data();
-      for (int64_t j = 0; j < w_; ++j) mixed[j] |= unsafe[j] | unsafe[j + 1];
+      for (int64_t j = 0; j < w; ++j) mixed[j] |= unsafe[j] | unsafe[j + 1];
     }
-    std::memset(mixed + w_, 0, 8);
+    std::memset(mixed + w, 0, 8);
     list_blocks();
   }
 

@@ -49,7 +49,9 @@ class LabelRows {
         return;  // logits are no label map
     }
     set.members(bytes_.data(), seg_.w, members);
-    for (int64_t x = 0; x < seg_.w; ++x) members[x] &= valid_[static_cast<size_t>(x)];
+    const uint8_t* valid = valid_.data();
+    const int64_t w = seg_.w;
+    for (int64_t x = 0; x < w; ++x) members[x] &= valid[x];
     if (labels_out != nullptr) std::memcpy(labels_out, bytes_.data(), bytes_.size());
   }
 
@@ -65,7 +67,8 @@ class LabelRows {
   inline void convert(const T* row, int64_t stride) {
     uint8_t* bytes = bytes_.data();
     uint8_t* valid = valid_.data();
-    for (int64_t x = 0; x < seg_.w; ++x) {
+    const int64_t w = seg_.w;  // stores to bytes may alias the member
+    for (int64_t x = 0; x < w; ++x) {
       const int64_t id = row[x * stride];
       bytes[x] = static_cast<uint8_t>(id);
       valid[x] = (id & ~int64_t{255}) == 0 ? 1 : 0;
