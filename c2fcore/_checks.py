@@ -31,7 +31,8 @@ def integer(op: str, name: str, value: object, low: int, high: int | None = None
             raise TypeError(f"{op}: {name} must be an integer, got {value!r}") from None
     assert isinstance(value, int)
     if value < low or (high is not None and value > high):
-        rule = f"at least {low}" if high is None else f"in {low}..{high}"
+        open_ended = high is None or (high == INT32_MAX and value < low)
+        rule = f"at least {low}" if open_ended else f"in {low}..{high}"
         raise ValueError(f"{op}: {name} must be {rule}, got {value}")
     return value
 

@@ -16,6 +16,7 @@ from .upsample import (
     labels_of,
     member_mask,
     probabilities,
+    surely_finite,
     upsample_logits,
 )
 
@@ -44,30 +45,36 @@ def aggregate(
       p. Without a class outside C case 1 has no target and adds nothing.
     "normalized": the same additions, divided by their sum instead of the softmax: same labels.
     "official" (the authors' code): p_f is added to the coarse *logits* of every class of C on
-    covered
-      pixels; "probs" are these sums.
+      covered pixels; "probs" are these sums.
     Labels are the argmax of the same values, the lowest class on a tie.
     """
     classes = as_class_set(small_classes)
-    logits = upsample_logits(coarse, size or (coarse.shape[-2], coarse.shape[-1]))
+    finite = surely_finite(coarse)
+    logits = upsample_logits(coarse, size or (coarse.shape[-2], coarse.shape[-1]), finite)
     p_f, covered = fine_foreground(fine, windows, (logits.shape[-2], logits.shape[-1]))
     if rule == "official":
         return _official(logits, p_f, covered, classes, output)
     labels = labels_of(logits)
-    target, addition = _additions(logits, labels, p_f, covered, classes)
-    p = probabilities(logits)
+    conflict = covered & (member_mask(labels, classes, in_range=True) != (p_f >= 0.5))
+    # The pixels that change; what is costly is done for them alone.
+    at = (covered if (rule, output) == ("paper", "probs") else conflict).nonzero(as_tuple=True)
+    picked, before = logits.permute(0, 2, 3, 1)[at], labels[at]  # [M, N], [M]
+    target, addition = _additions(picked, before, p_f[at], classes)
+    p = probabilities(picked, finite)
+    merged = p.scatter_add(1, target[:, None], addition[:, None])
     if output == "labels":
         # Only c* and the class that was added to can win.
-        top = p.gather(1, labels[:, None])[:, 0]
-        raised = p.gather(1, target[:, None])[:, 0] + addition
-        wins = (addition > 0) & ((raised > top) | ((raised == top) & (target < labels)))
-        return torch.where(wins, target, labels).to(torch.uint8)
-    values = p.scatter_add(1, target[:, None], addition[:, None])
-    if rule == "paper":
-        return torch.where(covered[:, None], values.softmax(dim=1), p)
-    return values / (1 + addition)[:, None]
+        top, raised = (merged.gather(1, c[:, None])[:, 0] for c in (before, target))
+        wins = (addition > 0) & ((raised > top) | ((raised == top) & (target < before)))
+        labels[at] = torch.where(wins, target, before)
+        return labels.to(torch.uint8)
+    merged = merged.softmax(dim=1) if rule == "paper" else merged / (1 + addition)[:, None]
+    everywhere = probabilities(logits, finite).permute(0, 2, 3, 1)
+    return everywhere.index_put(at, merged).permute(0, 3, 1, 2)
 
 
+# Windows are pasted at positions that the host reads; a compiler would unroll them one by one.
+@torch.compiler.disable
 def fine_foreground(fine: Tensor, windows: Windows, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """p_f [B, H, W] and where it stands, bool [B, H, W]; p_f is 0 elsewhere.
 
@@ -98,20 +105,19 @@ def fine_foreground(fine: Tensor, windows: Windows, size: tuple[int, int]) -> tu
 
 
 def _additions(
-    logits: Tensor, labels: Tensor, p_f: Tensor, covered: Tensor, classes: ClassSet
+    logits: Tensor, labels: Tensor, p_f: Tensor, classes: ClassSet
 ) -> tuple[Tensor, Tensor]:
-    """Which class of each pixel gets how much: int64 and float [B, H, W], 0 where nothing is added.
+    """Which class of M covered pixels gets how much: int64 and float [M], 0 without a conflict.
 
     The most probable class of a group is that of its largest logit: softmax keeps the order, but
     may round far smaller ones to equal probabilities.
     """
     inside, outside = classes.indices(logits.shape[1], logits.device)
     is_small = member_mask(labels, classes, in_range=True)
-    promote = covered & ~is_small & (p_f >= 0.5)
     target = inside[logits.index_select(1, inside).max(dim=1).indices]
-    addition = torch.where(promote, p_f, 0)
+    addition = torch.where(~is_small & (p_f >= 0.5), p_f, 0)
     if len(outside):
-        demote = covered & is_small & (p_f < 0.5)
+        demote = is_small & (p_f < 0.5)
         other = outside[logits.index_select(1, outside).max(dim=1).indices]
         target = torch.where(demote, other, target)
         addition = torch.where(demote, 1 - p_f, addition)

