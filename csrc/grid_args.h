@@ -6,6 +6,7 @@
 #include <string>
 
 #include "../kernels/common/params.h"
+#include "../kernels/cpu/upsample.h"
 #include "tensor.h"
 
 namespace c2f {
@@ -35,6 +36,10 @@ inline void require_grid(const Seg& seg, int64_t H, int64_t W, int64_t window, i
   if (seg.is_logits) {
     require(H >= seg.h && W >= seg.w, op,
             "size must not be smaller than the logits' own " + own + ", got " + size);
+    const int64_t longest = cpu::AxisTaps::kMaxAxis;
+    require(
+        (H == seg.h || H <= longest) && (W == seg.w || W <= longest), op,
+        "size must be at most " + std::to_string(longest) + " per interpolated axis, got " + size);
   } else {
     require(H == seg.h && W == seg.w, op,
             "size must be that of the label map, " + own + ", got " + size);

@@ -90,7 +90,7 @@ inline int64_t sum_bytes(const uint8_t* p, int64_t n) {
 }
 
 // Repeats bytes of coarse columns over the output columns they belong to: out[x] = in[column[x]],
-// where `column` never falls and (all but always) rises by at most one per position.
+// where `column` never falls and rises by at most one per position.
 class ByteExpander {
  public:
   static constexpr int64_t kReadPadding = 16;  // bytes that `in` must offer past its last column
@@ -98,16 +98,14 @@ class ByteExpander {
   ByteExpander(const int32_t* column, int64_t width) : column_(column), width_(width) {
     lane_.resize(static_cast<size_t>(width));
     for (int64_t x = 0; x < width; ++x) {
-      const int32_t lane = column[x] - column[x / 16 * 16];
-      if (lane > 15) shuffles_ = false;
-      lane_[static_cast<size_t>(x)] = static_cast<uint8_t>(lane);
+      lane_[static_cast<size_t>(x)] = static_cast<uint8_t>(column[x] - column[x / 16 * 16]);
     }
   }
 
   void operator()(const uint8_t* in, uint8_t* out) const {
     int64_t x = 0;
 #if defined(__AVX2__)
-    for (; shuffles_ && x + 16 <= width_; x += 16) {
+    for (; x + 16 <= width_; x += 16) {
       const __m128i source = _mm_loadu_si128(reinterpret_cast<const __m128i*>(in + column_[x]));
       const __m128i lane = _mm_loadu_si128(reinterpret_cast<const __m128i*>(lane_.data() + x));
       _mm_storeu_si128(reinterpret_cast<__m128i*>(out + x), _mm_shuffle_epi8(source, lane));
@@ -119,7 +117,6 @@ class ByteExpander {
  private:
   const int32_t* column_;  // [width], owned by the caller
   int64_t width_;
-  bool shuffles_ = true;       // every 16 positions read from 16 columns
   std::vector<uint8_t> lane_;  // column[x] minus the column of the 16-byte block x lies in
 };
 

@@ -14,6 +14,9 @@ namespace c2f::cpu {
 // Taps of every output position along one axis. Eight more entries follow the last one and repeat
 // it, so that a vector of taps may be read at any valid position.
 struct AxisTaps {
+  // Longest output axis that can be interpolated: beyond it float32 positions skip columns.
+  static constexpr int64_t kMaxAxis = int64_t{1} << 22;
+
   AxisTaps(int64_t in_size, int64_t out_size) : in(in_size), out(out_size) {
     const size_t padded = static_cast<size_t>(out_size + 8);
     i0.resize(padded);
@@ -21,7 +24,11 @@ struct AxisTaps {
     w1.resize(padded);
     const float scale = resize_scale(in_size, out_size);
     for (int64_t dst = 0; dst < out_size + 8; ++dst) {
-      const BilinearTap tap = bilinear_tap(dst < out_size ? dst : out_size - 1, scale, in_size);
+      const int64_t clamped = dst < out_size ? dst : out_size - 1;
+      // Without resizing positions are integers, on axes too long for float32 positions as well.
+      BilinearTap tap{static_cast<int32_t>(clamped), 0, 0.0f};
+      if (in_size != out_size) tap = bilinear_tap(clamped, scale, in_size);
+      tap.i1 = tap.i0 < in_size - 1 ? tap.i0 + 1 : tap.i0;
       const size_t at = static_cast<size_t>(dst);
       i0[at] = tap.i0;
       i1[at] = tap.i1;
@@ -51,38 +58,29 @@ struct UpsampleTaps {
 };
 
 // Horizontal taps of the 8 output pixels from x on, as two unaligned loads and two permutations of
-// a logit row. Upsampling (in <= out) keeps 8 neighbours within 8 source columns for either tap,
-// except where a ratio next to 1 on a long axis lets rounding skip a source column: then by gather.
+// a logit row. Upsampling (in <= out) keeps 8 neighbours within 8 source columns for either tap, as
+// long as float32 tells neighbouring columns apart (kMaxAxis).
 struct ColumnTaps8 {
   int64_t base0, base1;
   Vec8i lane0, lane1;  // source columns relative to base0, base1
   Vec8f w0, w1;
-  bool within8;
 
   ColumnTaps8(const AxisTaps& taps, int64_t x) {
+    const size_t at = static_cast<size_t>(x);
     const int64_t last_base = taps.in > 8 ? taps.in - 8 : 0;
-    base0 = taps.i0[static_cast<size_t>(x)];
-    base1 = taps.i1[static_cast<size_t>(x)];
-    base0 = base0 < last_base ? base0 : last_base;
-    base1 = base1 < last_base ? base1 : last_base;
-    lane0 = load8(&taps.i0[static_cast<size_t>(x)]) - set8(static_cast<int32_t>(base0));
-    lane1 = load8(&taps.i1[static_cast<size_t>(x)]) - set8(static_cast<int32_t>(base1));
-    w1 = load8(&taps.w1[static_cast<size_t>(x)]);
+    base0 = taps.i0[at] < last_base ? taps.i0[at] : last_base;
+    base1 = taps.i1[at] < last_base ? taps.i1[at] : last_base;
+    lane0 = load8(&taps.i0[at]) - set8(static_cast<int32_t>(base0));
+    lane1 = load8(&taps.i1[at]) - set8(static_cast<int32_t>(base1));
+    w1 = load8(&taps.w1[at]);
     w0 = set8(1.0f) - w1;
-    const size_t end = static_cast<size_t>(x + 7);
-    within8 = taps.i0[end] - base0 < 8 && taps.i1[end] - base1 < 8;
   }
 
-  Vec8f left(const float* row) const { return pick(row + base0, lane0); }
-  Vec8f right(const float* row) const { return pick(row + base1, lane1); }
+  Vec8f left(const float* row) const { return permute(load8(row + base0), lane0); }
+  Vec8f right(const float* row) const { return permute(load8(row + base1), lane1); }
 
   // Both rounding steps are monotone in the source values: so is the result.
   Vec8f operator()(const float* row) const { return fma(right(row), w1, left(row) * w0); }
-
- private:
-  Vec8f pick(const float* base, Vec8i lane) const {
-    return within8 ? permute(load8(base), lane) : gather(base, lane);
-  }
 };
 
 // Values of coarse logits at output pixels. One per worker; `taps` is shared and must outlive it.
