@@ -131,8 +131,10 @@ def _logits(op: str, name: str, logits: Tensor, size: Sequence[int] | None) -> t
 
 
 def _size(op: str, size: object) -> tuple[int, int]:
-    if not isinstance(size, Sequence) or isinstance(size, str) or len(size) != 2:
-        raise ValueError(f"{op}: size must be (H, W), got {size!r}")
+    if not isinstance(size, Sequence) or isinstance(size, str):
+        raise TypeError(f"{op}: size must be (H, W), got {size!r}")
+    if len(size) != 2:
+        raise ValueError(f"{op}: size must be (H, W), got {tuple(size)}")
     height, width = size
     return _side(op, height), _side(op, width)
 

@@ -274,7 +274,7 @@ BAD = [ # image, windows, options, exception, message
     (IMAGE, GOOD._replace(num=GOOD.num.long()), {}, T, r"windows.*num must be int32"),
     (IMAGE, GOOD._replace(origins=GOOD.origins[..., :1]), {}, V, r"windows.origins must be \[B, n"),
     (IMAGE, GOOD._replace(num=GOOD.num[:1]), {}, V, r"windows must be of as many images"),
-    (IMAGE.to("meta"), GOOD, {}, V, r"windows must be on the same device.*got cpu and meta"),
+    (IMAGE.to("meta"), GOOD, {}, V, r"windows\.origins must be on the same device.*cpu and meta"),
 ]
 # fmt: on
 
