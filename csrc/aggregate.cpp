@@ -81,7 +81,7 @@ void run_aggregate(py::handle coarse, py::handle fine, py::handle origins, py::h
   params.rule = rule_of(rule);
   set_output(out, labels_given, &params);
   py::gil_scoped_release release;
-  cpu::aggregate(params, threads);
+  cpu::aggregate(params, worthwhile_threads(params.coarse.B * H * W, threads));
 }
 
 }  // namespace

@@ -31,7 +31,7 @@ void run_count_windows(py::handle seg, std::string_view table, int64_t H, int64_
   params.counts = static_cast<int32_t*>(out.data);
   params.labels = labels_out(labels, params.seg.B, H, W, op);
   py::gil_scoped_release unlocked;
-  cpu::count_windows(params, threads);
+  cpu::count_windows(params, worthwhile_threads(params.seg.B * H * W, threads));
 }
 
 }  // namespace

@@ -103,7 +103,8 @@ void run_extract_patches(py::handle image, py::handle origins, py::handle num, i
   params.out_stride_y = patches.stride_y;
   params.out_stride_x = patches.stride_x;
   py::gil_scoped_release release;
-  cpu::extract_patches(params, threads);
+  cpu::extract_patches(params,
+                       worthwhile_threads(patches.B * patches.C * patches.H * patches.W, threads));
 }
 
 void run_extract_patches_backward(py::handle grad, py::handle origins, py::handle num,
@@ -138,7 +139,8 @@ void run_extract_patches_backward(py::handle grad, py::handle origins, py::handl
   const std::vector<float> gain = gains(scale, std, params.C);
   params.gain = gain.data();
   py::gil_scoped_release release;
-  cpu::extract_patches_backward(params, threads);
+  cpu::extract_patches_backward(
+      params, worthwhile_threads(params.B * params.C * params.H * params.W, threads));
 }
 
 void run_extract_targets(py::handle labels, py::handle origins, py::handle num, int64_t window,
@@ -167,7 +169,7 @@ void run_extract_targets(py::handle labels, py::handle origins, py::handle num, 
               std::to_string(targets.shape[1]) + ", " + std::to_string(targets.shape[2]) + "]");
   params.out = static_cast<uint8_t*>(targets.data);
   py::gil_scoped_release release;
-  cpu::extract_targets(params, threads);
+  cpu::extract_targets(params, worthwhile_threads(targets.shape[0] * window * window, threads));
 }
 
 }  // namespace

@@ -51,7 +51,7 @@ void run_select_windows(py::handle seg, std::string_view table, int64_t H, int64
   params.num = static_cast<int32_t*>(num_view.data);
   params.labels = labels_out(labels, B, H, W, op);
   py::gil_scoped_release unlocked;
-  cpu::select_windows(params, threads);
+  cpu::select_windows(params, worthwhile_threads(params.seg.B * H * W, threads));
 }
 
 }  // namespace

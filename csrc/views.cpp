@@ -69,4 +69,9 @@ WindowList windows_of(py::handle origins, py::handle num, int64_t B, int64_t win
   return list;
 }
 
+int worthwhile_threads(int64_t output_elems, int threads) {
+  constexpr int64_t kSmall = 1 << 14;  // a few microseconds of work
+  return output_elems < kSmall ? 1 : threads;
+}
+
 }  // namespace c2f
