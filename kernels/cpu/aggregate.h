@@ -9,7 +9,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <cstring>
 #include <vector>
 
 #include "argmax.h"
@@ -17,6 +16,7 @@
 #include "merge_classes.h"
 #include "parallel.h"
 #include "patch_foreground.h"
+#include "row_group.h"
 #include "upsample.h"
 
 namespace c2f::cpu {
@@ -35,6 +35,18 @@ struct AggregateShared {
   ClassGroups groups;
 };
 
+// Calls body(y, rows) for the rows [y0, y1) of image b in groups that share their source rows and
+// their windows.
+template <class Body>
+inline void for_row_groups(const RowGroupSampler& sampler, const ForegroundRows& foreground,
+                           int64_t y0, int64_t y1, const Body& body) {
+  for (int64_t y = y0; y < y1;) {
+    const int64_t end = foreground.same_windows_end(y, sampler.group_end(y, y1));
+    body(y, static_cast<int>(end - y));
+    y = end;
+  }
+}
+
 // One per worker.
 class LabelMerger {
  public:
@@ -43,56 +55,73 @@ class LabelMerger {
         coarse_(shared.params.coarse, shared.tables),
         sampler_(shared.params.coarse, shared.tables.taps),
         foreground_(shared.params, shared.foreground),
-        logits_(static_cast<size_t>(8 * shared.groups.N)) {}
+        logits_(static_cast<size_t>(kMaxGroupRows * shared.groups.N * 8)) {}
 
   // Rows [y0, y1) of image b.
   void run(int64_t b, int64_t y0, int64_t y1) {
     const AggregateParams& params = shared_.params;
-    uint8_t* out = params.labels + (b * params.H + y0) * params.W;
-    if (!params.labels_given) coarse_.write_rows(b, y0, y1, out, params.W);
+    uint8_t* out = params.labels + b * params.H * params.W;
+    if (!params.labels_given) {
+      coarse_.write_rows(b, y0, y1, out + y0 * params.W, params.W);
+    }
     if (!foreground_.begin_strip(b, y0, y1)) return;
-    for (int64_t y = y0; y < y1; ++y, out += params.W) {
-      sought_ = false;
-      for (const Span& span : foreground_.row(y)) {
+    for_row_groups(sampler_, foreground_, y0, y1, [&](int64_t y, int rows) {
+      const std::vector<Span>& spans = foreground_.rows(y, rows);
+      if (!spans.empty()) sampler_.seek(b, y);
+      for (const Span& span : spans) {
         for (int64_t x = span.begin; x < span.end; x += 8) {
-          merge8(b, y, x, static_cast<int>(std::min<int64_t>(8, span.end - x)), out + x);
+          merge8(y, rows, x, static_cast<int>(std::min<int64_t>(8, span.end - x)), out);
         }
+      }
+    });
+  }
+
+ private:
+  // The first `lanes` of the 8 columns from x on, all covered unless p_f is NaN.
+  void merge8(int64_t y, int rows, int64_t x, int lanes, uint8_t* out) {
+    const AggregateParams& params = shared_.params;
+    const bool official = params.rule == MergeRule::kOfficial;
+    // Rows with something to decide: which pixels, and which of their coarse labels are in C.
+    int64_t ys[kMaxGroupRows];
+    int wanted[kMaxGroupRows], small[kMaxGroupRows], from[kMaxGroupRows], count = 0;
+    for (int r = 0; r < rows; ++r) {
+      const Vec8f p = load8(foreground_.p_f(r) + x);
+      const int covered = movemask(p == p) & ((1 << lanes) - 1);
+      const int in_c = official ? 0 : small_bits(out + (y + r) * params.W + x, lanes);
+      const int pixels = official ? covered : covered & (in_c ^ movemask(p >= set8(0.5f)));
+      if (pixels == 0) continue;
+      ys[count] = y + r;
+      wanted[count] = pixels;
+      small[count] = in_c;
+      from[count++] = r;
+    }
+    if (count == 0) return;
+    sampler_.sample(ys, count, x, logits_.data());
+    for (int i = 0; i < count; ++i) {
+      float* logits = logits_.data() + i * shared_.groups.N * 8;
+      const float* p_f = foreground_.p_f(from[i]) + x;
+      uint8_t* labels = out + ys[i] * params.W + x;
+      if (official) {
+        merge_official8(shared_.groups, load8(p_f), logits);
+        write_argmax(logits, wanted[i], labels);
+      } else {
+        merge_labels8(shared_.groups, logits, p_f, wanted[i], small[i], labels);
       }
     }
   }
 
- private:
-  // The first `lanes` of the 8 pixels from column x on, all covered unless p_f is NaN.
-  void merge8(int64_t b, int64_t y, int64_t x, int lanes, uint8_t* labels) {
-    const float* p_f = foreground_.p_f() + x;
-    const Vec8f p = load8(p_f);
-    const int covered = movemask(p == p) & ((1 << lanes) - 1);
-    if (shared_.params.rule == MergeRule::kOfficial) {
-      if (covered == 0) return;
-      sample(b, y, x);
-      merge_official8(shared_.groups, p, logits_.data());
-      return write_argmax(covered, labels);
-    }
-    int small = 0;
+  int small_bits(const uint8_t* labels, int lanes) const {
+    int bits = 0;
     for (int j = 0; j < lanes; ++j) {
-      small |= (shared_.params.classes.is_small[labels[j]] != 0 ? 1 : 0) << j;
+      bits |= (shared_.params.classes.is_small[labels[j]] != 0 ? 1 : 0) << j;
     }
-    const int conflicts = covered & (small ^ movemask(p >= set8(0.5f)));
-    if (conflicts == 0) return;
-    sample(b, y, x);
-    merge_labels8(shared_.groups, logits_.data(), p_f, conflicts, small, labels);
+    return bits;
   }
 
-  void sample(int64_t b, int64_t y, int64_t x) {
-    if (!sought_) sampler_.seek(b, y);
-    sought_ = true;
-    sampler_.sample8(x, logits_.data());
-  }
-
-  void write_argmax(int lanes, uint8_t* labels) const {
+  void write_argmax(const float* logits, int lanes, uint8_t* labels) const {
     RunningArgmax<1> running;
     for (int32_t c = 0; c < shared_.groups.N; ++c) {
-      running.offer(0, load8(logits_.data() + 8 * c), set8(c));
+      running.offer(0, load8(logits + 8 * c), set8(c));
     }
     uint8_t found[8];
     store8_bytes(found, running.label[0]);
@@ -103,10 +132,9 @@ class LabelMerger {
 
   const AggregateShared& shared_;
   CoarseLabels coarse_;
-  LogitSampler sampler_;
+  RowGroupSampler sampler_;
   ForegroundRows foreground_;
-  std::vector<float> logits_;  // [N, 8]
-  bool sought_ = false;        // whether the sampler stands on the current row
+  std::vector<float> logits_;  // [rows, N, 8]
 };
 
 // One per worker.
@@ -116,61 +144,67 @@ class ProbMerger {
       : shared_(shared),
         sampler_(shared.params.coarse, shared.tables.taps),
         foreground_(shared.params, shared.foreground),
-        blocks_(std::clamp<int64_t>(1024 / shared.groups.N, 2, 16)),
-        values_(static_cast<size_t>(blocks_ * shared.groups.N * 8)) {}
+        blocks_(std::clamp<int64_t>(256 / shared.groups.N, 2, 16)),
+        values_(static_cast<size_t>(blocks_ * kMaxGroupRows * shared.groups.N * 8)) {}
 
   // Rows [y0, y1) of image b.
   void run(int64_t b, int64_t y0, int64_t y1) {
     const int64_t W = shared_.params.W;
     foreground_.begin_strip(b, y0, y1);
-    for (int64_t y = y0; y < y1; ++y) {
-      foreground_.row(y);
+    for_row_groups(sampler_, foreground_, y0, y1, [&](int64_t y, int rows) {
+      foreground_.rows(y, rows);
       sampler_.seek(b, y);
       for (int64_t x = 0; x < W; x += 8 * blocks_) {
         const int64_t pixels = std::min(8 * blocks_, W - x);
-        for (int64_t i = 0; i < pixels; i += 8) merge8(x + i, block(i / 8));
-        write(b, y, x, pixels);
+        for (int64_t i = 0; i < pixels; i += 8) merge8(y, rows, x + i, block(i / 8, 0));
+        for (int r = 0; r < rows; ++r) write(b, y + r, r, x, pixels);
       }
-    }
+    });
   }
 
  private:
-  float* block(int64_t i) { return values_.data() + i * shared_.groups.N * 8; }
+  float* block(int64_t i, int r) {
+    return values_.data() + (i * kMaxGroupRows + r) * shared_.groups.N * 8;
+  }
 
-  void merge8(int64_t x, float* values) {
+  void merge8(int64_t y, int rows, int64_t x, float* values) {
     const int64_t N = shared_.groups.N;
-    const Vec8f p_f = load8(foreground_.p_f() + x);
-    sampler_.sample8(x, values);
-    if (shared_.params.rule == MergeRule::kOfficial) {
-      for (int64_t c = 0; c < N; ++c) {
-        store8(values + 8 * c, max(load8(values + 8 * c), set8(kMinusInfinity)));
+    const int64_t ys[kMaxGroupRows] = {y, y + 1, y + 2, y + 3};
+    sampler_.sample(ys, rows, x, values);
+    for (int r = 0; r < rows; ++r, values += 8 * N) {
+      const Vec8f p_f = load8(foreground_.p_f(r) + x);
+      if (shared_.params.rule == MergeRule::kOfficial) {
+        for (int64_t c = 0; c < N; ++c) {
+          store8(values + 8 * c, max(load8(values + 8 * c), set8(kMinusInfinity)));
+        }
+        merge_official8(shared_.groups, p_f, values);
+      } else if (movemask(p_f == p_f) == 0) {
+        softmax8(N, largest8(N, values), values);
+      } else {
+        merge_probs8(shared_.groups, shared_.params.rule == MergeRule::kPaper, p_f, values);
       }
-      merge_official8(shared_.groups, p_f, values);
-    } else if (movemask(p_f == p_f) == 0) {
-      softmax8(N, largest8(N, values), values);
-    } else {
-      merge_probs8(shared_.groups, shared_.params.rule == MergeRule::kPaper, p_f, values);
     }
   }
 
-  void write(int64_t b, int64_t y, int64_t x, int64_t pixels) {
+  // Row y, columns [x, x + pixels), from row r of the blocks.
+  void write(int64_t b, int64_t y, int r, int64_t x, int64_t pixels) {
     const AggregateParams& params = shared_.params;
     const int64_t plane = params.H * params.W;
     float* out = params.probs + b * shared_.groups.N * plane + y * params.W + x;
     for (int64_t c = 0; c < shared_.groups.N; ++c, out += plane) {
       int64_t i = 0;
-      for (; i + 8 <= pixels; i += 8) store8(out + i, load8(block(i / 8) + 8 * c));
+      for (; i + 8 <= pixels; i += 8) store8(out + i, load8(block(i / 8, r) + 8 * c));
       if (i < pixels) {
-        store8_partial(out + i, load8(block(i / 8) + 8 * c), static_cast<int>(pixels - i));
+        store8_partial(out + i, load8(block(i / 8, r) + 8 * c), static_cast<int>(pixels - i));
       }
     }
   }
 
   const AggregateShared& shared_;
-  LogitSampler sampler_;
+  RowGroupSampler sampler_;
   ForegroundRows foreground_;
-  int64_t blocks_;             // of 8 pixels, small enough to stay in the first cache
-  std::vector<float> values_;  // [blocks, N, 8]
+  int64_t blocks_;             // of 8 columns, few enough to stay in the nearest caches
+  std::vector<float> values_;  // [blocks, rows, N, 8]
 };
 
 template <class Merger>

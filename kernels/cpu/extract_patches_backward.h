@@ -81,7 +81,8 @@ inline void add_patch_row(const ExtractPatchesBackwardParams& p, const Transpose
           fma(gather(sum, load8(taps.output.data() + at)), load8(taps.weight.data() + at), found);
     }
     const int lanes = static_cast<int>(std::min<int64_t>(8, k - x));
-    store8_partial(out + x, fma(found, gain, load8_partial(out + x, lanes)), lanes);
+    const Vec8f sum_so_far = lanes == 8 ? load8(out + x) : load8_partial(out + x, lanes);
+    store8_first(out + x, fma(found, gain, sum_so_far), lanes);
   }
 }
 

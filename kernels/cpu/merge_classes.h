@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <vector>
 
@@ -100,37 +101,94 @@ inline void softmax8(int64_t N, Vec8f top, float* logits) {
   }
 }
 
+// Lane j is true where bit j is set.
 inline Mask8 mask_of_bits(int bits) {
+#if defined(__AVX2__)
+  const __m256i lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+  return {_mm256_castsi256_ps(
+      _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(bits), lane), lane))};
+#else
   int32_t lanes[8];
   for (int j = 0; j < 8; ++j) lanes[j] = bits >> j & 1;
   return load8(lanes) == set8(int32_t{1});
+#endif
 }
 
-// Merged labels of the pixels in `conflicts` (bits), written to labels[j]; `small` says which of
-// the eight coarse labels are in C.
-inline void merge_labels8(const ClassGroups& groups, const float* logits, const float* p_f,
-                          int conflicts, int small, uint8_t* labels) {
-  const GroupBest8 best(groups, logits);
+// One bit per pixel of `pixels` (bits): the best class of the other group, raised by `addition`,
+// wins over the coarse label, by the probabilities themselves.
+inline int evaluate_winners8(const ClassGroups& groups, const float* logits, const GroupBest8& best,
+                             int pixels, int small, Vec8f addition, const uint8_t* labels) {
   const Vec8f top = best.top();
   Vec8f sum = set8(0.0f);
   for (int64_t c = 0; c < groups.N; ++c) sum = sum + exp_below(logits + 8 * c, top);
   const Vec8f scale = set8(1.0f) / sum;
   const int infinite = infinite_bits(top);
-  float p[2][8];
+  float p[2][8], added[8];
   int32_t cls[2][8];
   for (int g = 0; g < 2; ++g) {
     store8(p[g], exp(best.value[g] - top) * scale);
     store8(cls[g], best.cls[g]);
   }
+  store8(added, addition);
+  int wins = 0;
   for (int j = 0; j < 8; ++j) {
-    if ((conflicts >> j & 1) == 0) continue;
-    const bool is_small = (small >> j & 1) != 0;
-    const int from = is_small ? 1 : 0, to = 1 - from;
-    if (cls[to][j] == kNoClass) continue;
+    if ((pixels >> j & 1) == 0) continue;
+    const int from = small >> j & 1, to = 1 - from;
     const bool one_hot = (infinite >> j & 1) != 0;
-    labels[j] = static_cast<uint8_t>(merged_label(labels[j], one_hot ? 1.0f : p[from][j],
-                                                  cls[to][j], one_hot ? 0.0f : p[to][j],
-                                                  conflict_addition(is_small, p_f[j])));
+    const int32_t merged = merged_label(labels[j], one_hot ? 1.0f : p[from][j], cls[to][j],
+                                        one_hot ? 0.0f : p[to][j], added[j]);
+    if (merged == cls[to][j]) wins |= 1 << j;
+  }
+  return wins;
+}
+
+// At least the sum of exp(logit - top) over the classes, and at most 1.0615 times it (finite
+// `top`): 2^t for t = i + f is taken as 2^i (1 + f), by writing t into the exponent of a float.
+inline Vec8f sum_of_exps_above(int64_t N, const float* logits, Vec8f top) {
+  const Vec8f unit = set8(0x1p23f * 1.44269504f), one = set8(0x1p23f * 127.0f), zero = set8(0.0f);
+  Vec8f sum = zero;
+  for (int64_t c = 0; c < N; ++c) {
+    const Vec8i bits = to_int_rounded(max(fma(load8(logits + 8 * c) - top, unit, one), zero));
+    Vec8f power;
+    static_assert(sizeof power == sizeof bits, "both are 8 lanes of 32 bits");
+    std::memcpy(&power, &bits, sizeof power);
+    sum = sum + power;
+  }
+  return sum;
+}
+
+// Merged labels of the pixels in `conflicts` (bits), written to labels[j]; `small` says which of
+// the eight coarse labels are in C.
+//
+// With e = exp(logit - top) and S their sum, the target t wins where e_t / S + addition > 1 / S,
+// that is S * addition > 1 - e_t: bounds on S decide nearly all pixels, the rest are evaluated as
+// the probabilities are.
+inline void merge_labels8(const ClassGroups& groups, const float* logits, const float* p_f,
+                          int conflicts, int small, uint8_t* labels) {
+  const GroupBest8 best(groups, logits);
+  const Vec8f top = best.top(), one = set8(1.0f);
+  const Mask8 is_small = mask_of_bits(small);
+  const Vec8f p = load8(p_f);
+  const Vec8f addition = select(is_small, one - p, p);
+  const Vec8f from = select(is_small, best.value[1], best.value[0]);
+  const Vec8f to = select(is_small, best.value[0], best.value[1]);
+  int32_t target[8];
+  store8(target, select(is_small, best.cls[0], best.cls[1]));
+
+  const Vec8f needed = one - exp(to - top);
+  const Vec8f raised = sum_of_exps_above(groups.N, logits, top) * addition;
+  // Rounding, of these lines and of the evaluation, stays far below 1e-4.
+  int wins = movemask(raised * set8(0.94f) > needed + set8(1e-4f));
+  const int loses = movemask(raised * set8(1.001f) < needed - set8(1e-4f));
+  const int undecided = conflicts & (infinite_bits(top) | ~movemask(from == top) | ~(wins | loses));
+  if (undecided != 0) {
+    wins &= ~undecided;
+    wins |= evaluate_winners8(groups, logits, best, undecided, small, addition, labels);
+  }
+  wins &= conflicts;
+  for (int j = 0; wins != 0; ++j, wins >>= 1) {
+    const bool raised_wins = (wins & 1) != 0 && target[j] != kNoClass;
+    labels[j] = raised_wins ? static_cast<uint8_t>(target[j]) : labels[j];
   }
 }
 

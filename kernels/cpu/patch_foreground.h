@@ -10,6 +10,7 @@
 
 #include "pixel_rows.h"
 #include "resample.h"
+#include "row_group.h"
 
 namespace c2f::cpu {
 
@@ -36,7 +37,7 @@ class ForegroundRows {
   ForegroundRows(const AggregateParams& params, const ForegroundTaps& taps)
       : params_(params), taps_(taps) {
     const size_t padded_w = static_cast<size_t>(params.W + 8);
-    p_f_.assign(padded_w, std::numeric_limits<float>::quiet_NaN());
+    for (auto& row : p_f_) row.assign(padded_w, std::numeric_limits<float>::quiet_NaN());
     covers_.resize(padded_w);
     for (auto& row : source_) row.resize(static_cast<size_t>(padded_row_size(params.fine.W)));
     logits_.resize(static_cast<size_t>(taps.x.padded_out));
@@ -57,31 +58,46 @@ class ForegroundRows {
     return !in_strip_.empty();
   }
 
-  // Fills p_f() for row y and returns its covered columns, from left to right, not touching.
-  const std::vector<Span>& row(int64_t y) {
+  // One past the last row, at most `limit`, that the same windows cover as row y.
+  int64_t same_windows_end(int64_t y, int64_t limit) const {
+    const int64_t k = params_.windows.window_px;
+    for (const int64_t slot : in_strip_) {
+      const int64_t begin = params_.windows.origins[2 * slot];
+      const int64_t next = begin > y ? begin : begin + k;
+      if (next > y) limit = std::min(limit, next);
+    }
+    return limit;
+  }
+
+  // Fills p_f(r) for rows y + r, r in [0, rows), which the same windows cover; returns the covered
+  // columns, from left to right, not touching.
+  const std::vector<Span>& rows(int64_t y, int rows) {
     const int64_t k = params_.windows.window_px;
     const int32_t* origins = params_.windows.origins;
-    for (const Span& span : spans_) {
-      std::fill(p_f_.begin() + span.begin, p_f_.begin() + span.end,
-                std::numeric_limits<float>::quiet_NaN());
-    }
+    fill_spans(std::numeric_limits<float>::quiet_NaN(), kMaxGroupRows);
     in_row_.clear();
     for (const int64_t slot : in_strip_) {
       if (origins[2 * slot] <= y && y < origins[2 * slot] + k) in_row_.push_back(slot);
     }
     find_spans();
+    fill_spans(0.0f, rows);
     for (const Span& span : spans_) {
-      std::fill(p_f_.begin() + span.begin, p_f_.begin() + span.end, 0.0f);
       std::fill(covers_.begin() + span.begin, covers_.begin() + span.end, 0.0f);
     }
-    for (const int64_t slot : in_row_) add(slot, y - origins[2 * slot], origins[2 * slot + 1]);
+    for (const int64_t slot : in_row_) {
+      const int64_t x = origins[2 * slot + 1];
+      count(x);
+      for (int r = 0; r < rows; ++r) add(slot, y + r - origins[2 * slot], k, p_f_[r].data() + x);
+    }
     if (in_row_.size() == spans_.size()) return spans_;  // no two windows overlap
-    for (const Span& span : spans_) divide(span);
+    for (const Span& span : spans_) {
+      for (int r = 0; r < rows; ++r) divide(span, p_f_[r].data());
+    }
     return spans_;
   }
 
   // [W + 8]; NaN where the pixel counts as not covered.
-  const float* p_f() const { return p_f_.data(); }
+  const float* p_f(int r) const { return p_f_[r].data(); }
 
  private:
   void find_spans() {
@@ -105,25 +121,27 @@ class ForegroundRows {
     spans_.resize(kept);
   }
 
-  // Adds row dy of a window's probabilities at columns x .. x + k - 1.
-  void add(int64_t slot, int64_t dy, int64_t x) {
-    const float* logits = foreground_logits(slot, dy);
-    const Vec8f one = set8(1.0f);
+  void fill_spans(float value, int rows) {
+    for (const Span& span : spans_) {
+      for (int r = 0; r < rows; ++r) {
+        std::fill(p_f_[r].begin() + span.begin, p_f_[r].begin() + span.end, value);
+      }
+    }
+  }
+
+  void count(int64_t x) {
     const int64_t k = params_.windows.window_px;
+    for (int64_t i = x; i < x + k; ++i) covers_[static_cast<size_t>(i)] += 1.0f;
+  }
+
+  // Adds row dy of a window's probabilities to sum[0 .. k).
+  void add(int64_t slot, int64_t dy, int64_t k, float* sum) {
+    const float* logits = foreground_logits(slot, dy);
     for (int64_t i = 0; i < k; i += 8) {
       Vec8f logit = load8(logits + i);
       if (taps_.spoils_infinity) logit = fma(logit, set8(0.0f), logit);
-      const Vec8f p = one / (one + exp(set8(0.0f) - logit));
-      float* sum = p_f_.data() + x + i;
-      float* covers = covers_.data() + x + i;
-      if (i + 8 <= k) {
-        store8(sum, load8(sum) + p);
-        store8(covers, load8(covers) + one);
-      } else {
-        const int lanes = static_cast<int>(k - i);
-        store8_partial(sum, load8(sum) + p, lanes);
-        store8_partial(covers, load8(covers) + one, lanes);
-      }
+      const Vec8f p = set8(1.0f) / (set8(1.0f) + exp(set8(0.0f) - logit));
+      store8_first(sum + i, load8(sum + i) + p, k - i);
     }
   }
 
@@ -160,17 +178,16 @@ class ForegroundRows {
     });
   }
 
-  void divide(const Span& span) {
-    int64_t x = span.begin;
-    for (; x + 8 <= span.end; x += 8) {
-      store8(p_f_.data() + x, load8(p_f_.data() + x) / load8(covers_.data() + x));
+  void divide(const Span& span, float* sum) const {
+    for (int64_t x = span.begin; x < span.end; x += 8) {
+      store8_first(sum + x, load8(sum + x) / load8(covers_.data() + x), span.end - x);
     }
-    for (; x < span.end; ++x) p_f_[static_cast<size_t>(x)] /= covers_[static_cast<size_t>(x)];
   }
 
   const AggregateParams& params_;
   const ForegroundTaps& taps_;
-  std::vector<float> p_f_, covers_;         // [W + 8]
+  std::vector<float> p_f_[kMaxGroupRows];   // [W + 8] each
+  std::vector<float> covers_;               // [W + 8], for all rows of a group
   std::vector<float> source_[3];            // fine rows: upper tap, lower tap, background channel
   std::vector<float> logits_;               // [k, rounded up to 8]
   std::vector<int64_t> in_strip_, in_row_;  // slots of the batch, ascending

@@ -20,6 +20,13 @@ inline void store_scalar(float* p, float value) { *p = value; }
 inline void store_scalar(F16* p, float value) { *p = to_f16(value); }
 inline void store_scalar(BF16* p, float value) { *p = to_bf16(value); }
 
+// Stores the first min(8, left) lanes: masked stores are slow on some processors.
+template <class T>
+inline void store8_first(T* p, Vec8f a, int64_t left) {
+  if (left >= 8) return store8(p, a);
+  store8_partial(p, a, static_cast<int>(left));
+}
+
 // Calls f with a null pointer of the element type: types an image may have.
 template <class F>
 inline void visit_pixel_type(DType dtype, const F& f) {
