@@ -46,6 +46,8 @@ inline void require_grid(const Seg& seg, int64_t H, int64_t W, int64_t window, i
   }
   require(window >= 1 && window <= H && window <= W, op,
           "window must be in 1..min(H, W), got " + std::to_string(window) + " for " + size);
+  require(window <= 46340, op,
+          "window must be at most 46340 for its count to fit int32, got " + std::to_string(window));
   require(stride >= 1, op, "stride must be at least 1, got " + std::to_string(stride));
   require(threads >= 1, op, "threads must be at least 1, got " + std::to_string(threads));
 }
