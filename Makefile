@@ -25,7 +25,7 @@ test: lint types pytest  ## Lint, types, every test, and each benchmark body onc
 lint: $(VENV)/.installed-dev  ## ruff, clang-format, and the rules no linter knows
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run -Werror $(CPP)
+	@echo clang-format; $(BIN)/clang-format --dry-run -Werror $(CPP)
 	@# Exit 1 of grep is "nothing found", which is what we want; 2 is an error.
 	@refuse() { local rule=$$1; shift; local rc=0; grep -rnE "$$@" || rc=$$?; \
 	  if [ $$rc -ne 1 ]; then echo "$$rule" >&2; exit 1; fi; }; \

@@ -203,16 +203,19 @@ def _pybind11_dir() -> str:
 
 def _run(command: list[str], environment: dict[str, str], failure: str) -> None:
     """Runs a step with its output shown; a failure becomes one line with the first error in it."""
-    result = subprocess.run(
+    lines = []
+    with subprocess.Popen(
         command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-    print(result.stdout, end="", flush=True)
-    if result.returncode != 0:
-        raise BuildError(f"{failure}: {_first_error(result.stdout)}")
+    ) as step:
+        for line in step.stdout:
+            print(line, end="", flush=True)
+            lines.append(line.strip())
+    if step.returncode != 0:
+        raise BuildError(f"{failure}: {_first_error(lines)}")
 
 
-def _first_error(output: str) -> str:
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
+def _first_error(lines: list[str]) -> str:
+    lines = [line for line in lines if line]
     for number, line in enumerate(lines):
         if re.match(r"CMake Error at ", line):  # the sentence stands on the next line
             return " ".join(lines[number + 1 : number + 2]) or line
