@@ -57,8 +57,12 @@ def kernels(op: str) -> ModuleType:
 
 
 def run(op: str, first: Tensor, *args: Any) -> None:
-    """Runs the host function of an op on the device of its first tensor, on its current stream."""
+    """Runs the host function of an op on the device of its first tensor, on its current stream.
+
+    The function gets the arguments and, last, the workspace: (name, dtype, numel) -> Tensor.
+    """
     function = getattr(kernels(op), op)
+    args = (*args, functools.partial(workspace, first.device))
     if first.is_cuda:
         with torch.cuda.device(first.device):
             function(first, *args)
@@ -68,24 +72,23 @@ def run(op: str, first: Tensor, *args: Any) -> None:
 
 class _PerThread(threading.local):
     def __init__(self) -> None:
-        self.scratch: dict[tuple[torch.device, int, torch.dtype], Tensor] = {}
+        self.scratch: dict[tuple[str, torch.device, int], Tensor] = {}
 
 
 _held = _PerThread()
 
 
-def workspace(device: torch.device, dtype: torch.dtype, numel: int) -> Tensor:
+def workspace(device: torch.device, name: str, dtype: torch.dtype, numel: int) -> Tensor:
     """Scratch of at least `numel` elements for kernels of the current stream; content is garbage.
 
-    Kept per device, stream and thread and grown as needed: calls that may run at the same time,
-    or whose launches may interleave, never share it. While a CUDA graph is captured it comes from
-    the graph's own memory instead, so that a replay on any stream has it to itself.
+    One tensor per name, always asked for with the same dtype; kept per device, stream and thread
+    and grown as needed: calls that may run at the same time, or whose launches may interleave,
+    never share it. While a CUDA graph is captured it comes from the graph's own memory instead, so
+    that a replay on any stream has it to itself.
     """
-    if device.type != "cuda":
+    if device.type != "cuda" or torch.cuda.is_current_stream_capturing():
         return torch.empty(numel, dtype=dtype, device=device)
-    if torch.cuda.is_current_stream_capturing():
-        return torch.empty(numel, dtype=dtype, device=device)
-    key = (device, torch.cuda.current_stream(device).cuda_stream, dtype)
+    key = (name, device, torch.cuda.current_stream(device).cuda_stream)
     scratch = _held.scratch.get(key)
     if scratch is None or scratch.numel() < numel:
         _held.scratch.pop(key, None)  # freed first: both need not fit at once

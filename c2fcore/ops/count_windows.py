@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import _arrays, _backend, _checks, _native, reference
+from .. import _arrays, _backend, _checks, _native, _triton, reference
 from .._classes import class_set
 from ..windows import grid_shape
 from . import _library
@@ -115,6 +115,22 @@ def _cpu(
     return counts
 
 
+def _by_triton(
+    seg: Tensor,
+    ids: Sequence[int],
+    window: int,
+    stride: int,
+    height: int,
+    width: int,
+    edge: str,
+) -> Tensor:
+    counts = _fake(seg, ids, window, stride, height, width, edge)
+    table = class_set(tuple(ids)).table
+    flush = edge == "flush"
+    _triton.run("count_windows", seg, table, height, width, window, stride, flush, counts, None)
+    return counts
+
+
 def _fake(
     seg: Tensor,
     ids: Sequence[int],
@@ -131,6 +147,7 @@ def _fake(
 
 _backend.register(
     "count_windows",
+    triton=_backend.Backend(_by_triton, _triton.missing, _triton.why_not),
     cpu=_backend.Backend(_cpu, _native.cpu_missing, _library.cpu_only),
     reference=_backend.Backend(_reference),
 )

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import _arrays, _backend, _checks, _native
+from .. import _arrays, _backend, _checks, _native, _triton
 from .._classes import class_set
 from ..reference.select_windows import select_with_labels
 from ..windows import Windows
@@ -154,6 +154,43 @@ def _cpu(
     return found
 
 
+def _by_triton(
+    seg: Tensor,
+    ids: Sequence[int],
+    window: int,
+    stride: int,
+    height: int,
+    width: int,
+    edge: str,
+    n: int,
+    strategy: str,
+    min_pixels: int,
+    return_labels: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    grid = (window, stride, height, width, edge)
+    origins, counts, num, labels = found = _fake(
+        seg, ids, *grid, n, strategy, min_pixels, return_labels
+    )
+    _triton.run(
+        "select_windows",
+        seg,
+        class_set(tuple(ids)).table,
+        height,
+        width,
+        window,
+        stride,
+        edge == "flush",
+        n,
+        strategy,
+        min_pixels,
+        origins,
+        counts,
+        num,
+        labels if return_labels else None,
+    )
+    return found
+
+
 def _fake(
     seg: Tensor,
     ids: Sequence[int],
@@ -186,6 +223,7 @@ def _no_labels(seg: Tensor) -> Tensor:
 
 _backend.register(
     "select_windows",
+    triton=_backend.Backend(_by_triton, _triton.missing, _triton.why_not),
     cpu=_backend.Backend(_cpu, _native.cpu_missing, _library.cpu_only),
     reference=_backend.Backend(_reference),
 )

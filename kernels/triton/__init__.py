@@ -25,6 +25,10 @@ Names. `_<op>_kernel`, `logits_ptr`, `logits_stride_y`, `HAS_MEAN`, `BLOCK_X`; c
 constexpr. Options that change code are constexpr; sizes, strides and class words are not, save
 those that are the shape of a block. Class words are listed in `do_not_specialize`.
 
+Variables. A name assigned inside a loop that exists before it is carried through the loop and must
+keep its type and shape there; the interpreter does not mind, the compiler does. Constexpr globals
+do not mix with integers in the interpreter: use parameters with a default.
+
 Addresses. Offsets are int64 wherever a tensor may exceed 2^31 elements: cast the index, not the
 product. Inside a plane too: a channels_last map of 256 classes passes 2^31 at 2900 x 2900 pixels.
 

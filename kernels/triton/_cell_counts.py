@@ -35,7 +35,7 @@ LABELS, OWN_SIZE, UPSAMPLED = 0, 1, 2  # the constexpr KIND
 @triton.jit
 def _agreed_labels(image_ptr, mixed_ptr, stride_n, stride_y, stride_x, first_row, last_row,
                    first_column, last_column, h, w, N: tl.constexpr, CLASS_BLOCK: tl.constexpr,
-                   POINTS: tl.constexpr, POINTS_X: tl.constexpr):  # fmt: skip
+                   POINTS: tl.constexpr, POINTS_X: tl.constexpr, UNROLL: tl.constexpr):  # fmt: skip
     """Labels of the cells of a tile, [POINTS], -1 where mixed; lists and counts the mixed ones.
 
     Slot i stands for the source pixel (first_row + i // POINTS_X, first_column + i % POINTS_X) and
@@ -50,7 +50,7 @@ def _agreed_labels(image_ptr, mixed_ptr, stride_n, stride_y, stride_x, first_row
         + tl.minimum(column, w - 1).to(tl.int64) * stride_x
     )
     best, label = first_argmax(
-        ptrs, (row <= last_row + 1) & (column <= last_column + 1), stride_n, N, CLASS_BLOCK
+        ptrs, (row <= last_row + 1) & (column <= last_column + 1), stride_n, N, CLASS_BLOCK, UNROLL
     )
     # A corner at infinity proves nothing about the pixels between.
     label = tl.where(tl.abs(best) < float("inf"), label, -1)
@@ -80,6 +80,7 @@ def _cell_counts_kernel(
     KIND: tl.constexpr,
     N: tl.constexpr,
     CLASS_BLOCK: tl.constexpr,
+    UNROLL: tl.constexpr,  # classes whose loads are in flight at once over source pixels
     NUM_WORDS: tl.constexpr,
     WRITE_LABELS: tl.constexpr,
     ONE_BIN: tl.constexpr,  # every tile is one bin
@@ -118,10 +119,11 @@ def _cell_counts_kernel(
     if WRITE_LABELS:
         labels_ptr += b * H * W
     if not ONE_BIN:
-        for e in range(first_y, end_y):
-            for f0 in range(first_x, end_x, BLOCK_X):
-                f = f0 + tl.arange(0, BLOCK_X)
-                tl.store(bins_ptr + e * bins_x + f, 0, mask=f < end_x)
+        # A tile of single pixels may have one bin more than its block has columns.
+        for bin_y in range(first_y, end_y):
+            for start_x in range(first_x, end_x, BLOCK_X):
+                bin_x = start_x + tl.arange(0, BLOCK_X)
+                tl.store(bins_ptr + bin_y * bins_x + bin_x, 0, mask=bin_x < end_x)
     if KIND == 2:
         mixed_ptr += program.to(tl.int64) * POINTS
         row0 = first_tap(y0, scale_y, h)
@@ -129,7 +131,7 @@ def _cell_counts_kernel(
         cell_label, mixed = _agreed_labels(
             image_ptr, mixed_ptr, seg_stride_n, seg_stride_y, seg_stride_x,
             row0, first_tap(y1 - 1, scale_y, h), column0, first_tap(x1 - 1, scale_x, w),
-            h, w, N, CLASS_BLOCK, POINTS, POINTS_X,
+            h, w, N, CLASS_BLOCK, POINTS, POINTS_X, UNROLL,
         )  # fmt: skip
     # Zeroed bins and the list of mixed cells are read by other threads from here on.
     tl.debug_barrier()
@@ -164,12 +166,12 @@ def _cell_counts_kernel(
         # Down the columns first: one addition per column instead of one per pixel.
         sums = tl.sum(tl.reshape(small.to(tl.int32), [BLOCK_Y, BLOCK_X]), 0)
         across = x0 + tl.arange(0, BLOCK_X)
-        f = bin_of(across, step_x, rest_x, flush_px_x, rest_bins_x, period_bins_x, unit_x)
-        tl.atomic_add(bins_ptr + first_y * bins_x + f, sums, mask=sums > 0, sem="relaxed")
+        column_bin = bin_of(across, step_x, rest_x, flush_px_x, rest_bins_x, period_bins_x, unit_x)
+        tl.atomic_add(bins_ptr + first_y * bins_x + column_bin, sums, mask=sums > 0, sem="relaxed")
     else:
-        e = bin_of(y, step_y, rest_y, flush_px_y, rest_bins_y, period_bins_y, unit_y)
-        f = bin_of(x, step_x, rest_x, flush_px_x, rest_bins_x, period_bins_x, unit_x)
-        tl.atomic_add(bins_ptr + e * bins_x + f, 1, mask=small, sem="relaxed")
+        of_y = bin_of(y, step_y, rest_y, flush_px_y, rest_bins_y, period_bins_y, unit_y)
+        of_x = bin_of(x, step_x, rest_x, flush_px_x, rest_bins_x, period_bins_x, unit_x)
+        tl.atomic_add(bins_ptr + of_y * bins_x + of_x, 1, mask=small, sem="relaxed")
 
     if KIND == 2:
         # One lane per column of a cell. LANES // CELL_X cells at a time.
@@ -214,13 +216,13 @@ def _cell_counts_kernel(
                     if ONE_BIN:
                         total += tl.sum(tl.sum(hit.to(tl.int32), 0), 0)
                     else:
-                        e = bin_of(
+                        hit_y = bin_of(
                             py, step_y, rest_y, flush_px_y, rest_bins_y, period_bins_y, unit_y
                         )
-                        f = bin_of(
+                        hit_x = bin_of(
                             px, step_x, rest_x, flush_px_x, rest_bins_x, period_bins_x, unit_x
                         )
-                        tl.atomic_add(bins_ptr + e * bins_x + f, 1, mask=hit, sem="relaxed")
+                        tl.atomic_add(bins_ptr + hit_y * bins_x + hit_x, 1, mask=hit, sem="relaxed")
     if ONE_BIN:
         tl.store(bins_ptr + first_y * bins_x + first_x, total)
 
@@ -253,7 +255,7 @@ def plan_cell_counts(
         y: rows of the grid.
         x: its columns.
         bins: int32, at least B * y.bins * x.bins elements; all of those are written.
-        scratch: function (dtype, numel) -> Tensor.
+        scratch: function (name, dtype, numel) -> Tensor.
         labels: uint8 [B, H, W] contiguous to be written, or None.
     """
     logits = seg.is_floating_point()
@@ -262,9 +264,9 @@ def plan_cell_counts(
     programs = batch * y.tiles * x.tiles
     block_y, block_x = pow2(y.tile_px), pow2(x.tile_px)
     cells = _Cells(h, w, y.size, x.size, block_y, block_x)
-    mixed = scratch(torch.int16, programs * cells.points) if kind == UPSAMPLED else None
+    mixed = scratch("mixed", torch.int16, programs * cells.points) if kind == UPSAMPLED else None
     strides = seg.stride() if logits else (seg.stride(0), 0, *seg.stride()[1:])
-    warps = 8 if block_y * block_x >= 2048 else 4
+    warps = 8 if max(block_y * block_x, cells.points if kind == UPSAMPLED else 0) >= 2048 else 4
     return Launch(
         _cell_counts_kernel,
         programs,
@@ -294,6 +296,7 @@ def plan_cell_counts(
             "BLOCK_Y": block_y,
             "BLOCK_X": block_x,
             "LANES": 32 * warps,
+            "UNROLL": 16 if cells.points <= 64 * warps else 8,
             **(cells.constants() if kind == UPSAMPLED else _Cells(1, 1, 1, 1, 1, 1).constants()),
         },
         num_warps=warps,

@@ -54,12 +54,6 @@ def first_output(tap, scale, ratio, in_size, out_size):
 
 
 @triton.jit
-def _offer(value, c, best, label):
-    better = value > best
-    return tl.where(better, value, best), tl.where(better, c, label)
-
-
-@triton.jit
 def first_argmax(
     ptrs, valid, stride_n, N: tl.constexpr, CLASS_BLOCK: tl.constexpr, UNROLL: tl.constexpr = 8
 ):
@@ -91,41 +85,22 @@ def first_argmax(
             value = tl.where(value == value, value, float("-inf"))
             top = tl.max(value, axis=1)
             where = tl.min(tl.where(value == top[:, None], c[None, :], N), axis=1)
-            best, label = _offer(top, where, best, label)
+            better = top > best
+            best = tl.where(better, top, best)
+            label = tl.where(better, where, label)
     else:
-        for c0 in range(0, N - N % UNROLL, UNROLL):
-            for i in tl.static_range(UNROLL):
-                value = tl.load(ptrs, mask=valid, other=float("-inf")).to(tl.float32)
-                best, label = _offer(value, c0 + i, best, label)
-                ptrs += stride_n
-        for c in tl.static_range(N - N % UNROLL, N):
+        for c in tl.range(0, N, loop_unroll_factor=UNROLL):
             value = tl.load(ptrs, mask=valid, other=float("-inf")).to(tl.float32)
-            best, label = _offer(value, c, best, label)
+            better = value > best
+            best = tl.where(better, value, best)
+            label = tl.where(better, c, label)
             ptrs += stride_n
     return best, label
 
 
 @triton.jit
-def _bilinear_offer(
-    p00, p01, p10, p11, wy0, wy1, wx0, wx1, valid, c, best, label
-):  # fmt: skip
-    top = tl.fma(
-        tl.load(p01, mask=valid, other=0.0).to(tl.float32),
-        wx1,
-        tl.load(p00, mask=valid, other=0.0).to(tl.float32) * wx0,
-    )
-    bottom = tl.fma(
-        tl.load(p11, mask=valid, other=0.0).to(tl.float32),
-        wx1,
-        tl.load(p10, mask=valid, other=0.0).to(tl.float32) * wx0,
-    )
-    value = tl.fma(bottom[None, :], wy1, top[None, :] * wy0)
-    return _offer(value, c, best, label)
-
-
-@triton.jit
 def bilinear_argmax(
-    p00, p01, p10, p11, wy, wx, valid, stride_n, N: tl.constexpr, UNROLL: tl.constexpr = 4
+    p00, p01, p10, p11, wy, wx, valid, stride_n, N: tl.constexpr, UNROLL: tl.constexpr = 2
 ):
     """First argmax of N interpolated logits; NaN counts as -inf, none above it gives class 0.
 
@@ -142,7 +117,8 @@ def bilinear_argmax(
         valid: [L], lanes to look at.
         stride_n: elements between classes.
         N: number of classes.
-        UNROLL: classes per step.
+        UNROLL: classes per step: four loads each, which ptxas would hoist into 190 registers if
+            there were many.
 
     Returns:
         int32 [R, L].
@@ -151,17 +127,17 @@ def bilinear_argmax(
     wx0 = 1.0 - wx
     best = tl.zeros_like(wy) + float("-inf")
     label = tl.zeros_like(wy).to(tl.int32)
-    for c0 in range(0, N - N % UNROLL, UNROLL):
-        for i in tl.static_range(UNROLL):
-            best, label = _bilinear_offer(
-                p00, p01, p10, p11, wy0, wy, wx0, wx, valid, c0 + i, best, label
-            )
-            p00 += stride_n
-            p01 += stride_n
-            p10 += stride_n
-            p11 += stride_n
-    for c in tl.static_range(N - N % UNROLL, N):
-        best, label = _bilinear_offer(p00, p01, p10, p11, wy0, wy, wx0, wx, valid, c, best, label)
+    for c in tl.range(0, N, loop_unroll_factor=UNROLL):
+        left = tl.load(p00, mask=valid, other=0.0).to(tl.float32)
+        right = tl.load(p01, mask=valid, other=0.0).to(tl.float32)
+        top = tl.fma(right, wx, left * wx0)
+        left = tl.load(p10, mask=valid, other=0.0).to(tl.float32)
+        right = tl.load(p11, mask=valid, other=0.0).to(tl.float32)
+        bottom = tl.fma(right, wx, left * wx0)
+        value = tl.fma(bottom[None, :], wy, top[None, :] * wy0)
+        better = value > best
+        best = tl.where(better, value, best)
+        label = tl.where(better, c, label)
         p00 += stride_n
         p01 += stride_n
         p10 += stride_n

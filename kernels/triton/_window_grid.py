@@ -98,6 +98,17 @@ def make_axis(size: int, window: int, stride: int, flush: bool, tile_px: int) ->
     )
 
 
+def window_args(y: Axis, x: Axis, window: int) -> dict[str, int]:
+    """Arguments of kernels that go over windows of side `window`."""
+    return {
+        **{"rows": y.windows, "columns": x.windows, "window": window},
+        **{"regular_y": y.regular, "regular_x": x.regular},
+        **{"most_y": y.window_bins, "most_x": x.window_bins},
+        **y.args("y"),
+        **x.args("x"),
+    }
+
+
 @triton.jit
 def bin_start(e, size, stride, rest, flush_px, flush_bin, rest_bins, period_bins, unit):
     """First pixel of bin `e`; `size` for bins past the end."""
@@ -125,3 +136,28 @@ def window_bins(
     first = bin_of(start, stride, rest, flush_px, rest_bins, period_bins, unit)
     last = bin_of(start + window - 1, stride, rest, flush_px, rest_bins, period_bins, unit)
     return start, first, last + 1
+
+
+@triton.jit
+def window_sum(
+    bins_ptr, index, valid, columns, window, regular_y, regular_x, most_y, most_x, bins_x,
+    step_y, rest_y, flush_px_y, rest_bins_y, period_bins_y, unit_y,
+    step_x, rest_x, flush_px_x, rest_bins_x, period_bins_x, unit_x,
+):  # fmt: skip
+    """First row, first column and sum of the bins of windows `index` [P] (row-major)."""
+    y, top, bottom = window_bins(
+        index // columns, window, regular_y,
+        step_y, rest_y, flush_px_y, rest_bins_y, period_bins_y, unit_y,
+    )  # fmt: skip
+    x, left, right = window_bins(
+        index % columns, window, regular_x,
+        step_x, rest_x, flush_px_x, rest_bins_x, period_bins_x, unit_x,
+    )  # fmt: skip
+    ptrs = bins_ptr + top * bins_x + left
+    sums = tl.zeros_like(index)
+    for _i in range(most_y):
+        for j in range(most_x):
+            sums += tl.load(ptrs + j, mask=valid & (top < bottom) & (left + j < right), other=0)
+        top += 1
+        ptrs += bins_x
+    return y, x, sums
