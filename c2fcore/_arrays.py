@@ -24,7 +24,8 @@ def as_tensor(op: str, name: str, value: Any) -> Tensor:
         if value.layout is not torch.strided:
             raise TypeError(f"{op}: {name} must be a dense tensor, got {value.layout}")
         # Kernels read memory as it is; a lazily negated view (conj().imag) is not what it holds.
-        return value.resolve_neg() if value.is_neg() else value
+        lazy = torch.compiler.is_compiling() or value.is_neg()  # is_neg() cannot be traced
+        return value.resolve_neg() if lazy else value
     if isinstance(value, np.ndarray):
         if not value.dtype.isnative or any(s < 0 for s in value.strides):
             value = np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("="))
