@@ -42,11 +42,13 @@ class Backend:
         run: the implementation; called with the op's checked arguments.
         missing: "" if it can run on this machine, else the reason. Called once per table.
         why_not: "" if it can take a call with this first tensor, with or without gradient.
+        auto: whether "auto" may take it; one that no GPU has proven yet runs only by name.
     """
 
     run: Callable[..., Any]
     missing: Callable[[], str] = _present
     why_not: Callable[[Tensor, bool], str] = _never
+    auto: bool = True
 
 
 _table: dict[str, dict[str, Backend]] = {}
@@ -111,6 +113,8 @@ def choose(op: str, requested: str, tensor: Tensor, grad: bool = False) -> Calla
         return _explicit(op, name, tensor, grad)
     for candidate, backend in _table[op].items():
         reason = missing(op, candidate) or backend.why_not(tensor, grad)
+        if not backend.auto:
+            reason = reason or "runs only by name"
         if not reason:
             return backend.run
         if (op, candidate) not in _logged:

@@ -147,7 +147,7 @@ def _fake(
 
 _backend.register(
     "count_windows",
-    triton=_backend.Backend(_by_triton, _triton.missing, _triton.why_not),
+    triton=_backend.Backend(_by_triton, _triton.missing, _triton.why_not, auto=False),
     cpu=_backend.Backend(_cpu, _native.cpu_missing, _library.cpu_only),
     reference=_backend.Backend(_reference),
 )

@@ -223,7 +223,7 @@ def _no_labels(seg: Tensor) -> Tensor:
 
 _backend.register(
     "select_windows",
-    triton=_backend.Backend(_by_triton, _triton.missing, _triton.why_not),
+    triton=_backend.Backend(_by_triton, _triton.missing, _triton.why_not, auto=False),
     cpu=_backend.Backend(_cpu, _native.cpu_missing, _library.cpu_only),
     reference=_backend.Backend(_reference),
 )

@@ -135,6 +135,11 @@ inline void resample_row_fixed(const float* row, const ResampleTaps& taps, float
 // pad_row inside a buffer of padded_row_size elements and starts kRowPadLeft into it.
 inline void resample_row(const float* row, const ResampleTaps& taps, float gain, float bias,
                          float* out) {
+  if (taps.identity) {
+    const Vec8f g = set8(gain), b = set8(bias);
+    for (int64_t i = 0; i < taps.padded_out; i += 8) store8(out + i, fma(load8(row + i), g, b));
+    return;
+  }
   if (taps.taps == 1) return detail::resample_row_fixed<1>(row, taps, gain, bias, out);
   if (taps.taps == 2) return detail::resample_row_fixed<2>(row, taps, gain, bias, out);
   detail::resample_row_fixed<4>(row, taps, gain, bias, out);

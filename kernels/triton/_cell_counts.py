@@ -29,6 +29,7 @@ from ._upsample import (
 )
 from ._window_grid import Axis, bin_of, bin_start, make_axis
 
+INT32_MAX = (1 << 31) - 1
 LABELS, OWN_SIZE, UPSAMPLED = 0, 1, 2  # the constexpr KIND
 
 
@@ -227,21 +228,33 @@ def _cell_counts_kernel(
         tl.store(bins_ptr + first_y * bins_x + first_x, total)
 
 
-def bin_grid(
-    height: int, width: int, window: int, stride: int, flush: bool, seg: Tensor
-) -> tuple[Axis, Axis]:
-    """The window grid of an image, cut into tiles by the size of the whole task.
+def _tile_width(seg: Tensor, height: int, width: int) -> int:
+    """Pixels of a tile along x, by the size of the whole task; along y they are 32, one bin mostly.
 
-    Rows of 32 pixels, one bin at the usual strides. Wider tiles read fewer source pixels twice (a
-    tile of 32 x 128 at x4 reads 1.3 times its share, one of 32 x 32 1.6 times), narrower ones give
-    small images enough programs to fill a GPU: at 512 x 512 there are 256 of 32 x 32.
+    Wider tiles read fewer source pixels twice (a tile of 32 x 128 at x4 reads 1.3 times its share,
+    one of 32 x 32 1.6 times), narrower ones give small images enough programs to fill a GPU: at 512
+    x 512 there are 256 of 32 x 32.
     """
-    area = height * width * seg.shape[0]
-    wide = 128 if area >= 1 << 22 else 64 if area >= 1 << 20 else 32
     if seg.is_floating_point() and 2 * seg.shape[-1] > width:
-        wide = 32  # so many source pixels under a tile that they would not fit its registers
+        return 32  # so many source pixels under a wide tile that they would not fit its registers
+    area = height * width * seg.shape[0]
+    return 128 if area >= 1 << 22 else 64 if area >= 1 << 20 else 32
+
+
+def bin_grid(
+    op: str, seg: Tensor, height: int, width: int, window: int, stride: int, flush: bool
+) -> tuple[Axis, Axis]:
+    """The window grid of an image, cut into tiles."""
     y = make_axis(height, window, stride, flush, 32)
-    return y, make_axis(width, window, stride, flush, wide)
+    x = make_axis(width, window, stride, flush, _tile_width(seg, height, width))
+    # Within an image pixels, bins and windows are numbered in 32 bits.
+    largest = max(height, width, y.bins * x.bins, y.windows * x.windows)
+    if largest > INT32_MAX:
+        raise NotImplementedError(
+            f"{op}: backend 'triton' takes grids of less than 2^31 windows and cells, "
+            f"got {largest}; 'reference' can run this"
+        )
+    return y, x
 
 
 def plan_cell_counts(

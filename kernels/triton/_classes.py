@@ -6,6 +6,8 @@ in a CUDA graph.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import triton
 import triton.language as tl
 
@@ -13,6 +15,7 @@ import triton.language as tl
 WORDS = tuple(f"word{i}" for i in range(8))
 
 
+@lru_cache(maxsize=256)
 def class_words(table: bytes) -> dict[str, int]:
     """Arguments word0..word7 from a table of 256 bytes, 1 where the class is small.
 
@@ -25,6 +28,7 @@ def class_words(table: bytes) -> dict[str, int]:
     return words
 
 
+@lru_cache(maxsize=256)
 def words_in_use(table: bytes) -> int:
     """How many leading words hold all small classes: the constexpr NUM_WORDS."""
     return max(c for c in range(256) if table[c]) // 32 + 1

@@ -14,6 +14,7 @@ anyone but their program.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import triton
@@ -57,6 +58,7 @@ class Axis(NamedTuple):
         }
 
 
+@lru_cache(maxsize=256)
 def make_axis(size: int, window: int, stride: int, flush: bool, tile_px: int) -> Axis:
     """The axis; no tile is longer than `tile_px` pixels."""
     # A stride past the last fitting start gives the same windows as the first one past it.

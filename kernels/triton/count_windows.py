@@ -54,7 +54,7 @@ def plan_count_windows(
     batch = seg.shape[0]
     if batch == 0:
         return []
-    y, x = bin_grid(height, width, window, stride, flush, seg)
+    y, x = bin_grid("count_windows", seg, height, width, window, stride, flush)
     bins = scratch("bins", torch.int32, batch * y.bins * x.bins)
     block = 128
     blocks = ceil_div(y.windows * x.windows, block)

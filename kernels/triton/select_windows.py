@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._cell_counts import bin_grid, plan_cell_counts
+from ._cell_counts import INT32_MAX, bin_grid, plan_cell_counts
 from ._launch import Launch, pow2
 from ._select_many import plan_many
 from ._selection import clear_bins, clear_slots, key_gain, key_index, make_key
@@ -160,12 +160,16 @@ def plan_select_windows(
     if batch == 0:
         return []
     step = window if strategy == "all" else stride
-    y, x = bin_grid(height, width, window, step, flush, seg)
+    y, x = bin_grid("select_windows", seg, height, width, window, step, flush)
     bins = scratch("bins", torch.int32, batch * y.bins * x.bins)
+    if n > INT32_MAX // 2:
+        raise NotImplementedError(
+            f"select_windows: backend 'triton' takes n below 2^30, got {n}; 'reference' runs it"
+        )
     args = {
         "bins_ptr": bins,
         **{"origins_ptr": origins, "counts_ptr": counts, "num_ptr": num},
-        **{"n": n, "min_pixels": min(min_pixels, (1 << 31) - 1)},
+        **{"n": n, "min_pixels": min(min_pixels, INT32_MAX)},
         **window_args(y, x, window),
     }
     block_rows, block_columns = pow2(y.windows), pow2(x.windows)
