@@ -22,7 +22,7 @@ DEMO_WEIGHTS = Path(__file__).parent.parent / "weights" / "demo"
 # Seeds from here on are test scenes: the demo networks were trained and chosen on lower ones.
 FIRST_TEST_SEED = 20_000
 _GLUE = ("select", "extract", "aggregate")
-_GLUE_REPEATS = 7
+_GLUE_REPEATS = 5
 _CLOSE_UP_PX = 160
 
 
@@ -48,7 +48,7 @@ def add_parser(commands: Any) -> None:
         ),
     )
     parser.add_argument("-o", "--out", type=Path, default=Path("demo"), help="folder (demo)")
-    parser.add_argument("--scenes", type=int, default=8, help="number of scenes (8)")
+    parser.add_argument("--scenes", type=int, default=6, help="number of scenes (6)")
     parser.add_argument("--size", type=int, default=768, help="side of a scene in pixels (768)")
     parser.add_argument("--seed", type=int, default=0, help="first test scene (0)")
     parser.set_defaults(run=run)
