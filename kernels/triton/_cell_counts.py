@@ -45,14 +45,12 @@ def _agreed_labels(image_ptr, mixed_ptr, stride_n, stride_y, stride_x, first_row
     slot = tl.arange(0, POINTS)
     row = first_row + slot // POINTS_X
     column = first_column + slot % POINTS_X
-    ptrs = (
-        image_ptr
-        + tl.minimum(row, h - 1).to(tl.int64) * stride_y
+    offsets = (
+        tl.minimum(row, h - 1).to(tl.int64) * stride_y
         + tl.minimum(column, w - 1).to(tl.int64) * stride_x
     )
-    best, label = first_argmax(
-        ptrs, (row <= last_row + 1) & (column <= last_column + 1), stride_n, N, CLASS_BLOCK, UNROLL
-    )
+    valid = (row <= last_row + 1) & (column <= last_column + 1)
+    best, label = first_argmax(image_ptr, offsets, valid, stride_n, N, CLASS_BLOCK, UNROLL)
     # A corner at infinity proves nothing about the pixels between.
     label = tl.where(tl.abs(best) < float("inf"), label, -1)
     beside = tl.gather(label, tl.minimum(slot + 1, POINTS - 1), 0)
@@ -72,7 +70,7 @@ def _cell_counts_kernel(
     bins_ptr,  # int32 [B, bins_y, bins_x] contiguous
     mixed_ptr,  # int16 [programs, POINTS], scratch, or None
     seg_stride_b, seg_stride_n, seg_stride_y, seg_stride_x,
-    h, w, H, W,
+    num_classes, h, w, H, W,
     scale_y, scale_x, ratio_y, ratio_x,
     step_y, rest_y, flush_px_y, flush_bin_y, rest_bins_y, period_bins_y, unit_y, bins_y,
     step_x, rest_x, flush_px_x, flush_bin_x, rest_bins_x, period_bins_x, unit_x, bins_x,
@@ -116,6 +114,8 @@ def _cell_counts_kernel(
         end_x, W, step_x, rest_x, flush_px_x, flush_bin_x, rest_bins_x, period_bins_x, unit_x
     )
     image_ptr = seg_ptr + b * seg_stride_b
+    if CLASS_BLOCK > 0:
+        image_ptr = seg_ptr + tl.multiple_of(b * seg_stride_b, CLASS_BLOCK)
     bins_ptr += b * bins_y * bins_x
     if WRITE_LABELS:
         labels_ptr += b * H * W
@@ -149,8 +149,8 @@ def _cell_counts_kernel(
         )
         known = inside
     elif KIND == 1:
-        ptrs = image_ptr + y.to(tl.int64) * seg_stride_y + x.to(tl.int64) * seg_stride_x
-        _, label = first_argmax(ptrs, inside, seg_stride_n, N, CLASS_BLOCK)
+        offsets = y.to(tl.int64) * seg_stride_y + x.to(tl.int64) * seg_stride_x
+        _, label = first_argmax(image_ptr, offsets, inside, seg_stride_n, N, CLASS_BLOCK)
         known = inside
     else:
         slot = (first_tap(y, scale_y, h) - row0) * POINTS_X + first_tap(x, scale_x, w) - column0
@@ -205,7 +205,7 @@ def _cell_counts_kernel(
                         p00, p01, p00 + below, p01 + below,
                         second_weight(py, row[None, :], scale_y),
                         second_weight(px, column, scale_x),
-                        listed, seg_stride_n, N,
+                        listed, seg_stride_n, num_classes,
                     )  # fmt: skip
                     px = px[None, :]
                     if WRITE_LABELS:
@@ -229,7 +229,7 @@ def _cell_counts_kernel(
 
 
 def _tile_width(seg: Tensor, height: int, width: int) -> int:
-    """Pixels of a tile along x, by the size of the whole task; along y they are 32, one bin mostly.
+    """Pixels of a tile along x, by the size of the whole task; along y they are at most 32.
 
     Wider tiles read fewer source pixels twice (a tile of 32 x 128 at x4 reads 1.3 times its share,
     one of 32 x 32 1.6 times), narrower ones give small images enough programs to fill a GPU: at 512
@@ -245,7 +245,8 @@ def bin_grid(
     op: str, seg: Tensor, height: int, width: int, window: int, stride: int, flush: bool
 ) -> tuple[Axis, Axis]:
     """The window grid of an image, cut into tiles."""
-    y = make_axis(height, window, stride, flush, 32)
+    # A tile is one row of bins from strides of 8 on: then columns are summed before they are added.
+    y = make_axis(height, window, stride, flush, min(stride, 32) if stride >= 8 else 16)
     x = make_axis(width, window, stride, flush, _tile_width(seg, height, width))
     # Within an image pixels, bins and windows are numbered in 32 bits.
     largest = max(height, width, y.bins * x.bins, y.windows * x.windows)
@@ -274,6 +275,7 @@ def plan_cell_counts(
     logits = seg.is_floating_point()
     batch, (h, w) = seg.shape[0], seg.shape[-2:]
     kind = LABELS if not logits else OWN_SIZE if (h, w) == (y.size, x.size) else UPSAMPLED
+    classes = seg.shape[1] if logits else 1
     programs = batch * y.tiles * x.tiles
     block_y, block_x = pow2(y.tile_px), pow2(x.tile_px)
     cells = _Cells(h, w, y.size, x.size, block_y, block_x)
@@ -289,6 +291,7 @@ def plan_cell_counts(
             "bins_ptr": bins,
             "mixed_ptr": mixed,
             **dict(zip(("seg_stride_b", "seg_stride_n", "seg_stride_y", "seg_stride_x"), strides)),
+            "num_classes": classes,
             **{"h": h, "w": w, "H": y.size, "W": x.size},
             **{"scale_y": _quotient(h, y.size), "scale_x": _quotient(w, x.size)},
             **{"ratio_y": _quotient(y.size, h), "ratio_x": _quotient(x.size, w)},
@@ -300,7 +303,7 @@ def plan_cell_counts(
         },
         {
             "KIND": kind,
-            "N": seg.shape[1] if logits else 1,
+            "N": classes,
             "CLASS_BLOCK": class_block(seg) if logits else 0,
             "NUM_WORDS": words_in_use(table),
             "WRITE_LABELS": labels is not None,
@@ -313,6 +316,7 @@ def plan_cell_counts(
             **(cells.constants() if kind == UPSAMPLED else _Cells(1, 1, 1, 1, 1, 1).constants()),
         },
         num_warps=warps,
+        max_registers=128,
     )
 
 
@@ -325,7 +329,7 @@ class _Cells:
         points_y = (block_y - 1) * h // H + 4
         self.points_x = (block_x - 1) * w // W + 4
         self.points = pow2(points_y * self.points_x)
-        self.cell_y = min(ceil_div(H, h), 8)
+        self.cell_y = min(ceil_div(H, h), 4)  # each row of pixels takes registers of its lane
         self.cell_x = min(ceil_div(W, w), 8)
 
     def constants(self) -> dict[str, int]:

@@ -53,7 +53,12 @@ def compile_launch(launch: Launch, capability: int) -> Any:
     """
     source = ASTSource(launch.kernel, *_specialise(launch))
     target = GPUTarget("cuda", capability, 32)
-    return triton.compile(source, target=target, options={"num_warps": launch.num_warps})
+    return triton.compile(source, target=target, options=launch.options())
+
+
+def signature(launch: Launch) -> tuple[Any, ...]:
+    """What decides the code of a launch: launches with equal answers share a compiled kernel."""
+    return (launch.kernel.__name__, *map(repr, (*_specialise(launch), launch.options())))
 
 
 def _specialise(launch: Launch) -> tuple[dict[str, str], dict[Any, Any], dict[Any, Any]]:

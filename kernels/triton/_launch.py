@@ -16,6 +16,8 @@ class Launch(NamedTuple):
         args: every argument by name: tensors, integers, floats; None for an absent tensor.
         constants: every constexpr by name.
         num_warps: warps per program.
+        max_registers: per thread. Left to itself ptxas now and then spills a few registers to fit
+            one more program on a multiprocessor; told a limit, it only keeps to that.
     """
 
     kernel: Any
@@ -23,10 +25,15 @@ class Launch(NamedTuple):
     args: dict[str, Any]
     constants: dict[str, Any]
     num_warps: int
+    max_registers: int = 255
 
     def run(self) -> None:
         """Enqueues it on the current stream of the current device."""
-        self.kernel[(self.grid,)](**self.args, **self.constants, num_warps=self.num_warps)
+        self.kernel[(self.grid,)](**self.args, **self.constants, **self.options())
+
+    def options(self) -> dict[str, int]:
+        """What the compiler is told."""
+        return {"num_warps": self.num_warps, "maxnreg": self.max_registers}
 
 
 def pow2(value: int) -> int:
@@ -42,9 +49,16 @@ def ceil_div(value: int, by: int) -> int:
 def class_block(logits: Tensor) -> int:
     """The constexpr CLASS_BLOCK of `first_argmax` for these logits [B, N, h, w].
 
-    Neighbouring classes are read as one load of up to 16 bytes per thread; maps whose classes lie
-    apart are read class by class, neighbouring pixels together.
+    Where neighbouring classes are neighbours in memory and every pixel starts at a multiple of so
+    many elements, 8 or 16 bytes of them are one load of one thread. Other maps are read class by
+    class, neighbouring pixels together; 0 says so.
     """
-    if logits.stride(1) != 1 or logits.stride(3) == 1 or logits.shape[1] < 4:
+    stride_b, stride_n, stride_y, stride_x = logits.stride()
+    if stride_n != 1 or stride_x == 1:
         return 0
-    return min(pow2(logits.shape[1]), 16 // logits.element_size())
+    size = logits.element_size()
+    for block in (16 // size, 8 // size):
+        starts = (logits.shape[1], stride_b, stride_y, stride_x, logits.data_ptr() // size)
+        if all(start % block == 0 for start in starts):
+            return block
+    return 0

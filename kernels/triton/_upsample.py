@@ -55,17 +55,19 @@ def first_output(tap, scale, ratio, in_size, out_size):
 
 @triton.jit
 def first_argmax(
-    ptrs, valid, stride_n, N: tl.constexpr, CLASS_BLOCK: tl.constexpr, UNROLL: tl.constexpr = 8
-):
+    base_ptr, offsets, valid, stride_n, N: tl.constexpr, CLASS_BLOCK: tl.constexpr,
+    UNROLL: tl.constexpr = 8,
+):  # fmt: skip
     """Largest of N logits at each position and the first class that has it.
 
     Args:
-        ptrs: [P] pointers to the logits of class 0; class c is stride_n elements further, each.
+        base_ptr: pointer to the logits of class 0 of an image.
+        offsets: int64 [P], elements from there to a position.
         valid: [P]; others give -inf and class 0.
         stride_n: elements between classes.
         N: number of classes.
-        CLASS_BLOCK: 0 for one load per class; else a power of two: so many classes at once, for
-            maps where they are neighbours (channels_last), as one wide load per thread.
+        CLASS_BLOCK: 0 for one load per class, else how many classes are read at once: see
+            `_launch.class_block`, which says where that can be.
         UNROLL: classes per step: enough loads in flight, few enough for the registers.
 
     Returns:
@@ -75,20 +77,18 @@ def first_argmax(
     label = tl.zeros_like(valid.to(tl.int32))
     if CLASS_BLOCK > 0:
         lanes = tl.arange(0, CLASS_BLOCK)
+        ptrs = base_ptr + tl.multiple_of(offsets, CLASS_BLOCK)[:, None] + lanes[None, :]
         for c0 in range(0, N, CLASS_BLOCK):
-            c = c0 + lanes
-            value = tl.load(
-                ptrs[:, None] + c[None, :] * stride_n,
-                mask=valid[:, None] & (c < N)[None, :],
-                other=float("-inf"),
-            ).to(tl.float32)
+            value = tl.load(ptrs, mask=valid[:, None], other=float("-inf")).to(tl.float32)
+            ptrs += CLASS_BLOCK
             value = tl.where(value == value, value, float("-inf"))
             top = tl.max(value, axis=1)
-            where = tl.min(tl.where(value == top[:, None], c[None, :], N), axis=1)
+            lane = tl.min(tl.where(value == top[:, None], lanes[None, :], CLASS_BLOCK), axis=1)
             better = top > best
             best = tl.where(better, top, best)
-            label = tl.where(better, where, label)
+            label = tl.where(better, c0 + lane, label)
     else:
+        ptrs = base_ptr + offsets
         for c in tl.range(0, N, loop_unroll_factor=UNROLL):
             value = tl.load(ptrs, mask=valid, other=float("-inf")).to(tl.float32)
             better = value > best
@@ -99,9 +99,7 @@ def first_argmax(
 
 
 @triton.jit
-def bilinear_argmax(
-    p00, p01, p10, p11, wy, wx, valid, stride_n, N: tl.constexpr, UNROLL: tl.constexpr = 2
-):
+def bilinear_argmax(p00, p01, p10, p11, wy, wx, valid, stride_n, n, UNROLL: tl.constexpr = 2):
     """First argmax of N interpolated logits; NaN counts as -inf, none above it gives class 0.
 
     One lane per column of pixels that share their taps; its R pixels stay in its thread while a
@@ -116,9 +114,9 @@ def bilinear_argmax(
         wx: along x, [L].
         valid: [L], lanes to look at.
         stride_n: elements between classes.
-        N: number of classes.
-        UNROLL: classes per step: four loads each, which ptxas would hoist into 190 registers if
-            there were many.
+        n: number of classes; not a constexpr, or ptxas would unroll short loops and hoist their
+            loads into more registers than there are.
+        UNROLL: classes per step, of four loads each.
 
     Returns:
         int32 [R, L].
@@ -127,7 +125,7 @@ def bilinear_argmax(
     wx0 = 1.0 - wx
     best = tl.zeros_like(wy) + float("-inf")
     label = tl.zeros_like(wy).to(tl.int32)
-    for c in tl.range(0, N, loop_unroll_factor=UNROLL):
+    for c in tl.range(0, n, loop_unroll_factor=UNROLL):
         left = tl.load(p00, mask=valid, other=0.0).to(tl.float32)
         right = tl.load(p01, mask=valid, other=0.0).to(tl.float32)
         top = tl.fma(right, wx, left * wx0)

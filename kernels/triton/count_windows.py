@@ -69,6 +69,7 @@ def plan_count_windows(
         },
         {"BLOCK": block},
         num_warps=4,
+        max_registers=64,
     )
     return [plan_cell_counts(seg, table, y, x, bins, scratch, labels), sums]
 

@@ -1,0 +1,242 @@
+"""The Triton kernels in Triton's interpreter, on CPU tensors, in processes of their own.
+
+The interpreter replaces parts of triton when that is first imported, so each op's own test file is
+run again in a new process with TRITON_INTERPRET=1; slow samples are left out. All of one op:
+
+    TRITON_INTERPRET=1 pytest tests/test_count_windows.py --backend triton
+
+Below that, tests of what only these kernels have; they run in the interpreter's process too.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from compare import call
+from samples import get
+from samples.inputs import blob_logits, grid_logits, laid_out
+
+from c2fcore import _triton, ops, reference
+from c2fcore.windows import grid_origins
+
+HERE = Path(__file__).parent
+INTERPRETED = _triton.interpreted()
+
+# What of an op's test file is run: enough of everything in a minute or so.
+_QUICK = "(test_table or test_same_as_reference)"
+SELECTION = {
+    "count_windows": f"{_QUICK} and not (256-classes or blobs or noise)",
+    "select_windows": f"{_QUICK} and not (logits or large or mixed-batch or odd-grid)",
+}
+
+outside = pytest.mark.skipif(INTERPRETED, reason="starts the interpreter's process")
+inside = pytest.mark.skipif(not INTERPRETED, reason="runs in the interpreter's process")
+
+
+def _pytest(*args: str) -> None:
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "C2F_REQUIRE": "triton"}
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *args]
+    done = subprocess.run(
+        command, cwd=HERE.parent, env=environment, text=True, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+
+
+@outside
+@pytest.mark.slow
+@pytest.mark.parametrize("op", SELECTION)
+def test_samples_of(op: str) -> None:
+    pytest.importorskip("triton")
+    _pytest(str(HERE / f"test_{op}.py"), "--backend", "triton", "-k", SELECTION[op])
+
+
+@outside
+@pytest.mark.slow
+def test_this_file() -> None:
+    pytest.importorskip("triton")
+    _pytest(__file__)
+
+
+@outside
+def test_kernels_are_not_imported_before_they_are_needed() -> None:
+    code = (
+        "import sys, c2fcore; c2fcore.backends(); "
+        "assert 'c2fcore.kernels.triton' not in sys.modules or c2fcore._triton.missing() == ''"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, cwd=HERE)
+
+
+@outside
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_the_reason_without_a_gpu() -> None:
+    assert "no CUDA device" in _triton.missing() or "not installed" in _triton.missing()
+    with pytest.raises(RuntimeError, match="backend 'triton' cannot run here"):
+        ops.count_windows(
+            torch.zeros(1, 4, 4, dtype=torch.uint8), (1,), window=2, stride=1, backend="triton"
+        )
+
+
+# Device functions.
+
+
+@inside
+@pytest.mark.parametrize(
+    ("size", "window", "stride", "flush", "tile"),
+    [
+        (512, 128, 32, True, 32),
+        (6000, 128, 32, True, 128),
+        (6000, 128, 32, False, 32),
+        (500, 128, 50, True, 32),
+        (97, 17, 5, True, 32),
+        (97, 17, 5, False, 128),
+        (29, 3, 7, True, 32),
+        (16, 5, 2, True, 32),
+        (301, 7, 300, True, 64),
+        (64, 64, 64, True, 32),
+        (11, 4, 100, True, 32),
+        (40, 3, 1, True, 32),
+        (1, 1, 1, False, 32),
+    ],
+)
+def test_bins_cut_where_windows_start_and_end(
+    size: int, window: int, stride: int, flush: bool, tile: int
+) -> None:
+    from triton_probes import bins_kernel
+
+    from c2fcore.kernels.triton._window_grid import make_axis
+
+    axis = make_axis(size, window, stride, flush, tile)
+    starts = torch.full((axis.bins + 1,), -1, dtype=torch.int32)
+    of_pixel = torch.full((size,), -1, dtype=torch.int32)
+    args = {k: v for k, v in axis.args("y").items() if k != "bins_y"}
+    bins_kernel[(1,)](
+        starts, of_pixel, axis.bins + 1, size, **args, BLOCK=1 << (size + 1).bit_length()
+    )
+    edges = starts.tolist()
+    assert edges[0] == 0
+    assert edges[-1] == size
+    assert edges == sorted(edges)
+    pixels = torch.arange(size)
+    assert torch.equal(of_pixel.long(), torch.searchsorted(starts[1:].long(), pixels, right=True))
+    origins = grid_origins(size, window, stride, "flush" if flush else "drop")
+    assert axis.windows == len(origins)
+    for origin in origins:
+        assert origin in edges
+        assert origin + window in edges
+        assert of_pixel[origin + window - 1] - of_pixel[origin] < axis.window_bins
+    for first in range(0, axis.bins, axis.tile_bins):
+        assert edges[min(first + axis.tile_bins, axis.bins)] - edges[first] <= axis.tile_px <= tile
+
+
+@inside
+@pytest.mark.parametrize(
+    ("small", "full"),
+    [
+        (128, 512),
+        (1500, 6000),
+        (1, 9),
+        (7, 7),
+        (12, 13),
+        (480, 500),
+        (7, 23),
+        (1000, 3001),
+        (3, 96),
+    ],
+)
+def test_first_output_inverts_first_tap(small: int, full: int) -> None:
+    from triton_probes import taps_kernel
+
+    taps = torch.full((full,), -1, dtype=torch.int32)
+    firsts = torch.full((small + 1,), -1, dtype=torch.int32)
+    taps_kernel[(1,)](
+        taps, firsts, small / full, full / small, small, full, BLOCK=1 << full.bit_length()
+    )
+    assert torch.equal(
+        firsts.long(), torch.searchsorted(taps.long(), torch.arange(small + 1), right=False)
+    )
+    assert int(taps.min()) >= 0
+    assert int(taps.max()) < small
+
+
+# Paths that the sample lists are too small to take.
+
+
+@inside
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(f"cover-{s}" for s in ("flush-overlap", "primes-drop", "stride-1", "min-pixels")),
+        *("cover-stride-over-window", "cover-n-over-windows"),
+        *(f"top-{s}" for s in ("clusters", "primes-drop", "min-pixels", "n-over-windows")),
+    ],
+)
+def test_selection_among_many_windows(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_triton.kernels("select_windows"), "FEW", 0)
+    sample = get("select_windows", name)
+    for got, want in zip(
+        call("select_windows", sample, "triton")[:3],
+        call("select_windows", sample, "reference")[:3],
+        strict=True,
+    ):
+        assert torch.equal(got, want)
+
+
+@inside
+@pytest.mark.parametrize("width", [64, 128])
+@pytest.mark.parametrize("stride", [32, 12])
+def test_wide_tiles(width: int, stride: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    from c2fcore.kernels.triton import _cell_counts
+
+    monkeypatch.setattr(_cell_counts, "_tile_width", lambda *_: width)
+    seg = blob_logits(1, 3, 16, 44, seed=1)
+    _same_counts_and_labels(seg, (1,), window=40, stride=stride, size=(64, 176))
+
+
+@inside
+@pytest.mark.parametrize(
+    ("classes", "dtype", "layout"),
+    [
+        (2, torch.float32, "planar"),
+        (7, torch.float16, "channels_last"),
+        (16, torch.bfloat16, "channels_last"),
+        (16, torch.float32, "channels_last"),
+        (17, torch.float32, "planar"),
+        (65, torch.float32, "planar"),
+        (256, torch.float16, "channels_last"),
+    ],
+)
+def test_numbers_of_classes(classes: int, dtype: torch.dtype, layout: str) -> None:
+    seg = laid_out(grid_logits((1, classes, 4, 5), seed=classes).to(dtype), layout)
+    small = (0, classes - 1)
+    _same_counts_and_labels(seg, small, window=3, stride=2, size=None)
+    _same_counts_and_labels(seg, small, window=8, stride=8, size=(8, 10))
+
+
+def _same_counts_and_labels(seg: torch.Tensor, small: tuple[int, ...], **options: Any) -> None:
+    options = {k: v for k, v in options.items() if v is not None}
+    got = ops.count_windows(seg, small, **options, backend="triton")
+    assert torch.equal(got, reference.count_windows(seg, small, **options))
+    windows, labels = ops.select_windows(
+        seg, small, **options, n=2, backend="triton", _return_labels=True
+    )
+    wanted, wanted_labels = ops.select_windows(
+        seg, small, **options, n=2, backend="reference", _return_labels=True
+    )
+    assert torch.equal(labels, wanted_labels)
+    assert torch.equal(windows.origins, wanted.origins)
+
+
+@inside
+def test_grids_beyond_32_bits_are_refused() -> None:
+    seg = torch.zeros(1, 1, 1, dtype=torch.uint8).expand(1, 1 << 16, 1 << 16)
+    with pytest.raises(NotImplementedError, match=r"count_windows: backend 'triton' takes grids"):
+        _triton.kernels("count_windows").plan_count_windows(
+            seg, bytes([1]) * 256, 1 << 16, 1 << 16, 1, 1, True, None, None, None
+        )

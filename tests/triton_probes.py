@@ -1,0 +1,29 @@
+"""Small kernels that show what shared device functions answer; imported with the interpreter on."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from c2fcore.kernels.triton._upsample import first_output, first_tap
+from c2fcore.kernels.triton._window_grid import bin_of, bin_start
+
+
+@triton.jit
+def bins_kernel(starts_ptr, of_pixel_ptr, num_starts, size, step_y, rest_y, flush_px_y, flush_bin_y,
+                rest_bins_y, period_bins_y, unit_y, BLOCK: tl.constexpr):  # fmt: skip
+    i = tl.arange(0, BLOCK)
+    start = bin_start(
+        i, size, step_y, rest_y, flush_px_y, flush_bin_y, rest_bins_y, period_bins_y, unit_y
+    )
+    tl.store(starts_ptr + i, start, mask=i < num_starts)
+    found = bin_of(i, step_y, rest_y, flush_px_y, rest_bins_y, period_bins_y, unit_y)
+    tl.store(of_pixel_ptr + i, found, mask=i < size)
+
+
+@triton.jit
+def taps_kernel(taps_ptr, firsts_ptr, scale, ratio, in_size, out_size, BLOCK: tl.constexpr):
+    i = tl.arange(0, BLOCK)
+    tl.store(taps_ptr + i, first_tap(i, scale, in_size), mask=i < out_size)
+    first = first_output(i, scale, ratio, in_size, out_size)
+    tl.store(firsts_ptr + i, first, mask=i <= in_size)
