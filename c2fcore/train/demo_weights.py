@@ -220,7 +220,15 @@ def main() -> None:
     coarse = train_coarse(scenes, args.coarse_steps, side=192, batch=8, seed=args.seed)
     done("coarse network")
     net = train_fine(
-        coarse, scenes, demo_config(), args.fine_steps, side=256, batch=8, windows=4, seed=args.seed
+        coarse,
+        scenes,
+        demo_config(),
+        args.fine_steps,
+        side=192,
+        batch=8,
+        windows=4,
+        seed=args.seed,
+        output_stride=2,
     )
     done("fine network")
     net.save_pretrained(args.out, overwrite=True)
