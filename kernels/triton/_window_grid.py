@@ -57,6 +57,16 @@ class Axis(NamedTuple):
             f"bins_{axis}": self.bins,
         }
 
+    def edges(self) -> list[int]:
+        """First pixels of all bins, and the axis' end: what `bin_start` computes on the device."""
+        found = []
+        for e in range(self.bins):
+            period, inside = divmod(e - (e > self.flush_bin), self.period_bins)
+            after = inside - self.rest_bins
+            at = inside * self.unit if after < 0 else self.rest + after * self.unit
+            found.append(self.flush_px if e == self.flush_bin else period * self.stride + at)
+        return [*found, self.size]
+
 
 @lru_cache(maxsize=256)
 def make_axis(size: int, window: int, stride: int, flush: bool, tile_px: int) -> Axis:
