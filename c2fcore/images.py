@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,17 @@ Pixels = npt.NDArray[np.uint8]
 
 # Pillow refuses images above 179 Mpx as decompression bombs; one aerial mosaic is easily larger.
 _MAX_PIXELS = 4_000_000_000
+
+
+@contextmanager
+def no_size_limit() -> Iterator[None]:
+    """Lets Pillow open images as large as aerial mosaics are."""
+    previous = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = _MAX_PIXELS
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = previous
 
 
 def read_rgb(path: str | Path) -> Pixels:
@@ -33,10 +46,8 @@ def read_rgb(path: str | Path) -> Pixels:
         raise ValueError(f"image must be a file, got the folder {path}")
     if path.stat().st_size == 0:
         raise ValueError(f"image must not be empty, got {path} of 0 bytes")
-    previous = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = _MAX_PIXELS
     try:
-        with Image.open(path) as image:
+        with no_size_limit(), Image.open(path) as image:
             if image.mode.startswith(("I", "F")):
                 return _stretch(np.asarray(image)[None].astype(np.float32))
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
@@ -44,8 +55,6 @@ def read_rgb(path: str | Path) -> Pixels:
         return _read_with_rasterio(path)
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise ValueError(f"image must be readable, got {path}: {error}") from error
-    finally:
-        Image.MAX_IMAGE_PIXELS = previous
 
 
 def write_png(path: Path, pixels: Pixels) -> None:

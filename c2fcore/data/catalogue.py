@@ -1,0 +1,208 @@
+"""What is known of each data set: classes, colours, ids on disk, splits, customary tiles.
+
+Inside c2fcore a label is 0..N-1 or 255 (ignored), whatever the files on disk say.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+from .. import _checks
+
+Colour = tuple[int, int, int]
+
+IGNORED: Final = 255
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """Facts of a data set.
+
+    Attributes:
+        name: as on the command line.
+        class_names: one per class id 0..N-1.
+        palette: colour (r, g, b) of each class, in colour-coded masks and in pictures.
+        small_classes: ids of the small classes; empty if nobody agreed on any.
+        ignored_colours: colours of colour-coded masks that are no class.
+        encodings: for masks of ids, by name: id on disk -> class id or 255.
+        tile: customary side of a tile, pixels.
+        overlap: customary overlap of neighbouring tiles, pixels.
+        splits: names of the source images of each split; empty where folders tell.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    palette: tuple[Colour, ...]
+    small_classes: tuple[int, ...] = ()
+    ignored_colours: tuple[Colour, ...] = ()
+    encodings: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
+    tile: int = 512
+    overlap: int = 0
+    splits: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def _shifted(count: int) -> dict[int, int]:
+    """Ids 1..count on disk are classes 0..count-1; 0 is ignored."""
+    return {0: IGNORED, **{value: value - 1 for value in range(1, count + 1)}}
+
+
+def _direct(count: int) -> dict[int, int]:
+    """Ids on disk are the classes; 255 is ignored."""
+    return {**{value: value for value in range(count)}, IGNORED: IGNORED}
+
+
+_ISAID = DatasetInfo(
+    name="isaid",
+    class_names=(
+        "background", "ship", "storage_tank", "baseball_diamond", "tennis_court",
+        "basketball_court", "ground_track_field", "bridge", "large_vehicle", "small_vehicle",
+        "helicopter", "swimming_pool", "roundabout", "soccer_ball_field", "plane", "harbor",
+    ),
+    # The devkit's. FarSeg, FactSeg and PaddleRS tools exchange storage_tank and roundabout.
+    palette=(
+        (0, 0, 0), (0, 0, 63), (0, 63, 63), (0, 63, 0), (0, 63, 127), (0, 63, 191), (0, 63, 255),
+        (0, 127, 63), (0, 127, 127), (0, 0, 127), (0, 0, 191), (0, 0, 255), (0, 191, 127),
+        (0, 127, 191), (0, 127, 255), (0, 100, 155),
+    ),
+    small_classes=(1, 8, 9, 10, 11, 14, 15),
+    encodings={"mmseg": _direct(16), "paddle": _direct(16)},
+    tile=896,
+    overlap=384,
+)  # fmt: skip
+
+_ISPRS = DatasetInfo(
+    name="isprs",
+    class_names=("impervious", "building", "low_vegetation", "tree", "car", "clutter"),
+    palette=(
+        (255, 255, 255), (0, 0, 255), (0, 255, 255), (0, 255, 0), (255, 255, 0), (255, 0, 0),
+    ),
+    small_classes=(4,),
+    ignored_colours=((0, 0, 0),),  # the border left out of eroded labels
+    encodings={
+        "mmseg": _shifted(6),
+        "paddle": _direct(6),
+        "torchgeo": {0: 5, 1: 0, 2: 1, 3: 2, 4: 3, 5: 4},
+    },
+    # mmsegmentation and Paddle name a stride of 256, but place tiles every 512 pixels with a last
+    # one at the border: overlap 0 gives their 3456 and 2016 tiles of Potsdam.
+    tile=512,
+    overlap=0,
+)  # fmt: skip
+
+_POTSDAM_TRAIN = (
+    "2_10 2_11 2_12 3_10 3_11 3_12 4_10 4_11 4_12 5_10 5_11 5_12 6_10 6_11 6_12 6_7 6_8 6_9 "
+    "7_10 7_11 7_12 7_7 7_8 7_9"
+)
+_POTSDAM_VAL = "5_15 6_15 6_13 3_13 4_14 6_14 5_14 2_13 4_15 2_14 5_13 4_13 3_14 7_13"
+_VAIHINGEN_TRAIN = "1 3 5 7 11 13 15 17 21 23 26 28 30 32 34 37"
+_VAIHINGEN_VAL = "2 4 6 8 10 12 14 16 20 22 24 27 29 31 33 35 38"
+
+_POTSDAM = replace(
+    _ISPRS,
+    name="potsdam",
+    splits={"train": tuple(_POTSDAM_TRAIN.split()), "val": tuple(_POTSDAM_VAL.split())},
+)
+_VAIHINGEN = replace(
+    _ISPRS,
+    name="vaihingen",
+    splits={
+        "train": tuple(f"area{n}" for n in _VAIHINGEN_TRAIN.split()),
+        "val": tuple(f"area{n}" for n in _VAIHINGEN_VAL.split()),
+    },
+)
+_LOVEDA = DatasetInfo(
+    name="loveda",
+    class_names=("background", "building", "road", "water", "barren", "forest", "agriculture"),
+    palette=(
+        (255, 255, 255), (255, 0, 0), (255, 255, 0), (0, 0, 255), (159, 129, 183), (0, 255, 0),
+        (255, 195, 128),
+    ),
+    encodings={"mmseg": _shifted(7), "raw": _shifted(7), "paddle": _direct(7)},
+    tile=1024,
+    overlap=0,
+)  # fmt: skip
+
+DATASETS: Final[dict[str, DatasetInfo]] = {
+    info.name: info for info in (_ISAID, _POTSDAM, _VAIHINGEN, _LOVEDA)
+}
+
+
+def custom(classes: str, small: Sequence[str | int] = (), tile: int = 512) -> DatasetInfo:
+    """Facts of a data set of the user's.
+
+    Args:
+        classes: names separated by commas, in the order of their ids; or a JSON file with "names"
+            and, for colour-coded masks, "palette" (one [r, g, b] per class) and "ignored_colours".
+        small: small classes by name or id.
+        tile: customary side of a tile, pixels.
+
+    Raises:
+        ValueError: no names, repeated ones, or a file that does not hold them.
+    """
+    names: Sequence[str]
+    palette: tuple[Colour, ...] = ()
+    ignored: tuple[Colour, ...] = ()
+    if classes.endswith(".json"):
+        try:
+            found = json.loads(Path(classes).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"classes must be JSON, got {classes}: {error}") from None
+        if not isinstance(found, dict) or not isinstance(found.get("names"), list):
+            raise ValueError(f"classes must hold a list 'names', got {classes} without one")
+        names = [str(name) for name in found["names"]]
+        palette = tuple(_colour(c) for c in found.get("palette", ()))
+        ignored = tuple(_colour(c) for c in found.get("ignored_colours", ()))
+        if palette and (len(palette) != len(names) or len({*palette, *ignored}) < len(palette)):
+            raise ValueError(
+                f"palette must have one colour of its own per class ({len(names)}), got "
+                f"{len(set(palette))} different in {len(palette)}"
+            )
+    else:
+        names = [name.strip() for name in classes.split(",")]
+    if not all(names) or len(set(names)) != len(names) or len(names) > IGNORED:
+        raise ValueError(f"classes must be 1..{IGNORED} different names, got {', '.join(names)}")
+    return DatasetInfo(
+        name="custom",
+        class_names=tuple(names),
+        palette=palette,
+        small_classes=class_ids(small, names),
+        ignored_colours=ignored,
+        encodings={"index": _direct(len(names)), "shifted": _shifted(len(names))},
+        tile=tile,
+    )
+
+
+def _colour(value: object) -> Colour:
+    if not isinstance(value, list) or len(value) != 3:
+        raise ValueError(f"a colour must be [r, g, b], got {value!r}")
+    r, g, b = (_checks.integer("palette", "colour", v, 0, 255) for v in value)
+    return r, g, b
+
+
+def class_ids(classes: Iterable[str | int], names: Sequence[str]) -> tuple[int, ...]:
+    """Classes given by name or id, as ascending ids.
+
+    Raises:
+        ValueError: a name or id that is not there, or one class twice.
+    """
+    ids = []
+    for value in classes:
+        text = str(value).strip()
+        if text.isdecimal():
+            if int(text) >= len(names):
+                raise ValueError(f"class id must be in 0..{len(names) - 1}, got {text}")
+            ids.append(int(text))
+        elif text in names:
+            ids.append(list(names).index(text))
+        else:
+            near = difflib.get_close_matches(text, names, n=1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            raise ValueError(f"class must be an id or one of {', '.join(names)}, got {text}{hint}")
+    if len(set(ids)) != len(ids):
+        raise ValueError(f"classes must be distinct, got {', '.join(map(str, classes))}")
+    return tuple(sorted(ids))

@@ -1,0 +1,267 @@
+"""Making a folder of tiles from a data set: in parallel, resumable, verified after writing.
+
+The folder is in the layout of mmsegmentation (img_dir/SPLIT, ann_dir/SPLIT, PNG; masks are 8-bit
+grey, 0..N-1 and 255) with a dataset.json that says the rest. `records/` says which source image is
+done, so that an interrupted run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from ..images import Pixels, read_rgb
+from .catalogue import IGNORED, DatasetInfo
+from .masks import MaskDecoder, add_counts, read_mask, shown
+from .sources import Pair
+from .tiling import boxes, cut
+
+DATASET_FILE: Final = "dataset.json"
+FORMAT: Final = "c2fcore-data"
+FORMAT_VERSION: Final = 1
+_OPTIONS_FILE: Final = "options.json"
+_RECORDS: Final = "records"
+_MOST_UNKNOWN: Final = 0.5  # share of unknown pixels above which a mask was misread
+
+
+@dataclass(frozen=True)
+class Options:
+    """How tiles are made.
+
+    Attributes:
+        encoding: of the masks on disk, see `MaskDecoder`.
+        tile: side of a tile in pixels; None writes images whole.
+        overlap: of neighbouring tiles, in pixels.
+        labels: which masks these are ("eroded", "full" or ""), for the record.
+        unknown: "ignore" makes pixels of unknown colour or id 255, "error" stops at them.
+    """
+
+    encoding: str
+    tile: int | None
+    overlap: int = 0
+    labels: str = ""
+    unknown: str = "ignore"
+
+
+@dataclass(frozen=True)
+class _Job:
+    info: DatasetInfo
+    options: Options
+    split: str
+    pair: Pair
+    out: Path
+
+    @property
+    def record(self) -> Path:
+        return self.out / _RECORDS / self.split / f"{self.pair.name}.json"
+
+    def fingerprint(self) -> list[Any]:
+        """Changes when a source file does."""
+        files = (self.pair.image, self.pair.mask)
+        return [[str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
+
+
+def prepare(
+    info: DatasetInfo,
+    sources: dict[str, list[Pair]],
+    out: Path,
+    options: Options,
+    workers: int = 0,
+) -> dict[str, Any]:
+    """Writes the tiles; a run that was interrupted is taken up again.
+
+    Args:
+        info: the data set.
+        sources: image and mask by split.
+        out: folder to write; must be new, empty, or of a run with the same options.
+        options: how.
+        workers: processes; 0 works in this one.
+
+    Returns:
+        What dataset.json holds.
+
+    Raises:
+        FileExistsError: `out` holds other things, or tiles made with other options.
+        ValueError: an image that cannot be read or differs from its mask in size; unknown colours
+            with unknown="error"; a tile that does not read back as it was written.
+    """
+    if options.tile is not None:
+        boxes(1, 1, options.tile, options.overlap)  # checks them
+    MaskDecoder(info, options.encoding)
+    _claim(info, out, options)
+    jobs = [_Job(info, options, s, pair, out) for s, pairs in sources.items() for pair in pairs]
+    records: dict[tuple[str, str], dict[str, Any]] = {}
+    waiting = []
+    for job in jobs:
+        record = _finished(job)
+        if record is None:
+            waiting.append(job)
+        else:
+            records[job.split, job.pair.name] = record
+    bar = tqdm(total=len(jobs), initial=len(records), desc=f"prepare {info.name}", unit="image")
+    with bar:
+        for job, record in _run(waiting, workers):
+            records[job.split, job.pair.name] = record
+            bar.update()
+            if record["unknown"]:
+                bar.write(f"{job.pair.mask}: unknown, ignored: {shown(record['unknown'])}")
+    description = _describe(info, options, jobs, records)
+    if (out / DATASET_FILE).is_file():  # splits prepared before stay
+        earlier = json.loads((out / DATASET_FILE).read_text(encoding="utf-8"))
+        description["splits"] = {**earlier["splits"], **description["splits"]}
+    _write_json(out / DATASET_FILE, description)
+    return description
+
+
+def _claim(info: DatasetInfo, out: Path, options: Options) -> None:
+    """Makes the folder ours, or recognises it."""
+    facts = json.loads(json.dumps({**asdict(info), "splits": None}))
+    wanted = {"format": FORMAT, "dataset": facts, "options": asdict(options)}
+    path = out / _OPTIONS_FILE
+    if path.is_file():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found != wanted and (out / _RECORDS).exists():
+            before, now = found.get("options", {}), wanted["options"]
+            changed = [f"{key} {before.get(key)!r} -> {now[key]!r}" for key in now
+                       if before.get(key) != now[key]]  # fmt: skip
+            raise FileExistsError(
+                f"{out} was prepared with other options, choose another folder: got "
+                f"{', '.join(changed) or 'other classes'}"
+            )
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FileExistsError(f"the folder to write must be new or empty, got {out}")
+    out.mkdir(parents=True, exist_ok=True)
+    _write_json(path, wanted)
+
+
+def _finished(job: _Job) -> dict[str, Any] | None:
+    """The record of a source that is done and still as it was."""
+    if not job.record.is_file():
+        return None
+    record: dict[str, Any] = json.loads(job.record.read_text(encoding="utf-8"))
+    if record["source"] != job.fingerprint():
+        return None
+    paths = (_paths(job, tile["name"]) for tile in record["tiles"])
+    return record if all(file.is_file() for pair in paths for file in pair) else None
+
+
+def _run(jobs: Sequence[_Job], workers: int) -> Iterator[tuple[_Job, dict[str, Any]]]:
+    if workers == 0 or len(jobs) < 2:
+        for job in jobs:
+            yield job, _make(job)
+        return
+    # Spawned, not forked: torch may already run threads in this process.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        running = {pool.submit(_make, job): job for job in jobs}
+        try:
+            for done in as_completed(running):
+                yield running[done], done.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _make(job: _Job) -> dict[str, Any]:
+    """Cuts one source image; returns its record."""
+    image = read_rgb(job.pair.image)
+    decode = MaskDecoder(job.info, job.options.encoding)
+    labels, unknown = decode(read_mask(job.pair.mask), job.pair.mask)
+    if image.shape[:2] != labels.shape:
+        raise ValueError(
+            f"image and mask must have one size, got {image.shape[1]} x {image.shape[0]} and "
+            f"{labels.shape[1]} x {labels.shape[0]} for {job.pair.image}"
+        )
+    share = sum(unknown.values()) / labels.size
+    if share > _MOST_UNKNOWN:
+        raise ValueError(
+            f"{share:.0%} of the pixels are unknown, another encoding than {job.options.encoding}? "
+            f"got {shown(unknown)} in {job.pair.mask}"
+        )
+    if unknown and job.options.unknown == "error":
+        raise ValueError(f"mask must hold known values only, got {shown(unknown)} in "
+                         f"{job.pair.mask}")  # fmt: skip
+    tiles = []
+    height, width = labels.shape
+    for box in boxes(height, width, job.options.tile, job.options.overlap):
+        name = job.pair.name
+        if job.options.tile is not None:
+            name += f"_{box.y0}_{box.y1}_{box.x0}_{box.x1}"
+        image_file, mask_file = _paths(job, name)
+        _write_png(image_file, cut(image, box, 0))
+        _write_png(mask_file, cut(labels, box, IGNORED))
+        tiles.append({"name": name, "box": list(box)})
+    counts = np.bincount(labels.ravel(), minlength=256)
+    record = {
+        "source": job.fingerprint(),
+        "size": list(labels.shape),
+        "tiles": tiles,
+        "pixels": counts[: len(job.info.class_names)].tolist(),
+        "ignored": int(counts[IGNORED]),
+        "unknown": unknown,
+    }
+    _write_json(job.record, record)
+    return record
+
+
+def _paths(job: _Job, name: str) -> tuple[Path, Path]:
+    return (
+        job.out / "img_dir" / job.split / f"{name}.png",
+        job.out / "ann_dir" / job.split / f"{name}.png",
+    )
+
+
+def _write_png(path: Path, pixels: Pixels) -> None:
+    """Writes and reads back; the name appears only when the file is right."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    Image.fromarray(np.ascontiguousarray(pixels)).save(partial, format="PNG", compress_level=3)
+    with Image.open(partial) as written:
+        if not np.array_equal(np.asarray(written), pixels):
+            raise ValueError(f"{path} must read back as it was written, got other pixels")
+    os.replace(partial, path)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _describe(
+    info: DatasetInfo,
+    options: Options,
+    jobs: Sequence[_Job],
+    records: dict[tuple[str, str], dict[str, Any]],
+) -> dict[str, Any]:
+    splits: dict[str, Any] = {}
+    for job in jobs:
+        record = records[job.split, job.pair.name]
+        empty = {"sources": {}, "tiles": [], "pixels": [0] * len(info.class_names)}
+        split = splits.setdefault(job.split, {**empty, "ignored": 0, "unknown": {}})
+        split["sources"][job.pair.name] = record["size"]
+        split["tiles"] += [{**tile, "source": job.pair.name} for tile in record["tiles"]]
+        split["pixels"] = [a + b for a, b in zip(split["pixels"], record["pixels"], strict=True)]
+        split["ignored"] += record["ignored"]
+        add_counts(split["unknown"], record["unknown"].items())
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "dataset": info.name,
+        "class_names": list(info.class_names),
+        "palette": [list(colour) for colour in info.palette],
+        "small_classes": list(info.small_classes),
+        "ignore_index": IGNORED,
+        "options": asdict(options),
+        "splits": splits,
+    }

@@ -1,0 +1,248 @@
+"""Finding the images of a data set and their masks, in the layouts that people have on disk."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from .catalogue import DatasetInfo
+
+LAYOUTS: Final = ("raw", "mmseg", "list", "folders")
+LABELS: Final = ("eroded", "full")
+MASK_SUFFIXES: Final = ("", "_instance_color_RGB", "_mask", "_label", "_labels", "_gt")
+
+_ENDINGS: Final = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
+_ISAID_MASK: Final = "_instance_color_RGB"
+
+
+class Pair(NamedTuple):
+    """An image and its mask."""
+
+    name: str
+    image: Path
+    mask: Path
+
+
+def find(
+    info: DatasetInfo,
+    root: Path,
+    layout: str,
+    splits: Sequence[str] | None = None,
+    labels: str = "eroded",
+) -> dict[str, list[Pair]]:
+    """Pairs of image and mask by split, sorted by name.
+
+    - "raw": as the data set is distributed, unpacked. iSAID: ROOT/SPLIT with images `P0003.png` and
+      masks `P0003_instance_color_RGB.png` anywhere below. Potsdam: `top_potsdam_2_10_RGB.tif` and
+      `.._label_noBoundary.tif` (labels="eroded") or `.._label.tif` ("full") anywhere below ROOT.
+      Vaihingen: `top_mosaic_09cm_area1.tif` in a folder `top`, `.._noBoundary.tif` or the same name
+      in another folder. LoveDA: ROOT/Train/Urban/{images_png,masks_png} and so on.
+    - "mmseg": ROOT/img_dir/SPLIT and ROOT/ann_dir/SPLIT, paired by name.
+    - "folders": ROOT/images and ROOT/masks (or labels), or these within ROOT/SPLIT, paired by name;
+      a mask's name may go on with one of MASK_SUFFIXES.
+    - "list": ROOT/SPLIT.txt (Paddle), one "image mask" per line, relative to ROOT.
+
+    Args:
+        info: the data set.
+        root: its folder.
+        layout: one of LAYOUTS.
+        splits: which; all that are there if None.
+        labels: "eroded" (without object borders) or "full"; for raw Potsdam and Vaihingen.
+
+    Raises:
+        FileNotFoundError: a folder, a list or a mask is missing.
+        ValueError: a layout that the data set does not have, no image, or one name twice.
+    """
+    if not root.is_dir():
+        raise FileNotFoundError(f"{info.name}: the data must be in a folder, got {root}")
+    if layout == "raw":
+        if info.name not in _RAW:
+            raise ValueError(
+                f"{info.name}: layout must be one of {', '.join(LAYOUTS[1:])}, got raw"
+            )
+        found = _RAW[info.name](info, root, labels, splits)
+    elif layout == "mmseg":
+        wanted = splits or _folders(root / "img_dir")
+        found = {s: _pair_up(root / "img_dir" / s, root / "ann_dir" / s) for s in wanted}
+    elif layout == "list":
+        wanted = splits or sorted(p.stem for p in root.glob("*.txt"))
+        found = {s: _read_list(root, s) for s in wanted}
+    elif layout == "folders":
+        found = _plain_folders(root, splits)
+    else:
+        raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout}")
+    missing = [s for s in splits or () if not found.get(s)]
+    if missing or not any(found.values()):
+        what = f"split {missing[0]}" if missing else "any split"
+        raise ValueError(f"{info.name}: {what} must have images in layout {layout}, got none "
+                         f"in {root}")  # fmt: skip
+    return {split: _unique(info, split, pairs) for split, pairs in found.items() if pairs}
+
+
+def guess_layout(info: DatasetInfo, root: Path) -> str:
+    """The layout of a folder by what is in it.
+
+    Raises:
+        ValueError: it cannot be told.
+    """
+    if (root / "img_dir").is_dir():
+        return "mmseg"
+    if any(root.glob("*.txt")) and info.name not in _RAW:
+        return "list"
+    if info.name in _RAW:
+        return "raw"
+    if any(path.is_dir() and path.name == "images" for path in root.rglob("images")):
+        return "folders"
+    raise ValueError(f"{info.name}: layout must be given, got {root} which shows none")
+
+
+def _unique(info: DatasetInfo, split: str, pairs: list[Pair]) -> list[Pair]:
+    twice = [name for name, count in Counter(p.name for p in pairs).items() if count > 1]
+    if twice:
+        raise ValueError(f"{info.name}: names in {split} must be distinct, got {twice[0]} twice")
+    return sorted(pairs)
+
+
+def _folders(path: Path) -> list[str]:
+    if not path.is_dir():
+        raise FileNotFoundError(f"layout mmseg needs the folder {path}, got none")
+    return sorted(p.name for p in path.iterdir() if p.is_dir())
+
+
+def _images(folder: Path, deep: bool = False) -> list[Path]:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"images must be in a folder, got {folder}")
+    found = folder.rglob("*") if deep else folder.iterdir()
+    return sorted(p for p in found if p.suffix.lower() in _ENDINGS and not p.name.startswith("."))
+
+
+def _pair_up(images: Path, masks: Path) -> list[Pair]:
+    """Images and masks of two folders by name."""
+    by_name = {path.stem: path for path in _images(masks)}
+    pairs = []
+    for image in _images(images):
+        candidates = (by_name.get(image.stem + suffix) for suffix in MASK_SUFFIXES)
+        mask = next((path for path in candidates if path is not None), None)
+        if mask is None:
+            raise FileNotFoundError(f"{image} must have a mask of its name, got none in {masks}")
+        pairs.append(Pair(image.stem, image, mask))
+    return pairs
+
+
+def _plain_folders(root: Path, splits: Sequence[str] | None) -> dict[str, list[Pair]]:
+    if (root / "images").is_dir() and not splits:
+        return {"all": _pair_up(root / "images", _masks_folder(root))}
+    wanted = splits or sorted(p.parent.name for p in root.glob("*/images"))
+    return {s: _pair_up(root / s / "images", _masks_folder(root / s)) for s in wanted}
+
+
+def _masks_folder(folder: Path) -> Path:
+    for name in ("masks", "labels", "annotations"):
+        if (folder / name).is_dir():
+            return folder / name
+    raise FileNotFoundError(f"masks must be in masks/, labels/ or annotations/, got {folder}")
+
+
+def _read_list(root: Path, split: str) -> list[Pair]:
+    path = root / f"{split}.txt"
+    if not path.is_file():
+        raise FileNotFoundError(f"layout list needs {path}, got no such file")
+    pairs = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        parts = line.split("\t") if "\t" in line else line.split()
+        if not parts:
+            continue
+        if len(parts) != 2:
+            raise ValueError(f"{path}:{number}: a line must be 'image mask', got {line!r}")
+        image, mask = (root / part for part in parts)
+        for file in (image, mask):
+            if not file.is_file():
+                raise FileNotFoundError(f"{path}:{number}: files must exist, got {file}")
+        # The folder belongs to the name: lists often join folders with the same names in them.
+        name = "_".join(Path(parts[0]).with_suffix("").parts)
+        pairs.append(Pair(name, image, mask))
+    return pairs
+
+
+def _isaid(
+    info: DatasetInfo, root: Path, labels: str, splits: Sequence[str] | None
+) -> dict[str, list[Pair]]:
+    found = {}
+    for split in splits or [s for s in ("train", "val") if (root / s).is_dir()]:
+        files = _images(root / split, deep=True)
+        masks = {p.stem: p for p in files if p.stem.endswith(_ISAID_MASK)}
+        images = [p for p in files if re.fullmatch(r"P\d+", p.stem)]
+        found[split] = [
+            Pair(p.stem, p, _needed(masks.get(p.stem + _ISAID_MASK), p, "colour")) for p in images
+        ]
+    return found
+
+
+def _potsdam(
+    info: DatasetInfo, root: Path, labels: str, splits: Sequence[str] | None
+) -> dict[str, list[Pair]]:
+    files = {p.stem: p for p in _images(root, deep=True)}
+    ending = "_label_noBoundary" if labels == "eroded" else "_label"
+
+    def pair(name: str) -> Pair | None:
+        image = files.get(f"top_potsdam_{name}_RGB")
+        if image is None:
+            return None
+        return Pair(name, image, _needed(files.get(f"top_potsdam_{name}{ending}"), image, labels))
+
+    return _by_split(info, pair, splits)
+
+
+def _vaihingen(
+    info: DatasetInfo, root: Path, labels: str, splits: Sequence[str] | None
+) -> dict[str, list[Pair]]:
+    files = _images(root, deep=True)
+    tops = {p.stem: p for p in files if p.parent.name == "top"}
+    others = {p.stem: p for p in files if p.parent.name != "top"}
+    ending = "_noBoundary" if labels == "eroded" else ""
+
+    def pair(name: str) -> Pair | None:
+        stem = f"top_mosaic_09cm_{name}"
+        if stem not in tops:
+            return None
+        return Pair(name, tops[stem], _needed(others.get(stem + ending), tops[stem], labels))
+
+    return _by_split(info, pair, splits)
+
+
+def _loveda(
+    info: DatasetInfo, root: Path, labels: str, splits: Sequence[str] | None
+) -> dict[str, list[Pair]]:
+    found = {}
+    for split in splits or ("train", "val"):
+        folders = sorted((root / split.capitalize()).glob("*/images_png"))
+        found[split] = [p for f in folders for p in _pair_up(f, f.parent / "masks_png")]
+    return found
+
+
+_RAW: Final[
+    dict[str, Callable[[DatasetInfo, Path, str, Sequence[str] | None], dict[str, list[Pair]]]]
+] = {"isaid": _isaid, "potsdam": _potsdam, "vaihingen": _vaihingen, "loveda": _loveda}
+
+
+def _by_split(
+    info: DatasetInfo, pair: Callable[[str], Pair | None], splits: Sequence[str] | None
+) -> dict[str, list[Pair]]:
+    """Pairs of the images that the data set's split tables name and that are there."""
+    found = {}
+    for split in splits or info.splits:
+        if split not in info.splits:
+            raise ValueError(
+                f"{info.name}: split must be one of {', '.join(info.splits)}, got {split}"
+            )
+        found[split] = [p for p in map(pair, info.splits[split]) if p is not None]
+    return found
+
+
+def _needed(mask: Path | None, image: Path, kind: str) -> Path:
+    if mask is None:
+        raise FileNotFoundError(f"{image} must have a mask, got no {kind} one below the folder")
+    return mask
