@@ -17,10 +17,20 @@ f32 = np.float32
 Plane = list[list[float]]
 
 
+def position(dst: int, in_size: int, out_size: int) -> np.float32:
+    """scale * (dst + 0.5) - 0.5 in float32, rounded once, as PyTorch's builds contract it.
+
+    The product of two float32 is exact in float64.
+    """
+    scale = f32(in_size) / f32(out_size)
+    return f32(float(scale) * (dst + 0.5) - 0.5)
+
+
 def tap(dst: int, in_size: int, out_size: int) -> tuple[int, int, float]:
     """Source indices and the weight of the second, float32 as F.interpolate computes them."""
-    src = f32(in_size) / f32(out_size) * (f32(dst) + f32(0.5)) - f32(0.5)
-    src = max(f32(0), src)
+    if in_size == out_size:
+        return dst, dst, 0.0
+    src = max(f32(0), position(dst, in_size, out_size))
     i0 = min(int(src), in_size - 1)
     return i0, min(i0 + 1, in_size - 1), float(src - f32(i0))
 
@@ -196,13 +206,13 @@ def _cubic(t: float, a: float = -0.75) -> list[float]:
 
 def axis_taps(dst: int, in_size: int, out_size: int, mode: str) -> list[tuple[int, float]]:
     """(source index, weight) pairs of one output position along one axis."""
-    scale = f32(in_size) / f32(out_size)
     if mode == "nearest":
+        scale = f32(in_size) / f32(out_size)
         return [(min(int(np.floor(f32(dst) * scale)), in_size - 1), 1.0)]
     if mode == "bilinear":
         i0, i1, w1 = tap(dst, in_size, out_size)
         return [(i0, 1 - w1), (i1, w1)]
-    src = scale * (f32(dst) + f32(0.5)) - f32(0.5)
+    src = position(dst, in_size, out_size)
     i = math.floor(src)
     weights = _cubic(float(src - f32(i)))
     return [(min(max(i - 1 + m, 0), in_size - 1), weights[m]) for m in range(4)]

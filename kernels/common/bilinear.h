@@ -1,11 +1,12 @@
 // Source index and weight of a bilinear tap, align_corners=False, exactly as
-// F.interpolate(size=...) computes them in float32: src = max(0, scale * (dst + 0.5) - 0.5), scale
-// = in / out.
+// F.interpolate(size=...) computes them in float32: src = max(0, source_position), scale = in /
+// out.
 #pragma once
 
 #include <cstdint>
 
 #include "host_device.h"
+#include "source_position.h"
 
 namespace c2f {
 
@@ -20,7 +21,7 @@ C2F_HD float resize_scale(int64_t in_size, int64_t out_size) {
 }
 
 C2F_HD BilinearTap bilinear_tap(int64_t dst, float scale, int64_t in_size) {
-  float src = scale * (static_cast<float>(dst) + 0.5f) - 0.5f;
+  float src = source_position(dst, scale);
   src = src < 0.0f ? 0.0f : src;
   int32_t i0 = static_cast<int32_t>(src);
   // Rounding of scale * (dst + 0.5) may reach in_size for long axes; the tap must not.
@@ -29,6 +30,12 @@ C2F_HD BilinearTap bilinear_tap(int64_t dst, float scale, int64_t in_size) {
   float w1 = src - static_cast<float>(i0);
   w1 = w1 > 1.0f ? 1.0f : w1;
   return {i0, i1, w1};
+}
+
+// On an axis that is not resized a position is its own source, on axes too long for float32
+// positions as well. Its neighbour is not looked at: a NaN there, or an infinity, stays there.
+C2F_HD BilinearTap unresized_tap(int64_t dst) {
+  return {static_cast<int32_t>(dst), static_cast<int32_t>(dst), 0.0f};
 }
 
 }  // namespace c2f

@@ -116,7 +116,12 @@ class CoarseLabels {
     std::memcpy(out, &old, bytes);
   }
 
-  int64_t lower_row(int64_t i) const { return i + 1 < tables_->taps.y.in ? i + 1 : i; }
+  // The second source row of the output rows whose first one is i.
+  int64_t lower_row(int64_t i) const {
+    const AxisTaps& y = tables_->taps.y;
+    const size_t at = static_cast<size_t>(y.first[static_cast<size_t>(i)]);
+    return y.i1[at];
+  }
 
   // Labels of source row i, kept while rows i and i + 1 are in use.
   void label_source_row(int64_t b, int64_t i) {

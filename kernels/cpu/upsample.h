@@ -25,10 +25,8 @@ struct AxisTaps {
     const float scale = resize_scale(in_size, out_size);
     for (int64_t dst = 0; dst < out_size + 8; ++dst) {
       const int64_t clamped = dst < out_size ? dst : out_size - 1;
-      // Without resizing positions are integers, on axes too long for float32 positions as well.
-      BilinearTap tap{static_cast<int32_t>(clamped), 0, 0.0f};
-      if (in_size != out_size) tap = bilinear_tap(clamped, scale, in_size);
-      tap.i1 = tap.i0 < in_size - 1 ? tap.i0 + 1 : tap.i0;
+      const BilinearTap tap =
+          in_size == out_size ? unresized_tap(clamped) : bilinear_tap(clamped, scale, in_size);
       const size_t at = static_cast<size_t>(dst);
       i0[at] = tap.i0;
       i1[at] = tap.i1;

@@ -68,7 +68,9 @@ def _merge(
     return Sample(name, make, options, loops=loops, exact=kind == "grid")
 
 
-def _special(name: str, *, fine_too: bool, **options: Any) -> Sample:
+def _special(
+    name: str, *, fine: tuple[int, int] = (5, 5), fine_too: bool, **options: Any
+) -> Sample:
     """NaN and infinities in the coarse logits, and in the fine ones under overlapping windows."""
 
     def make(device: str) -> tuple[Any, ...]:
@@ -80,9 +82,9 @@ def _special(name: str, *, fine_too: bool, **options: Any) -> Sample:
         x[0, 1:3, 3, 3] = inf
         x[0, 0, 4, 4] = -inf
         x[0, :, 5, 5] = -inf
-        f = noise_logits((3, 1, 5, 5), seed=4)
+        f = noise_logits((3, 1, *fine), seed=4)
         if fine_too:
-            f[0, 0, 1, 1], f[0, 0, 2, 2], f[0, 0, 3, 3] = nan, inf, -inf
+            f[0, 0, 1, 1], f[0, 0, 2, 2], f[0, 0, -2, -2] = nan, inf, -inf
             f[1, 0] = inf
             f[2, 0] = -inf
         windows = windows_of([[(0, 0), (2, 2), (3, 3)]], 5, 3, device)
@@ -107,6 +109,9 @@ def _every_rule_and_output() -> list[Sample]:
                 _merge(f"{tag}-every-class-small", classes=(0, 1, 2, 3, 4), **o),
                 _special(f"{tag}-nan-inf-coarse", fine_too=False, **o),
                 _special(f"{tag}-nan-inf-fine", fine_too=True, **o),
+                # On the axis that keeps its size a pixel has no neighbour.
+                _special(f"{tag}-nan-inf-taller", fine=(3, 5), fine_too=True, size=(16, 8), **o),
+                _special(f"{tag}-nan-inf-wider", fine=(5, 3), fine_too=True, size=(8, 16), **o),
                 _merge(
                     f"{tag}-blobs",
                     coarse=(2, 16, 32, 40),

@@ -73,7 +73,7 @@ def _logits(
     return Sample(name, make, opts, loops=loops, exact=exact)
 
 
-def _special(name: str, *, upsampled: bool) -> Sample:
+def _special(name: str, size: tuple[int, int] | None) -> Sample:
     """NaN, +inf and -inf in single classes, in whole pixels, and beside each other."""
 
     def make(device: str) -> tuple[Any, ...]:
@@ -90,8 +90,8 @@ def _special(name: str, *, upsampled: bool) -> Sample:
         return x.to(device), (1, 2)
 
     options: dict[str, Any] = {"window": 3, "stride": 1}
-    if upsampled:
-        options = {"window": 5, "stride": 2, "size": (12, 16)}
+    if size is not None:
+        options = {"window": 5, "stride": 2, "size": size}
     return Sample(name, make, options, loops=True, exact=True)
 
 
@@ -154,8 +154,8 @@ SAMPLES: list[Sample] = [
         layout="channels_last",
         exact=True,
     ),
-    _special("nan-inf-own-size", upsampled=False),
-    _special("nan-inf-upsampled", upsampled=True),
+    _special("nan-inf-own-size", None),
+    _special("nan-inf-upsampled", (12, 16)),
     # Larger ones, against the reference only.
     _logits(
         "blobs-x4", (2, 16, 40, 48), (160, 192), kind="blobs", window=64, stride=16, loops=False
