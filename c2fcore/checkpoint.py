@@ -2,7 +2,7 @@
 
 config.json holds `format` and `format_version`, the C2FConfig, and for each network the name and
 options it was built from (null for a module given by hand). Weights are named "coarse.*" and
-"fine.*".
+"fine.*". A checkpoint of stage 1 is the same without a fine network (`save_coarse`, `load_coarse`).
 
 huggingface_hub's PyTorchModelHubMixin is not used: it rebuilds the model from the arguments of
 __init__, which cannot be written down for modules given by hand, and fills a dataclass from
@@ -49,28 +49,56 @@ def save(
         TypeError: a network was built with options that JSON cannot hold.
         ImportError: safetensors is not installed.
     """
+    stages = {"coarse": _plain(net.coarse), "fine": _plain(net.fine)}
+    held = _STAGES if include_coarse else ("fine",)
+    _write("save_pretrained", Path(directory), net.config, stages, held, overwrite)
+
+
+def save_coarse(
+    network: nn.Module, config: C2FConfig, directory: str | Path, *, overwrite: bool = False
+) -> None:
+    """Writes a coarse network, what stage 1 of the training gives, to a folder.
+
+    Args:
+        network: the coarse network, built by `models.build` if it is to be built on loading.
+        config: classes, normalisation and, as a proposal for stage 2, all the rest.
+        directory: where to; files of other names in it stay.
+        overwrite: replace a checkpoint that is there.
+
+    Raises:
+        FileExistsError, TypeError, ImportError: as `save`.
+    """
+    held = ("coarse",)
+    _write("save_coarse", Path(directory), config, {"coarse": _plain(network)}, held, overwrite)
+
+
+def _write(
+    who: str,
+    folder: Path,
+    config: C2FConfig,
+    networks: dict[str, nn.Module],
+    held: tuple[str, ...],
+    overwrite: bool,
+) -> None:
+    """Writes a checkpoint of `networks`, with the weights of those in `held`."""
     from safetensors.torch import save_file
 
-    folder = Path(directory)
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if (folder / name).exists() and not overwrite:
-            raise FileExistsError(
-                f"save_pretrained: {folder / name} must not exist unless overwrite=True"
-            )
-    weights: dict[str, Tensor] = {}
+            raise FileExistsError(f"{who}: {folder / name} must not exist unless overwrite=True")
     description: dict[str, Any] = {"format": FORMAT, "format_version": FORMAT_VERSION}
-    description["config"] = net.config.to_dict()
-    for stage in _STAGES:
-        module = _plain(getattr(net, stage))
-        description[stage] = getattr(module, "c2f_spec", None)
-        if stage == "fine" or include_coarse:
-            # Copies, since safetensors refuses tensors that share memory (tied weights).
-            for key, value in module.state_dict().items():
-                weights[f"{stage}.{key}"] = value.detach().clone().contiguous().cpu()
+    description["config"] = config.to_dict()
+    description.update((s, getattr(networks.get(s), "c2f_spec", None)) for s in _STAGES)
+    # Copies, since safetensors refuses tensors that share memory (tied weights).
+    weights = {
+        f"{stage}.{key}": value.detach().clone().contiguous().cpu()
+        for stage in held
+        for key, value in networks[stage].state_dict().items()
+    }
     try:
         text = json.dumps(description, indent=2) + "\n"
     except TypeError as error:
-        raise TypeError(f"save_pretrained: network options must be JSON values: {error}") from None
+        raise TypeError(f"{who}: network options must be JSON values: {error}") from None
     folder.mkdir(parents=True, exist_ok=True)
     # Through a second name, so that an interrupted run leaves no half-written checkpoint.
     partial = folder / f".{WEIGHTS_FILE}.partial"
@@ -149,6 +177,46 @@ def load(
             _plain(network).load_state_dict(held[stage])
         network.to(device)
     return networks[0], networks[1], config
+
+
+def load_coarse(
+    source: str | Path,
+    coarse: nn.Module | None = None,
+    *,
+    device: str | torch.device = "cpu",
+    revision: str | None = None,
+    token: str | None = None,
+    local_files_only: bool = False,
+    trust_code: bool = False,
+) -> tuple[nn.Module, C2FConfig]:
+    """Reads the coarse network of any checkpoint that holds one: of stage 1, or of a whole C2FNet.
+
+    Args:
+        source: a folder, or the id of a model on the Hugging Face hub.
+        coarse: the network, needed if the checkpoint does not say how to build it.
+        device: where it goes.
+        revision: branch, tag or commit on the hub.
+        token: access token of the hub.
+        local_files_only: do not ask the hub, only its cache.
+        trust_code: build a network that was named "package.module:function"; see `load`.
+
+    Returns:
+        (coarse network in eval mode, configuration)
+
+    Raises:
+        FileNotFoundError, ImportError: as `load`.
+        ValueError: the files are damaged, hold no coarse weights, or do not fit the network.
+    """
+    config_path, weights_path = _locate(source, revision, token, local_files_only)
+    description = _describe(config_path)
+    weights = _of_stage(_read(weights_path), "coarse")
+    if not weights:
+        raise ValueError(f"load_coarse: {weights_path} must hold coarse weights, got none")
+    if coarse is None:
+        coarse = _rebuild("coarse", description.get("coarse"), trust_code)
+    _check_fit("coarse", _plain(coarse), weights, source)
+    _plain(coarse).load_state_dict(weights)
+    return coarse.to(device).eval(), C2FConfig.from_dict(description["config"])
 
 
 def _locate(

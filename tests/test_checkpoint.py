@@ -14,6 +14,7 @@ from networks import BASE, Coarse, Fine, network, scene
 from torch import Tensor, nn
 
 from c2fcore import C2FConfig, C2FNet, models
+from c2fcore.checkpoint import load_coarse, save_coarse
 
 
 @pytest.fixture(autouse=True)
@@ -242,3 +243,23 @@ def test_options_that_json_cannot_hold(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="network options must be JSON values"):
         net.save_pretrained(tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_coarse_networks_alone(tmp_path: Path) -> None:
+    net = named(mean=0.5, n=7)
+    save_coarse(net.coarse, net.config, tmp_path / "coarse")
+    found, config = load_coarse(tmp_path / "coarse")
+    assert same(found, net.coarse)
+    assert config == net.config
+    assert not found.training
+    net.save_pretrained(tmp_path / "whole")
+    assert same(load_coarse(tmp_path / "whole")[0], net.coarse)
+    with pytest.raises(FileExistsError, match=r"save_coarse: .* unless overwrite=True"):
+        save_coarse(net.coarse, net.config, tmp_path / "coarse")
+    with pytest.raises(ValueError, match="must hold fine weights, got none"):
+        C2FNet.from_pretrained(tmp_path / "coarse")
+    net.save_pretrained(tmp_path / "fine", include_coarse=False)
+    with pytest.raises(ValueError, match="must hold coarse weights, got none"):
+        load_coarse(tmp_path / "fine")
+    with pytest.raises(ValueError, match="must fit the coarse network"):
+        load_coarse(tmp_path / "coarse", models.build("tiny_fcn", 5, width=4))
