@@ -27,16 +27,23 @@ def confusion_matrix(
             f"confusion_matrix: predicted and truth must have one shape, "
             f"got {tuple(predicted.shape)} and {tuple(truth.shape)}"
         )
-    scored = truth != ignore_index
-    rows, columns = truth[scored].long(), predicted[scored].long()
-    for name, ids in (("truth", rows), ("predicted", columns)):
-        if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < num_classes:
-            raise ValueError(
-                f"confusion_matrix: {name} must be in 0..{num_classes - 1}, "
-                f"got {int(ids.min())}..{int(ids.max())}"
-            )
-    cells = torch.bincount(rows * num_classes + columns, minlength=num_classes**2)
-    return cells.reshape(num_classes, num_classes)
+    n = num_classes
+    rows, columns = truth.flatten().long(), predicted.flatten().long()
+    scored = rows != ignore_index
+    bad_truth, bad_predicted = ((v < 0) | (v >= n) for v in (rows, columns))
+    cells = torch.where(bad_truth | bad_predicted, n * n, rows * n + columns)
+    cells = torch.where(scored, cells, n * n + 1)
+    # One count and one wait for the device, with cells of their own for what is left out.
+    found = torch.bincount(cells, minlength=n * n + 2)
+    if int(found[n * n]):
+        for name, ids, bad in (("truth", rows, bad_truth), ("predicted", columns, bad_predicted)):
+            if bool((bad & scored).any()):
+                known = ids[scored]
+                raise ValueError(
+                    f"confusion_matrix: {name} must be in 0..{n - 1}, "
+                    f"got {int(known.min())}..{int(known.max())}"
+                )
+    return found[: n * n].reshape(n, n)
 
 
 def iou(matrix: Tensor) -> Tensor:
