@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "half.h"
+#include "../common/half.h"
 
 namespace c2f::cpu {
 

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <cstdint>
 
-#include "half.h"
+#include "../common/half.h"
 
 namespace c2f::cpu {
 

@@ -1,0 +1,26 @@
+// A set of classes as 256 bits: small enough to be a kernel parameter.
+#pragma once
+
+#include <cstdint>
+
+#include "host_device.h"
+#include "params.h"
+
+namespace c2f {
+
+struct ClassBits {
+  uint32_t word[kMaxClasses / 32];
+
+  // c in 0..255.
+  C2F_HD bool has(int32_t c) const { return (word[c >> 5] >> (c & 31) & 1u) != 0; }
+};
+
+inline ClassBits class_bits(const ClassTable& table) {
+  ClassBits bits{};
+  for (int c = 0; c < kMaxClasses; ++c) {
+    if (table.is_small[c] != 0) bits.word[c >> 5] |= 1u << (c & 31);
+  }
+  return bits;
+}
+
+}  // namespace c2f

@@ -1,0 +1,120 @@
+// 16-bit float storage types and their scalar conversions: by name of the instruction on a GPU, in
+// integer arithmetic elsewhere. Vector conversions of the cpu backend stand in cpu/vec.h.
+#pragma once
+
+#include <cstdint>
+#if !defined(__CUDA_ARCH__)
+#include <cstring>
+#endif
+
+#include "host_device.h"
+
+namespace c2f {
+
+// Storage only, distinct types so that overloads pick the conversion.
+struct F16 {
+  uint16_t bits;
+};
+struct BF16 {
+  uint16_t bits;
+};
+
+C2F_HD float float_of_bits(uint32_t bits) {
+#if defined(__CUDA_ARCH__)
+  return __uint_as_float(bits);
+#else
+  float value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+#endif
+}
+
+C2F_HD uint32_t bits_of_float(float value) {
+#if defined(__CUDA_ARCH__)
+  return __float_as_uint(value);
+#else
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  return bits;
+#endif
+}
+
+C2F_HD float to_float(BF16 value) { return float_of_bits(static_cast<uint32_t>(value.bits) << 16); }
+
+C2F_HD float to_float(F16 value) {
+#if defined(__CUDA_ARCH__)
+  float result;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(result) : "h"(value.bits));
+  return result;
+#else
+  const uint32_t sign = static_cast<uint32_t>(value.bits & 0x8000u) << 16;
+  const uint32_t magnitude = value.bits & 0x7fffu;
+  if (magnitude >= 0x7c00u) {  // inf, NaN (quieted, as F16C does)
+    const uint32_t mantissa = (magnitude & 0x3ffu) << 13;
+    return float_of_bits(sign | 0x7f800000u | mantissa | (mantissa != 0 ? 0x400000u : 0u));
+  }
+  // 2^-24 is the unit of a subnormal half; exact in float.
+  if (magnitude < 0x400u) {
+    return float_of_bits(sign | bits_of_float(static_cast<float>(magnitude) * 0x1p-24f));
+  }
+  return float_of_bits(sign | ((magnitude << 13) + (112u << 23)));
+#endif
+}
+
+// Round to nearest even; NaN becomes a canonical quiet NaN (another one on a GPU than elsewhere).
+C2F_HD BF16 to_bf16(float value) {
+#if defined(__CUDA_ARCH__)
+  BF16 result;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(result.bits) : "f"(value));
+  return result;
+#else
+  const uint32_t bits = bits_of_float(value);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return {0x7fc0u};
+  return {static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16)};
+#endif
+}
+
+// Round to nearest even, overflow to inf.
+C2F_HD F16 to_f16(float value) {
+#if defined(__CUDA_ARCH__)
+  F16 result;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(result.bits) : "f"(value));
+  return result;
+#else
+  const uint32_t bits = bits_of_float(value);
+  const uint32_t sign = (bits >> 16) & 0x8000u;
+  const uint32_t magnitude = bits & 0x7fffffffu;
+  if (magnitude > 0x7f800000u) return {static_cast<uint16_t>(sign | 0x7e00u)};
+  if (magnitude >= 0x477ff000u) return {static_cast<uint16_t>(sign | 0x7c00u)};  // >= 65520
+  if (magnitude < 0x38800000u) {
+    // Below 2^-14: adding 0.5 leaves the half's subnormal mantissa, rounded, in the low bits.
+    const uint32_t rounded = bits_of_float(float_of_bits(magnitude) + 0.5f) - bits_of_float(0.5f);
+    return {static_cast<uint16_t>(sign | rounded)};
+  }
+  const uint32_t rounded = magnitude - (112u << 23) + 0xfffu + ((magnitude >> 13) & 1u);
+  return {static_cast<uint16_t>(sign | (rounded >> 13))};
+#endif
+}
+
+// Two neighbours in memory as one word; one instruction on a GPU.
+C2F_HD uint32_t pack_bf16(float first, float second) {
+#if defined(__CUDA_ARCH__)
+  uint32_t word;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(second), "f"(first));
+  return word;
+#else
+  return to_bf16(first).bits | static_cast<uint32_t>(to_bf16(second).bits) << 16;
+#endif
+}
+
+C2F_HD uint32_t pack_f16(float first, float second) {
+#if defined(__CUDA_ARCH__)
+  uint32_t word;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(second), "f"(first));
+  return word;
+#else
+  return to_f16(first).bits | static_cast<uint32_t>(to_f16(second).bits) << 16;
+#endif
+}
+
+}  // namespace c2f
