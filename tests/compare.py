@@ -8,19 +8,10 @@ from typing import Any
 import tolerances
 import torch
 import torch.nn.functional as F
-from hypothesis import HealthCheck, settings
 from samples import Sample
 from torch import Tensor
 
 from c2fcore import Windows, ops
-
-# Small budgets, the same examples every time. The fixtures (backend, poisoned memory) hold no state
-# that one example could leave to the next.
-PROPERTY = settings(
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
 
 
 def call(op: str, sample: Sample, backend: str, device: str = "cpu", **more: Any) -> Any:

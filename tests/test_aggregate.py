@@ -13,7 +13,6 @@ import tolerances
 import torch
 import torch.nn.functional as F
 from compare import (
-    PROPERTY,
     assert_close,
     assert_labels,
     assert_rare,
@@ -21,9 +20,8 @@ from compare import (
     call,
     to_device,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from oracles_merge import Merged
+from properties import for_any_data, st
 from samples import Sample
 from samples.inputs import noise_logits, random_windows, windows_of
 
@@ -230,8 +228,7 @@ def test_labels_given(backend: str, device: str, sample: Sample) -> None:
     assert torch.equal(got, want)
 
 
-@settings(PROPERTY, max_examples=20)
-@given(data=st.data())
+@for_any_data(20)
 def test_what_holds_for_any_input(backend: str, device: str, data: st.DataObject) -> None:
     """Nothing changes outside the windows; labels are the argmax of scores; scores sum to one."""
     batch, classes = data.draw(st.integers(1, 2)), data.draw(st.integers(2, 7))

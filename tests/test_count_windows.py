@@ -11,9 +11,8 @@ import pytest
 import samples
 import tolerances
 import torch
-from compare import PROPERTY, assert_repeatable, call, close_calls
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from compare import assert_repeatable, call, close_calls
+from properties import for_any_data, st
 from samples import Sample
 
 from c2fcore import ops
@@ -144,8 +143,7 @@ def test_repeatable(backend: str, device: str, name: str, threads: Any) -> None:
     assert_repeatable(OP, samples.get(OP, name), backend, device, threads)
 
 
-@settings(PROPERTY, max_examples=30)
-@given(data=st.data())
+@for_any_data(30)
 def test_counts_of_any_geometry(backend: str, device: str, data: st.DataObject) -> None:
     """A class set and its complement fill the window; disjoint windows sum to the total."""
     height = data.draw(st.integers(1, 40))

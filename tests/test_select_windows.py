@@ -10,9 +10,8 @@ import oracles
 import pytest
 import samples
 import torch
-from compare import PROPERTY, assert_repeatable, call, close_calls
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from compare import assert_repeatable, call, close_calls
+from properties import for_any_data, st
 from samples import Sample
 
 from c2fcore import Windows, ops
@@ -130,8 +129,7 @@ def test_repeatable(backend: str, device: str, name: str, threads: Any) -> None:
     assert_repeatable(OP, samples.get(OP, name), backend, device, threads)
 
 
-@settings(PROPERTY, max_examples=30)
-@given(data=st.data())
+@for_any_data(30)
 def test_choices_of_any_geometry(backend: str, device: str, data: st.DataObject) -> None:
     """Windows lie inside; top is sorted; cover adds up; no window left adds more."""
     height, width = data.draw(st.integers(1, 32)), data.draw(st.integers(1, 32))

@@ -43,7 +43,7 @@ def _pytest(*args: str) -> None:
     environment = {**os.environ, "TRITON_INTERPRET": "1", "C2F_REQUIRE": "triton"}
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *args]
     done = subprocess.run(
-        command, cwd=HERE.parent, env=environment, text=True, capture_output=True, check=False
+        command, cwd=HERE, env=environment, text=True, capture_output=True, check=False
     )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
 
