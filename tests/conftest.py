@@ -15,6 +15,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import torch
 
 import c2fcore
+from c2fcore import _triton
+
+if _triton.interpreted():
+    import interpreter_fma  # noqa: F401  (patches the interpreter)
 
 ORDER = ("reference", "cpu", "triton", "cuda")
 

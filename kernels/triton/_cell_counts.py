@@ -26,6 +26,7 @@ from ._upsample import (
     first_output,
     first_tap,
     second_weight,
+    to_second_tap,
 )
 from ._window_grid import Axis, bin_of, bin_start, make_axis
 
@@ -188,8 +189,8 @@ def _cell_counts_kernel(
             left = tl.maximum(first_output(column, scale_x, ratio_x, w, W), x0)
             right = tl.minimum(first_output(column + 1, scale_x, ratio_x, w, W), x1)
             p00 = image_ptr + row.to(tl.int64) * seg_stride_y + column.to(tl.int64) * seg_stride_x
-            p01 = p00 + tl.where(column < w - 1, seg_stride_x, 0)
-            below = tl.where(row < h - 1, seg_stride_y, 0)
+            p01 = p00 + to_second_tap(column, w, W, seg_stride_x)
+            below = to_second_tap(row, h, H, seg_stride_y)
             # Once around for most cells; those at the image's border have more pixels.
             for dy in range(0, tl.max(tl.where(listed, bottom - top, 0), 0), CELL_Y):
                 for dx in range(0, tl.max(tl.where(listed, right - left, 0), 0), CELL_X):

@@ -1,8 +1,9 @@
 """Coarse logits at full size: bilinear taps and first argmax, as device functions.
 
 Taps are those of F.interpolate(size=..., mode="bilinear", align_corners=False):
-source = max(0, scale * (dst + 0.5) - 0.5), scale = in / out in float32. All four taps are
-multiplied, also those of weight 0, so that a NaN or infinity among them counts.
+source = max(0, scale * (dst + 0.5) - 0.5), scale = in / out, in float32 rounded once (a fused
+multiply-add). All four taps are multiplied, also those of weight 0, so that a NaN or infinity among
+them counts; along an axis that is not resized both taps are the pixel itself.
 """
 
 from __future__ import annotations
@@ -31,11 +32,9 @@ def second_weight(dst, first, scale):
 
 
 @triton.jit
-def bilinear_tap(dst, scale, in_size):
-    """Both tap indices of `dst` and the weight of the second."""
-    first = first_tap(dst, scale, in_size)
-    second = tl.minimum(first + 1, in_size - 1)
-    return first, second, second_weight(dst, first, scale)
+def to_second_tap(first, in_size, out_size, stride):
+    """Elements from the first tap to the second, `stride` or 0."""
+    return tl.where((first < in_size - 1) & (in_size != out_size), stride, 0)
 
 
 @triton.jit

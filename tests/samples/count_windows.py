@@ -156,6 +156,9 @@ SAMPLES: list[Sample] = [
     ),
     _special("nan-inf-own-size", None),
     _special("nan-inf-upsampled", (12, 16)),
+    # On the axis that keeps its size a pixel has no neighbour.
+    _special("nan-inf-taller", (12, 8)),
+    _special("nan-inf-wider", (6, 16)),
     # Larger ones, against the reference only.
     _logits(
         "blobs-x4", (2, 16, 40, 48), (160, 192), kind="blobs", window=64, stride=16, loops=False
