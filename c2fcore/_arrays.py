@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -59,7 +59,10 @@ def like(result: Tensor, given: Any) -> Any:
 
 def windows_as_tensors(op: str, value: Any) -> Any:
     """`value` with its arrays as tensors; anything but Windows is left to the op's check."""
-    if not isinstance(value, Windows) or all(isinstance(part, Tensor) for part in value[:3]):
+    if not isinstance(value, Windows):
+        return value
+    origins, counts, num, _ = cast(tuple[object, ...], value)
+    if isinstance(origins, Tensor) and isinstance(counts, Tensor) and isinstance(num, Tensor):
         return value
     return Windows(
         as_tensor(op, "windows.origins", value.origins),

@@ -95,11 +95,10 @@ def segmentation(
             f"{op}: {name} must be float32/float16/bfloat16 logits or a uint8/int16/int32/int64 "
             f"label map, got {seg.dtype}"
         )
-    if seg.ndim != 3:
-        raise ValueError(
-            f"{op}: {name} as a label map must be [B, H, W], got shape {tuple(seg.shape)}"
-        )
-    height, width = seg.shape[1], seg.shape[2]
+    shape = seg.shape
+    if len(shape) != 3:
+        raise ValueError(f"{op}: {name} as a label map must be [B, H, W], got shape {tuple(shape)}")
+    _, height, width = shape
     if height < 1 or width < 1:
         raise ValueError(f"{op}: {name} must have pixels, got shape {tuple(seg.shape)}")
     if size is not None and _size(op, size) != (height, width):
@@ -110,11 +109,10 @@ def segmentation(
 
 
 def _logits(op: str, name: str, logits: Tensor, size: Sequence[int] | None) -> tuple[int, int, int]:
-    if logits.ndim != 4:
-        raise ValueError(
-            f"{op}: {name} as logits must be [B, N, h, w], got shape {tuple(logits.shape)}"
-        )
-    _, classes, height, width = logits.shape
+    shape = logits.shape
+    if len(shape) != 4:
+        raise ValueError(f"{op}: {name} as logits must be [B, N, h, w], got shape {tuple(shape)}")
+    _, classes, height, width = shape
     if classes < 1 or classes > MAX_CLASSES:
         raise ValueError(f"{op}: {name} must have 1..{MAX_CLASSES} classes, got {classes}")
     if height < 1 or width < 1:
@@ -131,7 +129,9 @@ def _logits(op: str, name: str, logits: Tensor, size: Sequence[int] | None) -> t
 
 
 def _size(op: str, size: object) -> tuple[int, int]:
-    if not isinstance(size, Sequence) or isinstance(size, str):
+    if not isinstance(size, (tuple, list)) and (
+        isinstance(size, str) or not isinstance(size, Sequence)
+    ):
         raise TypeError(f"{op}: size must be (H, W), got {size!r}")
     if len(size) != 2:
         raise ValueError(f"{op}: size must be (H, W), got {tuple(size)}")
@@ -140,6 +140,8 @@ def _size(op: str, size: object) -> tuple[int, int]:
 
 
 def _side(op: str, side: Any) -> int:
+    if type(side) is int and side >= 1:
+        return side
     # A symbolic size of a traced call stays symbolic.
     return side if isinstance(side, torch.SymInt) else integer(op, "size", side, 1)  # type: ignore[return-value]
 
@@ -164,21 +166,22 @@ def windows(op: str, value: Windows, batch: int, height: int, width: int, like: 
             f"{op}: windows.origins and windows.num must be int32, "
             f"got {origins.dtype} and {num.dtype}"
         )
-    if origins.ndim != 3 or origins.shape[2] != 2 or origins.shape[1] < 1:
+    shape, per_image = origins.shape, num.shape
+    if len(shape) != 3 or shape[2] != 2 or shape[1] < 1:
         raise ValueError(
-            f"{op}: windows.origins must be [B, n, 2] with n >= 1, got shape {tuple(origins.shape)}"
+            f"{op}: windows.origins must be [B, n, 2] with n >= 1, got shape {tuple(shape)}"
         )
-    if origins.shape[0] != batch or tuple(num.shape) != (batch,):
+    if shape[0] != batch or len(per_image) != 1 or per_image[0] != batch:
         raise ValueError(
             f"{op}: windows must be of as many images as the batch, got origins "
-            f"{tuple(origins.shape)} and num {tuple(num.shape)} for B={batch}"
+            f"{tuple(shape)} and num {tuple(per_image)} for B={batch}"
         )
     same_device(op, "windows.origins", origins, like)
     same_device(op, "windows.num", num, like)
     if type(value.window) is not int:
         raise TypeError(f"{op}: windows.window must be an int, got {value.window!r}")
     window_fits(op, value.window, height, width)
-    return origins.shape[1]
+    return shape[1]
 
 
 def same_device(op: str, name: str, tensor: Tensor, like: Tensor) -> None:

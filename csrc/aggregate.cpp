@@ -15,12 +15,10 @@ constexpr const char* kOp = "aggregate";
 MergeRule rule_of(const std::string& rule) {
   if (rule == "paper") return MergeRule::kPaper;
   if (rule == "normalized") return MergeRule::kNormalized;
-  require(rule == "official", kOp,
-          "rule must be \"paper\", \"normalized\" or \"official\", got \"" + rule + "\"");
+  require(rule == "official", kOp, "rule must be \"paper\", \"normalized\" or \"official\", got \"",
+          rule, "\"");
   return MergeRule::kOfficial;
 }
-
-std::string text(int64_t value) { return std::to_string(value); }
 
 Image fine_of(py::handle fine, int64_t patches) {
   const Image view = image_of(fine, kOp, "fine");
@@ -28,11 +26,10 @@ Image fine_of(py::handle fine, int64_t patches) {
     throw py::type_error("aggregate: fine must be float16/bfloat16/float32, got " +
                          std::string(py::str(fine.attr("dtype"))));
   }
-  require(view.B == patches, kOp,
-          "fine must hold B*n = " + text(patches) + " patches, got " + text(view.B));
-  require(view.C == 1 || view.C == 2, kOp, "fine must have 1 or 2 channels, got " + text(view.C));
-  require(patches == 0 || (view.H >= 1 && view.W >= 1), kOp,
-          "fine must not be empty, got " + text(view.H) + " x " + text(view.W));
+  require(view.B == patches, kOp, "fine must hold B*n = ", patches, " patches, got ", view.B);
+  require(view.C == 1 || view.C == 2, kOp, "fine must have 1 or 2 channels, got ", view.C);
+  require(patches == 0 || (view.H >= 1 && view.W >= 1), kOp, "fine must not be empty, got ",
+          Sides{view.H, view.W});
   return view;
 }
 
@@ -66,13 +63,13 @@ void run_aggregate(py::handle coarse, py::handle fine, py::handle origins, py::h
   AggregateParams params{};
   params.coarse = seg_of(coarse, kOp, "coarse");
   require(params.coarse.is_logits, kOp, "coarse must be logits [B, N, h, w], got a label map");
-  require(params.coarse.h >= 1 && params.coarse.w >= 1, kOp,
-          "coarse must not be empty, got " + text(params.coarse.h) + " x " + text(params.coarse.w));
+  require(params.coarse.h >= 1 && params.coarse.w >= 1, kOp, "coarse must not be empty, got ",
+          Sides{params.coarse.h, params.coarse.w});
   require(H >= params.coarse.h && W >= params.coarse.w, kOp,
-          "size must be at least the logits' own, got " + text(H) + " x " + text(W) + " for " +
-              text(params.coarse.h) + " x " + text(params.coarse.w));
-  require(window >= 1, kOp, "window must be at least 1, got " + text(window));
-  require(threads >= 1, kOp, "threads must be at least 1, got " + text(threads));
+          "size must be at least the logits' own, got ", Sides{H, W}, " for ",
+          Sides{params.coarse.h, params.coarse.w});
+  require(window >= 1, kOp, "window must be at least 1, got ", window);
+  require(threads >= 1, kOp, "threads must be at least 1, got ", threads);
   params.H = H;
   params.W = W;
   params.windows = windows_of(origins, num, params.coarse.B, window, H, W, kOp);

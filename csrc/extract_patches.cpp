@@ -22,8 +22,8 @@ using Channels = std::optional<std::vector<double>>;
 Resample resample_of(const std::string& mode, const char* op) {
   if (mode == "nearest") return Resample::kNearest;
   if (mode == "bilinear") return Resample::kBilinear;
-  require(mode == "bicubic", op,
-          "mode must be \"nearest\", \"bilinear\" or \"bicubic\", got \"" + mode + "\"");
+  require(mode == "bicubic", op, "mode must be \"nearest\", \"bilinear\" or \"bicubic\", got \"",
+          mode, "\"");
   return Resample::kBicubic;
 }
 
@@ -33,9 +33,8 @@ bool is_float(DType dtype) {
 
 void require_channels(const Channels& values, int64_t channels, const char* op, const char* name) {
   if (!values) return;
-  require(static_cast<int64_t>(values->size()) == channels, op,
-          std::string(name) + " must have one value per channel (" + std::to_string(channels) +
-              "), got " + std::to_string(values->size()));
+  require(static_cast<int64_t>(values->size()) == channels, op, name,
+          " must have one value per channel (", channels, "), got ", values->size());
 }
 
 // (v * scale - mean) / std as v * gain + bias, computed in double.
@@ -56,11 +55,11 @@ std::vector<float> biases(const Channels& mean, const Channels& std, int64_t cha
 }
 
 void require_window(int64_t window, const char* op) {
-  require(window >= 1, op, "window must be at least 1, got " + std::to_string(window));
+  require(window >= 1, op, "window must be at least 1, got ", window);
 }
 
 void require_threads(int threads, const char* op) {
-  require(threads >= 1, op, "threads must be at least 1, got " + std::to_string(threads));
+  require(threads >= 1, op, "threads must be at least 1, got ", threads);
 }
 
 void run_extract_patches(py::handle image, py::handle origins, py::handle num, int64_t window,
@@ -91,10 +90,8 @@ void run_extract_patches(py::handle image, py::handle origins, py::handle num, i
   }
   require(patches.B == view.B * params.windows.n && patches.C == view.C && patches.H == patches.W &&
               patches.W >= 1,
-          op,
-          "out must be of shape [B*n, C, p, p], got [" + std::to_string(patches.B) + ", " +
-              std::to_string(patches.C) + ", " + std::to_string(patches.H) + ", " +
-              std::to_string(patches.W) + "]");
+          op, "out must be of shape [B*n, C, p, p], got [", patches.B, ", ", patches.C, ", ",
+          patches.H, ", ", patches.W, "]");
   params.out = const_cast<void*>(patches.data);
   params.out_dtype = patches.dtype;
   params.p = patches.W;
@@ -130,10 +127,8 @@ void run_extract_patches_backward(py::handle grad, py::handle origins, py::handl
   params.windows = windows_of(origins, num, params.B, window, params.H, params.W, op);
   require(patches.B == params.B * params.windows.n && patches.C == params.C &&
               patches.H == patches.W && patches.W >= 1,
-          op,
-          "grad_patches must be of shape [B*n, C, p, p], got [" + std::to_string(patches.B) + ", " +
-              std::to_string(patches.C) + ", " + std::to_string(patches.H) + ", " +
-              std::to_string(patches.W) + "]");
+          op, "grad_patches must be of shape [B*n, C, p, p], got [", patches.B, ", ", patches.C,
+          ", ", patches.H, ", ", patches.W, "]");
   params.mode = resample_of(mode, op);
   require_channels(std, params.C, op, "std");
   const std::vector<float> gain = gains(scale, std, params.C);
@@ -158,15 +153,11 @@ void run_extract_targets(py::handle labels, py::handle origins, py::handle num, 
   require_threads(threads, op);
   params.windows = windows_of(origins, num, map.B, window, map.h, map.w, op);
   params.classes = class_table_of(table, op);
-  require(ignore_index >= 0 && ignore_index <= 255, op,
-          "ignore_index must be in 0..255, got " + std::to_string(ignore_index));
+  require(ignore_index >= 0 && ignore_index <= 255, op, "ignore_index must be in 0..255, got ",
+          ignore_index);
   params.ignore_index = ignore_index;
   const TensorView targets = view_contiguous(out, DType::kU8, 3, op, "out");
-  require(targets.shape[0] == map.B * params.windows.n && targets.shape[1] == window &&
-              targets.shape[2] == window,
-          op,
-          "out must be of shape [B*n, k, k], got [" + std::to_string(targets.shape[0]) + ", " +
-              std::to_string(targets.shape[1]) + ", " + std::to_string(targets.shape[2]) + "]");
+  require_shape(targets, {map.B * params.windows.n, window, window}, op, "out");
   params.out = static_cast<uint8_t*>(targets.data);
   py::gil_scoped_release release;
   cpu::extract_targets(params, worthwhile_threads(targets.shape[0] * window * window, threads));

@@ -2,8 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <initializer_list>
-#include <string>
 
 #include "../kernels/common/params.h"
 #include "../kernels/cpu/upsample.h"
@@ -11,45 +9,29 @@
 
 namespace c2f {
 
-inline void require_shape(const TensorView& view, std::initializer_list<int64_t> shape,
-                          const char* op, const std::string& name) {
-  std::string wanted, got;
-  bool same = static_cast<size_t>(view.ndim) == shape.size();
-  int i = 0;
-  for (const int64_t size : shape) {
-    same = same && view.size(i) == size;
-    wanted += (i == 0 ? "" : ", ") + std::to_string(size);
-    ++i;
-  }
-  for (int d = 0; d < view.ndim; ++d) got += (d == 0 ? "" : ", ") + std::to_string(view.size(d));
-  require(same, op, name + " must be of shape [" + wanted + "], got [" + got + "]");
-}
-
 // Source rows and columns are held as int32, and so are window counts.
 inline void require_grid(const Seg& seg, int64_t H, int64_t W, int64_t window, int64_t stride,
                          int threads, const char* op) {
-  const std::string size = std::to_string(H) + " x " + std::to_string(W);
-  const std::string own = std::to_string(seg.h) + " x " + std::to_string(seg.w);
-  require(seg.h >= 1 && seg.w >= 1, op, "seg must have at least one pixel, got " + own);
+  const Sides size{H, W}, own{seg.h, seg.w};
+  require(seg.h >= 1 && seg.w >= 1, op, "seg must have at least one pixel, got ", own);
   require(H < (int64_t{1} << 31) && W < (int64_t{1} << 31), op,
-          "size must be below 2^31 per axis, got " + size);
+          "size must be below 2^31 per axis, got ", size);
   if (seg.is_logits) {
-    require(H >= seg.h && W >= seg.w, op,
-            "size must not be smaller than the logits' own " + own + ", got " + size);
+    require(H >= seg.h && W >= seg.w, op, "size must not be smaller than the logits' own ", own,
+            ", got ", size);
     const int64_t longest = cpu::AxisTaps::kMaxAxis;
-    require(
-        (H == seg.h || H <= longest) && (W == seg.w || W <= longest), op,
-        "size must be at most " + std::to_string(longest) + " per interpolated axis, got " + size);
+    require((H == seg.h || H <= longest) && (W == seg.w || W <= longest), op,
+            "size must be at most ", longest, " per interpolated axis, got ", size);
   } else {
-    require(H == seg.h && W == seg.w, op,
-            "size must be that of the label map, " + own + ", got " + size);
+    require(H == seg.h && W == seg.w, op, "size must be that of the label map, ", own, ", got ",
+            size);
   }
-  require(window >= 1 && window <= H && window <= W, op,
-          "window must be in 1..min(H, W), got " + std::to_string(window) + " for " + size);
-  require(window <= 46340, op,
-          "window must be at most 46340 for its count to fit int32, got " + std::to_string(window));
-  require(stride >= 1, op, "stride must be at least 1, got " + std::to_string(stride));
-  require(threads >= 1, op, "threads must be at least 1, got " + std::to_string(threads));
+  require(window >= 1 && window <= H && window <= W, op, "window must be in 1..min(H, W), got ",
+          window, " for ", size);
+  require(window <= 46340, op, "window must be at most 46340 for its count to fit int32, got ",
+          window);
+  require(stride >= 1, op, "stride must be at least 1, got ", stride);
+  require(threads >= 1, op, "threads must be at least 1, got ", threads);
 }
 
 // The optional label output, nullptr for None.

@@ -15,8 +15,7 @@ namespace {
 Strategy strategy_of(const std::string& name, const char* op) {
   if (name == "top") return Strategy::kTop;
   if (name == "cover") return Strategy::kCover;
-  require(name == "all", op,
-          "strategy must be \"top\", \"cover\" or \"all\", got \"" + name + "\"");
+  require(name == "all", op, "strategy must be \"top\", \"cover\" or \"all\", got \"", name, "\"");
   return Strategy::kAll;
 }
 
@@ -29,8 +28,8 @@ void run_select_windows(py::handle seg, std::string_view table, int64_t H, int64
   params.seg = seg_of(seg, op, "seg");
   params.classes = class_table_of(table, op);
   require_grid(params.seg, H, W, window, stride, threads, op);
-  require(n >= 1, op, "n must be at least 1, got " + std::to_string(n));
-  require(min_pixels >= 1, op, "min_pixels must be at least 1, got " + std::to_string(min_pixels));
+  require(n >= 1, op, "n must be at least 1, got ", n);
+  require(min_pixels >= 1, op, "min_pixels must be at least 1, got ", min_pixels);
   const int64_t B = params.seg.B;
   const TensorView origins_view = view_contiguous(origins, DType::kI32, 3, op, "origins");
   const TensorView counts_view = view_contiguous(counts, DType::kI32, 2, op, "counts");

@@ -1,5 +1,6 @@
 #include "tensor.h"
 
+#include <algorithm>
 #include <string>
 
 namespace py = pybind11;
@@ -118,7 +119,7 @@ TensorView view_by_attributes(py::handle tensor, const char* op, const char* nam
   }
   const py::tuple shape(tensor.attr("shape"));
   const py::tuple strides(tensor.attr("stride")());
-  require(shape.size() <= kMaxDims, op, std::string(name) + " has too many dimensions");
+  require(shape.size() <= kMaxDims, op, name, " has too many dimensions");
   view.ndim = static_cast<int>(shape.size());
   for (int i = 0; i < view.ndim; ++i) {
     view.shape[i] = shape[i].cast<int64_t>();
@@ -140,8 +141,26 @@ bool TensorView::contiguous() const {
   return true;
 }
 
-void require(bool holds, const char* op, const std::string& rule) {
-  if (!holds) throw py::value_error(std::string(op) + ": " + rule);
+void refuse(const char* op, const std::string& rule) {
+  throw py::value_error(std::string(op) + ": " + rule);
+}
+
+std::ostream& operator<<(std::ostream& out, const Sizes& sizes) {
+  out << "[";
+  for (int i = 0; i < sizes.ndim; ++i) out << (i == 0 ? "" : ", ") << sizes.sizes[i];
+  return out << "]";
+}
+
+std::ostream& operator<<(std::ostream& out, const Sides& sides) {
+  return out << sides.height << " x " << sides.width;
+}
+
+void require_shape(const TensorView& view, std::initializer_list<int64_t> shape, const char* op,
+                   const char* name) {
+  const Sizes wanted{shape.begin(), static_cast<int>(shape.size())};
+  const Sizes got{view.shape, view.ndim};
+  const bool same = wanted.ndim == got.ndim && std::equal(shape.begin(), shape.end(), view.shape);
+  require(same, op, name, " must be of shape ", wanted, ", got ", got);
 }
 
 TensorView view_cpu_tensor(py::handle tensor, const char* op, const char* name) {
@@ -155,7 +174,7 @@ TensorView view_cpu_tensor(py::handle tensor, const char* op, const char* name) 
   }
   TensorView view;
   if (!dtype_of(dl.dtype, &view.dtype)) refuse_dtype(tensor, op, name);
-  require(dl.ndim <= kMaxDims, op, std::string(name) + " has too many dimensions");
+  require(dl.ndim <= kMaxDims, op, name, " has too many dimensions");
   view.ndim = dl.ndim;
   int64_t packed = 1;
   for (int i = dl.ndim - 1; i >= 0; --i) {
@@ -170,11 +189,9 @@ TensorView view_cpu_tensor(py::handle tensor, const char* op, const char* name) 
 TensorView view_contiguous(py::handle tensor, DType dtype, int ndim, const char* op,
                            const char* name) {
   const TensorView view = view_cpu_tensor(tensor, op, name);
-  require(view.ndim == ndim, op,
-          std::string(name) + " must have " + std::to_string(ndim) + " dimensions, got " +
-              std::to_string(view.ndim));
-  require(view.dtype == dtype, op, std::string(name) + " has the wrong dtype for the cpu backend");
-  require(view.contiguous(), op, std::string(name) + " must be contiguous");
+  require(view.ndim == ndim, op, name, " must have ", ndim, " dimensions, got ", view.ndim);
+  require(view.dtype == dtype, op, name, " has the wrong dtype for the cpu backend");
+  require(view.contiguous(), op, name, " must be contiguous");
   return view;
 }
 

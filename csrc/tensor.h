@@ -6,6 +6,8 @@
 #include <pybind11/pybind11.h>
 
 #include <cstdint>
+#include <initializer_list>
+#include <sstream>
 #include <string>
 
 #include "../kernels/common/dtype.h"
@@ -28,8 +30,33 @@ struct TensorView {
 // Views a CPU tensor. `op` and `name` begin the error text: "<op>: <name> must be ..., got ...".
 TensorView view_cpu_tensor(pybind11::handle tensor, const char* op, const char* name);
 
-// Guards of memory every launch repeats after the Python checks.
-void require(bool holds, const char* op, const std::string& rule);
+[[noreturn]] void refuse(const char* op, const std::string& rule);
+
+// Guards of memory every launch repeats after the Python checks. The text is made of its parts only
+// when it is needed: a call makes some twenty of these checks.
+template <class... Parts>
+void require(bool holds, const char* op, const Parts&... parts) {
+  if (holds) return;
+  std::ostringstream rule;
+  (rule << ... << parts);
+  refuse(op, rule.str());
+}
+
+// "[2, 3]" in an error text.
+struct Sizes {
+  const int64_t* sizes;
+  int ndim;
+};
+std::ostream& operator<<(std::ostream& out, const Sizes& sizes);
+
+// "480 x 640" in an error text.
+struct Sides {
+  int64_t height, width;
+};
+std::ostream& operator<<(std::ostream& out, const Sides& sides);
+
+void require_shape(const TensorView& view, std::initializer_list<int64_t> shape, const char* op,
+                   const char* name);
 TensorView view_contiguous(pybind11::handle tensor, DType dtype, int ndim, const char* op,
                            const char* name);
 

@@ -8,12 +8,10 @@ namespace c2f {
 
 Seg seg_of(py::handle tensor, const char* op, const char* name) {
   const TensorView v = view_cpu_tensor(tensor, op, name);
-  require(v.ndim == 3 || v.ndim == 4, op,
-          std::string(name) + " must have 3 or 4 dimensions, got " + std::to_string(v.ndim));
+  require(v.ndim == 3 || v.ndim == 4, op, name, " must have 3 or 4 dimensions, got ", v.ndim);
   const bool is_logits = v.ndim == 4;
   const bool is_float = v.dtype == DType::kF32 || v.dtype == DType::kF16 || v.dtype == DType::kBF16;
-  require(is_logits == is_float, op,
-          std::string(name) + " must be 4-D float logits or a 3-D integer label map");
+  require(is_logits == is_float, op, name, " must be 4-D float logits or a 3-D integer label map");
   Seg seg{};
   seg.data = v.data;
   seg.dtype = v.dtype;
@@ -27,15 +25,13 @@ Seg seg_of(py::handle tensor, const char* op, const char* name) {
   seg.stride_n = is_logits ? v.strides[1] : 0;
   seg.stride_y = v.strides[y];
   seg.stride_x = v.strides[y + 1];
-  require(seg.N >= 1 && seg.N <= kMaxClasses, op,
-          std::string(name) + " must have 1..256 classes, got " + std::to_string(seg.N));
+  require(seg.N >= 1 && seg.N <= kMaxClasses, op, name, " must have 1..256 classes, got ", seg.N);
   return seg;
 }
 
 Image image_of(py::handle tensor, const char* op, const char* name) {
   const TensorView v = view_cpu_tensor(tensor, op, name);
-  require(v.ndim == 4, op,
-          std::string(name) + " must have 4 dimensions, got " + std::to_string(v.ndim));
+  require(v.ndim == 4, op, name, " must have 4 dimensions, got ", v.ndim);
   return Image{v.data,     v.dtype,      v.shape[0],   v.shape[1],   v.shape[2],
                v.shape[3], v.strides[0], v.strides[1], v.strides[2], v.strides[3]};
 }
@@ -50,20 +46,18 @@ WindowList windows_of(py::handle origins, py::handle num, int64_t B, int64_t win
   const TensorView o = view_contiguous(origins, DType::kI32, 3, op, "windows.origins");
   const TensorView m = view_contiguous(num, DType::kI32, 1, op, "windows.num");
   require(o.shape[0] == B && m.shape[0] == B && o.shape[2] == 2, op,
-          "windows must be of shape [B, n, 2] with B = " + std::to_string(B));
+          "windows must be of shape [B, n, 2] with B = ", B);
   WindowList list{static_cast<const int32_t*>(o.data), static_cast<const int32_t*>(m.data), B,
                   o.shape[1], window_px};
   for (int64_t b = 0; b < B; ++b) {
-    require(list.num[b] >= 0 && list.num[b] <= list.n, op,
-            "windows.num must be in 0.." + std::to_string(list.n) + ", got " +
-                std::to_string(list.num[b]));
+    require(list.num[b] >= 0 && list.num[b] <= list.n, op, "windows.num must be in 0..", list.n,
+            ", got ", list.num[b]);
     for (int64_t j = 0; j < list.num[b]; ++j) {
       const int64_t y = list.origins[(b * list.n + j) * 2];
       const int64_t x = list.origins[(b * list.n + j) * 2 + 1];
       require(y >= 0 && x >= 0 && y + window_px <= H && x + window_px <= W, op,
-              "windows must lie inside the image, got origin (" + std::to_string(y) + ", " +
-                  std::to_string(x) + ") with window " + std::to_string(window_px) + " for " +
-                  std::to_string(H) + " x " + std::to_string(W));
+              "windows must lie inside the image, got origin (", y, ", ", x, ") with window ",
+              window_px, " for ", Sides{H, W});
     }
   }
   return list;

@@ -17,7 +17,7 @@ from compare import assert_same_bits, call, flat
 from samples.inputs import windows_of
 
 import c2fcore
-from c2fcore import ops
+from c2fcore import _backend, ops
 
 OPS = samples.OPS
 FIRST = {op: samples.of(op)[0] for op in OPS}
@@ -75,7 +75,7 @@ def test_explicit_choice_runs_or_raises_with_the_reason(op: str, name: str) -> N
 
 def test_ways_to_choose(chosen: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """The call's argument, the innermost use_backend, C2F_BACKEND, the fastest, in this order."""
-    monkeypatch.delenv("C2F_BACKEND", raising=False)
+    monkeypatch.setattr(_backend, "_of_process", "auto")
     _count()
     fastest = "cpu" if c2fcore.backends()["count_windows"]["cpu"][0] else "reference"
     assert chosen == [fastest]
@@ -87,7 +87,7 @@ def test_ways_to_choose(chosen: list[str], monkeypatch: pytest.MonkeyPatch) -> N
         _count()
     assert chosen == ["reference", fastest, "reference"]
     chosen.clear()
-    monkeypatch.setenv("C2F_BACKEND", "reference")
+    monkeypatch.setattr(_backend, "_of_process", "reference")
     _count()
     with c2fcore.use_backend(fastest):
         _count()
@@ -108,9 +108,20 @@ def test_unknown_names(monkeypatch: pytest.MonkeyPatch) -> None:
     refused = pytest.raises(ValueError, match=r"backend must be one of .*got 'avx512'")
     with refused, c2fcore.use_backend("avx512"):
         pass
-    monkeypatch.setenv("C2F_BACKEND", "avx512")
+    monkeypatch.setattr(_backend, "_of_process", "avx512")
     with pytest.raises(ValueError, match=r"got 'avx512'"):
         _count()
+
+
+def test_backend_of_the_process() -> None:
+    """C2F_BACKEND is read when c2fcore is imported."""
+    script = "import c2fcore; print(c2fcore._backend._of_process)"
+    for wanted in ("reference", ""):
+        env = {**os.environ, "C2F_BACKEND": wanted}
+        run = subprocess.run(
+            [sys.executable, "-c", script], env=env, capture_output=True, text=True
+        )
+        assert run.stdout.strip() == (wanted or "auto"), run.stderr
 
 
 def test_valid_cases_that_a_backend_lacks() -> None:

@@ -26,33 +26,39 @@ _transforms: Callable[[], Any] = getattr(
 )
 
 
-def define(schema: str, fake: Callable[..., Any]) -> Callable[..., Any]:
-    """Registers an op for CPU and CUDA tensors and returns the function that runs it.
+def define(
+    schema: str, fake: Callable[..., Any], complete: Callable[[Any], Any] | None = None
+) -> None:
+    """Registers an op for CPU and CUDA tensors.
 
-    The function hands its arguments, less the last one (the backend's name), to the backend chosen
-    for its first one. Eager calls may use it directly; others go through torch.ops.c2fcore.
+    A call hands its arguments, less the last one (the backend's name), to the backend chosen for
+    its first one. Eager calls do the same without the dispatcher, see `dispatched`.
 
     Args:
         schema: the op's schema; the first argument is a Tensor, the last one `str backend`.
         fake: the shape function.
+        complete: makes what a backend returns fit the schema, where a direct call need not.
     """
     op = schema.split("(", 1)[0]
 
     def run(*args: Any) -> Any:
-        return _backend.choose(op, args[-1], args[0])(*args[:-1])
+        found = _backend.choose(op, args[-1], args[0])(*args[:-1])
+        return found if complete is None else complete(found)
 
     LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     for key in ("CPU", "CUDA"):
         LIBRARY.impl(op, run, key)
     torch.library.register_fake(f"c2fcore::{op}", fake, lib=LIBRARY)
-    return run
 
 
 def dispatched(*tensors: Tensor) -> bool:
     """Whether a call with these tensors must go through the dispatcher."""
     if torch.compiler.is_compiling() or _modes() or _transforms() is not None:
         return True
-    return any(type(t) is not Tensor and type(t) is not Parameter for t in tensors)
+    for t in tensors:  # noqa: SIM110 - a generator costs half a microsecond
+        if type(t) is not Tensor and type(t) is not Parameter:
+            return True
+    return False
 
 
 def needs_grad(*tensors: Tensor) -> bool:
@@ -62,6 +68,6 @@ def needs_grad(*tensors: Tensor) -> bool:
 
 def cpu_only(tensor: Tensor, grad: bool) -> str:
     """Why the native CPU kernels cannot take a call, "" if they can."""
-    if tensor.device.type != "cpu":
+    if not tensor.is_cpu:
         return f"takes CPU tensors, got {tensor.device}"
     return "has no gradient" if grad else ""

@@ -82,7 +82,7 @@ def aggregate(
     else:
         run = _backend.choose("aggregate", backend, coarse)
         merged = run(coarse, fine, *where, *merge, _labels)
-    return _arrays.like(merged, given)
+    return merged if given is coarse else _arrays.like(merged, given)
 
 
 def _check_aggregate(
@@ -109,14 +109,13 @@ def _check_aggregate(
     ids = _checks.class_ids(op, small_classes, num_classes)
     if fine.dtype not in _checks.LOGIT_DTYPES:
         raise TypeError(f"{op}: fine must be float32/float16/bfloat16 logits, got {fine.dtype}")
-    if fine.ndim != 4 or fine.shape[1] not in (1, 2) or fine.shape[2] < 1 or fine.shape[3] < 1:
-        raise ValueError(f"{op}: fine must be [B*n, 1 or 2, hf, wf], got shape {tuple(fine.shape)}")
+    shape, batch = fine.shape, coarse.shape[0]
+    if len(shape) != 4 or shape[1] not in (1, 2) or shape[2] < 1 or shape[3] < 1:
+        raise ValueError(f"{op}: fine must be [B*n, 1 or 2, hf, wf], got shape {tuple(shape)}")
     _checks.same_device(op, "fine", fine, coarse)
-    n = _checks.windows(op, windows, coarse.shape[0], height, width, coarse)
-    if fine.shape[0] != coarse.shape[0] * n:
-        raise ValueError(
-            f"{op}: fine must have B*n patches, got {fine.shape[0]} for B={coarse.shape[0]}, n={n}"
-        )
+    n = _checks.windows(op, windows, batch, height, width, coarse)
+    if shape[0] != batch * n:
+        raise ValueError(f"{op}: fine must have B*n patches, got {shape[0]} for B={batch}, n={n}")
     if rule not in RULES:
         _checks.choice(op, "rule", rule, RULES)
     if output not in OUTPUTS:
@@ -197,7 +196,7 @@ def _fake(
 ) -> Tensor:
     batch, num_classes = coarse.shape[:2]
     if output == "labels":
-        return torch.empty((batch, height, width), dtype=torch.uint8, device=coarse.device)
+        return torch.empty(batch, height, width, dtype=torch.uint8, device=coarse.device)
     shape = (batch, num_classes, height, width)
     return torch.empty(shape, dtype=torch.float32, device=coarse.device)
 

@@ -53,8 +53,11 @@ def count_windows(
     given = seg
     seg = _arrays.as_tensor("count_windows", "seg", seg)
     grid = check_grid("count_windows", seg, small_classes, window, stride, size, edge)
-    run = torch.ops.c2fcore.count_windows if _library.dispatched(seg) else _run
-    return _arrays.like(run(seg, *grid, edge, backend), given)
+    if _library.dispatched(seg):
+        counts = torch.ops.c2fcore.count_windows(seg, *grid, edge, backend)
+    else:
+        counts = _backend.choose("count_windows", backend, seg)(seg, *grid, edge)
+    return counts if given is seg else _arrays.like(counts, given)
 
 
 def check_grid(
@@ -142,7 +145,7 @@ def _fake(
     backend: str = "",
 ) -> Tensor:
     rows, columns = grid_shape(height, width, window, stride, edge)
-    return torch.empty((seg.shape[0], rows, columns), dtype=torch.int32, device=seg.device)
+    return torch.empty(seg.shape[0], rows, columns, dtype=torch.int32, device=seg.device)
 
 
 _backend.register(
@@ -151,7 +154,7 @@ _backend.register(
     cpu=_backend.Backend(_cpu, _native.cpu_missing, _library.cpu_only),
     reference=_backend.Backend(_reference),
 )
-_run = _library.define(
+_library.define(
     "count_windows(Tensor seg, int[] small_classes, int window, int stride, SymInt height, "
     "SymInt width, str edge, str backend) -> Tensor",
     _fake,

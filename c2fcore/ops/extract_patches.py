@@ -61,13 +61,13 @@ def extract_patches(
     side, scale, means, stds, dtype = _check_extract_patches(
         image, windows, zoom, mode, scale, mean, std, dtype
     )
-    origins, num = windows.origins, windows.num
-    grad = _library.needs_grad(image)
-    dispatched = grad or _library.dispatched(image, origins)
-    run = torch.ops.c2fcore.extract_patches if dispatched else _run
-    where = (image, origins, num, windows.window)
-    patches = run(*where, side, mode, scale, means, stds, dtype, channels_last, backend)
-    return _arrays.like(patches, given)
+    origins, num, window = windows.origins, windows.num, windows.window
+    options = (origins, num, window, side, mode, scale, means, stds, dtype, channels_last)
+    if _library.needs_grad(image) or _library.dispatched(image, origins):
+        patches = torch.ops.c2fcore.extract_patches(image, *options, backend)
+    else:
+        patches = _backend.choose("extract_patches", backend, image)(image, *options)
+    return patches if given is image else _arrays.like(patches, given)
 
 
 def _check_extract_patches(
@@ -177,8 +177,10 @@ def _fake(
     backend: str = "",
 ) -> Tensor:
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    shape = (origins.shape[0] * origins.shape[1], image.shape[1], side, side)
-    return torch.empty(shape, dtype=dtype, device=image.device, memory_format=layout)
+    patches, channels = origins.shape[0] * origins.shape[1], image.shape[1]
+    return torch.empty(
+        patches, channels, side, side, dtype=dtype, device=image.device, memory_format=layout
+    )
 
 
 def _reference_backward(
@@ -259,7 +261,7 @@ _backend.register(
     cpu=_backend.Backend(_cpu_backward, _native.cpu_missing, _cpu_reads),
     reference=_backend.Backend(_reference_backward),
 )
-_run = _library.define(
+_library.define(
     "extract_patches(Tensor image, Tensor origins, Tensor num, int window, int side, str mode, "
     "float scale, float[]? mean, float[]? std, ScalarType dtype, bool channels_last, str backend) "
     "-> Tensor",

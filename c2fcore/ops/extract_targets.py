@@ -51,11 +51,12 @@ def extract_targets(
     ids = _checks.class_ids("extract_targets", small_classes, None)
     _checks.windows("extract_targets", windows, labels.shape[0], height, width, labels)
     _checks.integer("extract_targets", "ignore_index", ignore_index, 0, 255)
-    origins, num = windows.origins, windows.num
-    dispatched = _library.dispatched(labels, origins)
-    run = torch.ops.c2fcore.extract_targets if dispatched else _run
-    targets = run(labels, origins, num, windows.window, ids, ignore_index, backend)
-    return _arrays.like(targets, given)
+    options = (windows.origins, windows.num, windows.window, ids, ignore_index)
+    if _library.dispatched(labels, windows.origins):
+        targets = torch.ops.c2fcore.extract_targets(labels, *options, backend)
+    else:
+        targets = _backend.choose("extract_targets", backend, labels)(labels, *options)
+    return targets if given is labels else _arrays.like(targets, given)
 
 
 def _reference(
@@ -94,8 +95,8 @@ def _fake(
     ignore_index: int,
     backend: str = "",
 ) -> Tensor:
-    shape = (origins.shape[0] * origins.shape[1], window, window)
-    return torch.empty(shape, dtype=torch.uint8, device=labels.device)
+    batch, n, _ = origins.shape
+    return torch.empty(batch * n, window, window, dtype=torch.uint8, device=labels.device)
 
 
 _backend.register(
@@ -103,7 +104,7 @@ _backend.register(
     cpu=_backend.Backend(_cpu, _native.cpu_missing, _library.cpu_only),
     reference=_backend.Backend(_reference),
 )
-_run = _library.define(
+_library.define(
     "extract_targets(Tensor labels, Tensor origins, Tensor num, int window, int[] small_classes, "
     "int ignore_index, str backend) -> Tensor",
     _fake,

@@ -17,6 +17,8 @@ from .count_windows import check_grid
 
 STRATEGIES = ("cover", "top", "all")
 
+_Found = tuple[Tensor, Tensor, Tensor, Tensor | None]  # origins, counts, num, labels if wanted
+
 
 def select_windows(
     seg: Any,
@@ -70,11 +72,13 @@ def select_windows(
     min_pixels = _checks.integer("select_windows", "min_pixels", min_pixels, 1, _checks.INT32_MAX)
     if strategy not in STRATEGIES:
         _checks.choice("select_windows", "strategy", strategy, STRATEGIES)
-    run = torch.ops.c2fcore.select_windows if _library.dispatched(seg) else _run
-    grid = (ids, window, stride, height, width, edge)
-    found = run(seg, *grid, n, strategy, min_pixels, _return_labels, backend)
+    options = (ids, window, stride, height, width, edge, n, strategy, min_pixels, _return_labels)
+    if _library.dispatched(seg):
+        found = torch.ops.c2fcore.select_windows(seg, *options, backend)
+    else:
+        found = _backend.choose("select_windows", backend, seg)(seg, *options)
     if given is not seg:
-        found = tuple(_arrays.like(t, given) for t in found)
+        found = tuple(t if t is None else _arrays.like(t, given) for t in found)
     windows = Windows(found[0], found[1], found[2], window)
     return (windows, found[3]) if _return_labels else windows
 
@@ -91,7 +95,7 @@ def _reference(
     strategy: str,
     min_pixels: int,
     return_labels: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> _Found:
     windows, labels = select_with_labels(
         seg,
         ids,
@@ -104,7 +108,7 @@ def _reference(
         edge=edge,
     )
     # A copy even of uint8 label maps: an op's result never shares memory with its input.
-    kept = labels.to(torch.uint8, copy=True) if return_labels else _no_labels(seg)
+    kept = labels.to(torch.uint8, copy=True) if return_labels else None
     return windows.origins, windows.counts, windows.num, kept
 
 
@@ -120,20 +124,8 @@ def _cpu(
     strategy: str,
     min_pixels: int,
     return_labels: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    origins, counts, num, labels = found = _fake(
-        seg,
-        ids,
-        window,
-        stride,
-        height,
-        width,
-        edge,
-        n,
-        strategy,
-        min_pixels,
-        return_labels,
-    )
+) -> _Found:
+    origins, counts, num, labels = found = _outputs(seg, height, width, n, return_labels)
     _native.cpu_module().select_windows(
         seg,
         class_set(tuple(ids)).table,
@@ -148,7 +140,7 @@ def _cpu(
         origins,
         counts,
         num,
-        labels if return_labels else None,
+        labels,
         torch.get_num_threads(),
     )
     return found
@@ -166,11 +158,8 @@ def _by_triton(
     strategy: str,
     min_pixels: int,
     return_labels: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    grid = (window, stride, height, width, edge)
-    origins, counts, num, labels = found = _fake(
-        seg, ids, *grid, n, strategy, min_pixels, return_labels
-    )
+) -> _Found:
+    origins, counts, num, labels = found = _outputs(seg, height, width, n, return_labels)
     _triton.run(
         "select_windows",
         seg,
@@ -186,9 +175,29 @@ def _by_triton(
         origins,
         counts,
         num,
-        labels if return_labels else None,
+        labels,
     )
     return found
+
+
+def _outputs(seg: Tensor, height: int, width: int, n: int, return_labels: bool) -> _Found:
+    batch, device, int32 = seg.shape[0], seg.device, torch.int32
+    return (
+        torch.empty(batch, n, 2, dtype=int32, device=device),
+        torch.empty(batch, n, dtype=int32, device=device),
+        torch.empty(batch, dtype=int32, device=device),
+        torch.empty(batch, height, width, dtype=torch.uint8, device=device)
+        if return_labels
+        else None,
+    )
+
+
+def _complete(found: _Found) -> tuple[Tensor, ...]:
+    """The schema wants a tensor of labels always: an empty one where they were not wanted."""
+    origins, counts, num, labels = found
+    if labels is None:
+        labels = torch.empty(0, dtype=torch.uint8, device=origins.device)
+    return origins, counts, num, labels
 
 
 def _fake(
@@ -203,22 +212,9 @@ def _fake(
     strategy: str,
     min_pixels: int,
     return_labels: bool,
-    backend: str = "",
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    batch = seg.shape[0]
-    labels = _no_labels(seg)
-    if return_labels:
-        labels = torch.empty((batch, height, width), dtype=torch.uint8, device=seg.device)
-    return (
-        torch.empty((batch, n, 2), dtype=torch.int32, device=seg.device),
-        torch.empty((batch, n), dtype=torch.int32, device=seg.device),
-        torch.empty((batch,), dtype=torch.int32, device=seg.device),
-        labels,
-    )
-
-
-def _no_labels(seg: Tensor) -> Tensor:
-    return torch.empty((0,), dtype=torch.uint8, device=seg.device)
+    backend: str,
+) -> tuple[Tensor, ...]:
+    return _complete(_outputs(seg, height, width, n, return_labels))
 
 
 _backend.register(
@@ -227,9 +223,10 @@ _backend.register(
     cpu=_backend.Backend(_cpu, _native.cpu_missing, _library.cpu_only),
     reference=_backend.Backend(_reference),
 )
-_run = _library.define(
+_library.define(
     "select_windows(Tensor seg, int[] small_classes, int window, int stride, SymInt height, "
     "SymInt width, str edge, int n, str strategy, int min_pixels, bool return_labels, str backend) "
     "-> (Tensor, Tensor, Tensor, Tensor)",
     _fake,
+    _complete,
 )
