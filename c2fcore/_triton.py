@@ -13,6 +13,7 @@ import threading
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,6 +41,14 @@ def missing() -> str:
         return f"triton does not load: {error}"
     if version < OLDEST:
         return f"triton must be {OLDEST[0]}.{OLDEST[1]} or later, found {triton.__version__}"
+    return interpreter_broken(version) if interpreted() else ""
+
+
+def interpreter_broken(version: tuple[int, ...]) -> str:
+    """Why the interpreter of this triton cannot run with the installed NumPy, "" if it can."""
+    numpy = tuple(int(part) for part in np.__version__.split(".")[:2])
+    if version < (3, 7) and numpy >= (2, 4):  # loops over range(tensor) raise TypeError
+        return f"the interpreter of triton 3.6 needs NumPy below 2.4, found {np.__version__}"
     return ""
 
 

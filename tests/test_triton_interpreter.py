@@ -40,6 +40,10 @@ inside = pytest.mark.skipif(not INTERPRETED, reason="runs in the interpreter's p
 
 
 def _pytest(*args: str) -> None:
+    triton = pytest.importorskip("triton")
+    version = tuple(int(part) for part in triton.__version__.split(".")[:2])
+    if reason := _triton.interpreter_broken(version):
+        pytest.skip(reason)
     environment = {**os.environ, "TRITON_INTERPRET": "1", "C2F_REQUIRE": "triton"}
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *args]
     done = subprocess.run(
@@ -52,14 +56,12 @@ def _pytest(*args: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("op", SELECTION)
 def test_samples_of(op: str) -> None:
-    pytest.importorskip("triton")
     _pytest(str(HERE / f"test_{op}.py"), "--backend", "triton", "-k", SELECTION[op])
 
 
 @outside
 @pytest.mark.slow
 def test_this_file() -> None:
-    pytest.importorskip("triton")
     _pytest(__file__)
 
 
