@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import inputs
 import pytest
-
-from c2fcore.bench import inputs
-from c2fcore.bench.providers import Job
+from providers import Job
 
 JOB_OP = "aggregate"
 

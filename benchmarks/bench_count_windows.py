@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
+import inputs
 import pytest
 import torch
-
-from c2fcore.bench import inputs
-from c2fcore.bench.providers import Job
+from providers import Job
 
 JOB_OP = "count_windows"
 

@@ -1,15 +1,9 @@
 #include "../kernels/cpu/extract_patches.h"
 
-#include <pybind11/stl.h>
-
-#include <cmath>
-#include <optional>
-#include <string>
-#include <vector>
-
 #include "../kernels/cpu/extract_patches_backward.h"
 #include "../kernels/cpu/extract_targets.h"
 #include "ops.h"
+#include "patch_args.h"
 #include "views.h"
 
 namespace py = pybind11;
@@ -17,122 +11,24 @@ namespace py = pybind11;
 namespace c2f {
 namespace {
 
-using Channels = std::optional<std::vector<double>>;
-
-Resample resample_of(const std::string& mode, const char* op) {
-  if (mode == "nearest") return Resample::kNearest;
-  if (mode == "bilinear") return Resample::kBilinear;
-  require(mode == "bicubic", op, "mode must be \"nearest\", \"bilinear\" or \"bicubic\", got \"",
-          mode, "\"");
-  return Resample::kBicubic;
-}
-
-bool is_float(DType dtype) {
-  return dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16;
-}
-
-void require_channels(const Channels& values, int64_t channels, const char* op, const char* name) {
-  if (!values) return;
-  require(static_cast<int64_t>(values->size()) == channels, op, name,
-          " must have one value per channel (", channels, "), got ", values->size());
-}
-
-// (v * scale - mean) / std as v * gain + bias, computed in double.
-std::vector<float> gains(double scale, const Channels& std, int64_t channels) {
-  std::vector<float> gain;
-  for (size_t c = 0; c < static_cast<size_t>(channels); ++c) {
-    gain.push_back(static_cast<float>(scale / (std ? (*std)[c] : 1.0)));
-  }
-  return gain;
-}
-
-std::vector<float> biases(const Channels& mean, const Channels& std, int64_t channels) {
-  std::vector<float> bias;
-  for (size_t c = 0; c < static_cast<size_t>(channels); ++c) {
-    bias.push_back(mean ? static_cast<float>(-(*mean)[c] / (std ? (*std)[c] : 1.0)) : 0.0f);
-  }
-  return bias;
-}
-
-void require_window(int64_t window, const char* op) {
-  require(window >= 1, op, "window must be at least 1, got ", window);
-}
-
-void require_threads(int threads, const char* op) {
-  require(threads >= 1, op, "threads must be at least 1, got ", threads);
-}
-
 void run_extract_patches(py::handle image, py::handle origins, py::handle num, int64_t window,
                          py::handle out, const std::string& mode, double scale,
                          const Channels& mean, const Channels& std, int threads) {
-  const char* op = "extract_patches";
-  ExtractPatchesParams params{};
-  params.image = image_of(image, op, "image");
-  const Image& view = params.image;
-  if (view.dtype == DType::kI32 || view.dtype == DType::kI64) {
-    throw py::type_error(
-        "extract_patches: image must be uint8/uint16/int16/float16/bfloat16/float32, got " +
-        std::string(py::str(image.attr("dtype"))));
-  }
-  require_window(window, op);
-  require_threads(threads, op);
-  params.windows = windows_of(origins, num, view.B, window, view.H, view.W, op);
-  params.mode = resample_of(mode, op);
-  require_channels(mean, view.C, op, "mean");
-  require_channels(std, view.C, op, "std");
-  const std::vector<float> gain = gains(scale, std, view.C), bias = biases(mean, std, view.C);
-  params.gain = gain.data();
-  params.bias = bias.data();
-  const Image patches = image_of(out, op, "out");
-  if (!is_float(patches.dtype)) {
-    throw py::type_error("extract_patches: out must be float16/bfloat16/float32, got " +
-                         std::string(py::str(out.attr("dtype"))));
-  }
-  require(patches.B == view.B * params.windows.n && patches.C == view.C && patches.H == patches.W &&
-              patches.W >= 1,
-          op, "out must be of shape [B*n, C, p, p], got [", patches.B, ", ", patches.C, ", ",
-          patches.H, ", ", patches.W, "]");
-  params.out = const_cast<void*>(patches.data);
-  params.out_dtype = patches.dtype;
-  params.p = patches.W;
-  params.out_stride_patch = patches.stride_b;
-  params.out_stride_c = patches.stride_c;
-  params.out_stride_y = patches.stride_y;
-  params.out_stride_x = patches.stride_x;
+  require_threads(threads, "extract_patches");
+  const PatchesCall call = patches_call(image, origins, num, window, out, mode, scale, mean, std);
+  const Image& view = call.params.image;
+  const int64_t patches = view.B * call.params.windows.n, side = call.params.p;
   py::gil_scoped_release release;
-  cpu::extract_patches(params,
-                       worthwhile_threads(patches.B * patches.C * patches.H * patches.W, threads));
+  cpu::extract_patches(call.params, worthwhile_threads(patches * view.C * side * side, threads));
 }
 
 void run_extract_patches_backward(py::handle grad, py::handle origins, py::handle num,
                                   int64_t window, py::handle out, const std::string& mode,
                                   double scale, const Channels& std, int threads) {
-  const char* op = "extract_patches_backward";
-  ExtractPatchesBackwardParams params{};
-  params.grad_patches = image_of(grad, op, "grad_patches");
-  const Image& patches = params.grad_patches;
-  if (!is_float(patches.dtype)) {
-    throw py::type_error(
-        "extract_patches_backward: grad_patches must be float16/bfloat16/float32, got " +
-        std::string(py::str(grad.attr("dtype"))));
-  }
-  const TensorView image = view_contiguous(out, DType::kF32, 4, op, "grad_image");
-  params.grad_image = static_cast<float*>(image.data);
-  params.B = image.shape[0];
-  params.C = image.shape[1];
-  params.H = image.shape[2];
-  params.W = image.shape[3];
-  require_window(window, op);
-  require_threads(threads, op);
-  params.windows = windows_of(origins, num, params.B, window, params.H, params.W, op);
-  require(patches.B == params.B * params.windows.n && patches.C == params.C &&
-              patches.H == patches.W && patches.W >= 1,
-          op, "grad_patches must be of shape [B*n, C, p, p], got [", patches.B, ", ", patches.C,
-          ", ", patches.H, ", ", patches.W, "]");
-  params.mode = resample_of(mode, op);
-  require_channels(std, params.C, op, "std");
-  const std::vector<float> gain = gains(scale, std, params.C);
-  params.gain = gain.data();
+  require_threads(threads, "extract_patches_backward");
+  const PatchesBackwardCall call =
+      patches_backward_call(grad, origins, num, window, out, mode, scale, std);
+  const ExtractPatchesBackwardParams& params = call.params;
   py::gil_scoped_release release;
   cpu::extract_patches_backward(
       params, worthwhile_threads(params.B * params.C * params.H * params.W, threads));
@@ -141,26 +37,12 @@ void run_extract_patches_backward(py::handle grad, py::handle origins, py::handl
 void run_extract_targets(py::handle labels, py::handle origins, py::handle num, int64_t window,
                          std::string_view table, int64_t ignore_index, py::handle out,
                          int threads) {
-  const char* op = "extract_targets";
-  ExtractTargetsParams params{};
-  params.labels = seg_of(labels, op, "labels");
-  const Seg& map = params.labels;
-  if (map.is_logits || map.dtype == DType::kU16) {
-    throw py::type_error("extract_targets: labels must be uint8/int16/int32/int64, got " +
-                         std::string(py::str(labels.attr("dtype"))));
-  }
-  require_window(window, op);
-  require_threads(threads, op);
-  params.windows = windows_of(origins, num, map.B, window, map.h, map.w, op);
-  params.classes = class_table_of(table, op);
-  require(ignore_index >= 0 && ignore_index <= 255, op, "ignore_index must be in 0..255, got ",
-          ignore_index);
-  params.ignore_index = ignore_index;
-  const TensorView targets = view_contiguous(out, DType::kU8, 3, op, "out");
-  require_shape(targets, {map.B * params.windows.n, window, window}, op, "out");
-  params.out = static_cast<uint8_t*>(targets.data);
+  require_threads(threads, "extract_targets");
+  const ExtractTargetsParams params =
+      targets_params(labels, origins, num, window, table, ignore_index, out);
+  const int64_t patches = params.windows.B * params.windows.n;
   py::gil_scoped_release release;
-  cpu::extract_targets(params, worthwhile_threads(targets.shape[0] * window * window, threads));
+  cpu::extract_targets(params, worthwhile_threads(patches * window * window, threads));
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 // out.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 
 #include "host_device.h"
@@ -36,6 +37,15 @@ C2F_HD BilinearTap bilinear_tap(int64_t dst, float scale, int64_t in_size) {
 // positions as well. Its neighbour is not looked at: a NaN there, or an infinity, stays there.
 C2F_HD BilinearTap unresized_tap(int64_t dst) {
   return {static_cast<int32_t>(dst), static_cast<int32_t>(dst), 0.0f};
+}
+
+// Value between four source pixels, p10 below p00 and p01 to its right: horizontal taps first, as
+// F.interpolate orders them. Every tap counts, those of weight 0 as well.
+C2F_HD float bilinear_value(float p00, float p01, float p10, float p11, float w1_y, float w1_x) {
+  const float w0_x = 1.0f - w1_x;
+  const float top = fmaf(p01, w1_x, p00 * w0_x);
+  const float bottom = fmaf(p11, w1_x, p10 * w0_x);
+  return fmaf(bottom, w1_y, top * (1.0f - w1_y));
 }
 
 }  // namespace c2f

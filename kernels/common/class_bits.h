@@ -13,6 +13,11 @@ struct ClassBits {
 
   // c in 0..255.
   C2F_HD bool has(int32_t c) const { return (word[c >> 5] >> (c & 31) & 1u) != 0; }
+
+  // Any id of a label map.
+  C2F_HD bool has_id(int64_t id) const {
+    return id >= 0 && id < kMaxClasses && has(static_cast<int32_t>(id));
+  }
 };
 
 inline ClassBits class_bits(const ClassTable& table) {

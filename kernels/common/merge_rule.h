@@ -41,25 +41,66 @@ C2F_HD float conflict_addition(bool coarse_is_small, float p_f) {
 // A NaN logit counts as -inf. Kept by logit, since softmax may round far smaller ones to equal
 // probabilities.
 struct GroupBest {
-  float value[2] = {-INFINITY, -INFINITY};  // [0] outside C, [1] in C
-  int32_t cls[2] = {kNoClass, kNoClass};
+  struct Group {
+    float value = -INFINITY;
+    int32_t cls = kNoClass;
+
+    C2F_HD void add(int32_t c, float logit) {
+      const bool better = logit > value;
+      cls = better || cls == kNoClass ? c : cls;
+      value = better ? logit : value;
+    }
+  };
+  Group outside, inside;  // C
 
   C2F_HD void add(int32_t c, bool is_small, float logit) {
-    const int group = is_small ? 1 : 0;
-    if (cls[group] == kNoClass || logit > value[group]) {
-      value[group] = logit == logit ? logit : -INFINITY;
-      cls[group] = c;
+    if (is_small) {
+      inside.add(c, logit);
+    } else {
+      outside.add(c, logit);
     }
   }
 
-  // Which group holds c*, the lowest class winning a tie.
-  C2F_HD int winner_group() const {
-    if (cls[0] == kNoClass) return 1;
-    if (cls[1] == kNoClass) return 0;
-    if (value[0] != value[1]) return value[1] > value[0] ? 1 : 0;
-    return cls[1] < cls[0] ? 1 : 0;
+  C2F_HD float top() const { return inside.value > outside.value ? inside.value : outside.value; }
+
+  // Whether c*, the lowest class of the largest logit, is in C.
+  C2F_HD bool winner_is_small() const {
+    if (outside.cls == kNoClass) return true;
+    if (inside.cls == kNoClass) return false;
+    if (outside.value != inside.value) return inside.value > outside.value;
+    return inside.cls < outside.cls;
+  }
+  C2F_HD int32_t winner() const { return winner_is_small() ? inside.cls : outside.cls; }
+};
+
+// Sum of exp(logit - top) over the classes, top their largest, in one pass. -inf and NaN add
+// nothing. Of no meaning where a logit is +inf, or none is above -inf: softmax is one-hot there.
+struct RunningExpSum {
+  float top = -INFINITY;
+  float sum = 0.0f;
+
+  C2F_HD void add(float logit) {
+    if (!(logit > -INFINITY)) return;
+    const bool higher = logit > top;
+    const float e = expf(higher ? top - logit : logit - top);
+    sum = higher ? fmaf(sum, e, 1.0f) : sum + e;
+    top = higher ? logit : top;
   }
 };
+
+// What a pixel's p_f adds to which class: kNoClass and 0 where nothing is added.
+struct Addition {
+  int32_t target = kNoClass;
+  float value = 0.0f;
+};
+
+C2F_HD Addition addition_of(const GroupBest& best, float p_f) {
+  const bool small = best.winner_is_small();
+  if (!is_covered(p_f) || !is_conflict(small, p_f)) return {};
+  const int32_t target = small ? best.outside.cls : best.inside.cls;
+  if (target == kNoClass) return {};
+  return {target, conflict_addition(small, p_f)};
+}
 
 // Only c* and the class that was added to can be the argmax; the lowest class wins a tie.
 C2F_HD int32_t merged_label(int32_t coarse, float p_coarse, int32_t target, float p_target,

@@ -4,14 +4,12 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <vector>
 
 #include "../common/bilinear.h"
-#include "../common/cubic.h"
 #include "../common/params.h"
-#include "../common/source_position.h"
+#include "../common/resample_tap.h"
 #include "vec.h"
 
 namespace c2f::cpu {
@@ -28,7 +26,7 @@ enum class Reach { kWithin8, kWithin16, kAny };
 struct ResampleTaps {
   ResampleTaps(Resample mode, int64_t in_size, int64_t out_size)
       : in(in_size), out(out_size), padded_out(round_up8(out_size)), identity(in_size == out_size) {
-    taps = identity || mode == Resample::kNearest ? 1 : mode == Resample::kBilinear ? 2 : 4;
+    taps = resample_taps(mode, !identity);
     first.resize(static_cast<size_t>(padded_out));
     weight.resize(static_cast<size_t>(padded_out * taps));
     for (int64_t i = 0; i < padded_out; ++i) fill(mode, i);
@@ -54,25 +52,11 @@ struct ResampleTaps {
 
  private:
   void fill(Resample mode, int64_t i) {
-    const int64_t dst = std::min(i, out - 1);
-    const float scale = resize_scale(in, out);
     const size_t at = static_cast<size_t>(i), step = static_cast<size_t>(padded_out);
-    weight[at] = 1.0f;
-    if (identity) {
-      first[at] = static_cast<int32_t>(dst);
-    } else if (mode == Resample::kNearest) {
-      first[at] = nearest_source(dst, scale, in);
-    } else if (mode == Resample::kBilinear) {
-      const float src = std::max(0.0f, source_position(dst, scale));
-      const float at0 = std::min(std::floor(src), static_cast<float>(in - 1));
-      first[at] = static_cast<int32_t>(at0);
-      weight[at + step] = std::min(src - at0, 1.0f);
-      weight[at] = 1.0f - weight[at + step];
-    } else {
-      const CubicTap tap = cubic_tap(dst, scale, in);
-      first[at] = tap.first;
-      for (size_t t = 0; t < 4; ++t) weight[at + t * step] = tap.w[t];
-    }
+    const ResampleTap tap =
+        resample_tap(mode, !identity, std::min(i, out - 1), resize_scale(in, out), in);
+    first[at] = tap.first;
+    for (size_t t = 0; t < static_cast<size_t>(taps); ++t) weight[at + t * step] = tap.w[t];
   }
 };
 
