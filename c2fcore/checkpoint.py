@@ -219,6 +219,28 @@ def load_coarse(
     return coarse.to(device).eval(), C2FConfig.from_dict(description["config"])
 
 
+def stages(
+    source: str | Path,
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    local_files_only: bool = False,
+) -> tuple[str, ...]:
+    """Which of "coarse" and "fine" a checkpoint holds weights of; raises what `load` does.
+
+    A checkpoint of stage 1 holds "coarse", one saved with include_coarse=False "fine".
+    """
+    from safetensors import SafetensorError, safe_open
+
+    _, path = _locate(source, revision, token, local_files_only)
+    try:
+        with safe_open(str(path), "pt") as weights:
+            found = {str(key).partition(".")[0] for key in weights.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"checkpoint: {path} must be a safetensors file, got {error}") from None
+    return tuple(stage for stage in _STAGES if stage in found)
+
+
 def _locate(
     source: str | Path, revision: str | None, token: str | None, local_files_only: bool
 ) -> tuple[Path, Path]:

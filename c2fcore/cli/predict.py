@@ -12,12 +12,10 @@ import torch
 from tqdm import tqdm
 
 from .. import pictures
-from ..config import EDGES, RULES, STRATEGIES
 from ..images import read_rgb, write_png
 from ..pipeline import C2FNet
 from .demo import DEMO_WEIGHTS, origins_of
-
-_OVERRIDES = ("zoom", "n", "window", "stride", "strategy", "edge", "rule", "max_batch", "backend")
+from .options import add_config_options, config_changes
 
 
 def add_parser(commands: Any) -> None:
@@ -39,16 +37,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("-o", "--out", required=True, type=Path, help="folder to write into")
     parser.add_argument("--checkpoint", help="folder written by save_pretrained, or a hub id")
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist in OUT")
-    change = parser.add_argument_group("change what the checkpoint's configuration says")
-    change.add_argument("--window", type=int, help="side of a window, pixels")
-    change.add_argument("--stride", type=int, help="distance of candidate windows, pixels")
-    change.add_argument("--n", type=int, help="windows per image at most")
-    change.add_argument("--zoom", type=float, help="how much larger the fine network sees a window")
-    change.add_argument("--strategy", choices=STRATEGIES)
-    change.add_argument("--edge", choices=EDGES)
-    change.add_argument("--rule", choices=RULES)
-    change.add_argument("--max-batch", type=int, help="patches per forward of the fine network")
-    change.add_argument("--backend", help="auto, reference, cpu, triton or cuda")
+    add_config_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -56,8 +45,7 @@ def run(args: argparse.Namespace) -> int:
     """Segments every image; one that fails is named, and the others go on."""
     targets = _targets(args.images, args.out, args.overwrite)
     net = C2FNet.from_pretrained(args.checkpoint or DEMO_WEIGHTS).eval()
-    changes = {k: getattr(args, k) for k in _OVERRIDES if getattr(args, k) is not None}
-    net.config = net.config.replace(**changes)
+    net.config = net.config.replace(**config_changes(args))
     args.out.mkdir(parents=True, exist_ok=True)
     failed = 0
     for path in (bar := tqdm(args.images, unit="image", disable=len(args.images) < 2)):
