@@ -73,5 +73,5 @@ $(VENV)/.installed: $(INSTALL_INPUTS) | $(BIN)/python
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	C2F_BUILD=none $(PIP) install -q -c constraints-test.txt --no-build-isolation -e '.[dev,models,train]'
+	C2F_BUILD=none $(PIP) install -q -c constraints-test.txt --no-build-isolation -e '.[dev,models,train,scene]'
 	@touch $@

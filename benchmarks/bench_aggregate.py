@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import inputs
 import pytest
-from providers import Job
+
+from c2fcore.bench import inputs
+from c2fcore.bench.providers import Job
 
 JOB_OP = "aggregate"
 

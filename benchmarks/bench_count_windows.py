@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
-import inputs
 import pytest
 import torch
-from providers import Job
+
+from c2fcore.bench import inputs
+from c2fcore.bench.providers import Job
 
 JOB_OP = "count_windows"
 

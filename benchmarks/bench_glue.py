@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import inputs
 import pytest
-from providers import Job
+
+from c2fcore.bench import inputs
+from c2fcore.bench.providers import Job
 
 JOB_OP = "glue"
 
@@ -12,3 +13,8 @@ JOB_OP = "glue"
 @pytest.mark.parametrize("content", ["realistic", "noise"])
 def test_glue(timed, provider, size, content):
     timed(Job(JOB_OP, {}), provider, inputs.make_case(size, content=content))
+
+
+def test_glue_official(timed, provider, size):
+    """What the authors' code does: disjoint windows, their rule; the peer is unfold and fold."""
+    timed(Job(JOB_OP, {}), provider, inputs.make_case(size, preset="official"), preset="official")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from provenance import cpu_model
-from tiny import tiny_calls
 
-JOB_OP = "count_windows"
+from c2fcore.bench.provenance import cpu_model
+from c2fcore.bench.tiny import tiny_calls
+
+JOB_OP = "select_windows"  # its providers: those of every op, without peers
 
 
 @pytest.mark.parametrize("batch", [1, 0], ids=["tiny", "empty"])

@@ -10,22 +10,14 @@ Results: --benchmark-json FILE, --benchmark-autosave and --benchmark-compare as 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-# Scripts find this folder's modules beside them; pytest's importlib mode needs the path told.
-sys.path.insert(0, str(Path(__file__).parent))
-
-import floors
-import inputs
-import parity
-import providers
-from provenance import cpu_model, native_name
+from c2fcore.bench import contest, floors, inputs, measure, providers
+from c2fcore.bench.provenance import device_name, native_name
 
 SMALL, USUAL = 160, 1024
 
@@ -41,9 +33,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--bench-providers",
         default=os.environ.get("C2F_BENCH_PROVIDERS", ""),
-        help="as reference,compiled,cpu; default all that can run, without 'compiled' (it takes "
-        "minutes) where --benchmark-disable; also C2F_BENCH_PROVIDERS",
+        help="as reference,compiled,cpu,unfold; default all that can run, without 'compiled' (it "
+        "takes minutes) where --benchmark-disable; also C2F_BENCH_PROVIDERS",
     )
+    group.addoption("--bench-device", default="cpu", help="where tensors are: cpu (default), cuda")
     group.addoption(
         "--bench-threads", type=int, default=0, help="default: what torch takes by itself"
     )
@@ -61,9 +54,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         sizes = [int(s) for s in _listed(config, "--bench-sizes")]
         metafunc.parametrize("size", sizes or [SMALL if once else USUAL], scope="module")
     if "provider" in metafunc.fixturenames:
-        names = providers.names_of(metafunc.module.JOB_OP)
+        names = providers.names_of(metafunc.module.JOB_OP, config.getoption("--bench-device"))
         wanted = _listed(config, "--bench-providers")
-        known = {providers.EAGER, providers.SHARED, providers.COMPILED, *providers.HOST_BACKENDS}
+        every = (*providers.OPS, "glue")
+        known = {name for op in every for name in providers.names_of(op)}
+        known |= {name for pair in providers.BACKENDS.values() for name in pair}
         if unknown := set(wanted) - known:
             raise pytest.UsageError(
                 f"--bench-providers takes {', '.join(sorted(known))}, got {', '.join(unknown)}"
@@ -84,18 +79,38 @@ def threads(request: pytest.FixtureRequest) -> int:
     return torch.get_num_threads()
 
 
+@pytest.fixture(scope="session")
+def device(request: pytest.FixtureRequest) -> str:
+    """Where the tensors are."""
+    name: str = request.config.getoption("--bench-device")
+    return name
+
+
+@pytest.fixture(scope="session")
+def copy_gbs(request: pytest.FixtureRequest, device: str, threads: int) -> float:
+    """Measured copy bandwidth of the device, GB/s; 0 where nothing is timed."""
+    if request.config.getoption("benchmark_disable"):
+        return 0.0
+    return measure.copy_gbs(device)
+
+
 @pytest.fixture
-def timed(benchmark: Any, threads: int) -> Callable[..., None]:
+def timed(benchmark: Any, threads: int, device: str, copy_gbs: float) -> Callable[..., None]:
     """Times a job of a provider, after its answer has been compared with the reference's."""
 
     def run(job: providers.Job, provider: str, case: inputs.Case, **also: Any) -> None:
-        call = providers.call_of(job, provider, case)
+        case = case.to(device)
+        try:
+            call = providers.call_of(job, provider, case)
+        except NotImplementedError as error:
+            pytest.skip(str(error))
         if provider == providers.COMPILED:
             providers.reset_compiler()
             call = providers.call_of(job, provider, case)
+        call = _waiting(call, device)
         wanted = providers.call_of(job, providers.EAGER, case)()
-        height, width = case.size
-        error = parity.max_error(job.op, call(), wanted, len(case.truth) * height * width)
+        error = contest.checked(job, provider, case, call(), wanted)
+        moved = floors.floor_bytes(job, case)
         benchmark.group = " ".join((job.op, *(str(v) for v in job.options.values())))
         benchmark.extra_info.update(
             op=job.op,
@@ -108,10 +123,10 @@ def timed(benchmark: Any, threads: int) -> Callable[..., None]:
             n=case.n,
             dtype=str(case.logits.dtype).removeprefix("torch."),
             content=case.source,
-            device=cpu_model(),
+            device=device_name(device),
             native=native_name(),
             threads=threads,
-            bytes=floors.floor_bytes(job, case),
+            bytes=moved,
             max_error=error,
             **also,
         )
@@ -119,5 +134,21 @@ def timed(benchmark: Any, threads: int) -> Callable[..., None]:
             call()  # a second call may compile once more
             benchmark.extra_info["graph_breaks"] = providers.graph_breaks()
         benchmark(call)
+        if copy_gbs:
+            gbs = moved / benchmark.stats.stats.median / 1e9
+            benchmark.extra_info.update(gbs=gbs, copy_gbs=copy_gbs, share_of_copy=gbs / copy_gbs)
 
     return run
+
+
+def _waiting(call: providers.Call, device: str) -> providers.Call:
+    """A callable that returns when the device is done."""
+    if torch.device(device).type == "cpu":
+        return call
+
+    def waited() -> Any:
+        answer = call()
+        torch.cuda.synchronize()
+        return answer
+
+    return waited

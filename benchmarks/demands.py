@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -21,19 +20,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import inputs
-import measure
-import memory
-import parity
-import providers
 import torch
-from provenance import device_slug, provenance
-from providers import COMPILED, EAGER, SHARED, Job
-from tiny import tiny_calls
 from tqdm import tqdm
 
+from c2fcore.bench import inputs, measure, memory, parity, providers, rows
+from c2fcore.bench.contest import hold
+from c2fcore.bench.peers import LOOP, UNFOLD
+from c2fcore.bench.provenance import device_slug, provenance
+from c2fcore.bench.providers import COMPILED, EAGER, SHARED, Job
+from c2fcore.bench.tiny import tiny_calls
+
 SIZE, LARGE = 1024, 6000
-LOOP = "interpolate-loop"
 
 
 @dataclass
@@ -86,44 +83,17 @@ class Demand:
 
 
 class Contest:
-    """One job, timed on several sides in turn, after their answers have been compared."""
+    """A job timed on several sides, and the demands answered with it."""
 
     def __init__(self, plan: Plan, job: Job, case: inputs.Case, sides: list[str]) -> None:
-        self.failures: dict[str, str] = {}
-        self.detail: dict[str, Any] = {"content": case.source, "max_error": {}}
-        pixels = len(case.truth) * case.size[0] * case.size[1]
-        wanted = providers.call_of(job, EAGER, case)()
-        calls = {}
-        for side in sides:
-            plan.say(f"{job.op}: {side}, first call")
-            try:
-                calls[side] = self._prepared(job, side, case, wanted, pixels)
-            except Exception as error:  # whatever it is becomes a row
-                self.failures[side] = _first_line(error)
-        plan.say(f"{job.op}: {plan.rounds} rounds of {', '.join(calls)}")
-        self.times = measure.interleaved(calls, plan.rounds, target_s=plan.target_s)
-        self.detail["ms"] = {
-            side: [round(1e3 * t, 4) for t in measure.spread(times)]
-            for side, times in self.times.items()
+        held = hold(job, case, sides, plan.rounds, target_s=plan.target_s, say=plan.say)
+        self.failures, self.times = held.failures, held.times
+        self.detail = {
+            "content": case.source,
+            "max_error": held.errors,
+            **held.graph,
+            "ms": held.ms(),
         }
-
-    def _prepared(
-        self, job: Job, side: str, case: inputs.Case, wanted: Any, pixels: int
-    ) -> providers.Call:
-        if side == LOOP:
-            zoomed = job.options["zoom"] * case.windows.window
-            call = providers.interpolate_loop(case, zoomed)
-            wanted = wanted[: int(case.windows.num[0])]
-        else:
-            if side == COMPILED:
-                providers.reset_compiler()
-            call = providers.call_of(job, side, case)
-        self.detail["max_error"][side] = parity.max_error(job.op, call(), wanted, pixels)
-        if side == COMPILED:
-            call()  # a second call may compile once more
-            self.detail["graph_breaks"] = providers.graph_breaks()
-            self.detail["graph_break_reasons"] = providers.break_reasons()
-        return call
 
     def ratio(self, slow: list[str], fast: str) -> Outcome:
         """How much faster `fast` is than the fastest of `slow`, round by round."""
@@ -192,6 +162,9 @@ def glue(plan: Plan) -> Iterator[tuple[str, Outcome]]:
     case = inputs.make_case(plan.size)
     contest = Contest(plan, Job("glue", {}), case, [EAGER, SHARED, plan.backend])
     yield "glue-eager", contest.ratio([EAGER, SHARED], plan.backend)
+    authors = inputs.make_case(plan.size, preset="official")
+    contest = Contest(plan, Job("glue", {}), authors, [UNFOLD, plan.backend])
+    yield "glue-unfold", contest.ratio([UNFOLD], plan.backend)
 
 
 def glue_memory(plan: Plan) -> Iterator[tuple[str, Outcome]]:
@@ -199,7 +172,9 @@ def glue_memory(plan: Plan) -> Iterator[tuple[str, Outcome]]:
     found = {}
     for side in (EAGER, SHARED, plan.backend):
         plan.say(f"memory of the glue at {plan.large}: {side}")
-        found[side] = memory.extra_mib(side, plan.large, plan.threads)["extra_mib"]
+        found[side] = memory.extra_mib(
+            "c2fcore.bench.memory:glue_call", plan.threads, {"provider": side, "size": plan.large}
+        )
     share = 100 * found[plan.backend] / min(found[EAGER], found[SHARED])
     detail = {"extra_mib": {side: round(mib, 1) for side, mib in found.items()}}
     yield "glue-memory", Outcome(share, share, share, detail)
@@ -222,7 +197,7 @@ def overhead(plan: Plan) -> Iterator[tuple[str, Outcome]]:
             detail["empty_batch_us"] = round(1e6 * measure.spread(idle).median, 3)
             yield f"overhead {name}", Outcome(*measure.spread(blocks), detail)
         except Exception as error:  # the other ops are still worth measuring
-            yield f"overhead {name}", Outcome(error=_first_line(error))
+            yield f"overhead {name}", Outcome(error=rows.reason(error))
 
 
 def sections(plan: Plan) -> dict[Callable[[Plan], Iterator[tuple[str, Outcome]]], list[Demand]]:
@@ -252,7 +227,10 @@ def sections(plan: Plan) -> dict[Callable[[Plan], Iterator[tuple[str, Outcome]]]
             ),
         ],
         extract: [Demand("extract-loop", f"extract zoom 2 {s}: {b} over F.interpolate loop", 3)],
-        glue: [Demand("glue-eager", f"whole glue {s}: {b} over the faster eager", 30)],
+        glue: [
+            Demand("glue-eager", f"whole glue {s}: {b} over the faster eager", 30),
+            Demand("glue-unfold", f"whole glue {s}, official: {b} over unfold", 50),
+        ],
         glue_memory: [
             Demand("glue-memory", f"whole glue {g}: extra memory, of eager's", 5, "%", LARGE)
         ],
@@ -280,7 +258,7 @@ def run(plan: Plan, only: list[str]) -> Iterator[tuple[Demand, Outcome]]:
                     yield waiting.pop(name), outcome
                     bar.update()
             except Exception as error:  # a failure is a row, not the end of the run
-                reason = _first_line(error)
+                reason = rows.reason(error)
             for demand in waiting.values():
                 yield demand, Outcome(error=reason)
                 bar.update()
@@ -309,10 +287,10 @@ def row_of(demand: Demand, outcome: Outcome, plan: Plan, origin: dict[str, Any])
     }
 
 
-def table(rows: list[dict[str, Any]]) -> str:
+def table(measured: list[dict[str, Any]]) -> str:
     """Demand, measured and met, one line each."""
     lines = [f"{'demand':58} {'bound':>8} {'measured':>10} {'p20..p80':>17}  met"]
-    for row in rows:
+    for row in measured:
         bound = f"{'>=' if row['unit'] == 'x' else '<='} {row['bound']:g}"
         verdict = {True: "yes", False: "NO", None: "-"}[row["met"]]
         if row["error"]:
@@ -340,11 +318,6 @@ def _notes(detail: dict[str, Any]) -> str:
     return ", ".join(words)
 
 
-def _first_line(error: Exception) -> str:
-    text = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {text[0]}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backend", default="cpu")
@@ -364,18 +337,17 @@ def main() -> None:
     if unknown := set(only) - set(known):
         parser.error(f"--only takes {', '.join(known)}, got {', '.join(sorted(unknown))}")
     origin = provenance(args.threads)
-    rows = [row_of(demand, outcome, plan, origin) for demand, outcome in run(plan, only)]
-    print(table(rows))
+    measured = [row_of(demand, outcome, plan, origin) for demand, outcome in run(plan, only)]
+    print(table(measured))
     print(
         f"{origin['device']}, {args.threads} threads, load {origin['load']} at the start", end="; "
     )
     print(f"results belong under benchmarks/results/{device_slug()}")
     if args.out is not None:
         replaced = " (replaced)" if args.out.exists() else ""
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        print(f"{len(rows)} rows in {args.out}{replaced}")
-    sys.exit(1 if any(row["error"] for row in rows) else 0)
+        rows.write(args.out, measured)
+        print(f"{len(measured)} rows in {args.out}{replaced}")
+    sys.exit(1 if any(row["error"] for row in measured) else 0)
 
 
 if __name__ == "__main__":

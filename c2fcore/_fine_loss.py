@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,64 @@ from .config import C2FConfig
 from .windows import Windows
 
 WINDOWS_FROM: Final = ("coarse", "labels", "both")
+SAMPLING: Final = ("select", "random")
+RESOLUTIONS: Final = ("labels", "patch")
+_WHO: Final = "C2FNet"
+
+
+@dataclass(frozen=True)
+class FineLoss:
+    """How stage 2 chooses its examples and weighs their pixels.
+
+    Attributes:
+        windows_from: "coarse", windows of the coarse answer, as at inference; "labels", windows of
+            the true labels; "both", windows of small objects in either, so that the fine network
+            also sees what the coarse one missed.
+        sampling: "select", the windows that the configuration's strategy takes; "random", n of
+            those with min_pixels, drawn anew each time (torch's generator).
+        negatives: further windows per image, greedily where the coarse network takes most
+            background for small objects.
+        pos_weight: weight of foreground pixels; 1 if None.
+        class_weights: weight of a pixel by its true class, one per class; all 1 if None.
+        boundary_weight: factor for pixels within `boundary_px` of a border between small objects
+            and the rest.
+        boundary_px: that distance, at full resolution.
+        resolution: "labels", logits are resized to the labels' native k x k; "patch", labels are
+            resized (nearest) to the patch's p x p, as the paper does at zooms other than 1.
+        aux_weight: of the auxiliary logits that some networks give in training.
+    """
+
+    windows_from: str = "coarse"
+    sampling: str = "select"
+    negatives: int = 0
+    pos_weight: float | None = None
+    class_weights: tuple[float, ...] | None = None
+    boundary_weight: float = 1.0
+    boundary_px: int = 2
+    resolution: str = "labels"
+    aux_weight: float = 0.4
+
+    def __post_init__(self) -> None:
+        """Checks every field."""
+        _checks.choice(_WHO, "windows_from", self.windows_from, WINDOWS_FROM)
+        _checks.choice(_WHO, "sampling", self.sampling, SAMPLING)
+        _checks.choice(_WHO, "resolution", self.resolution, RESOLUTIONS)
+        _checks.integer(_WHO, "negatives", self.negatives, 0)
+        _checks.integer(_WHO, "boundary_px", self.boundary_px, 1)
+        if self.pos_weight is not None and not self.pos_weight > 0:
+            raise ValueError(f"{_WHO}: pos_weight must be above 0, got {self.pos_weight}")
+        if not self.boundary_weight > 0:
+            raise ValueError(f"{_WHO}: boundary_weight must be above 0, got {self.boundary_weight}")
+        if self.class_weights is not None and not all(w >= 0 for w in self.class_weights):
+            raise ValueError(
+                f"{_WHO}: class_weights must be at least 0, got {tuple(self.class_weights)}"
+            )
+
+
+class _Examples(NamedTuple):
+    patches: Tensor  # [P, C, p, p]
+    targets: Tensor  # uint8 [P, k, k]
+    weights: Tensor | None  # float32 [P, k, k]
 
 
 def fine_loss(
@@ -21,21 +80,20 @@ def fine_loss(
     config: C2FConfig,
     image: Tensor,
     labels: Tensor,
-    windows_from: str,
-    pos_weight: float | None,
+    options: FineLoss,
 ) -> Tensor:
     """See `C2FNet.fine_loss`."""
     _stages.check_image(image)
-    _checks.choice("C2FNet", "windows_from", windows_from, WINDOWS_FROM)
-    if pos_weight is not None and not pos_weight > 0:
-        raise ValueError(f"C2FNet: pos_weight must be above 0, got {pos_weight}")
     with torch.no_grad():
         labels = _checked_labels(image, labels, config.ignore_index)
-        found = _examples(coarse, fine, config, image, labels, windows_from)
+        found = _examples(coarse, fine, config, image, labels, options)
     if found is None:
         return _zero(fine, image.device)
-    patches, targets = found
-    return _binary_loss(_stages.fine_logits(fine, patches, config), targets, pos_weight)
+    logits, *further = _stages.all_fine_logits(fine, found.patches, config)
+    loss = _binary_loss(logits, found, options)
+    for auxiliary in further if fine.training else ():
+        loss = loss + options.aux_weight * _binary_loss(auxiliary, found, options)
+    return loss
 
 
 def _examples(
@@ -44,75 +102,163 @@ def _examples(
     config: C2FConfig,
     image: Tensor,
     labels: Tensor,
-    windows_from: str,
-) -> tuple[Tensor, Tensor] | None:
-    """Patches [P, C, p, p] and targets [P, k, k] of all windows in use; None if there are none."""
+    options: FineLoss,
+) -> _Examples | None:
+    """The examples of all windows in use; None if there are none."""
     frame = _stages.make_frame(image, config)
     labels = _stages.pad(labels, frame.size, _stages.IGNORED)
-    windows = _windows(coarse, config, image, labels, frame.size, windows_from)
-    used: list[int] = windows.num.tolist()
-    if not any(used):
+    weights = _pixel_weights(labels, config, options)
+    pieces = []
+    for windows in _window_sets(coarse, config, image, labels, frame.size, options):
+        used: list[int] = windows.num.tolist()
+        if not any(used):
+            continue
+        n = max(used)
+        leading = _stages.part(windows, 0, len(used), 0, n)
+        rows = _stages.used_rows(used, n)
+        kept = torch.tensor(rows, device=labels.device)
+        targets: Tensor = ops.extract_targets(
+            labels,
+            leading,
+            config.small_classes,
+            ignore_index=_stages.IGNORED,
+            backend=config.backend,
+        )[kept]
+        cut = None
+        if weights is not None:
+            cut = ops.extract_patches(weights, leading, mode="nearest", backend=config.backend)
+            cut = cut[kept, 0]
+        pieces.append(_Examples(_stages.cut(frame, leading, rows, fine, config), targets, cut))
+    if not pieces:
         return None
-    n = max(used)
-    leading = _stages.part(windows, 0, len(used), 0, n)
-    rows = _stages.used_rows(used, n)
-    patches = _stages.cut(frame, leading, rows, fine, config)
-    targets: Tensor = ops.extract_targets(
-        labels, leading, config.small_classes, ignore_index=_stages.IGNORED, backend=config.backend
+    found = _Examples(
+        torch.cat([piece.patches for piece in pieces]),
+        torch.cat([piece.targets for piece in pieces]),
+        None
+        if weights is None
+        else torch.cat([p.weights for p in pieces if p.weights is not None]),
     )
-    if len(rows) < len(targets):
-        targets = targets[torch.tensor(rows, device=targets.device)]
-    if len(rows) == 1 and fine.training:
+    if len(found.patches) == 1 and fine.training:
         # Batch norm after a global pooling cannot train on a single patch; twice the same patch
         # leaves the mean as it is.
-        patches, targets = patches.repeat(2, 1, 1, 1), targets.repeat(2, 1, 1)
-    return patches, targets
+        found = _Examples(*(None if t is None else torch.cat((t, t)) for t in found))  # type: ignore[arg-type]
+    return found
 
 
-def _windows(
+def _pixel_weights(labels: Tensor, config: C2FConfig, options: FineLoss) -> Tensor | None:
+    """Weight of every pixel, float32 [B, 1, fH, fW]; None if all are 1."""
+    weights = None
+    if options.class_weights is not None:
+        if len(options.class_weights) != config.num_classes:
+            raise ValueError(
+                f"{_WHO}: class_weights must have num_classes={config.num_classes} values, "
+                f"got {len(options.class_weights)}"
+            )
+        # Ids that are no class count as background of weight 1.
+        table = torch.ones(257, device=labels.device)
+        table[: config.num_classes] = table.new_tensor(options.class_weights)
+        known = (labels >= 0) & (labels < config.num_classes)
+        weights = table[torch.where(known, labels.long(), 256)][:, None]
+    if options.boundary_weight != 1.0:
+        small = _isin(labels, config).float()[:, None]
+        side, r = 2 * options.boundary_px + 1, options.boundary_px
+        near = F.max_pool2d(small, side, 1, r) > -F.max_pool2d(-small, side, 1, r)
+        factor = torch.where(near, options.boundary_weight, 1.0)
+        weights = factor if weights is None else weights * factor
+    return weights
+
+
+def _window_sets(
     coarse: nn.Module,
     config: C2FConfig,
     image: Tensor,
     labels: Tensor,
     frame_size: tuple[int, int],
-    windows_from: str,
-) -> Windows:
-    """Windows of the coarse answer, of `labels` (of frame size), or of small objects in either."""
-    windows: Windows
-    if windows_from == "labels":
-        windows = _stages.select(labels, frame_size, config)
+    options: FineLoss,
+) -> list[Windows]:
+    """Windows of the coarse answer, of `labels` (of frame size) or of either; and of false alarms.
+
+    Which class it is does not matter to a window: maps that are made here hold one of C, and one
+    outside.
+    """
+    inside, outside = config.small_classes[0], _stages.outside_class(config)
+
+    def chosen(seg: Tensor, picked: C2FConfig = config) -> Windows:
+        if options.sampling == "random" and picked is config:
+            return _random_windows(seg, frame_size, config)
+        windows: Windows = _stages.select(seg, frame_size, picked)
         return windows
+
+    if options.windows_from == "labels" and not options.negatives:
+        return [chosen(labels)]
     true_size = (image.shape[-2], image.shape[-1])
     logits, size = _stages.coarse_logits(coarse, image, config)
-    both = windows_from == "both"
-    windows, answer = _stages.choose_windows(logits, size, true_size, frame_size, both, config)
-    if answer is None or not both:
-        return windows
-    outside = _stages.outside_class(config)
-    answer = _stages.pad(_stages.crop(answer, true_size), frame_size, outside)
-    ids = torch.tensor(config.small_classes, device=labels.device)
-    small = torch.isin(labels.long(), ids) | torch.isin(answer.long(), ids)
-    # Which class it is does not matter to a window: any of C, and one outside.
-    either = torch.where(small, config.small_classes[0], outside).to(torch.uint8)
-    windows = _stages.select(either, frame_size, config)
-    return windows
+    plain = options.windows_from == "coarse" and options.sampling == "select"
+    if plain and not options.negatives:
+        windows, _ = _stages.choose_windows(logits, size, true_size, frame_size, False, config)
+        return [windows]
+    answer = _stages.crop(_stages.coarse_labels(logits, size, config), true_size)
+    answer = _stages.pad(answer, frame_size, outside)
+    true, found = _isin(labels, config), _isin(answer, config)
+    wanted = {"coarse": found, "labels": true, "both": true | found}[options.windows_from]
+    sets = [chosen(torch.where(wanted, inside, outside).to(torch.uint8))]
+    if options.negatives:
+        alarms = found & ~true & (labels != _stages.IGNORED)
+        fewer = config.replace(n=options.negatives, strategy="cover")
+        sets.append(chosen(torch.where(alarms, inside, outside).to(torch.uint8), fewer))
+    return sets
 
 
-def _binary_loss(logits: Tensor, targets: Tensor, pos_weight: float | None) -> Tensor:
-    """Mean binary cross-entropy over the pixels of [P, k, k] targets that are not ignored."""
+def _random_windows(seg: Tensor, size: tuple[int, int], config: C2FConfig) -> Windows:
+    """N of the candidate windows with min_pixels, each as likely as any other."""
+    k, s = config.window, config.stride
+    counts: Tensor = ops.count_windows(
+        seg, config.small_classes, window=k, stride=s, edge=config.edge, backend=config.backend
+    )
+    columns = counts.shape[2]
+    flat = counts.flatten(1)
+    n = min(config.n or flat.shape[1], flat.shape[1])
+    # Windows without objects draw below all others and so come last.
+    draw = torch.rand(flat.shape, device=flat.device) + (flat >= config.min_pixels)
+    index = draw.topk(n, dim=1).indices
+    y = (index // columns * s).clamp(max=size[0] - k)
+    x = (index % columns * s).clamp(max=size[1] - k)
+    num = (flat >= config.min_pixels).sum(1).clamp(max=n)
+    used = torch.arange(n, device=flat.device) < num[:, None]
+    origins = torch.where(used[..., None], torch.stack((y, x), dim=-1), 0).int()
+    return Windows(origins, torch.where(used, flat.gather(1, index), 0).int(), num.int(), k)
+
+
+def _isin(labels: Tensor, config: C2FConfig) -> Tensor:
+    return torch.isin(labels.long(), torch.tensor(config.small_classes, device=labels.device))
+
+
+def _binary_loss(logits: Tensor, examples: _Examples, options: FineLoss) -> Tensor:
+    """Weighted mean of binary cross-entropy over the pixels that are not ignored."""
     logits = logits.float()
     # Softmax over two channels is the sigmoid of their difference.
     foreground = logits[:, 1:2] - logits[:, 0:1] if logits.shape[1] == 2 else logits
+    targets, pixel_weights = examples.targets, examples.weights
+    if options.resolution == "patch":
+        side = examples.patches.shape[-2:]
+        targets = F.interpolate(targets[:, None], size=side, mode="nearest")[:, 0]
+        if pixel_weights is not None:
+            pixel_weights = F.interpolate(pixel_weights[:, None], size=side, mode="nearest")[:, 0]
     size = tuple(targets.shape[-2:])
     if tuple(foreground.shape[-2:]) != size:
         foreground = F.interpolate(foreground, size=size, mode="bilinear", align_corners=False)
     counted = targets != _stages.IGNORED
-    weight = None if pos_weight is None else foreground.new_tensor(pos_weight)
+    weight = None if options.pos_weight is None else foreground.new_tensor(options.pos_weight)
     loss = F.binary_cross_entropy_with_logits(
         foreground[:, 0], (targets == 1).float(), pos_weight=weight, reduction="none"
     )
     # where, not a product: a NaN under an ignored pixel must not spread.
-    return torch.where(counted, loss, 0.0).sum() / counted.sum().clamp(min=1)
+    loss = torch.where(counted, loss, 0.0)
+    if pixel_weights is None:
+        return loss.sum() / counted.sum().clamp(min=1)
+    pixel_weights = torch.where(counted, pixel_weights, 0.0)
+    total = pixel_weights.sum()
+    return (loss * pixel_weights).sum() / torch.where(total > 0, total, 1.0)
 
 
 def _zero(fine: nn.Module, device: torch.device) -> Tensor:

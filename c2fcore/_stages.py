@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from . import _checks, ops
 from .config import C2FConfig
-from .models.outputs import logits_of
+from .models.outputs import all_logits, logits_of
 from .windows import Windows, grid_shape
 
 IGNORED = 255  # how the ops see ignored pixels, whatever the ignore index is
@@ -90,10 +90,10 @@ def coarse_logits(
         ValueError: not num_classes channels, not one map per image, a map above (H', W'), or a
             network on another device.
     """
-    multiple = _multiple(network, config)
+    multiple = multiple_of(network, config)
     size = (
-        _round_up(max(image.shape[-2], config.window), multiple),
-        _round_up(max(image.shape[-1], config.window), multiple),
+        round_up(max(image.shape[-2], config.window), multiple),
+        round_up(max(image.shape[-1], config.window), multiple),
     )
     if not len(image):
         return torch.zeros((0, config.num_classes, 1, 1), device=image.device), size
@@ -129,8 +129,18 @@ def choose_windows(
     if size == true_size:
         found = select(logits, size, config, _return_labels=need_labels)
         return found if need_labels else (found, None)
-    # Logits of a padded image cannot be cropped exactly at their own resolution; labels can. One
-    # slot of disjoint windows is the cheapest way to get them.
+    # Logits of a padded image cannot be cropped exactly at their own resolution; labels can.
+    labels = coarse_labels(logits, size, config)
+    region = pad(crop(labels, true_size), frame_size, outside_class(config))
+    windows: Windows = select(region, frame_size, config)
+    return windows, labels
+
+
+def coarse_labels(logits: Tensor, size: tuple[int, int], config: C2FConfig) -> Tensor:
+    """The coarse answer, uint8 [B, H', W'].
+
+    One slot of disjoint windows is the cheapest way to get it without an N x H' x W' tensor.
+    """
     _, labels = ops.select_windows(
         logits,
         config.small_classes,
@@ -142,9 +152,8 @@ def choose_windows(
         backend=config.backend,
         _return_labels=True,
     )
-    region = pad(crop(labels, true_size), frame_size, outside_class(config))
-    windows: Windows = select(region, frame_size, config)
-    return windows, labels
+    found: Tensor = labels
+    return found
 
 
 def select(seg: Tensor, size: tuple[int, int], config: C2FConfig, **private: Any) -> Any:
@@ -225,23 +234,29 @@ def fine_logits(network: nn.Module, patches: Tensor, config: C2FConfig) -> Tenso
         TypeError: an output form that is not known.
         ValueError: not 1 or 2 channels, not one map per patch, or a network on another device.
     """
+    return all_fine_logits(network, patches, config)[0]
+
+
+def all_fine_logits(network: nn.Module, patches: Tensor, config: C2FConfig) -> list[Tensor]:
+    """`fine_logits`, followed by the auxiliary logits of a network in training."""
     side = patches.shape[-1]
-    padded = _round_up(side, _multiple(network, config))
+    padded = round_up(side, multiple_of(network, config))
     pixels = pad(patches, (padded, padded))
-    logits = logits_of(network(_fed(pixels, network, config)), "fine network")
-    if logits.shape[1] not in (1, 2):
-        raise ValueError(
-            f"C2FNet: the fine network must return 1 or 2 channels, got {logits.shape[1]}"
-        )
-    if len(logits) != len(patches):
-        raise ValueError(
-            f"C2FNet: the fine network must return one map per patch, got {len(logits)} "
-            f"for {len(patches)}"
-        )
+    found = all_logits(network(_fed(pixels, network, config)), "fine network")
+    for logits in found:
+        if logits.shape[1] not in (1, 2):
+            raise ValueError(
+                f"C2FNet: the fine network must return 1 or 2 channels, got {logits.shape[1]}"
+            )
+        if len(logits) != len(patches):
+            raise ValueError(
+                f"C2FNet: the fine network must return one map per patch, got {len(logits)} "
+                f"for {len(patches)}"
+            )
     if padded == side:
-        return logits
-    whole = F.interpolate(logits.float(), size=(padded, padded), mode="bilinear")
-    return crop(whole, (side, side))
+        return found
+    whole = (F.interpolate(t.float(), size=(padded, padded), mode="bilinear") for t in found)
+    return [crop(t, (side, side)) for t in whole]
 
 
 def pad(tensor: Tensor, size: tuple[int, int], value: float = 0) -> Tensor:
@@ -280,9 +295,11 @@ def _dtype(network: nn.Module) -> torch.dtype:
     return next(found, torch.float32)
 
 
-def _multiple(network: nn.Module, config: C2FConfig) -> int:
+def multiple_of(network: nn.Module, config: C2FConfig) -> int:
+    """Pixels that the sides of the network's input must be a multiple of."""
     return int(getattr(network, "stride_multiple", config.stride_multiple))
 
 
-def _round_up(size: int, multiple: int) -> int:
+def round_up(size: int, multiple: int) -> int:
+    """The next multiple from `size` on."""
     return -(-size // multiple) * multiple

@@ -33,7 +33,8 @@ def read_rgb(path: str | Path) -> Pixels:
 
     Grey and palette images become RGB, alpha is dropped, the camera's orientation is applied. What
     Pillow cannot decode (16-bit or many-band TIFF) is read by rasterio where it is installed: first
-    three bands (or the only one), values stretched between their 2nd and 98th percentile to 8 bits.
+    three bands (or the first one, if there are fewer), each stretched from its 2nd to its 98th
+    percentile over 8 bits; what the file declares as no data is left out of that, and black.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -74,14 +75,14 @@ def _read_with_rasterio(path: Path) -> Pixels:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
             with rasterio.open(path) as source:
-                bands = source.read([1, 2, 3] if source.count >= 3 else [1])
+                bands = source.read([1, 2, 3] if source.count >= 3 else [1], masked=True)
     except rasterio.errors.RasterioError as error:
         raise ValueError(f"image must be readable, got {path}: {error}") from error
     if bands.dtype == np.uint8:
         return np.ascontiguousarray(
-            np.broadcast_to(bands.transpose(1, 2, 0), (*bands.shape[1:], 3))
+            np.broadcast_to(bands.data.transpose(1, 2, 0), (*bands.shape[1:], 3))
         )
-    return _stretch(bands.astype(np.float32))
+    return _stretch(bands.astype(np.float32).filled(np.nan))
 
 
 def _stretch(bands: npt.NDArray[np.float32]) -> Pixels:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from . import _checks, _fine_loss, _stages, checkpoint, ops
+from ._fine_loss import FineLoss
 from .config import C2FConfig
 from .windows import Windows
 
@@ -199,12 +201,7 @@ class C2FNet(nn.Module):
         return found.merged, clock.seconds
 
     def fine_loss(
-        self,
-        image: Tensor,
-        labels: Tensor,
-        *,
-        windows_from: str = "coarse",
-        pos_weight: float | None = None,
+        self, image: Tensor, labels: Tensor, options: FineLoss | None = None, **changes: Any
     ) -> Tensor:
         """Loss of stage 2: is a pixel of a small class or not, inside the windows.
 
@@ -218,22 +215,19 @@ class C2FNet(nn.Module):
             image: [B, C, H, W], as for `forward`.
             labels: [B, H, W] class ids, uint8/int16/int32/int64. `config.ignore_index`, and 255,
                 are not counted; other ids outside C are background.
-            windows_from: "coarse", windows of the coarse answer, as at inference; "labels", windows
-                of the true labels (the coarse network is not run); "both", windows of small objects
-                in either, so that the fine network also sees what the coarse one missed.
-            pos_weight: weight of foreground pixels; 1 if None.
+            options: which windows, and the weight of each pixel; `FineLoss()` if not given.
+            **changes: fields of `FineLoss` to change, such as windows_from="both".
 
         Returns:
             A float32 scalar, differentiable in the fine network's parameters.
 
         Raises:
             ValueError: shapes, devices or options that do not fit.
-            TypeError: a dtype that does not.
+            TypeError: a dtype or an option that is not known.
         """
         self.coarse.eval()  # even if somebody called net.coarse.train()
-        return _fine_loss.fine_loss(
-            self.coarse, self.fine, self.config, image, labels, windows_from, pos_weight
-        )
+        chosen = dataclasses.replace(options or FineLoss(), **changes)
+        return _fine_loss.fine_loss(self.coarse, self.fine, self.config, image, labels, chosen)
 
     @torch.no_grad()
     def _infer(

@@ -254,3 +254,85 @@ def test_refuses(
 ) -> None:
     with pytest.raises(error, match=f"^C2FNet: .*{message}"):
         network().train().fine_loss(IMAGE, labels, **options)
+
+
+def test_weights_by_class_and_at_borders() -> None:
+    """Against the same weights applied pixel by pixel to an unweighted loss."""
+    net = network(n=1, strategy="top", stride=32).train()  # one window, the whole image
+    image, labels = scene(32, 32, objects=3)
+    labels[0, 20:, 20:] = 255
+    by_class = torch.tensor([1.0, 3.0, 0.5, 2.0])
+    small = torch.isin(labels, torch.tensor(net.config.small_classes))
+    weight = by_class[torch.where(labels == 255, 0, labels).long()]
+    for y in range(32):
+        for x in range(32):
+            square = small[0, max(0, y - 1) : y + 2, max(0, x - 1) : x + 2]
+            if square.any() and not square.all():
+                weight[0, y, x] *= 4
+    weight[labels == 255] = 0
+    loss = F.binary_cross_entropy_with_logits(
+        net.fine.logits(image / 255)[:, 0], small.float(), reduction="none"
+    )
+    found = net.fine_loss(
+        image,
+        labels,
+        windows_from="labels",
+        class_weights=tuple(by_class.tolist()),
+        boundary_weight=4.0,
+        boundary_px=1,
+    )
+    torch.testing.assert_close(found, (loss * weight).sum() / weight.sum())
+
+
+def test_negatives_are_windows_of_false_alarms() -> None:
+    net = network(window=32, stride=32, n=4).train()
+    image = torch.zeros((1, 3, 96, 32), dtype=torch.uint8)
+    image[:, 0, :32] = 255  # class 1, small, and true
+    image[:, 0, 32:56] = 255  # taken for it
+    labels = torch.zeros((1, 96, 32), dtype=torch.uint8)
+    labels[:, :32] = 1
+    seen = net.fine.inputs
+    net.fine_loss(image, labels, windows_from="labels")
+    assert [len(patches) for patches in seen] == [2]  # the one window, twice for batch norm
+    net.fine_loss(image, labels, windows_from="labels", negatives=3)
+    assert torch.equal(seen[1], torch.cat((image[..., :32, :], image[..., 32:64, :])) / 255)
+
+
+def test_random_windows_hold_objects_and_differ() -> None:
+    net = network(window=16, stride=8, n=3).train()
+    image, labels = scene(64, 64, objects=12, batch=2)
+    seen = net.fine.inputs
+    torch.manual_seed(0)
+    for _ in range(3):
+        net.fine_loss(image, labels, windows_from="labels", sampling="random")
+    assert [len(patches) for patches in seen] == [6, 6, 6]
+    assert not torch.equal(seen[0], seen[1])
+    for patches in seen:  # small objects are bright in channel 0 or 2
+        assert (patches[:, ::2].amax(dim=(1, 2, 3)) * 255 > 199).all()
+
+
+def test_loss_at_the_resolution_of_the_patch() -> None:
+    net = network(n=1, zoom=2.0, mode="nearest", strategy="top", stride=32).train()
+    image, labels = scene(32, 32, objects=3)
+    big, truth = (t.repeat_interleave(2, -1).repeat_interleave(2, -2) for t in (image, labels))
+    small = torch.isin(truth, torch.tensor(net.config.small_classes)).float()
+    expected = F.binary_cross_entropy_with_logits(net.fine.logits(big / 255)[:, 0], small)
+    found = net.fine_loss(image, labels, windows_from="labels", resolution="patch")
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sampling": "all"}, "sampling must be"),
+        ({"negatives": -1}, "negatives must be at least 0, got -1"),
+        ({"boundary_weight": 0.0}, "boundary_weight must be above 0, got 0.0"),
+        ({"class_weights": (1.0, 2.0)}, "class_weights must have num_classes=4 values, got 2"),
+        ({"class_weights": (1.0, -2.0)}, "class_weights must be at least 0"),
+        ({"resolution": "full"}, "resolution must be"),
+    ],
+)
+def test_refused_options(change: dict[str, Any], message: str) -> None:
+    image, labels = scene(64, 64, objects=3)
+    with pytest.raises(ValueError, match=message):
+        network().train().fine_loss(image, labels, **change)

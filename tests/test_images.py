@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from PIL import Image
 
@@ -46,6 +48,57 @@ def test_16_bit_grey_is_stretched(tmp_path: Path) -> None:
     assert read.max() == 255
     assert np.array_equal(read[..., 0], read[..., 2])
     assert (np.diff(read[..., 0].ravel().astype(int)) >= 0).all()
+
+
+def _geotiff(path: Path, bands: npt.NDArray[Any], **profile: Any) -> Path:
+    rasterio = pytest.importorskip("rasterio", reason="reads what Pillow cannot: c2fcore[scene]")
+    count, height, width = bands.shape
+    shape = {"count": count, "height": height, "width": width, "dtype": bands.dtype}
+    where = rasterio.Affine(0.3, 0, 500000, 0, -0.3, 5400000)
+    with rasterio.open(
+        path, "w", "GTiff", **shape, crs="EPSG:32633", transform=where, **profile
+    ) as f:
+        f.write(bands)
+    return path
+
+
+def _within_percentiles(band: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    low, high = np.percentile(band, (2, 98))
+    return (((band - low) / (high - low)).clip(0, 1) * 255).round()
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int16, np.float32])
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 8])
+def test_many_bands_of_16_bits(tmp_path: Path, dtype: type, count: int) -> None:
+    bands = np.random.default_rng(1).integers(0, 5000, (count, 37, 53)).astype(dtype)
+    read = read_rgb(_geotiff(tmp_path / "image.tif", bands))
+    for channel in range(3):
+        wanted = _within_percentiles(bands[channel if count >= 3 else 0].astype(np.float32))
+        assert np.abs(read[..., channel] - wanted).max() <= 1
+
+
+def test_no_data_is_black_and_does_not_count(tmp_path: Path) -> None:
+    bands = np.random.default_rng(1).integers(3000, 5000, (4, 37, 53)).astype(np.uint16)
+    bands[:, :20] = 0
+    read = read_rgb(_geotiff(tmp_path / "image.tif", bands, nodata=0))
+    assert not read[:20].any()
+    wanted = _within_percentiles(bands[0, 20:].astype(np.float32))
+    assert np.abs(read[20:, :, 0] - wanted).max() <= 1
+
+
+def test_five_bands_of_8_bits_are_not_stretched(tmp_path: Path) -> None:
+    bands = np.random.default_rng(1).integers(90, 120, (5, 37, 53), dtype=np.uint8)
+    read = read_rgb(
+        _geotiff(
+            tmp_path / "image.tif",
+            bands,
+            compress="deflate",
+            tiled=True,
+            blockxsize=16,
+            blockysize=16,
+        )
+    )
+    assert np.array_equal(read, bands[:3].transpose(1, 2, 0))
 
 
 def test_camera_orientation_is_applied(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def add_parser(commands: Any) -> None:
             "and masks/: IoU, F1 and boundary IoU per class, IoU by size of object, speed; coarse "
             "and refined answer side by side. With -o it writes scores.json, scores.csv, "
             "sizes.csv, images.csv and scores.md. In several processes: torchrun "
-            "--nproc-per-node=N --no-python c2f eval ..."
+            "--nproc-per-node N -m c2fcore eval ..."
         ),
     )
     parser.add_argument("data", type=Path, help="folder of `c2f prepare`, or with images/, masks/")

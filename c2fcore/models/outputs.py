@@ -52,3 +52,29 @@ def logits_of(output: Any, network: str = "network") -> Tensor:
         raise ValueError(f"{network}: logits must be [B, N, h, w], got shape {tuple(found.shape)}")
     # The ops read float32 and below.
     return found.float() if found.dtype == torch.float64 else found
+
+
+def all_logits(output: Any, network: str = "network") -> list[Tensor]:
+    """The main logits and, after them, the auxiliary ones that a network in training gives.
+
+    Auxiliary are the later entries of a tuple or list and a mapping's "aux", where they are logits
+    like the main ones: tensors [B, N, h, w] of as many channels.
+
+    Args:
+        output: what the network returned.
+        network: its name in error messages.
+
+    Raises:
+        TypeError, ValueError: as `logits_of`.
+    """
+    main = logits_of(output, network)
+    further: list[Any] = []
+    if isinstance(output, Mapping):
+        further = [output.get("aux")]
+    elif isinstance(output, (tuple, list)):
+        further = list(output[1:])
+    return [main] + [
+        t
+        for t in further
+        if isinstance(t, Tensor) and t.is_floating_point() and t.shape[:2] == main.shape[:2]
+    ]

@@ -1,9 +1,8 @@
-"""Who is timed: the eager reference, torch.compile of it, and every backend that can run.
+"""Who is timed: the eager reference, torch.compile of it, every backend that can run, and peers.
 
 A provider is a name; `call_of` turns a name and a case into a callable without arguments, so that
-every timing in this folder times the same thing. "reference" is the shipped eager code through the
-public op; "compiled" is torch.compile of the same function, called directly, at its best: see
-`_compiled`.
+every timing times the same thing. "reference" is the shipped eager code through the public op;
+"compiled" is torch.compile of the same function, called directly, at its best: see `_compiled`.
 """
 
 from __future__ import annotations
@@ -14,21 +13,23 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
-from inputs import MEAN, SMALL_CLASSES, STD, Case
 from torch import Tensor
 
-import c2fcore
-from c2fcore import Windows, ops, reference
-from c2fcore.reference.upsample import as_class_set, upsample_logits
+from .. import _backend, ops, reference
+from ..reference.upsample import as_class_set, upsample_logits
+from ..windows import Windows
+from . import peers
+from .inputs import MEAN, STD, Case
 
 Call = Callable[[], Any]
 OPS = ("count_windows", "select_windows", "extract_patches", "aggregate")
 EAGER = "reference"
-HOST_BACKENDS = ("cpu",)
 COMPILED = "compiled"
 # One upsampling of the logits for the whole glue, as a careful author of eager code would write it.
 SHARED = "reference-shared"
+# Backends that run natively on tensors of a device. Triton's interpreter, which could read host
+# memory, shows nothing of a kernel's speed.
+BACKENDS = {"cpu": ("cpu",), "cuda": ("triton", "cuda")}
 # Parts of the reference that loop over windows in Python, reading origins on the host.
 _LOOPS = {
     "c2fcore.reference.aggregate": ("fine_foreground",),
@@ -40,7 +41,7 @@ class Job(NamedTuple):
     """A call to be timed, for one case.
 
     Attributes:
-        op: one of OPS, or "glue".
+        op: one of OPS, or "glue": all of them, from coarse logits to labels.
         options: keyword arguments of the op, the same for every provider.
     """
 
@@ -48,67 +49,64 @@ class Job(NamedTuple):
     options: dict[str, Any]
 
 
-def backends_of(op: str) -> list[str]:
-    """Backends of an op that can run on this machine, without the reference.
-
-    The inputs live in host memory, and Triton's interpreter, which could read them there, shows
-    nothing of a kernel's speed: so GPU backends are left out.
-    """
+def backends_of(op: str, device: str = "cpu") -> list[str]:
+    """Backends of an op that can run on a device of this machine, without the reference."""
     names = OPS if op == "glue" else (op,)
-    table = c2fcore.backends()
+    table = _backend.backends()
     return [
         backend
-        for backend in table[names[0]]
-        if backend in HOST_BACKENDS and all(table[name][backend][0] for name in names)
+        for backend in BACKENDS[torch.device(device).type]
+        if all(table[name][backend][0] for name in names)
     ]
 
 
-def names_of(op: str) -> list[str]:
-    """Every provider of an op that can run on this machine."""
+def names_of(op: str, device: str = "cpu") -> list[str]:
+    """Every provider of an op that can run on a device of this machine."""
     extra = [SHARED] if op == "glue" else []
-    return [EAGER, *extra, COMPILED, *backends_of(op)]
+    return [EAGER, *extra, COMPILED, *backends_of(op, device), *peers.names_of(op)]
 
 
 def call_of(job: Job, provider: str, case: Case) -> Call:
-    """A callable without arguments that does the job once."""
+    """A callable without arguments that does the job once.
+
+    Raises:
+        NotImplementedError: a peer that cannot do this job.
+    """
+    if provider in peers.names_of(job.op):
+        return peers.call_of(provider, job.op, job.options, case)
     if job.op == "glue":
         return _glue(provider, case)
     compiled = provider == COMPILED
-    classes = as_class_set(SMALL_CLASSES) if compiled else SMALL_CLASSES
+    classes: Any = as_class_set(case.small_classes) if compiled else case.small_classes
     arguments, options = _arguments(job, case, classes)
     if compiled:
         return functools.partial(_compiled(job.op), *arguments, **options)
     return functools.partial(getattr(ops, job.op), *arguments, **options, backend=provider)
 
 
-def interpolate_loop(case: Case, side: int, dtype: torch.dtype = torch.float32) -> Call:
-    """Patches by a loop of F.interpolate, one window after the other, as one would write it."""
-    k = case.windows.window
-    spots = case.windows.origins[0].tolist()[: int(case.windows.num[0])]
-    mean, std = (torch.tensor(v)[:, None, None] for v in (MEAN, STD))
-
-    def loop() -> Tensor:
-        patches = []
-        for y, x in spots:
-            crop = case.image[:, :, y : y + k, x : x + k].float()
-            zoomed = F.interpolate(crop, size=side, mode="bilinear", align_corners=False)
-            patches.append(((zoomed / 255 - mean) / std).to(dtype))
-        return torch.cat(patches)
-
-    return loop
+def foreign_call(job: Job, function: Callable[..., Any], case: Case) -> Call:
+    """The job done by a function with the signature of the public op, less `backend`."""
+    arguments, options = _arguments(job, case, case.small_classes)
+    return functools.partial(function, *arguments, **options)
 
 
 def _arguments(job: Job, case: Case, classes: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Positional arguments and options of an op for a case."""
-    grid = {"window": case.windows.window, "stride": case.stride, "size": case.size}
+    grid: dict[str, Any] = {
+        "window": case.windows.window,
+        "stride": case.stride,
+        "size": case.size,
+        "edge": case.edge,
+    }
     if job.op == "count_windows":
         return (case.logits, classes), {**grid, **job.options}
     if job.op == "select_windows":
-        return (case.logits, classes), {**grid, "n": case.n, **job.options}
+        chosen = {"n": case.n, "strategy": case.strategy}
+        return (case.logits, classes), {**grid, **chosen, **job.options}
     if job.op == "extract_patches":
         return (case.image, case.windows), {"mean": MEAN, "std": STD, **job.options}
     arguments = (case.logits, case.fine, case.windows, classes)
-    return arguments, {"size": case.size, **job.options}
+    return arguments, {"size": case.size, "rule": case.rule, **job.options}
 
 
 @functools.lru_cache(maxsize=8)
@@ -132,15 +130,23 @@ def _glue(provider: str, case: Case) -> Call:
 
     The fine network itself is left out: its answer to these windows is given.
     """
-    grid = {"window": case.windows.window, "stride": case.stride, "n": case.n}
-    look = {"mean": MEAN, "std": STD}
+    grid: dict[str, Any] = {
+        "window": case.windows.window,
+        "stride": case.stride,
+        "n": case.n,
+        "strategy": case.strategy,
+        "edge": case.edge,
+    }
+    look: dict[str, Any] = {"mean": MEAN, "std": STD}
     if provider == SHARED:
 
         def shared() -> tuple[Windows, Tensor, Tensor]:
             full = upsample_logits(case.logits, case.size)
-            windows = reference.select_windows(full, SMALL_CLASSES, **grid)
+            windows = reference.select_windows(full, case.small_classes, **grid)
             patches = reference.extract_patches(case.image, windows, **look)
-            merged = reference.aggregate(full, case.fine, windows, SMALL_CLASSES)
+            merged = reference.aggregate(
+                full, case.fine, windows, case.small_classes, rule=case.rule
+            )
             return windows, patches, merged
 
         return shared
@@ -150,24 +156,30 @@ def _glue(provider: str, case: Case) -> Call:
         select, extract, merge = (
             pick(op) for op in ("select_windows", "extract_patches", "aggregate")
         )
-        classes = as_class_set(SMALL_CLASSES)
+        classes = as_class_set(case.small_classes)
 
         def unfused() -> tuple[Windows, Tensor, Tensor]:
             windows = select(case.logits, classes, size=case.size, **grid)
             patches = extract(case.image, windows, **look)
-            merged = merge(case.logits, case.fine, windows, classes, size=case.size)
+            merged = merge(case.logits, case.fine, windows, classes, size=case.size, rule=case.rule)
             return windows, patches, merged
 
         return unfused
 
     def fused() -> tuple[Windows, Tensor, Tensor]:
-        options = {"size": case.size, "backend": provider}
+        options: dict[str, Any] = {"size": case.size, "backend": provider}
         windows, labels = ops.select_windows(
-            case.logits, SMALL_CLASSES, **grid, **options, _return_labels=True
+            case.logits, case.small_classes, **grid, **options, _return_labels=True
         )
         patches = ops.extract_patches(case.image, windows, **look, backend=provider)
         merged = ops.aggregate(
-            case.logits, case.fine, windows, SMALL_CLASSES, **options, _labels=labels
+            case.logits,
+            case.fine,
+            windows,
+            case.small_classes,
+            rule=case.rule,
+            **options,
+            _labels=labels,
         )
         return windows, patches, merged
 

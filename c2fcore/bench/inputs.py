@@ -1,15 +1,19 @@
 """Inputs of the benchmarks: realistic class maps, the logits of a coarse network, fine logits.
 
-Realistic means: the class map of a real aerial image (iSAID masks, where the shared data is there)
-or of a synthetic scene, mirrored side by side to the wanted size. Real maps matter because the cost
-of a fused op depends on how long the borders between classes are; noise is the worst case, in which
-every pixel is a border. Everything is a pure function of its arguments and the seed.
+Realistic means: the class map of a real aerial image or of a synthetic scene, mirrored side by side
+to the wanted size. Real maps come from the files that C2F_BENCH_MASKS lists, else from iSAID masks
+in the shared data where that is there; without either the scene generator makes them. They matter
+because the cost of a fused op depends on how long the borders between classes are; noise is the
+worst case, in which every pixel is a border. Everything is a pure function of its arguments and the
+seed.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,32 +23,16 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from c2fcore import Windows, ops
+from .. import ops
+from ..data.catalogue import DATASETS
+from ..data.masks import MaskDecoder, read_mask
+from ..windows import Windows, grid_shape
 
 NUM_CLASSES = 16
 SMALL_CLASSES = (1, 8, 9, 10, 11, 14, 15)
 WINDOW, N = 128, 32
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
-# Official colours of the iSAID devkit; the position is the class id.
-_ISAID_COLORS = (
-    (0, 0, 0),
-    (0, 0, 63),
-    (0, 63, 63),
-    (0, 63, 0),
-    (0, 63, 127),
-    (0, 63, 191),
-    (0, 63, 255),
-    (0, 127, 63),
-    (0, 127, 127),
-    (0, 0, 127),
-    (0, 0, 191),
-    (0, 0, 255),
-    (0, 191, 127),
-    (0, 127, 191),
-    (0, 127, 255),
-    (0, 100, 155),
-)
 _ISAID_MASKS = (
     "val/images/P0003_instance_color_RGB.png",
     "train/images/P0005_instance_color_RGB.png",
@@ -67,7 +55,11 @@ class Case:
         windows: what `select_windows` ("cover") finds on the logits.
         fine: float32 [B*n, 2, hf, wf], the fine answer for these windows.
         stride: distance s of the candidate windows.
-        source: "isaid", "scene" or "noise".
+        source: "isaid", "masks", "scene" or "noise".
+        small_classes: ids of the small classes C.
+        strategy: how windows are chosen.
+        edge: which windows stand at the border.
+        rule: how answers are merged.
     """
 
     truth: Tensor
@@ -77,6 +69,22 @@ class Case:
     fine: Tensor
     stride: int
     source: str
+    small_classes: tuple[int, ...] = SMALL_CLASSES
+    strategy: str = "cover"
+    edge: str = "flush"
+    rule: str = "paper"
+
+    @property
+    def pixels(self) -> int:
+        """Full-size pixels of the batch."""
+        return self.truth.numel()
+
+    def to(self, device: str | torch.device) -> Case:
+        """The same on another device; the class map stays in host memory."""
+        w = self.windows
+        windows = Windows(w.origins.to(device), w.counts.to(device), w.num.to(device), w.window)
+        tensors = {name: getattr(self, name).to(device) for name in ("logits", "image", "fine")}
+        return dataclasses.replace(self, windows=windows, **tensors)
 
     @property
     def n(self) -> int:
@@ -98,8 +106,11 @@ def make_case(
     reduction: int = 4,
     window: int | None = None,
     n: int = N,
+    batch: int = 1,
+    num_classes: int = NUM_CLASSES,
+    preset: str = "",
 ) -> Case:
-    """One image of `size`, its coarse logits at 1/reduction, windows and fine logits.
+    """Images of `size`, their coarse logits at 1/reduction, windows and fine logits.
 
     Args:
         size: side, or (H, W), in pixels.
@@ -108,29 +119,44 @@ def make_case(
         reduction: full size over the logits' own, rounded up.
         window: side k of a window; candidates stand a quarter of it apart. 128, or half of a
             smaller image, if None.
-        n: windows.
+        n: windows per image.
+        batch: images.
+        num_classes: classes of the coarse network; ids of the map are taken modulo this.
+        preset: "official" for what the authors' released code does: every disjoint window with a
+            small-object pixel (`n` is ignored), their merge rule. Else greedy coverage and Eq. 1.
     """
     size = (size, size) if isinstance(size, int) else size
     window = window or min(WINDOW, min(size) // 2)
     stride = max(1, window // 4)
+    strategy, edge, rule = "cover", "flush", "paper"
+    if preset == "official":
+        strategy, edge, rule, stride = "all", "drop", "official", window
+        rows, columns = grid_shape(*size, window, stride, edge)
+        n = rows * columns
+    small = tuple(c for c in SMALL_CLASSES if c < num_classes)
     labels, source = class_map(size)
-    truth = torch.from_numpy(labels)[None]
+    flips: list[tuple[int, ...]] = [(), (0,), (1,), (0, 1)]
+    one = torch.from_numpy(labels)
+    truth = torch.stack([one.flip(flips[b % len(flips)]) for b in range(batch)])
+    if num_classes < NUM_CLASSES:
+        truth %= num_classes
     if content == "noise":
         source = "noise"
-        logits = noise_logits(size, reduction, seed)
+        logits = noise_logits(size, reduction, seed, batch, num_classes)
     else:
-        logits = coarse_logits(truth, reduction, seed)
+        logits = coarse_logits(truth, reduction, seed, num_classes)
     windows = ops.select_windows(
-        logits, SMALL_CLASSES, window=window, stride=stride, n=n, size=size
+        logits, small, window=window, stride=stride, n=n, size=size, strategy=strategy, edge=edge
     )
-    fine = fine_logits(truth, windows, seed)
-    return Case(truth, logits, image_of(truth, seed), windows, fine, stride, source)
+    fine = fine_logits(truth, windows, small, seed)
+    image = image_of(truth, seed)
+    return Case(truth, logits, image, windows, fine, stride, source, small, strategy, edge, rule)
 
 
 @functools.lru_cache(maxsize=4)
 def class_map(size: tuple[int, int]) -> tuple[NDArray[np.uint8], str]:
-    """A realistic map of 16 classes, uint8 [H, W], and where it comes from ("isaid" or "scene")."""
-    tiles, source = _isaid_maps(), "isaid"
+    """A realistic map of 16 classes, uint8 [H, W], and where it comes from."""
+    tiles, source = _real_maps()
     if not tiles:
         tiles, source = _scene_maps(), "scene"
     height = min(t.shape[0] for t in tiles)
@@ -146,40 +172,60 @@ def class_map(size: tuple[int, int]) -> tuple[NDArray[np.uint8], str]:
     return np.ascontiguousarray(_busiest_cut(whole, size)), source
 
 
-def coarse_logits(truth: Tensor, reduction: int = 4, seed: int = 0) -> Tensor:
+def coarse_logits(
+    truth: Tensor, reduction: int = 4, seed: int = 0, num_classes: int = NUM_CLASSES
+) -> Tensor:
     """float32 logits [B, N, h, w] of a network that has seen `truth` at 1/reduction.
 
     The one-hot map of the pixel nearest to each centre, softened towards the neighbours, times the
     gap of a confident network, plus noise that is smooth over about eight low-resolution pixels (a
     network's errors come in patches) and a little that is not.
     """
-    batch, height, width = truth.shape
+    height, width = truth.shape[-2:]
     h, w = -(-height // reduction), -(-width // reduction)
     ys = ((torch.arange(h) + 0.5) * height / h).long()
     xs = ((torch.arange(w) + 0.5) * width / w).long()
     near = truth[:, ys][:, :, xs].long()
-    logits = torch.zeros((batch, NUM_CLASSES, h, w)).scatter_(1, near[:, None], 1.0)
+    return soft_logits(near, num_classes, seed)
+
+
+def soft_logits(near: Tensor, num_classes: int, seed: int = 0) -> Tensor:
+    """float32 logits [B, N, h, w] of a network whose answer is the class map `near` [B, h, w]."""
+    batch, h, w = near.shape
+    logits = torch.zeros((batch, num_classes, h, w)).scatter_(1, near[:, None], 1.0)
     soft = F.avg_pool2d(logits, 3, stride=1, padding=1)
     logits.mul_(0.6 * LOGIT_GAP).add_(soft, alpha=0.4 * LOGIT_GAP)
     random = torch.Generator().manual_seed(seed)
-    shape = (batch, NUM_CLASSES, -(-h // 8) + 1, -(-w // 8) + 1)
+    shape = (batch, num_classes, -(-h // 8) + 1, -(-w // 8) + 1)
     logits += F.interpolate(
         torch.randn(shape, generator=random), size=(h, w), mode="bicubic", align_corners=False
     )
     return logits.add_(torch.randn(logits.shape, generator=random), alpha=0.1)
 
 
-def noise_logits(size: tuple[int, int], reduction: int = 4, seed: int = 0) -> Tensor:
-    """float32 logits [1, N, h, w] of independent normal noise: no two neighbours agree."""
-    shape = (1, NUM_CLASSES, -(-size[0] // reduction), -(-size[1] // reduction))
+def noise_logits(
+    size: tuple[int, int],
+    reduction: int = 4,
+    seed: int = 0,
+    batch: int = 1,
+    num_classes: int = NUM_CLASSES,
+) -> Tensor:
+    """float32 logits [B, N, h, w] of independent normal noise: no two neighbours agree."""
+    shape = (batch, num_classes, -(-size[0] // reduction), -(-size[1] // reduction))
     return 2.0 * torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def fine_logits(truth: Tensor, windows: Windows, seed: int = 0, side: int = 32) -> Tensor:
+def fine_logits(
+    truth: Tensor,
+    windows: Windows,
+    small_classes: Iterable[int] = SMALL_CLASSES,
+    seed: int = 0,
+    side: int | tuple[int, int] = 32,
+) -> Tensor:
     """float32 logits [B*n, 2, side, side]: the share of small-object pixels, plus noise."""
     k = windows.window
     is_small = torch.zeros(256)
-    is_small[list(SMALL_CLASSES)] = 1.0
+    is_small[list(small_classes)] = 1.0
     crops = torch.stack(
         [
             truth[b, y : y + k, x : x + k]
@@ -224,31 +270,27 @@ def _busiest_cut(whole: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.
 
 
 @functools.lru_cache(maxsize=1)
-def _isaid_maps() -> tuple[NDArray[np.uint8], ...]:
-    """Class maps of the shared iSAID images; empty where the data is not there."""
-    beside = Path(__file__).resolve().parents[2] / "shared"
+def _real_maps() -> tuple[tuple[NDArray[np.uint8], ...], str]:
+    """Class maps of real images and their source; none where there are no files."""
+    if listed := os.environ.get("C2F_BENCH_MASKS"):
+        return tuple(_read_mask(Path(p)) for p in listed.split(os.pathsep) if p), "masks"
+    beside = Path(__file__).resolve().parents[3] / "shared"
     folder = Path(os.environ.get("C2F_SHARED", beside)) / "data" / "isaid"
     paths = [folder / name for name in _ISAID_MASKS]
-    return tuple(_read_isaid(p) for p in paths) if all(p.is_file() for p in paths) else ()
+    found = all(p.is_file() for p in paths)
+    return (tuple(_read_mask(p) for p in paths) if found else ()), "isaid"
 
 
-def _read_isaid(path: Path) -> NDArray[np.uint8]:
-    from PIL import Image
-
-    rgb = np.asarray(Image.open(path).convert("RGB")).astype(np.int32)
-    packed = rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]
-    labels = np.full(packed.shape, 255, np.uint8)
-    for label, (r, g, b) in enumerate(_ISAID_COLORS):
-        labels[packed == (r << 16 | g << 8 | b)] = label
-    if (labels == 255).any():
-        count = int((labels == 255).sum())
-        raise ValueError(f"{path.name}: {count} pixels have a colour outside the iSAID palette")
-    return labels
+def _read_mask(path: Path) -> NDArray[np.uint8]:
+    """Class ids of a mask in iSAID's colours, or of ids; what is no class counts as background."""
+    mask = read_mask(path)
+    ids = mask if mask.ndim == 2 else MaskDecoder(DATASETS["isaid"], "rgb")(mask, path)[0]
+    return np.where(ids < NUM_CLASSES, ids, 0).astype(np.uint8)
 
 
 @functools.lru_cache(maxsize=1)
 def _scene_maps() -> tuple[NDArray[np.uint8], ...]:
-    from c2fcore.data.scenes import make_scene
+    from ..data.scenes import make_scene
 
     ids = np.array(_SCENE_IDS, np.uint8)
     return tuple(ids[make_scene(seed, _SCENE_SIDE).labels] for seed in range(_SCENES))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch
-from inputs import Case
-from providers import Job
 
-from c2fcore.windows import grid_shape
+from ..metrics import covered_mask
+from ..windows import grid_shape
+from .inputs import Case
+from .providers import Job
 
 
 def floor_bytes(job: Job, case: Case) -> int:
@@ -16,7 +17,7 @@ def floor_bytes(job: Job, case: Case) -> int:
     logits = case.logits.numel() * case.logits.element_size()
     fine = case.fine.numel() * case.fine.element_size()
     if job.op == "count_windows":
-        rows, columns = grid_shape(height, width, case.windows.window, case.stride, "flush")
+        rows, columns = grid_shape(height, width, case.windows.window, case.stride, case.edge)
         return logits + 4 * len(case.truth) * rows * columns
     if job.op == "select_windows":
         return logits + 16 * case.windows.counts.numel()
@@ -33,12 +34,8 @@ def floor_bytes(job: Job, case: Case) -> int:
 def _extract(job: Job, case: Case) -> int:
     """Pixels under the union of the windows in, patches out."""
     k = case.windows.window
-    seen = torch.zeros((len(case.truth), *case.size), dtype=torch.bool)
-    for b, row in enumerate(case.windows.origins.tolist()):
-        for y, x in row[: int(case.windows.num[b])]:
-            seen[b, y : y + k, x : x + k] = True
     channels = case.image.shape[1]
-    read = int(seen.sum()) * channels * case.image.element_size()
-    side = round(k * job.options.get("zoom", 1))
+    read = int(covered_mask(case.windows, *case.size).sum()) * channels * case.image.element_size()
+    side: int = round(k * job.options.get("zoom", 1))
     item = torch.empty((), dtype=job.options.get("dtype") or torch.float32).element_size()
-    return read + case.windows.counts.numel() * channels * side * side * item
+    return read + int(case.windows.counts.numel()) * channels * side * side * item

@@ -14,26 +14,26 @@ from typing import Any
 import numpy as np
 import torch
 
-import c2fcore
-from c2fcore import _native
+from .. import __version__, _native
 
-ROOT = Path(__file__).resolve().parents[1]
+# The checkout that this package stands in; of an installed package there is none.
+ROOT = Path(__file__).resolve().parents[2]
 
 
-def provenance(threads: int) -> dict[str, Any]:
-    """Commit, versions, processor and time of a measurement."""
+def provenance(threads: int, device: str = "cpu") -> dict[str, Any]:
+    """Commit, versions, device, load and time of a measurement."""
     return {
         "commit": _git("rev-parse", "HEAD"),
         "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
-        "c2fcore": c2fcore.__version__,
+        "c2fcore": __version__,
         "native": native_name(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
         "triton": _version("triton"),
-        "pytest_benchmark": _version("pytest-benchmark"),
+        "cuda": torch.version.cuda or "",
         "system": f"{platform.system()} {platform.machine()}",
-        "device": cpu_model(),
+        "device": device_name(device),
         "cores": os.cpu_count(),
         "threads": threads,
         "load": round(os.getloadavg()[0], 2),
@@ -52,8 +52,17 @@ def cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
-def device_slug() -> str:
-    """Name of this machine class as a folder: processor and cores."""
+def device_name(device: str = "cpu") -> str:
+    """The name of a device as its maker gives it."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return cpu_model()
+
+
+def device_slug(device: str = "cpu") -> str:
+    """Name of a machine class as a folder: the GPU, or processor and cores."""
+    if torch.device(device).type == "cuda":
+        return re.sub(r"[^a-z0-9]+", "-", device_name(device).lower()).strip("-")
     name = re.sub(r"\((R|TM|tm|r)\)|CPU|Processor|@.*", " ", cpu_model())
     return re.sub(r"[^a-z0-9]+", "-", f"{name} {os.cpu_count()} cores".lower()).strip("-")
 
@@ -61,10 +70,12 @@ def device_slug() -> str:
 def native_name() -> str:
     """Which build of the CPU kernels runs, or why none does."""
     module = _native.cpu().module
-    return module.__name__.rsplit(".", 1)[-1] if module is not None else _native.cpu().reason
+    return str(module.__name__).rsplit(".", 1)[-1] if module is not None else _native.cpu().reason
 
 
 def _git(*arguments: str) -> str:
+    if not (ROOT / ".git").exists():
+        return ""
     try:
         done = subprocess.run(
             ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from inputs import NUM_CLASSES
 
-from c2fcore import Windows, ops
+from .. import ops
+from ..windows import Windows
+from .inputs import NUM_CLASSES
 
 _SIDE, _WINDOW, _STRIDE, _N = 16, 8, 8, 2
 _CLASSES = (1, 2)
@@ -31,7 +32,8 @@ def tiny_calls(backend: str, batch: int = 1) -> dict[str, Callable[[], Any]]:
         torch.full((batch,), _N, dtype=torch.int32),
         _WINDOW,
     )
-    size, grid = (_SIDE, _SIDE), {"window": _WINDOW, "stride": _STRIDE}
+    size = (_SIDE, _SIDE)
+    grid: dict[str, Any] = {"window": _WINDOW, "stride": _STRIDE}
     bind = functools.partial
     calls = {
         "count_windows labels": bind(ops.count_windows, labels, _CLASSES, **grid),

@@ -47,6 +47,7 @@ def interleaved(
     *,
     target_s: float = 0.05,
     tick: Callable[[], Any] = lambda: None,
+    device: str = "cpu",
 ) -> dict[str, list[float]]:
     """Seconds per call, `rounds` samples of each callable, taken in turn.
 
@@ -59,27 +60,41 @@ def interleaved(
         rounds: samples of each.
         target_s: how long a sample should last, seconds; a longer callable runs once.
         tick: called after each sample.
+        device: where the work is done; on "cuda" its events take the time.
     """
-    loops = {name: _loops(call, target_s) for name, call in calls.items()}
+    loops = {name: _loops(call, target_s, device) for name, call in calls.items()}
     names = list(calls)
     times: dict[str, list[float]] = {name: [] for name in names}
     with _quiet():
         for turn in range(rounds):
             first = turn % len(names)
             for name in names[first:] + names[:first]:
-                times[name].append(per_call(calls[name], loops[name]))
+                times[name].append(per_call(calls[name], loops[name], device))
                 tick()
     return times
 
 
-def per_call(call: Call, loops: int) -> float:
+def per_call(call: Call, loops: int, device: str = "cpu") -> float:
     """Mean seconds of `loops` calls in a row, the device's work included."""
-    _synchronize()
+    if torch.device(device).type == "cuda":
+        return _per_call_cuda(call, loops, device)
     start = time.perf_counter()
     for _ in range(loops):
         call()
-    _synchronize()
     return (time.perf_counter() - start) / loops
+
+
+def _per_call_cuda(call: Call, loops: int, device: str) -> float:
+    """The same between two events of the current stream, which must be idle when it starts."""
+    with torch.cuda.device(device):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda.synchronize()
+        start.record()
+        for _ in range(loops):
+            call()
+        end.record()
+        end.synchronize()
+        return float(start.elapsed_time(end)) / 1e3 / loops
 
 
 def overhead(
@@ -95,15 +110,21 @@ def overhead(
     return found
 
 
-def _loops(call: Call, target_s: float) -> int:
+def copy_gbs(device: str = "cpu", mib: int = 512, rounds: int = 7) -> float:
+    """Measured copy bandwidth in GB/s: bytes read and bytes written by Tensor.copy_.
+
+    The median of `rounds` copies between buffers far larger than any cache.
+    """
+    source = torch.ones(mib * 2**18, dtype=torch.float32, device=device)
+    target = torch.empty_like(source)
+    times = interleaved({"copy": lambda: target.copy_(source)}, rounds, target_s=0.0, device=device)
+    return 2 * 4 * source.numel() / spread(times["copy"]).median / 1e9
+
+
+def _loops(call: Call, target_s: float, device: str) -> int:
     """How often to repeat a callable, judged by its second call."""
-    per_call(call, 1)
-    return max(1, round(target_s / max(per_call(call, 1), 1e-7)))
-
-
-def _synchronize() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    per_call(call, 1, device)
+    return max(1, round(target_s / max(per_call(call, 1, device), 1e-7)))
 
 
 @contextmanager

@@ -1,0 +1,103 @@
+"""One job timed on several sides in turn, after their answers have been compared."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from . import measure, parity, peers, providers, rows
+from .inputs import Case
+from .providers import COMPILED, EAGER, Call, Job
+
+
+@dataclasses.dataclass
+class Contest:
+    """Samples of the same job by several providers.
+
+    Attributes:
+        times: seconds per call, a list of samples per side; samples of one round belong together.
+        failures: why a side was not timed.
+        errors: how far each side's answer is from the reference's.
+        graph: graph breaks of torch.compile and their reasons, if it took part.
+    """
+
+    times: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    failures: dict[str, str] = dataclasses.field(default_factory=dict)
+    errors: dict[str, float] = dataclasses.field(default_factory=dict)
+    graph: dict[str, Any] = dataclasses.field(default_factory=dict)
+    calls: dict[str, Call] = dataclasses.field(default_factory=dict)
+
+    def ms(self) -> dict[str, list[float]]:
+        """Median, 20th and 80th percentile of each side, milliseconds."""
+        return {
+            side: [round(1e3 * t, 4) for t in measure.spread(times)]
+            for side, times in self.times.items()
+        }
+
+
+def hold(
+    job: Job,
+    case: Case,
+    sides: list[str],
+    rounds: int,
+    *,
+    target_s: float = 0.05,
+    device: str = "cpu",
+    foreign: dict[str, Callable[..., Any]] | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Contest:
+    """Times a job on several sides; one that fails or answers otherwise is left out, with a reason.
+
+    Args:
+        job: the job.
+        case: its inputs, on `device`.
+        sides: names of providers, or of `foreign` functions.
+        rounds: samples of each side.
+        target_s: see `measure.interleaved`.
+        device: where the work is done.
+        foreign: further sides, functions with the signature of the op.
+        say: told what is going on.
+    """
+    found = Contest()
+    wanted = providers.call_of(job, EAGER, case)()
+    for side in sides:
+        say(f"{job.op}: {side}, first call")
+        try:
+            if side == COMPILED:
+                providers.reset_compiler()
+            if foreign and side in foreign:
+                call = providers.foreign_call(job, foreign[side], case)
+            else:
+                call = providers.call_of(job, side, case)
+            found.errors[side] = checked(job, side, case, call(), wanted)
+            if side == COMPILED:
+                call()  # a second call may compile once more
+                found.graph["graph_breaks"] = providers.graph_breaks()
+                found.graph["graph_break_reasons"] = providers.break_reasons()
+            found.calls[side] = call
+        except Exception as error:  # whatever it is becomes a row
+            found.failures[side] = rows.reason(error)
+    del wanted
+    if found.calls:
+        say(f"{job.op}: {rounds} rounds of {', '.join(found.calls)}")
+        found.times = measure.interleaved(found.calls, rounds, target_s=target_s, device=device)
+    return found
+
+
+def checked(job: Job, side: str, case: Case, got: Any, wanted: Any) -> float:
+    """How far a side's answer is from the reference's.
+
+    Raises:
+        parity.Disagreement: too far.
+    """
+    zoom = job.options.get("zoom", 1)
+    beyond = side in peers.READS_BEYOND and zoom > 1
+    return parity.max_error(
+        job.op,
+        got,
+        wanted,
+        case.pixels,
+        rim=round(zoom) if beyond else 0,
+        float_error=parity.PEER_ERROR if side in peers.names_of(job.op) else parity.FLOAT_ERROR,
+    )

@@ -1,0 +1,335 @@
+"""End to end: frames per second of the two-stage network, the way the field measures them.
+
+Batch 1, warmed up, the device waited for, networks and post-processing, image in the device's
+memory. Ways: "coarse", the coarse network alone with the post-processing that everybody has
+(normalise, interpolate, argmax); "reference", both stages with the unfused glue; and every backend
+that can run. Samples are taken in turn; a ratio is the median of the ratios of one round.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import _stages, models
+from ..config import C2FConfig
+from ..images import read_rgb
+from ..pipeline import C2FNet
+from ..reference.upsample import labels_of, upsample_logits
+from . import inputs, measure, memory, parity, rows
+from .providers import EAGER, backends_of
+from .scripted import scripted_net
+
+SUITE = "network"
+COARSE = "coarse"
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+# Share of pixels that rounding may decide otherwise in a whole pipeline: the fine network sees
+# patches whose last bit differs.
+_TIES = 1e-3
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """One configuration to be measured; JSON holds every field.
+
+    Attributes:
+        coarse: name of the coarse network, "module:function", or a checkpoint's folder.
+        fine: name of the fine network; "" with a checkpoint.
+        height: of the image, pixels.
+        width: of the image, pixels.
+        zoom: of the patches.
+        n: windows.
+        preset: of C2FConfig.
+        dtype: of both networks.
+        channels_last: memory format of both networks.
+        compile: whether both networks are compiled.
+        device: "cpu" or "cuda".
+        threads: of torch.
+        image: file to segment instead; the size is the file's.
+    """
+
+    coarse: str
+    fine: str
+    height: int = 512
+    width: int = 512
+    zoom: float = 1.0
+    n: int = inputs.N
+    preset: str = "paper"
+    dtype: str = "float32"
+    channels_last: bool = False
+    compile: bool = False
+    device: str = "cpu"
+    threads: int = 1
+    image: str = ""
+
+    def case(self, way: str) -> dict[str, Any]:
+        """Identity of a row."""
+        return {"way": way, **dataclasses.asdict(self)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Effort:
+    """How much is measured of each configuration.
+
+    Attributes:
+        rounds: samples of each way, at most.
+        warmup: calls before them.
+        budget_s: rounds are cut, down to 3, so that they last about this long, seconds.
+        memory: whether the peak is measured, in further processes.
+    """
+
+    rounds: int = 10
+    warmup: int = 1
+    budget_s: float = 20.0
+    memory: bool = True
+
+
+def ways(device: str) -> list[str]:
+    """What is compared on a device of this machine."""
+    return [COARSE, EAGER, *backends_of("glue", device)]
+
+
+def run(
+    spec: Spec,
+    effort: Effort,
+    origin: dict[str, Any],
+    *,
+    only: Sequence[str] = (),
+    say: Callable[[str], None] = lambda text: None,
+) -> Iterator[rows.Row]:
+    """Measures one configuration: a row per way, failures among them."""
+    chosen = [way for way in ways(spec.device) if not only or way in only or way == COARSE]
+    try:
+        net, image, content = build(spec)
+    except Exception as error:  # whatever it is becomes a row
+        for way in chosen:
+            yield rows.make(SUITE, spec.case(way), origin, error=rows.reason(error))
+        return
+    calls, results, failures = _warm(spec, effort, net, image, chosen, say)
+    count = _rounds(calls, effort)
+    say(f"{_title(spec)}: {count} rounds of {', '.join(calls)}")
+    times = measure.interleaved(calls, count, target_s=0.0, device=spec.device)
+    for way in chosen:
+        case = spec.case(way)
+        if way in failures:
+            yield rows.make(SUITE, case, origin, error=failures[way])
+            continue
+        result = {**figures(times[way], times.get(COARSE, [])), "content": content, **results[way]}
+        if way != COARSE:
+            with torch.inference_mode():
+                result.update(_breakdown(net, image, way, min(count, 5)))
+        if effort.memory:
+            say(f"{_title(spec)}: memory of {way}")
+            result["peak_mib"] = _peak(spec, way)
+        yield rows.make(SUITE, case, origin, result)
+
+
+def figures(times: Sequence[float], coarse: Sequence[float]) -> dict[str, Any]:
+    """What is made of the samples of one way and of the coarse network alone, by round.
+
+    Args:
+        times: seconds per image, one a round.
+        coarse: the same of the coarse network; may be empty.
+    """
+    middle = measure.spread(times)
+    mean = statistics.fmean(times)
+    found: dict[str, Any] = {
+        "fps": rows.rounded(1 / mean),
+        "fps_median": rows.rounded(1 / middle.median),
+        "ms": {
+            "mean": rows.rounded(1e3 * mean),
+            "median": rows.rounded(1e3 * middle.median),
+            "p20": rows.rounded(1e3 * middle.p20),
+            "p80": rows.rounded(1e3 * middle.p80),
+            "min": rows.rounded(1e3 * min(times)),
+            "max": rows.rounded(1e3 * max(times)),
+            "std": rows.rounded(1e3 * statistics.pstdev(times)),
+        },
+        "rounds": len(times),
+    }
+    if coarse:
+        found["of_coarse"] = [rows.rounded(v) for v in measure.ratio(coarse, times)]
+    return found
+
+
+def build(spec: Spec) -> tuple[C2FNet, Tensor, str]:
+    """The network, an image [1, 3, H, W] on the device, and where its content comes from.
+
+    Raises:
+        ValueError: what `models.build`, C2FConfig or the checkpoint refuses.
+    """
+    torch.set_num_threads(spec.threads)
+    changes = {"zoom": spec.zoom, "n": spec.n, "channels_last": spec.channels_last}
+    size = (spec.height, spec.width)
+    pixels = None
+    if spec.image:
+        pixels = torch.from_numpy(read_rgb(spec.image).copy()).permute(2, 0, 1)[None]
+    dtype, layout = DTYPES[spec.dtype], torch.contiguous_format
+    if spec.channels_last:
+        layout = torch.channels_last
+    if not spec.fine:
+        net = C2FNet.from_pretrained(spec.coarse).eval()
+        net.config = C2FConfig.preset(
+            spec.preset,
+            num_classes=net.config.num_classes,
+            small_classes=net.config.small_classes,
+            **{**_kept(net.config), **changes},
+        )
+        content = "image"
+        if pixels is None:
+            pixels, content = _scene(size), "scene"
+        net = net.to(spec.device, dtype).to(memory_format=layout)
+        _compile(spec, net)
+        return net, pixels.to(spec.device), content
+    config = C2FConfig.preset(
+        spec.preset,
+        num_classes=inputs.NUM_CLASSES,
+        small_classes=inputs.SMALL_CLASSES,
+        mean=inputs.MEAN,
+        std=inputs.STD,
+        **changes,
+    )
+    labels, content = inputs.class_map(size if pixels is None else _size(pixels))
+    truth = torch.from_numpy(labels)[None]
+    image = (inputs.image_of(truth) if pixels is None else pixels).to(spec.device)
+    torch.manual_seed(0)
+    networks = [
+        models.build(name, channels).eval().to(spec.device, dtype).to(memory_format=layout)
+        for name, channels in ((spec.coarse, inputs.NUM_CLASSES), (spec.fine, 2))
+    ]
+    if spec.compile:
+        for network in networks:
+            network.compile(dynamic=False)
+    with torch.inference_mode():
+        net = scripted_net(networks[0], networks[1], config, truth, image)
+    return net, image, content
+
+
+def call_of(net: C2FNet, image: Tensor, way: str) -> Callable[[], Tensor]:
+    """One frame: labels uint8 [1, H, W] of the image."""
+    config = net.config
+
+    def coarse() -> Tensor:
+        with torch.inference_mode():
+            logits, size = _stages.coarse_logits(net.coarse, image, config)
+            labels = labels_of(upsample_logits(logits, size, finite=True))
+            return _stages.crop(labels, _size(image)).to(torch.uint8)
+
+    def both() -> Tensor:
+        net.config = chosen
+        with torch.inference_mode():
+            labels: Tensor = net(image)
+        return labels
+
+    if way == COARSE:
+        return coarse
+    chosen = config.replace(backend=way)
+    return both
+
+
+def memory_call(way: str, **spec: Any) -> Callable[[], Tensor]:
+    """For `memory.extra_mib`: a frame, after one of a single window has loaded all there is."""
+    wanted = Spec(**spec)
+    if not wanted.image:
+        small = dataclasses.replace(wanted, height=128, width=128, n=1, zoom=1.0)
+        net, image, _ = build(small)
+        call_of(net, image, way)()
+    net, image, _ = build(wanted)
+    return call_of(net, image, way)
+
+
+def _warm(
+    spec: Spec,
+    effort: Effort,
+    net: C2FNet,
+    image: Tensor,
+    chosen: Sequence[str],
+    say: Callable[[str], None],
+) -> tuple[dict[str, Callable[[], Any]], dict[str, dict[str, Any]], dict[str, str]]:
+    """Calls of the ways that run and agree with the reference; what is known of them; failures."""
+    calls: dict[str, Callable[[], Any]] = {}
+    results: dict[str, dict[str, Any]] = {}
+    failures: dict[str, str] = {}
+    wanted = None
+    for way in chosen:
+        say(f"{_title(spec)}: {way}, first call")
+        try:
+            call = call_of(net, image, way)
+            got = call()
+            for _ in range(effort.warmup - 1):
+                call()
+            results[way] = {}
+            if way == EAGER:
+                wanted = got
+            elif way != COARSE and wanted is not None:
+                differing = int((got != wanted).sum())
+                if differing > _TIES * got.numel():
+                    raise parity.Disagreement(f"{differing} labels are not the reference's")
+                results[way]["max_error"] = differing / got.numel()
+            calls[way] = call
+        except Exception as error:  # whatever it is becomes a row
+            failures[way] = rows.reason(error)
+    return calls, results, failures
+
+
+def _rounds(calls: dict[str, Callable[[], Any]], effort: Effort) -> int:
+    """As many rounds as the budget allows, at least 3."""
+    start = time.perf_counter()
+    for call in calls.values():
+        call()
+    one = max(time.perf_counter() - start, 1e-6)
+    return max(min(3, effort.rounds), min(effort.rounds, round(effort.budget_s / one)))
+
+
+def _breakdown(net: C2FNet, image: Tensor, way: str, count: int) -> dict[str, Any]:
+    """Median milliseconds of each stage, and how many windows were looked at."""
+    net.config = net.config.replace(backend=way)
+    profiles = [net.profile(image)[1] for _ in range(count)]
+    stages = {
+        stage: rows.rounded(1e3 * statistics.median(p[stage] for p in profiles))
+        for stage in profiles[0]
+    }
+    return {"stages_ms": stages, "windows": int(net.detailed(image).windows.num.sum())}
+
+
+def _peak(spec: Spec, way: str) -> float | None:
+    """MiB above network and image; None where the system does not tell."""
+    try:
+        arguments = {"way": way, **dataclasses.asdict(spec)}
+        found = memory.extra_mib(f"{__name__}:memory_call", spec.threads, arguments)
+    except (RuntimeError, OSError):
+        return None
+    return round(found, 1)
+
+
+def _compile(spec: Spec, net: C2FNet) -> None:
+    if spec.compile:
+        net.compile(dynamic=False)
+
+
+def _kept(config: C2FConfig) -> dict[str, Any]:
+    """What a checkpoint's networks were trained with, whatever is measured."""
+    names = ("mean", "std", "scale", "window", "stride", "stride_multiple", "mode")
+    return {name: getattr(config, name) for name in names}
+
+
+def _scene(size: tuple[int, int]) -> Tensor:
+    from ..data.scenes import make_scene
+
+    scene = make_scene(20_000, size)
+    return torch.from_numpy(np.ascontiguousarray(scene.image)).permute(2, 0, 1)[None]
+
+
+def _size(pixels: Tensor) -> tuple[int, int]:
+    return int(pixels.shape[-2]), int(pixels.shape[-1])
+
+
+def _title(spec: Spec) -> str:
+    return f"{spec.coarse} {spec.height} x {spec.width}, zoom {spec.zoom:g}, n {spec.n}"

@@ -1,0 +1,129 @@
+"""A two-stage network whose networks do all their work and then give realistic answers.
+
+Networks without trained weights answer noise: no class map has such borders, and the number of
+windows with small objects would be an accident. So every network runs in full, and its answer is
+replaced by logits of the same shape made from a real class map (`inputs`): the time of the networks
+is theirs, and the glue meets what it would meet after training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from .. import _stages
+from ..config import C2FConfig
+from ..models.outputs import logits_of
+from ..pipeline import C2FNet
+from ..windows import Windows
+from . import inputs
+
+_Answer = Callable[[Tensor, Tensor], Tensor]  # what the network saw, and what it gave
+
+
+class Scripted(nn.Module):
+    """Runs a network and replaces its logits.
+
+    Attributes:
+        answer: gives logits in place of those of the network, of the same shape.
+    """
+
+    def __init__(self, network: nn.Module, answer: _Answer) -> None:
+        super().__init__()
+        self.network = network
+        self.answer = answer
+        multiple = getattr(network, "stride_multiple", None)
+        if multiple is not None:
+            self.stride_multiple = multiple
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits of the shape that the network gives."""
+        return self.answer(image, logits_of(self.network(image)))
+
+
+class CoarseAnswer:
+    """Coarse logits of a class map, at whatever resolution the network answers."""
+
+    def __init__(self, truth: Tensor, num_classes: int) -> None:
+        """Takes the class map [1, H, W] of the image, without padding."""
+        self._truth = truth
+        self._num_classes = num_classes
+        self._made: dict[tuple[int, ...], Tensor] = {}
+
+    def __call__(self, image: Tensor, given: Tensor) -> Tensor:
+        """Logits in place of `given`."""
+        shape = tuple(given.shape)
+        if shape not in self._made:
+            height, width = image.shape[-2:]
+            whole, (h, w) = _stages.pad(self._truth, (height, width)), shape[-2:]
+            ys = ((torch.arange(h) + 0.5) * height / h).long()
+            xs = ((torch.arange(w) + 0.5) * width / w).long()
+            near = whole[:, ys][:, :, xs].long()
+            self._made[shape] = inputs.soft_logits(near, self._num_classes).to(given)
+        return self._made[shape]
+
+
+class FineAnswer:
+    """Fine logits for windows that are known, handed out chunk by chunk."""
+
+    def __init__(self, truth: Tensor, small_classes: tuple[int, ...]) -> None:
+        """Takes the class map [1, H, W]; `windows` are set when they are known."""
+        self._truth = truth
+        self._small = small_classes
+        self._windows: Windows | None = None
+        self._made: dict[tuple[int, ...], Tensor] = {}
+        self._next = 0
+
+    def expect(self, windows: Windows) -> None:
+        """From now on patches are those of these windows, in order, over and over."""
+        self._windows = windows
+        self._made.clear()
+        self._next = 0
+
+    def __call__(self, patches: Tensor, given: Tensor) -> Tensor:
+        """Logits in place of `given`, for the next patches."""
+        if self._windows is None:
+            return given
+        shape = tuple(given.shape[1:])
+        if shape not in self._made:
+            both = inputs.fine_logits(
+                self._truth, self._windows, self._small, side=(shape[1], shape[2])
+            )
+            logits = both if shape[0] == 2 else both[:, 1:] - both[:, :1]
+            self._made[shape] = logits.to(given)
+        start, used = self._next, int(self._windows.num[0])
+        end = start + len(given)
+        self._next = 0 if end >= used else end
+        return self._made[shape][start:end]
+
+
+def scripted_net(
+    coarse: nn.Module, fine: nn.Module, config: C2FConfig, truth: Tensor, image: Tensor
+) -> C2FNet:
+    """A C2FNet in eval mode around two networks, scripted for one image.
+
+    Args:
+        coarse: gives num_classes channels.
+        fine: gives 1 or 2 channels.
+        config: of the network.
+        truth: uint8 [1, H, W], the class map that the answers come from.
+        image: uint8 [1, 3, H, W], where the networks are.
+    """
+    frame = (max(config.window, truth.shape[-2]), max(config.window, truth.shape[-1]))
+    first = CoarseAnswer(truth, config.num_classes)
+    second = FineAnswer(_stages.pad(truth, frame), config.small_classes)
+    net = C2FNet(Scripted(coarse, first), Scripted(fine, second), config).eval()
+    quick = C2FNet(net.coarse, _Nothing(), config).eval()
+    found = quick.detailed(image).windows
+    second.expect(Windows(found.origins.cpu(), found.counts.cpu(), found.num.cpu(), config.window))
+    return net
+
+
+class _Nothing(nn.Module):
+    """A fine network without work: to find out where the windows are."""
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """One logit per patch."""
+        return patches.new_zeros((len(patches), 1, 1, 1))

@@ -1,0 +1,98 @@
+"""Rows as text: for the terminal, and as Markdown for the README."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from .rows import Row
+
+
+def columns(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """Left-aligned first column, right-aligned others."""
+    cells = [list(header), *(list(line) for line in lines)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths))
+        ).rstrip()
+        for row in cells
+    )
+
+
+def markdown(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    rows = [list(header), ["---"] * len(header), *(list(line) for line in lines)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def network(found: Sequence[Row]) -> str:
+    """End-to-end rows for the terminal."""
+    header = ("network, image, n, zoom", "way", "FPS", "median ms", "p20..p80", "of coarse",
+              "glue ms", "windows", "peak MiB")  # fmt: skip
+    return columns(header, (_network_line(row) for row in found))
+
+
+def _network_line(row: Row) -> list[str]:
+    case, result = row["case"], row["result"]
+    names = case["coarse"] if case["fine"] in ("", case["coarse"]) else (
+        f"{case['coarse']}+{case['fine']}"
+    )  # fmt: skip
+    title = f"{names} {case['height']}x{case['width']} n {case['n']} z {case['zoom']:g}"
+    if row["error"]:
+        return [title, case["way"], f"failed: {row['error'][:60]}", *[""] * 6]
+    ms, share = result["ms"], result.get("of_coarse")
+    peak = result.get("peak_mib")
+    return [
+        title,
+        case["way"],
+        f"{result['fps']:.2f}",
+        f"{ms['median']:.1f}",
+        f"{ms['p20']:.1f}..{ms['p80']:.1f}",
+        f"{share[0]:.2f}" if share else "",
+        f"{glue_ms(row):.1f}" if "stages_ms" in result else "",
+        str(result.get("windows", "")),
+        f"{peak:.0f}" if peak is not None else "",
+    ]
+
+
+def glue_ms(row: Row) -> float:
+    """Milliseconds of an end-to-end row that neither network takes."""
+    stages = row["result"]["stages_ms"]
+    return float(sum(v for stage, v in stages.items() if stage not in ("coarse", "fine")))
+
+
+def ops(found: Sequence[Row]) -> str:
+    """Op rows for the terminal."""
+    header = ("job", "provider", "median ms", "p20..p80", "over reference", "GB/s", "of copy",
+              "max error", "launches")  # fmt: skip
+    return columns(header, (_op_line(row) for row in found))
+
+
+def _op_line(row: Row) -> list[str]:
+    case, result = row["case"], row["result"]
+    title = f"{op_title(case)} {case['size']}^2 {case['dtype']}"
+    if row["error"]:
+        return [title, case["provider"], f"failed: {row['error'][:60]}", *[""] * 6]
+    ratio = result.get("over_reference")
+    ms = result["ms"]
+    return [
+        title,
+        case["provider"],
+        f"{ms[0]:.3f}",
+        f"{ms[1]:.3f}..{ms[2]:.3f}",
+        f"{ratio[0]:.1f}x" if ratio else "",
+        f"{result['gbs']:.2f}",
+        f"{result['share_of_copy']:.1%}",
+        f"{result['max_error']:.1e}",
+        str(result.get("launches", "")),
+    ]
+
+
+def op_title(case: dict[str, Any]) -> str:
+    """An op row's job in words."""
+    words = [case["op"], *(f"{k}={v}" for k, v in case["options"].items())]
+    words += [case["preset"]] if case["preset"] else []
+    words += [case["content"]] if case["content"] != "realistic" else []
+    return " ".join(words)

@@ -1,0 +1,232 @@
+"""`c2f bench`: what the second look costs on this machine, and what fusing saves."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from ..bench import measure, network_suite, op_suite, rows, tables
+from ..bench.provenance import device_slug, provenance
+
+_EPILOG = """\
+examples:
+  c2f bench                                        demo-sized networks, zoom 1 to 4, every backend
+  c2f bench --coarse fcn_hrnet_w18 --sizes 512,896 --n 8,32
+  c2f bench --coarse mynets:coarse --fine mynets:fine --device cuda --dtype float16
+  c2f bench --op all --sizes 512,1024              op by op, with torch.compile and other libraries
+
+Networks are called as function(num_classes, in_channels=3). They need no trained weights: they run
+in full, and their answers are replaced by realistic ones of the same shape. A checkpoint's answers
+are its own.
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Adds the command to the `c2f` parser."""
+    parser = commands.add_parser(
+        "bench",
+        help="frames per second against the unfused path, on this machine",
+        description=(
+            "Measures the two-stage network end to end: the coarse network alone, both stages with "
+            "the unfused reference, and with every backend that can run here. Batch 1, warmed up, "
+            "networks and post-processing. Rows with their provenance go to OUT/DEVICE."
+        ),
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    what = parser.add_argument_group("what is measured")
+    what.add_argument("--coarse", default="tiny_fcn", help="network by name or module:function "
+                      "(tiny_fcn)")  # fmt: skip
+    what.add_argument("--fine", help="likewise; the same as --coarse if not given")
+    what.add_argument("--checkpoint", help="a trained pair instead: folder or hub id")
+    what.add_argument("--sizes", default="512", help="sides, or HEIGHTxWIDTH, by commas (512)")
+    what.add_argument("--zooms", default="1,2,3,4", help="of the patches (1,2,3,4)")
+    what.add_argument("--n", default="32", help="windows per image (32)")
+    what.add_argument("--preset", default="paper", help="paper (default), fast or official")
+    what.add_argument("--image", default="", help="segment this file; its size counts")
+    what.add_argument("--masks", nargs="+", metavar="FILE", help="class maps to make answers from, "
+                      "in iSAID's colours or ids; synthetic scenes if there are none")  # fmt: skip
+    what.add_argument("--op", help="time an op instead: all, glue, or an op's name")
+    how = parser.add_argument_group("how")
+    how.add_argument("--ways", default="", help="only these: reference, cpu, compiled, ...")
+    how.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    how.add_argument("--dtype", default="float32", choices=list(network_suite.DTYPES))
+    how.add_argument("--channels-last", action="store_true", help="memory format")
+    how.add_argument("--compile", action="store_true", help="compile both networks")
+    how.add_argument("--threads", type=int, help="of torch; what it takes by itself")
+    how.add_argument("--rounds", type=int, default=10, help="samples of each way (10)")
+    how.add_argument("--warmup", type=int, default=2, help="calls before them (2)")
+    how.add_argument("--budget", type=float, default=20.0, help="seconds for the rounds of one "
+                     "configuration; at least 3 are made (20)")  # fmt: skip
+    how.add_argument("--no-memory", action="store_true", help="leave out the peak memory")
+    parser.add_argument("-o", "--out", type=Path, default=rows.FOLDER, help="folder of results "
+                        "(benchmarks/results)")  # fmt: skip
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measures, prints a table, writes the rows."""
+    prepare(args)
+    folder = args.out / device_slug(args.device)
+    if args.op:
+        return finish(_ops(args), tables.ops, folder / "ops.jsonl")
+    return finish(_network(args), tables.network, folder / "network.jsonl")
+
+
+def prepare(args: argparse.Namespace) -> None:
+    """Checks what every mode shares, and sets it up.
+
+    Raises:
+        ValueError: an option breaks a rule.
+    """
+    for name in ("rounds", "warmup"):
+        if getattr(args, name) < 1:
+            raise ValueError(f"--{name} must be at least 1, got {getattr(args, name)}")
+    if torch.device(args.device).type == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: no CUDA device was found")
+    args.threads = args.threads or torch.get_num_threads()
+    torch.set_num_threads(args.threads)
+    if args.masks:
+        missing = [name for name in args.masks if not Path(name).is_file()]
+        if missing:
+            raise ValueError(f"--masks must be files, got {missing[0]}")
+        os.environ["C2F_BENCH_MASKS"] = os.pathsep.join(os.path.abspath(m) for m in args.masks)
+    # Functions of the user's are looked for in the current folder, after everything else.
+    sys.path.append(os.getcwd())
+    warnings.filterwarnings("ignore", module=r"torch\..*")
+
+
+def finish(measured: Iterator[rows.Row], table: Callable[[list[rows.Row]], str], file: Path) -> int:
+    """Writes rows as they come, prints the table; 1 if one of them is a failure."""
+    known = {rows.key(row) for row in rows.read(file)} if file.exists() else set()
+    found = []
+    for row in measured:
+        found.append(row)
+        rows.merge(file, [row])
+    replaced = sum(rows.key(row) in known for row in found)
+    print(table(found))
+    print(f"-> {file}: {len(found)} rows" + (f", {replaced} of them replaced" if replaced else ""))
+    failed = sum(bool(row["error"]) for row in found)
+    if failed:
+        print(f"{failed} of {len(found)} failed; their rows say why", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _network(args: argparse.Namespace) -> Iterator[rows.Row]:
+    specs = [
+        network_suite.Spec(
+            coarse=args.checkpoint or args.coarse,
+            fine="" if args.checkpoint else args.fine or args.coarse,
+            height=height,
+            width=width,
+            zoom=zoom,
+            n=n,
+            preset=args.preset,
+            dtype=args.dtype,
+            channels_last=args.channels_last,
+            compile=args.compile,
+            device=args.device,
+            threads=args.threads,
+            image=os.path.abspath(args.image) if args.image else "",
+        )
+        for (height, width), n, zoom in itertools.product(
+            sizes(args.sizes), numbers("n", args.n), floats("zooms", args.zooms)
+        )
+    ]
+    effort = network_suite.Effort(args.rounds, args.warmup, args.budget, not args.no_memory)
+    origin = provenance(args.threads, args.device)
+    with tqdm(specs, unit="configuration", dynamic_ncols=True) as bar:
+        for spec in bar:
+            yield from network_suite.run(
+                spec, effort, origin, only=words(args.ways), say=bar.set_description_str
+            )
+
+
+def _ops(args: argparse.Namespace) -> Iterator[rows.Row]:
+    if args.op != "all" and args.op not in op_suite.JOBS:
+        raise ValueError(f"--op must be all, {', '.join(op_suite.JOBS)}, got {args.op}")
+    names = op_suite.JOBS if args.op == "all" else (args.op,)
+    zooms = floats("zooms", args.zooms)
+    variants = [v for name in names for v in op_suite.variants(name, zooms)]
+    setting = op_suite.Setting(
+        device=args.device,
+        threads=args.threads,
+        rounds=args.rounds,
+        dtype=args.dtype,
+        layout="channels_last" if args.channels_last else "planar",
+    )
+    origin = provenance(args.threads, args.device)
+    copy_gbs = measure.copy_gbs(args.device)
+    jobs = list(itertools.product(numbers("sizes", args.sizes), variants))
+    with tqdm(jobs, unit="job", dynamic_ncols=True) as bar:
+        for side, variant in bar:
+            yield from op_suite.run(
+                variant,
+                side,
+                setting,
+                origin,
+                copy_gbs,
+                only=words(args.ways),
+                say=bar.set_description_str,
+            )
+
+
+def words(text: str) -> list[str]:
+    """What stands between commas."""
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def numbers(option: str, text: str) -> list[int]:
+    """Whole numbers by commas.
+
+    Raises:
+        ValueError: something else, or below 1.
+    """
+    try:
+        found = [int(word) for word in words(text)]
+    except ValueError:
+        found = []
+    if not found or min(found) < 1:
+        raise ValueError(f"--{option} must be whole numbers from 1 by commas, got {text!r}")
+    return found
+
+
+def floats(option: str, text: str) -> list[float]:
+    """Positive numbers by commas.
+
+    Raises:
+        ValueError: something else.
+    """
+    try:
+        found = [float(word) for word in words(text)]
+    except ValueError:
+        found = []
+    if not found or min(found) <= 0:
+        raise ValueError(f"--{option} must be positive numbers by commas, got {text!r}")
+    return found
+
+
+def sizes(text: str) -> list[tuple[int, int]]:
+    """Sides, or HEIGHTxWIDTH, by commas.
+
+    Raises:
+        ValueError: something else.
+    """
+    found = []
+    for word in words(text):
+        sides = numbers("sizes", word.replace("x", ","))
+        if len(sides) > 2:
+            raise ValueError(f"--sizes must be sides or HEIGHTxWIDTH, got {word!r}")
+        found.append((sides[0], sides[-1]))
+    if not found:
+        raise ValueError("--sizes must name at least one size, got none")
+    return found

@@ -1,0 +1,227 @@
+"""`c2f train`: configuration from YAML and command line, then Lightning's Trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+
+from lightning import pytorch as pl
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from .._fine_loss import FineLoss
+from ..checkpoint import load_coarse
+from ..config import C2FConfig
+from ..data.augment import Augment
+from ..models import build
+from ..pipeline import C2FNet
+from .batches import Tiles
+from .recipe import Recipe, class_weights
+from .tasks import CoarseLoss, CoarseTask, FineTask
+
+STAGES: Final = ("coarse", "fine")
+CONFIG_FILE: Final = "train.yaml"
+EXPORTED: Final = "checkpoint"
+LAST: Final = "last.ckpt"
+
+# Fields of C2FConfig that the coarse checkpoint settles, or the data.
+_SETTLED: Final = ("num_classes", "small_classes", "class_names", "palette")
+# The paper's, for Lightning. An epoch is the whole run, so steps are what is counted.
+_TRAINER: Final[dict[str, Any]] = {
+    "max_steps": 80_000,
+    "max_epochs": -1,
+    "val_check_interval": 4_000,
+    "check_val_every_n_epoch": None,
+    "num_sanity_val_steps": 0,
+    "use_distributed_sampler": False,  # Tiles shares out its batches itself
+}
+
+
+def shipped_configs(stage: str) -> dict[str, Path]:
+    """Configurations that come with the package, by name."""
+    folder = Path(str(resources.files(__package__) / "configs" / stage))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def build_parser(stage: str) -> Any:
+    """The parser of `c2f train STAGE`.
+
+    Raises:
+        ImportError: jsonargparse is not installed.
+    """
+    import jsonargparse
+
+    names = ", ".join(shipped_configs(stage))
+    parser = jsonargparse.ArgumentParser(
+        prog=f"c2f train {stage}",
+        description=(
+            "Stage 1: trains the coarse network on all classes."
+            if stage == "coarse"
+            else "Stage 2: trains the fine network on windows; the coarse one is frozen."
+        ),
+        epilog=f"Shipped configurations for --config: {names}. Defaults are the paper's recipe.",
+    )
+    add = parser.add_argument
+    add("--config", action="config", help="YAML file, or the name of a shipped one")
+    add("--out", type=str, required=True, help="folder of the run")
+    add("--resume", action="store_true", help="go on from OUT/last.ckpt")
+    add("--seed", type=int, default=0)
+    add("--pretrained", type=bool, default=False, help="ImageNet weights for the new network")
+    add("--options", type=dict[str, Any], default={}, help="of the new network")
+    if stage == "coarse":
+        add("--coarse", type=str, default="fcn_hrnet_w18", help="name or package.module:function")
+        add("--mean", type=list[float], default=[0.5, 0.5, 0.5], help="of images in 0..1")
+        add("--std", type=list[float], default=[0.5, 0.5, 0.5])
+    else:
+        add("--coarse", type=str, required=True, help="checkpoint of stage 1")
+        add("--fine", type=str, default="fcn_hrnet_w18", help="name or package.module:function")
+        add("--fine_channels", type=int, default=2, help="1, or 2 (background, foreground)")
+        add("--trust_code", type=bool, default=False,
+            help="the checkpoint may name package.module:function")  # fmt: skip
+        add("--preset", type=str, default="fast", help="fast, paper or official")
+        add("--c2f", type=dict[str, Any], default={},
+            help="C2FConfig where it differs from the preset, such as --c2f.window 64")  # fmt: skip
+        add("--train_n", type=int | None, default=None, help="windows per crop in training")
+    add("--balance", type=str | list[float], default="none",
+        help="classes in the loss: none, sqrt, inverse (of frequency), or weights")  # fmt: skip
+    loss = CoarseLoss if stage == "coarse" else FineLoss
+    parser.add_class_arguments(loss, "loss", skip={"class_weights"}, instantiate=False)
+    parser.add_class_arguments(Recipe, "recipe", instantiate=False)
+    parser.add_class_arguments(Tiles, "data", instantiate=False)
+    parser.add_class_arguments(Augment, "augment", instantiate=False)
+    ours = {
+        "callbacks",
+        "default_root_dir",
+        "barebones",
+        "model_registry",
+        "reload_dataloaders_every_n_epochs",
+    }
+    parser.add_class_arguments(pl.Trainer, "trainer", skip=ours, instantiate=False)
+    parser.set_defaults({f"trainer.{key}": value for key, value in _TRAINER.items()})
+    return parser
+
+
+def train(stage: str, arguments: Sequence[str]) -> Path:
+    """Trains a stage; returns the folder of the exported checkpoint.
+
+    Args:
+        stage: "coarse" or "fine".
+        arguments: of the command line; `--help` and `--print_config` print and exit.
+
+    Raises:
+        ValueError, TypeError, FileNotFoundError, ImportError: what cannot be, before training.
+    """
+    parser = build_parser(stage)
+    config = parser.parse_args(_with_shipped(stage, arguments))
+    out = Path(config.out)
+    last = out / LAST
+    if config.resume and not last.is_file():
+        raise FileNotFoundError(f"--resume needs {last}, got none")
+    if not config.resume and last.exists():
+        raise FileExistsError(f"{out} holds a run already; give --resume, or another --out")
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    made = parser.instantiate(config)
+    data = Tiles(**made.data)
+    data.augment, data.seed = Augment(**made.augment), config.seed
+    task = (_coarse_task if stage == "coarse" else _fine_task)(made, data)
+    trainer = _trainer(made.trainer.as_dict(), out, data)
+    if trainer.is_global_zero:
+        out.mkdir(parents=True, exist_ok=True)
+        parser.save(config, str(out / CONFIG_FILE), overwrite=True)
+        print(parser.dump(config))
+    trainer.fit(task, data, ckpt_path=str(last) if config.resume else None)
+    trainer.save_checkpoint(last)
+    best = next(c for c in trainer.checkpoint_callbacks if c.monitor is not None)
+    if trainer.is_global_zero:
+        _load_best(task, str(best.best_model_path))
+        task.export(out / EXPORTED)
+    trainer.strategy.barrier()
+    return out / EXPORTED
+
+
+def _with_shipped(stage: str, arguments: Sequence[str]) -> list[str]:
+    """The arguments, with names of shipped configurations as their paths."""
+    shipped = shipped_configs(stage)
+    found, previous = [], ""
+    for argument in arguments:
+        if previous == "--config" and argument in shipped:
+            argument = str(shipped[argument])
+        elif argument.startswith("--config=") and argument[9:] in shipped:
+            argument = f"--config={shipped[argument[9:]]}"
+        found.append(argument)
+        previous = argument
+    return found
+
+
+def _coarse_task(made: Any, data: Tiles) -> CoarseTask:
+    facts = data.prepared
+    config = C2FConfig(
+        num_classes=len(facts.class_names),
+        small_classes=data.small,
+        class_names=facts.class_names,
+        palette=facts.palette or None,
+        mean=tuple(made.mean),
+        std=tuple(made.std),
+    )
+    network = build(made.coarse, config.num_classes, pretrained=made.pretrained, **made.options)
+    pixels = facts.split(data.train_split).pixels
+    weights = class_weights(made.balance, pixels, config.num_classes)
+    loss = CoarseLoss(**made.loss, class_weights=weights)
+    return CoarseTask(network, config, Recipe(**made.recipe), loss)
+
+
+def _fine_task(made: Any, data: Tiles) -> FineTask:
+    coarse, proposed = load_coarse(made.coarse, trust_code=made.trust_code)
+    facts = data.prepared
+    if proposed.num_classes != len(facts.class_names):
+        raise ValueError(
+            f"--coarse must have the data's {len(facts.class_names)} classes, got "
+            f"{proposed.num_classes}"
+        )
+    settled = [name for name in _SETTLED if name in made.c2f]
+    if settled:
+        raise ValueError(f"--c2f must not change what the data settle, got {', '.join(settled)}")
+    kept = {"mean": proposed.mean, "std": proposed.std, "scale": proposed.scale}
+    config = C2FConfig.preset(
+        made.preset,
+        num_classes=proposed.num_classes,
+        small_classes=data.small,
+        class_names=facts.class_names,
+        palette=facts.palette or None,
+        **{**kept, **made.c2f},
+    )
+    fine = build(made.fine, made.fine_channels, pretrained=made.pretrained, **made.options)
+    pixels = facts.split(data.train_split).pixels
+    weights = class_weights(made.balance, pixels, config.num_classes)
+    loss = FineLoss(**made.loss, class_weights=weights)
+    return FineTask(C2FNet(coarse, fine, config), Recipe(**made.recipe), loss, made.train_n)
+
+
+def _trainer(options: dict[str, Any], out: Path, data: Tiles) -> Any:
+    """Lightning's Trainer with our checkpoints; CSV is the logger unless another is asked for."""
+    if options["max_steps"] < 1:
+        raise ValueError(f"trainer.max_steps must be at least 1, got {options['max_steps']}")
+    if data.val_split is None:
+        options["limit_val_batches"] = 0
+    if options["logger"] in (None, True):
+        options["logger"] = pl.loggers.CSVLogger(out, name="metrics")
+    every = options["val_check_interval"]
+    every = every if isinstance(every, int) and every > 0 else options["max_steps"]
+    # The last state is kept after a validation, so that a resumed run knows the best one so far.
+    last = {"every_n_train_steps": every} if data.val_split is None else {"every_n_epochs": 1}
+    callbacks: list[pl.Callback] = [
+        ModelCheckpoint(out, "best", monitor="val/small_iou", mode="max", save_weights_only=True),
+        ModelCheckpoint(
+            out, "last", **last, save_on_train_epoch_end=False, enable_version_counter=False
+        ),
+    ]
+    return pl.Trainer(**options, default_root_dir=out, callbacks=callbacks)
+
+
+def _load_best(task: Any, path: str) -> None:
+    """Weights of the best validation; without validation those of the last step stay."""
+    import torch
+
+    if path:
+        task.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])

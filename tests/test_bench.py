@@ -1,0 +1,189 @@
+"""c2f bench and what it stands on: rows, parity, peers, scripted networks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from c2fcore import models, ops
+from c2fcore.bench import (
+    contest,
+    floors,
+    inputs,
+    measure,
+    network_suite,
+    parity,
+    peers,
+    providers,
+    rows,
+)
+from c2fcore.bench.scripted import scripted_net
+from c2fcore.cli import main
+from c2fcore.config import C2FConfig
+
+SIDE = 160
+
+
+def broken_network(num_classes: int, in_channels: int) -> torch.nn.Module:
+    raise ValueError("no such weights")
+
+
+def sparse_network(num_classes: int, in_channels: int) -> torch.nn.Module:
+    """Logits of 0 at 1/8: an answer without any object."""
+
+    class Sparse(torch.nn.Module):
+        stride_multiple = 8
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return image.new_zeros((len(image), num_classes, *(s // 8 for s in image.shape[2:])))
+
+    return Sparse()
+
+
+def bench(tmp_path: Path, *options: str) -> tuple[int, list[rows.Row]]:
+    common = ("--rounds", "1", "--warmup", "1", "--no-memory", "--device", "cpu")
+    status = main(["bench", *common, "-o", str(tmp_path), *options])
+    return status, rows.read(next(tmp_path.iterdir()))
+
+
+def test_end_to_end_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, found = bench(tmp_path, "--sizes", f"{SIDE},150x170", "--zooms", "1.5", "--n", "3")
+    assert status == 0
+    assert [row["case"]["way"] for row in found[:2]] == ["coarse", "reference"]
+    assert {(row["case"]["height"], row["case"]["width"]) for row in found} == {
+        (SIDE, SIDE),
+        (150, 170),
+    }
+    for row in found:
+        assert not row["error"]
+        assert row["result"]["fps"] > 0
+        assert row["origin"]["threads"] == torch.get_num_threads()
+        assert {"commit", "dirty", "torch", "device", "load", "date"} <= row["origin"].keys()
+        if row["case"]["way"] != "coarse":
+            assert set(row["result"]["stages_ms"]) == {
+                "coarse", "select", "extract", "fine", "aggregate"
+            }  # fmt: skip
+            assert row["result"]["windows"] >= 1
+            assert row["result"]["of_coarse"][0] > 0
+    assert "of coarse" in capsys.readouterr().out
+
+
+def test_measuring_again_replaces_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("--sizes", "128", "--zooms", "1", "--n", "2", "--ways", "reference")
+    bench(tmp_path, *options)
+    _, found = bench(tmp_path, *options)
+    assert len(found) == 2
+    assert "2 rows, 2 of them replaced" in capsys.readouterr().out
+
+
+def test_a_failure_is_a_row(tmp_path: Path) -> None:
+    name = f"{__name__}:broken_network"
+    status, found = bench(tmp_path, "--coarse", name, "--sizes", "128", "--zooms", "1")
+    assert status == 1
+    assert all("no such weights" in row["error"] for row in found)
+    assert not any(row["result"] for row in found)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--sizes", "0"), "--sizes must be whole numbers from 1 by commas, got '0'"),
+        (("--sizes", "1x2x3"), "--sizes must be sides or HEIGHTxWIDTH, got '1x2x3'"),
+        (("--zooms", "a"), "--zooms must be positive numbers by commas, got 'a'"),
+        (("--n", ""), "--n must be whole numbers from 1 by commas, got ''"),
+        (("--rounds", "0"), "--rounds must be at least 1, got 0"),
+        (("--masks", "nothing.png"), "--masks must be files, got nothing.png"),
+        (("--op", "nothing"), "--op must be all, count_windows"),
+    ],
+)
+def test_bad_options(
+    options: tuple[str, ...], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", "-o", str(tmp_path / "out"), *options]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_op_rows(tmp_path: Path) -> None:
+    ways = "reference,cpu,roi-align,grid-sample,opencv,kornia,interpolate-loop"
+    options = ("--op", "extract_patches", "--sizes", str(SIDE), "--zooms", "1,3", "--ways", ways)
+    status, found = bench(tmp_path, *options)
+    assert status == 0
+    seen = {row["case"]["provider"] for row in found}
+    assert {"reference", "interpolate-loop", "grid-sample"} <= seen <= set(ways.split(","))
+    for row in found:
+        result = row["result"]
+        assert result["gbs"] == pytest.approx(result["bytes"] / result["ms"][0] / 1e6, rel=1e-3)
+        assert result["max_error"] <= parity.PEER_ERROR
+
+
+def test_scripted_networks_look_where_the_map_has_objects() -> None:
+    """The answers are realistic ones whatever the networks say, in chunks, too."""
+    config = C2FConfig.preset(
+        "paper", num_classes=16, small_classes=inputs.SMALL_CLASSES, n=5, window=64, max_batch=2
+    )
+    truth = torch.from_numpy(inputs.class_map((SIDE, SIDE))[0])[None]
+    image = inputs.image_of(truth)
+    networks = [models.build(f"{__name__}:sparse_network", c) for c in (16, 1)]
+    net = scripted_net(*networks, config, truth, image)
+    answer = net.detailed(image)
+    assert int(answer.windows.num) == 5
+    agreeing = (answer.coarse_labels == truth).float().mean()
+    assert agreeing > 0.7  # seen at 1/8, with a network's errors
+    assert torch.equal(net(image), answer.labels)  # the chunks start anew every time
+
+
+def test_peers_do_the_same_job() -> None:
+    """Every peer passes the gate on some job, and none is listed that is not there."""
+    jobs = [
+        ("count_windows", {}, ""),
+        ("extract_patches", {"zoom": 1}, ""),
+        ("aggregate", {"output": "labels"}, ""),
+        ("aggregate", {"output": "probs", "rule": "normalized"}, ""),
+        ("glue", {}, "official"),
+    ]
+    for op, options, preset in jobs:
+        case = inputs.make_case(SIDE, preset=preset)
+        names = peers.names_of(op)
+        assert names
+        held = contest.hold(providers.Job(op, options), case, names, 1, target_s=0.0)
+        assert not held.failures
+        assert set(held.times) == set(names)
+
+
+def test_the_gate_closes() -> None:
+    case = inputs.make_case(SIDE)
+    job = providers.Job("aggregate", {})
+
+    def lazy(coarse, fine, windows, classes, *, size, rule):  # type: ignore[no-untyped-def]
+        return ops.aggregate(coarse, -fine, windows, classes, size=size, rule=rule)
+
+    held = contest.hold(job, case, ["lazy"], 1, foreign={"lazy": lazy})
+    assert not held.times
+    assert "labels:" in held.failures["lazy"]
+
+
+def test_floor_counts_every_byte_once() -> None:
+    case = inputs.make_case(128, n=4)
+    logits = 16 * 32 * 32 * 4
+    assert floors.floor_bytes(providers.Job("count_windows", {}), case) == logits + 4 * 5 * 5
+    fine = case.n * 2 * 32 * 32 * 4
+    assert floors.floor_bytes(providers.Job("aggregate", {}), case) == logits + fine + 128 * 128
+
+
+def test_figures_of_known_samples() -> None:
+    found = network_suite.figures([0.5, 0.25, 0.125, 0.125], [0.125] * 4)
+    assert found["fps"] == 4.0  # of the mean
+    assert found["ms"]["median"] == 187.5
+    assert found["of_coarse"][0] == 0.75
+    assert measure.spread([3.0, 1.0, 2.0]) == (2.0, 1.4, 2.6)
+
+
+def test_rows_say_which_line_is_none(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps({"suite": "x", "case": {}}) + "\n{}\n")
+    with pytest.raises(ValueError, match=r"rows.jsonl, line 2: must be a row of results"):
+        rows.read(file)

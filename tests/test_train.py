@@ -1,0 +1,299 @@
+"""c2f train: both stages, resumed, in two processes; configuration, recipe and batches."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import load_file
+from torchmetrics.classification import MulticlassJaccardIndex
+
+from c2fcore import C2FNet, metrics
+from c2fcore.checkpoint import load_coarse
+from c2fcore.cli import main
+from c2fcore.data.prepared import TileDataset
+
+pytest.importorskip("lightning")
+pytest.importorskip("jsonargparse")
+
+from c2fcore.train import command
+from c2fcore.train.batches import Tiles
+from c2fcore.train.recipe import Recipe, class_weights
+from c2fcore.train.tasks import CoarseLoss, CoarseTask
+
+SMALL = ["--data.batch_size=2", "--data.workers=0", "--augment.crop=32", "--trainer.max_steps=4",
+         "--trainer.val_check_interval=2", "--trainer.accelerator=cpu",
+         "--trainer.enable_progress_bar=false"]  # fmt: skip
+COARSE = ["--coarse=tiny_fcn", "--options.width=4", "--recipe.lr=0.05", *SMALL]
+FINE = ["--fine=tiny_fcn", "--options.width=4", "--c2f.window=32", "--c2f.stride=16", "--c2f.n=2",
+        "--loss.windows_from=both", *SMALL]  # fmt: skip
+# Linear, without batch norm: the mean of two processes' gradients is the gradient of both.
+THEIRS = """
+from torch import nn
+def build(num_classes, in_channels=3):
+    return nn.Conv2d(in_channels, num_classes, 3, padding=1)
+"""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Sums are the same in every run only with as many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Bright squares (class 1, small) on dark ground (0): 3 tiles to train on, 3 to validate."""
+    root = tmp_path_factory.mktemp("squares")
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for i in range(3):
+            pixels = rng.integers(0, 60, (64, 64, 3), dtype=np.uint8)
+            ids = np.zeros((64, 64), np.uint8)
+            for y, x in rng.integers(0, 52, (6, 2)):
+                pixels[y : y + 12, x : x + 12] += 180
+                ids[y : y + 12, x : x + 12] = 1
+            for kind, array in (("images", pixels), ("masks", ids)):
+                (root / "raw" / split / kind).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(array).save(root / "raw" / split / kind / f"{i}.png")
+    options = ["--classes", "ground,square", "--small", "square", "--tile", "64", "--workers", "0"]
+    out = root / "tiles"
+    assert main(["prepare", "custom", str(root / "raw"), "-o", str(out), *options]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def coarse(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained stage 1."""
+    out = tmp_path_factory.mktemp("coarse") / "run"
+    return command.train("coarse", [f"--data.root={data}", f"--out={out}", *COARSE])
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics" / "version_0" / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    return load_file(checkpoint / "model.safetensors")
+
+
+def same(first: Path, second: Path) -> bool:
+    one, other = weights(first), weights(second)
+    return list(one) == list(other) and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_stage_1_leaves_a_checkpoint_its_configuration_and_scores(coarse: Path) -> None:
+    network, config = load_coarse(coarse)
+    assert config.small_classes == (1,)
+    assert config.class_names == ("ground", "square")
+    assert config.mean == (0.5, 0.5, 0.5)
+    assert not network.training
+    saved = (coarse.parent / "train.yaml").read_text()
+    assert "coarse: tiny_fcn" in saved
+    assert "lr: 0.05" in saved
+    assert "weight_decay: 4.0e-05" in saved  # defaults too
+    scored = [row for row in rows(coarse.parent) if row["val/small_iou"]]
+    assert [row["step"] for row in scored] == ["1", "3"]
+    assert {"val/iou", "val/iou_square"} <= scored[0].keys()
+
+
+def test_the_saved_configuration_gives_the_same_run(data: Path, coarse: Path) -> None:
+    out = coarse.parent.parent / "again"
+    again = command.train("coarse", ["--config", str(coarse.parent / "train.yaml"), f"--out={out}"])
+    assert same(coarse, again)
+
+
+def test_stage_2_trains_the_fine_network_alone(data: Path, coarse: Path, tmp_path: Path) -> None:
+    arguments = ["train", "fine", f"--coarse={coarse}", f"--data.root={data}", "--out"]
+    assert main([*arguments, str(tmp_path / "run"), *FINE, "--trainer.log_every_n_steps=1"]) == 0
+    net = C2FNet.from_pretrained(tmp_path / "run" / "checkpoint")
+    assert (net.config.window, net.config.n, net.config.rule) == (32, 2, "normalized")
+    before = load_coarse(coarse)[0].state_dict()
+    assert all(torch.equal(value, before[key]) for key, value in net.coarse.state_dict().items())
+    logged = rows(tmp_path / "run")
+    losses = [float(row["loss"]) for row in logged if row["loss"]]
+    assert len(losses) == 4
+    assert all(0 < loss < 2 for loss in losses)
+    assert any(row["coarse/small_iou"] for row in logged)
+
+
+@pytest.mark.parametrize("stage", ["coarse", "fine"])
+def test_an_interrupted_run_goes_on_as_if_it_had_not_been(
+    stage: str, data: Path, coarse: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = COARSE if stage == "coarse" else [f"--coarse={coarse}", *FINE]
+    arguments = [f"--data.root={data}", *own, "--trainer.max_steps=5"]
+    whole = command.train(stage, [*arguments, f"--out={tmp_path / 'whole'}"])
+    task = {"coarse": command.CoarseTask, "fine": command.FineTask}[stage]
+    step = task.training_step
+
+    def interrupted(self: Any, batch: Any, batch_idx: int) -> Any:
+        if batch_idx == 3:
+            raise RuntimeError("power failure")
+        return step(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(task, "training_step", interrupted)
+        with pytest.raises(RuntimeError, match="power failure"):
+            command.train(stage, [*arguments, f"--out={tmp_path / 'cut'}"])
+    with pytest.raises(FileExistsError, match="holds a run already; give --resume"):
+        command.train(stage, [*arguments, f"--out={tmp_path / 'cut'}"])
+    done: list[int] = []
+    monkeypatch.setattr(
+        task, "training_step", lambda self, batch, i: done.append(i) or step(self, batch, i)
+    )
+    resumed = command.train(stage, [*arguments, f"--out={tmp_path / 'cut'}", "--resume"])
+    assert done == [2, 3, 4]
+    assert same(whole, resumed)
+    last = [torch.load(tmp_path / run / "last.ckpt") for run in ("whole", "cut")]
+    assert last[0]["global_step"] == last[1]["global_step"] == 5
+    for key, value in last[0]["state_dict"].items():
+        assert torch.equal(value, last[1]["state_dict"][key]), key
+
+
+def launch(arguments: list[str], folder: Path) -> None:
+    """`c2f train` in two processes, as torchrun starts them."""
+    starter = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "c2fcore"]
+    ddp = ["--trainer.devices=2", "--trainer.strategy=ddp"]
+    (folder / "theirs.py").write_text(THEIRS)
+    done = subprocess.run(
+        [sys.executable, *starter, "train", *arguments, *ddp],
+        env={**__import__("os").environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder)},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_two_processes_train_as_one(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = [f"--data.root={data}", *COARSE[2:], "--coarse=theirs:build"]
+    launch(["coarse", f"--out={tmp_path / 'two'}", *arguments], tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    one = command.train("coarse", [f"--out={tmp_path / 'one'}", *arguments])
+    for key, value in weights(one).items():
+        torch.testing.assert_close(weights(tmp_path / "two" / "checkpoint")[key], value)
+    scores = [
+        [row["val/small_iou"] for row in rows(tmp_path / run) if row["val/small_iou"]]
+        for run in ("one", "two")
+    ]
+    assert len(scores[0]) == 2
+    np.testing.assert_allclose(*np.array(scores, float), atol=1e-4)
+
+
+def test_two_processes_train_stage_2(data: Path, coarse: Path, tmp_path: Path) -> None:
+    # Windows from the coarse answer: a process may have a batch without any.
+    own = [*FINE, "--loss.windows_from=coarse", f"--coarse={coarse}", f"--data.root={data}"]
+    launch(["fine", f"--out={tmp_path / 'run'}", *own], tmp_path)
+    assert C2FNet.from_pretrained(tmp_path / "run" / "checkpoint").config.n == 2
+
+
+def test_validation_agrees_with_torchmetrics(data: Path, coarse: Path) -> None:
+    network, config = load_coarse(coarse)
+    task = CoarseTask(network, config, Recipe(), CoarseLoss())
+    theirs = MulticlassJaccardIndex(2, average="none", ignore_index=255)
+    tiles = Tiles(str(data), workers=0)
+    for item in TileDataset(tiles.prepared, "val"):
+        image, labels = item["image"][None], item["labels"][None].clone()
+        labels[:, :9] = 255
+        with torch.no_grad():
+            task.validation_step({"image": image, "labels": labels}, 0)
+            pixels = F.pad((image / 255 - 0.5) / 0.5, (0, 64, 0, 64))  # up to a window
+            logits = F.interpolate(network(pixels), (128, 128), mode="bilinear")[..., :64, :64]
+        theirs.update(logits.argmax(1), labels.long())
+    torch.testing.assert_close(
+        metrics.iou(task.confusion.compute()).float(), theirs.compute(), atol=1e-3, rtol=0
+    )
+
+
+def test_printed_configuration_and_shipped_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    for stage in command.STAGES:
+        assert set(command.shipped_configs(stage)) == {"paper", "small"}
+        for name in command.shipped_configs(stage):
+            needed = ["--out=x", "--data.root=y", *(["--coarse=z"] if stage == "fine" else [])]
+            with pytest.raises(SystemExit):
+                command.train(stage, ["--config", name, *needed, "--print_config"])
+            said = capsys.readouterr().out
+            assert ("max_steps: 80000" in said) == (name == "paper")
+            assert "root: y" in said
+    with pytest.raises(SystemExit):
+        main(["train", "fine"])
+    assert "required: out, coarse, data.root" in capsys.readouterr().err
+
+
+def test_recipe_is_the_papers() -> None:
+    recipe = Recipe()
+    assert (recipe.lr, recipe.momentum, recipe.weight_decay) == (0.01, 0.9, 4e-5)
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimizer, schedule = recipe.build([weight], 80_000)
+    assert isinstance(optimizer, torch.optim.SGD)
+    assert recipe.factor(40_000, 80_000) == pytest.approx(0.5**0.9)
+    assert recipe.factor(80_000, 80_000) == 0
+    weight.sum().backward()
+    optimizer.step()
+    schedule.step()
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.01 * (1 - 1 / 80_000) ** 0.9)
+    assert [Recipe(warmup=3, power=0).factor(i, 9) for i in range(5)] == [0.25, 0.5, 0.75, 1, 1]
+    with pytest.raises(ValueError, match="optimizer must be"):
+        Recipe(optimizer="adam")
+    with pytest.raises(ValueError, match="lr must be above 0"):
+        Recipe(lr=0)
+
+
+def test_class_weights() -> None:
+    assert class_weights("none", [9, 1], 2) is None
+    assert class_weights([1, 2.5], [9, 1], 2) == (1, 2.5)
+    found = class_weights("inverse", [80, 20, 0], 3)
+    assert found == pytest.approx((0.625, 2.5, 0))
+    assert (80 * found[0] + 20 * found[1]) / 100 == pytest.approx(1)
+    with pytest.raises(ValueError, match="must have 3 weights, got 2"):
+        class_weights([1, 2], [9, 1, 1], 3)
+
+
+def test_coarse_loss_by_hand() -> None:
+    torch.manual_seed(0)
+    main_, aux = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
+    labels = torch.randint(0, 3, (2, 4, 4), dtype=torch.uint8)
+    labels[0, 0] = 255
+    weight = (1.0, 2.0, 0.5)
+    expected = [
+        F.cross_entropy(t, labels.long(), torch.tensor(weight), ignore_index=255)
+        for t in (main_, aux)
+    ]
+    found = CoarseLoss(class_weights=weight)([main_, aux], labels)
+    torch.testing.assert_close(found, expected[0] + 0.4 * expected[1])
+    assert CoarseLoss()([main_], torch.full_like(labels, 255)) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--trainer.max_steps=0"], "max_steps must be at least 1, got 0"),
+        (["--data.train=test"], "split must be one of train, val, got test"),
+        (["--data.batch_size=0"], "batch_size must be at least 1"),
+        (["--data.small=[car]"], "class must be an id or one of ground, square, got car"),
+        (["--coarse=resnet"], "name must be one of"),
+        (["--resume"], "--resume needs"),
+    ],
+)
+def test_refused(change: list[str], message: str, data: Path, tmp_path: Path) -> None:
+    arguments = [f"--data.root={data}", f"--out={tmp_path / 'run'}", *COARSE, *change]
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        command.train("coarse", arguments)
+    assert not (tmp_path / "run").exists()
