@@ -16,11 +16,13 @@ from .windows import Windows
 
 if TYPE_CHECKING:
     from .config import C2FConfig
+    from .engine import Engine
     from .pipeline import C2FNet
 
 __all__ = [
     "C2FConfig",
     "C2FNet",
+    "Engine",
     "Windows",
     "__version__",
     "backends",
@@ -29,7 +31,7 @@ __all__ = [
 ]
 
 # The network brings checkpoint libraries along; the ops alone do not need them.
-_LAZY = {"C2FConfig": "config", "C2FNet": "pipeline"}
+_LAZY = {"C2FConfig": "config", "C2FNet": "pipeline", "Engine": "engine"}
 
 
 def __getattr__(name: str) -> Any:

@@ -123,6 +123,11 @@ def choose(op: str, requested: str, tensor: Tensor, grad: bool = False) -> Calla
     raise RuntimeError(f"{op}: no backend can run on {tensor.device}; see c2fcore.backends()")
 
 
+def takes_reference(op: str, requested: str, tensor: Tensor) -> bool:
+    """Whether `choose` answers with the reference, which reads the device's memory on the host."""
+    return choose(op, requested, tensor) is _table[op]["reference"].run
+
+
 def _explicit(op: str, name: str, tensor: Tensor, grad: bool) -> Callable[..., Any]:
     backend = _table[op].get(name)
     if backend is None:

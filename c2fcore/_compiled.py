@@ -21,7 +21,8 @@ def forward(net: C2FNet, image: Tensor, output: str, labels: Tensor | None) -> T
     """`C2FNet.forward` outside of any graph."""
     warnings.warn(
         "C2FNet: torch.compile(net) leaves the network as it is, because how many patches there "
-        "are is decided on the host; net.compile() compiles the two networks inside",
+        "are is decided on the host; net.compile(compile=True) gives an engine with both networks "
+        "compiled",
         stacklevel=2,
     )
     return net.forward(image, output, labels=labels)

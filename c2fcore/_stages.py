@@ -90,31 +90,42 @@ def coarse_logits(
         ValueError: not num_classes channels, not one map per image, a map above (H', W'), or a
             network on another device.
     """
-    multiple = multiple_of(network, config)
-    size = (
-        round_up(max(image.shape[-2], config.window), multiple),
-        round_up(max(image.shape[-1], config.window), multiple),
-    )
+    size = coarse_size(network, (image.shape[-2], image.shape[-1]), config)
     if not len(image):
         return torch.zeros((0, config.num_classes, 1, 1), device=image.device), size
     pixels = pad(normalise(image, config), size)
-    logits = logits_of(network(_fed(pixels, network, config)), "coarse network")
+    answer = network(fed(pixels, network, config))
+    return check_coarse(answer, len(image), size, config), size
+
+
+def coarse_size(
+    network: nn.Module, true_size: tuple[int, int], config: C2FConfig
+) -> tuple[int, int]:
+    """(H', W'), the size at which the coarse network sees images of `true_size`."""
+    multiple = multiple_of(network, config)
+    height, width = (round_up(max(side, config.window), multiple) for side in true_size)
+    return height, width
+
+
+def check_coarse(answer: Any, batch: int, size: tuple[int, int], config: C2FConfig) -> Tensor:
+    """The logits in what the coarse network answered; see `coarse_logits`."""
+    logits = logits_of(answer, "coarse network")
     if logits.shape[1] != config.num_classes:
         raise ValueError(
             f"C2FNet: the coarse network must return num_classes={config.num_classes} channels, "
             f"got {logits.shape[1]}"
         )
-    if len(logits) != len(image):
+    if len(logits) != batch:
         raise ValueError(
             f"C2FNet: the coarse network must return one map per image, got {len(logits)} "
-            f"for {len(image)}"
+            f"for {batch}"
         )
     if logits.shape[2] > size[0] or logits.shape[3] > size[1]:
         raise ValueError(
             f"C2FNet: the coarse network's map must not be above its input's size {size}, "
             f"got {tuple(logits.shape[2:])}"
         )
-    return logits, size
+    return logits
 
 
 def choose_windows(
@@ -190,13 +201,13 @@ def cut(
     n = windows.origins.shape[1]
     first, last = rows[0] // n, rows[-1] // n
     if len(rows) == (last - first + 1) * n:  # all slots of these images: one call
-        return _extract(frame, part(windows, first, last + 1, 0, n), first, fine, config)
+        return extract(frame, part(windows, first, last + 1, 0, n), first, fine, config)
     pieces = []
     for b in range(first, last + 1):
         slots = [row - b * n for row in rows if row // n == b]
         if slots:
             one = part(windows, b, b + 1, slots[0], slots[-1] + 1)
-            pieces.append(_extract(frame, one, b, fine, config))
+            pieces.append(extract(frame, one, b, fine, config))
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
 
@@ -210,10 +221,11 @@ def part(windows: Windows, first: int, last: int, start: int, end: int) -> Windo
     )
 
 
-def _extract(
+def extract(
     frame: Frame, windows: Windows, first: int, fine: nn.Module, config: C2FConfig
 ) -> Tensor:
-    dtype = _dtype(fine)
+    """Patches of `windows`, which are those of the images from `first` on."""
+    dtype = dtype_of(fine)
     patches: Tensor = ops.extract_patches(
         frame.pixels[first : first + len(windows.num)],
         windows,
@@ -242,7 +254,7 @@ def all_fine_logits(network: nn.Module, patches: Tensor, config: C2FConfig) -> l
     side = patches.shape[-1]
     padded = round_up(side, multiple_of(network, config))
     pixels = pad(patches, (padded, padded))
-    found = all_logits(network(_fed(pixels, network, config)), "fine network")
+    found = all_logits(network(fed(pixels, network, config)), "fine network")
     for logits in found:
         if logits.shape[1] not in (1, 2):
             raise ValueError(
@@ -277,20 +289,21 @@ def outside_class(config: C2FConfig) -> int:
     return next((c for c in range(256) if c not in config.small_classes), 255)
 
 
-def _fed(pixels: Tensor, network: nn.Module, config: C2FConfig) -> Tensor:
+def fed(pixels: Tensor, network: nn.Module, config: C2FConfig) -> Tensor:
     """`pixels` in the dtype and memory format that the network takes."""
     first = next(network.parameters(), pixels)
     if first.device != pixels.device:
         raise ValueError(
             f"C2FNet: image must be on the networks' device, got {pixels.device} and {first.device}"
         )
-    pixels = pixels.to(_dtype(network))
+    pixels = pixels.to(dtype_of(network))
     if config.channels_last:
         return pixels.contiguous(memory_format=torch.channels_last)
     return pixels
 
 
-def _dtype(network: nn.Module) -> torch.dtype:
+def dtype_of(network: nn.Module) -> torch.dtype:
+    """Of its first floating-point parameter."""
     found = (p.dtype for p in network.parameters() if p.is_floating_point())
     return next(found, torch.float32)
 

@@ -49,13 +49,18 @@ def read_rgb(path: str | Path) -> Pixels:
         raise ValueError(f"image must not be empty, got {path} of 0 bytes")
     try:
         with no_size_limit(), Image.open(path) as image:
-            if image.mode.startswith(("I", "F")):
-                return _stretch(np.asarray(image)[None].astype(np.float32))
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+            return as_rgb(image)
     except UnidentifiedImageError:
         return _read_with_rasterio(path)
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise ValueError(f"image must be readable, got {path}: {error}") from error
+
+
+def as_rgb(image: Image.Image) -> Pixels:
+    """A Pillow image as `read_rgb` returns it."""
+    if image.mode.startswith(("I", "F")):
+        return _stretch(np.asarray(image)[None].astype(np.float32))
+    return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
 
 
 def write_png(path: Path, pixels: Pixels) -> None:

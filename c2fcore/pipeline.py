@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from . import _checks, _fine_loss, _stages, checkpoint, ops
+from ._clock import Clock
 from ._fine_loss import FineLoss
 from .config import C2FConfig
 from .windows import Windows
 
+if TYPE_CHECKING:
+    from .engine import Engine
+
 OUTPUTS: Final = ("labels", "probs")
-STAGES: Final = ("coarse", "select", "extract", "fine", "aggregate")
 
 
 class Details(NamedTuple):
@@ -35,29 +36,6 @@ class Details(NamedTuple):
     coarse_labels: Tensor
     windows: Windows
     seconds: dict[str, float]
-
-
-class _Clock:
-    """Adds up the seconds of each stage; without a device it does nothing."""
-
-    def __init__(self, device: torch.device | None = None) -> None:
-        self.seconds = dict.fromkeys(STAGES, 0.0)
-        self._device = device
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        if self._device is None:
-            yield
-            return
-        start = self._now(self._device)
-        yield
-        self.seconds[name] += self._now(self._device) - start
-
-    @staticmethod
-    def _now(device: torch.device) -> float:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return time.perf_counter()
 
 
 class _Answer(NamedTuple):
@@ -85,7 +63,7 @@ class C2FNet(nn.Module):
     padded likewise for the fine network. The answer has the image's size.
 
     A batch without any window gets the coarse answer, and the fine network is not run.
-    `net.compile()` compiles the two networks; torch.compile(net) runs it as it is, and says so.
+    `net.compile()` gives an engine for inference; torch.compile(net) runs it as it is, and says so.
 
     Attributes:
         coarse: stage 1.
@@ -139,14 +117,15 @@ class C2FNet(nn.Module):
         self._freeze_coarse()
         return self
 
-    def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Compiles both networks in place, with the arguments of torch.compile.
+    def compile(self, **options: Any) -> Engine:  # type: ignore[override]
+        """An `Engine` that answers like this network, faster; `Engine` tells the options.
 
-        The steps between them are kernels already, and decide on the host how many patches there
-        are, which no graph can hold.
+        It works on copies: what is trained afterwards needs a new one. To compile a network for
+        training, call `net.fine.compile()`.
         """
-        self.coarse.compile(*args, **kwargs)
-        self.fine.compile(*args, **kwargs)
+        from .engine import Engine
+
+        return Engine(self, **options)
 
     def fine_parameters(self) -> Iterator[nn.Parameter]:
         """The parameters to train."""
@@ -179,7 +158,7 @@ class C2FNet(nn.Module):
             return answer
         if labels is not None:
             return self.fine_loss(image, labels)
-        return self._infer(image, output, _Clock()).merged
+        return self._infer(image, output, Clock()).merged
 
     def detailed(self, image: Tensor) -> Details:
         """The refined labels with the coarse ones, the windows and the time of each stage.
@@ -188,7 +167,7 @@ class C2FNet(nn.Module):
         longer.
         """
         _stages.check_image(image)
-        clock = _Clock(image.device)
+        clock = Clock(image.device)
         found = self._infer(image, "labels", clock, keep_coarse=True)
         assert found.coarse_labels is not None
         return Details(found.merged, found.coarse_labels, found.windows, clock.seconds)
@@ -196,7 +175,7 @@ class C2FNet(nn.Module):
     def profile(self, image: Tensor, output: str = "labels") -> tuple[Tensor, dict[str, float]]:
         """The answer of `forward`, and the seconds of each stage as in `Details`."""
         _stages.check_image(image)
-        clock = _Clock(image.device)
+        clock = Clock(image.device)
         found = self._infer(image, output, clock)
         return found.merged, clock.seconds
 
@@ -231,7 +210,7 @@ class C2FNet(nn.Module):
 
     @torch.no_grad()
     def _infer(
-        self, image: Tensor, output: str, clock: _Clock, keep_coarse: bool = False
+        self, image: Tensor, output: str, clock: Clock, keep_coarse: bool = False
     ) -> _Answer:
         _stages.check_image(image)
         _checks.choice("C2FNet", "output", output, OUTPUTS)
@@ -274,7 +253,7 @@ class C2FNet(nn.Module):
         return _Answer(merged, coarse_labels, windows)
 
     def _second_look(
-        self, frame: _stages.Frame, windows: Windows, used: list[int], clock: _Clock
+        self, frame: _stages.Frame, windows: Windows, used: list[int], clock: Clock
     ) -> Tensor:
         """Fine logits [B*n, 1 or 2, hf, wf] of the windows, max_batch patches at a time."""
         n = windows.origins.shape[1]

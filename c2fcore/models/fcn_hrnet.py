@@ -71,6 +71,11 @@ class FCNHRNet(nn.Module):
         logits: Tensor = self.head(torch.cat(joined, dim=1))
         return _resize(logits, image.shape[-2:]) if self.upsample else logits
 
+    def low_resolution(self) -> FCNHRNet:
+        """This network, from now on with logits at 1/4."""
+        self.upsample = False
+        return self
+
 
 def _resize(features: Tensor, size: torch.Size) -> Tensor:
     return F.interpolate(features, size=tuple(size), mode="bilinear", align_corners=False)

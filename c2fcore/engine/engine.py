@@ -1,0 +1,278 @@
+"""Engine: a `C2FNet` as a deployed pipeline, uint8 in, uint8 labels out."""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from .. import _checks, _stages
+from .._clock import Clock
+from .buckets import check_sizes
+from .inputs import load
+from .lane import Answer, Lane, Settings
+from .networks import Networks
+from .plan import Shape
+from .programs import RUNS_BEFORE_CAPTURE, Plans, no_conditional_nodes
+from .running import Result, run_items
+from .working_set import patches_in_cache
+
+if TYPE_CHECKING:
+    from ..pipeline import C2FNet
+
+_WHO: Final = "Engine"
+_FEWEST_THREADS: Final = 4  # of torch; with fewer, all belong to the networks
+_LANES_GPU: Final = 3  # one in its first look, one in its second, one on its way to the host
+
+
+class Engine:
+    """The second look almost for free: `net` with its networks and steps made ready to be repeated.
+
+    `engine(image)` gives the labels of `net(image)`, `engine.run(images)` those of many, in order.
+    As the networks run in another memory format (and in another precision, if asked for), their
+    logits may differ by rounding; all else is bit for bit the eager path.
+
+    The engine keeps copies of the networks: training `net` on does not change it. On a GPU the
+    steps are captured as CUDA graphs; on the CPU the same steps are called. Any thread may call an
+    engine, and several engines live side by side; for several GPUs make one engine each.
+
+    Attributes:
+        config: of the net, at the time.
+        device: of its networks.
+        batch: images that `run` shows the networks at once, if their sizes are equal.
+        lanes: batches that may be in flight.
+        threads: of torch while a network runs on the CPU, if they were given.
+    """
+
+    def __init__(
+        self,
+        net: C2FNet,
+        *,
+        batch: int = 1,
+        precision: str | None = None,
+        channels_last: bool = True,
+        compile: bool | Mapping[str, Any] = False,
+        graphs: bool = True,
+        buckets: str | Iterable[int] | None = None,
+        max_graphs: int = 64,
+        size_multiple: int | None = None,
+        chunk: int | None = None,
+        lanes: int | None = None,
+        threads: int | None = None,
+        sizes: Sequence[tuple[int, int]] = (),
+        progress: bool = True,
+    ) -> None:
+        """Makes an engine of a net; `net.compile(...)` is the same.
+
+        Args:
+            net: its configuration and networks are taken as they are now.
+            batch: images of one size that pass the networks together in `run` and in calls with
+                several; their fine patches are packed without gaps.
+            precision: None, the networks' own; "bfloat16" or "float16", autocast; "auto", bfloat16
+                where the device is made for it.
+            channels_last: memory format of the networks.
+            compile: torch.compile both networks; a mapping gives its options.
+            graphs: capture CUDA graphs; without a GPU there are none.
+            buckets: how many patches a forward of the fine network may get: "powers" (4, 8, 16,
+                ...), "exact" (any number), or sizes. None is "exact" on the CPU, unless networks
+                are compiled, and "powers" otherwise. Empty places are filled with zeros.
+            max_graphs: programs kept; image sizes that were not seen for longest go first.
+            size_multiple: pad images for the coarse network to multiples of this, so that images of
+                many sizes need few compiled networks and graphs. The labels are then those of a
+                network whose `stride_multiple` is this.
+            chunk: patches per forward of the fine network at most; `config.max_batch` bounds it in
+                any case. None is what fits the processor's cache on the CPU, and no further bound
+                on a GPU.
+            lanes: batches in flight; None is 3 on a GPU, 1 on the CPU.
+            threads: of torch while a network runs on the CPU; None leaves them as they are, but for
+                `run` on 4 threads or more, which keeps one for reading images.
+            sizes: image sizes (H, W) to warm up for now.
+            progress: show a progress bar while warming up.
+
+        Raises:
+            ValueError: an option breaks its rule.
+            TypeError: an option is of the wrong type.
+        """
+        self.config = net.config
+        self.batch = _checks.integer(_WHO, "batch", batch, 1)
+        if isinstance(compile, bool):
+            compile_options: Mapping[str, Any] | None = {} if compile else None
+        else:
+            compile_options = compile
+        self._networks = Networks(net, precision, channels_last, compile_options, size_multiple)
+        self.device = self._networks.device
+        on_gpu = self.device.type == "cuda"
+        if buckets is None:
+            buckets = "powers" if on_gpu or compile_options is not None else "exact"
+        self._plans: Plans[Any] = Plans(_checks.integer(_WHO, "max_graphs", max_graphs, 1))
+        self._chunk = None if chunk is None else _checks.integer(_WHO, "chunk", chunk, 1)
+        self.threads = None if threads is None else _checks.integer(_WHO, "threads", threads, 1)
+        self._limits: dict[int, int] = {}
+        self._probing, self._warming = threading.Lock(), threading.Lock()
+        settings = Settings(
+            graphs=graphs,
+            conditional=on_gpu and graphs and not no_conditional_nodes(),
+            limit=self._limit,
+            sizes=check_sizes(buckets),
+        )
+        count = (_LANES_GPU if on_gpu else 1) if lanes is None else lanes
+        self._all_lanes = [
+            Lane(i, self._networks, settings, self._plans)
+            for i in range(_checks.integer(_WHO, "lanes", count, 1))
+        ]
+        self.lanes = len(self._all_lanes)
+        self._lanes: queue.LifoQueue[Lane] = queue.LifoQueue()
+        for lane in reversed(self._all_lanes):
+            lane.threads = self.threads
+            self._lanes.put(lane)
+        if sizes:
+            self.warm_up(sizes, progress=progress)
+
+    def __call__(self, image: Any) -> Any:
+        """The labels of one image, or of a batch of one size.
+
+        Args:
+            image: a path; a Pillow image; a NumPy array [H, W, C] or [H, W]; a tensor [C, H, W] or
+                [B, C, H, W]. Raw pixel values of the dtypes that `C2FNet.forward` takes.
+
+        Returns:
+            uint8 labels [H, W], an array or a tensor (on the image's device), or [B, H, W].
+
+        Raises:
+            ValueError: a shape that does not fit, of the image or of a network's output.
+            TypeError: a dtype or a kind of image that is not known.
+        """
+        if isinstance(image, Tensor) and image.ndim == 4:
+            _stages.check_image(image)
+            labels = [
+                self.answer([one.permute(1, 2, 0) for one in part]).labels
+                for part in image.split(self.batch)
+                if len(part)
+            ]
+            empty = torch.empty((0, *image.shape[2:]), dtype=torch.uint8)
+            return torch.cat([empty, *labels]).to(image.device)
+        loaded = load(image)
+        return loaded.answer(self.answer([loaded.pixels]).labels[0])
+
+    def run(
+        self, images: Iterable[Any], *, prefetch: int = 4, readers: int | None = None
+    ) -> Iterator[Result]:
+        """Segments many images, and yields a `Result` for each, in their order.
+
+        Images are read ahead by other threads while earlier ones are computed, and at most
+        `prefetch` wait before and after the networks: whoever is slow slows the others. An image
+        that fails gives a result with its `error`, and the others go on. Images of one size that
+        follow each other pass the networks together, `batch` at a time.
+
+        Leaving the loop, or Ctrl-C, ends the threads; `contextlib.closing` does so for sure.
+
+        Args:
+            images: each as for a call, one image at a time, or (name, image). Read by one thread.
+            prefetch: images to hold ahead, and results to hold behind.
+            readers: threads that decode; 2 on a GPU, 1 on the CPU if None.
+
+        Raises:
+            ValueError: an option breaks its rule.
+            Exception: what iterating over `images` raises, after the results before it.
+        """
+        prefetch = _checks.integer(_WHO, "prefetch", prefetch, 1)
+        if readers is None:
+            readers = 2 if self.device.type == "cuda" else 1
+        readers = _checks.integer(_WHO, "readers", readers, 1)
+        return run_items(self, images, prefetch, readers)
+
+    def profile(self, image: Any) -> tuple[Any, dict[str, float]]:
+        """The labels of one image, and the seconds of each stage as in `C2FNet.profile`.
+
+        Nothing is captured or replayed here. Normalising counts as "coarse", reading and the way
+        from and to the host count as nothing.
+        """
+        loaded = load(image)
+        clock = Clock(self.device)
+        labels = self.answer([loaded.pixels], clock).labels[0]
+        return loaded.answer(labels), clock.seconds
+
+    def warm_up(
+        self,
+        sizes: Sequence[tuple[int, int]],
+        *,
+        channels: int = 3,
+        dtype: torch.dtype = torch.uint8,
+        progress: bool = True,
+    ) -> None:
+        """Makes everything ready for images of these sizes: kernels, compilations, graphs.
+
+        Args:
+            sizes: (H, W) of images to come.
+            channels: theirs.
+            dtype: theirs.
+            progress: show a progress bar.
+        """
+        steps = RUNS_BEFORE_CAPTURE + 1 if self.device.type == "cuda" else 1
+        shapes = [Shape(self.batch, *size, channels, dtype) for size in sizes]
+        total = len(shapes) * len(self._all_lanes) * steps
+        with (
+            self._warming,
+            tqdm(total=total, desc="warm-up", unit="run", disable=not progress) as bar,
+        ):
+            held = [self._lanes.get() for _ in self._all_lanes]
+            try:
+                for shape, lane in itertools.product(shapes, held):
+                    for _ in range(steps):
+                        lane.warm_up(shape)
+                        bar.update()
+            finally:
+                for lane in held:
+                    self._lanes.put(lane)
+
+    def programs(self) -> int:
+        """Programs kept at the moment; image sizes without any count as one."""
+        return self._plans.programs()
+
+    def answer(self, images: Sequence[Tensor], clock: Clock | None = None) -> Answer:
+        """Labels and windows of images [H, W, C] of one size and dtype, in one batch."""
+        lane = self._lanes.get()
+        try:
+            lane.look(images, clock)
+            lane.second()
+            return lane.finish()
+        except BaseException:
+            lane.abandon()
+            raise
+        finally:
+            self._lanes.put(lane)
+
+    def take_lane(self, wait_s: float) -> Lane | None:
+        """A free lane for a run, if there is one within that time; to be given back."""
+        try:
+            lane = self._lanes.get(timeout=wait_s) if wait_s else self._lanes.get_nowait()
+        except queue.Empty:
+            return None
+        threads = torch.get_num_threads()
+        if self.threads is None and threads >= _FEWEST_THREADS:
+            lane.threads = threads - 1
+        return lane
+
+    def give_lane(self, lane: Lane) -> None:
+        """Gives a lane of a run back."""
+        lane.threads = self.threads
+        self._lanes.put(lane)
+
+    def _limit(self, channels: int) -> int:
+        """Patches per forward of the fine network at most, for images of so many channels."""
+        with self._probing:
+            if channels not in self._limits:
+                networks = self._networks
+                bound = self.config.max_batch
+                if self._chunk is not None:
+                    bound = min(bound, self._chunk)
+                elif self.device.type == "cpu":
+                    bound = min(bound, patches_in_cache(networks, channels))
+                self._limits[channels] = bound
+            return self._limits[channels]

@@ -1,0 +1,85 @@
+"""What people pass as images, and answers of the same kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from .. import _arrays, _stages
+from ..images import as_rgb, read_rgb
+
+
+class Loaded(NamedTuple):
+    """An image ready for an engine.
+
+    Attributes:
+        name: what messages call it.
+        pixels: [H, W, C] as a tensor, any strides.
+        answer: makes the answer to the user of labels, a uint8 tensor [H, W] on the CPU.
+    """
+
+    name: str
+    pixels: Tensor
+    answer: Callable[[Tensor], Any]
+
+
+def name_of(item: Any, index: int) -> str:
+    """What to call item number `index`: its path, the name given with it, or its number."""
+    if isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str):
+        return item[0]
+    if isinstance(item, (str, Path)):
+        return str(item)
+    return str(getattr(item, "filename", "") or f"image {index}")
+
+
+def load(item: Any, index: int = 0) -> Loaded:
+    """Reads or views one image.
+
+    Args:
+        item: a path; a Pillow image; an array [H, W, C] or [H, W] (NumPy); a tensor [C, H, W]; or
+            (name, one of these).
+        index: its number, for its name.
+
+    Raises:
+        TypeError: something else, or a dtype that is not an image's.
+        ValueError: another shape, or a file that cannot be read.
+        FileNotFoundError: there is no such file.
+    """
+    name = name_of(item, index)
+    if isinstance(item, tuple):
+        if len(item) != 2 or not isinstance(item[0], str):
+            raise TypeError(f"Engine: a tuple must be (name, image), got {len(item)} entries")
+        item = item[1]
+    if isinstance(item, (str, Path)):
+        item = read_rgb(item)
+    elif isinstance(item, Image.Image):
+        item = as_rgb(item)
+    if isinstance(item, np.ndarray):
+        if item.ndim not in (2, 3):
+            raise ValueError(f"Engine: an array must be [H, W, C] or [H, W], got {item.shape}")
+        pixels = _arrays.as_tensor("Engine", "image", item if item.ndim == 3 else item[..., None])
+        return Loaded(name, _checked(pixels), _as_numpy)
+    if isinstance(item, Tensor):
+        if item.ndim != 3:
+            raise ValueError(f"Engine: a tensor must be [C, H, W], got {tuple(item.shape)}")
+        device = item.device
+        return Loaded(name, _checked(item.permute(1, 2, 0)), lambda labels: labels.to(device))
+    raise TypeError(
+        "Engine: an image must be a path, a Pillow image, an array or a tensor, "
+        f"got {type(item).__name__}"
+    )
+
+
+def _as_numpy(labels: Tensor) -> Any:
+    return labels.numpy()
+
+
+def _checked(pixels: Tensor) -> Tensor:
+    """[H, W, C] of a shape and dtype that the network can take."""
+    _stages.check_image(pixels.permute(2, 0, 1)[None])
+    return pixels

@@ -1,0 +1,112 @@
+"""The two networks as an engine runs them: copies, in the layout and precision that are fastest."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+from torch import nn
+
+from .. import _checks
+from ..models import low_resolution
+
+if TYPE_CHECKING:
+    from ..pipeline import C2FNet
+
+PRECISIONS: Final = ("bfloat16", "float16", "auto")
+# Their inputs are cast to the lower precision under autocast, whoever calls them.
+_CAST: Final = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.Linear)
+_RECOMPILE_LIMIT: Final = 64  # one per image size and number of patches; torch's own is 8
+
+
+class Networks:
+    """Copies of the networks of a `C2FNet`, in eval mode; the net itself stays as it is.
+
+    Attributes:
+        coarse: stage 1, asked for low-resolution logits where it can give them.
+        fine: stage 2, likewise where a patch is shown at its window's own size. At another zoom the
+            eager path interpolates twice, which is not the same.
+        config: the net's, with the memory format of the copies.
+        device: where they are.
+        precision: of autocast, or None.
+    """
+
+    def __init__(
+        self,
+        net: C2FNet,
+        precision: str | None,
+        channels_last: bool,
+        compile_options: Mapping[str, Any] | None,
+        size_multiple: int | None,
+    ) -> None:
+        """Makes the copies; see `Engine` for the options."""
+        self.config = net.config.replace(channels_last=channels_last)
+        coarse, fine = copy.deepcopy(net.coarse), copy.deepcopy(net.fine)
+        self.device = next((p.device for p in coarse.parameters()), torch.device("cpu"))
+        self.precision = _precision(precision, self.device)
+        self.coarse = low_resolution(coarse)
+        same_size = round(net.config.window * net.config.zoom) == net.config.window
+        self.fine = low_resolution(fine) if same_size else fine
+        if size_multiple is not None:
+            _raise_multiple(self.coarse, size_multiple, net.config.stride_multiple)
+        for network in (self.coarse, self.fine):
+            network.eval().requires_grad_(False)
+            if self.precision is not None:
+                _cast(network, self.precision)
+            if channels_last:
+                network.to(memory_format=torch.channels_last)
+            if compile_options is not None:
+                network.compile(**_with_limit(compile_options))
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The context that both networks are called in."""
+        if self.precision is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, self.precision, cache_enabled=False)
+
+
+def native_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 matrices faster than float32 ones."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, bool)() for name in names)
+
+
+def _precision(name: str | None, device: torch.device) -> torch.dtype | None:
+    if name is None:
+        return None
+    _checks.choice("Engine", "precision", name, PRECISIONS)
+    if name == "auto":
+        return torch.bfloat16 if native_bfloat16(device) else None
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
+
+
+def _cast(network: nn.Module, dtype: torch.dtype) -> None:
+    """Weights that autocast would cast at every call, cast once."""
+    for module in network.modules():
+        # Subclasses may do other arithmetic with their weights (weight standardisation).
+        if type(module) in _CAST and next(module.parameters()).dtype == torch.float32:
+            module.to(dtype)
+
+
+def _raise_multiple(coarse: Any, multiple: int, default: int) -> None:
+    multiple = _checks.integer("Engine", "size_multiple", multiple, 1)
+    own = int(getattr(coarse, "stride_multiple", default))
+    if multiple % own:
+        raise ValueError(
+            f"Engine: size_multiple must be a multiple of the coarse network's {own}, "
+            f"got {multiple}"
+        )
+    coarse.stride_multiple = multiple
+
+
+def _with_limit(options: Mapping[str, Any]) -> dict[str, Any]:
+    known = "recompile_limit" in inspect.signature(torch.compile).parameters
+    limit = {"recompile_limit": _RECOMPILE_LIMIT} if known else {}
+    return {"dynamic": False, **limit, **options}

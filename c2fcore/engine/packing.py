@@ -1,0 +1,75 @@
+"""The windows of a batch, packed: those in use one after the other, without gaps.
+
+The images of a batch lie in one buffer [B, H, W, C], which is also one tall image of B * H rows. A
+window at (y, x) of image b is a window at (b * H + y, x) of that, so that one call cuts the patches
+of all images, and the fine network sees no empty slots but those that fill up its bucket.
+
+Everything here has static shapes and never waits for the device.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..windows import Windows
+
+
+class Packed(NamedTuple):
+    """Windows in use of all images, in the order of images and slots.
+
+    Attributes:
+        origins: int32 [B * n, 2], (y, x) in the tall image; the first `total` count.
+        starts: int64 [B], where the windows of each image begin.
+        total: int32 [1].
+    """
+
+    origins: Tensor
+    starts: Tensor
+    total: Tensor
+
+
+def tall(images: Tensor) -> Tensor:
+    """[B, H, W, C], contiguous, as one image [1, C, B * H, W]; a view."""
+    batch, height, width, channels = images.shape
+    return images.view(1, batch * height, width, channels).permute(0, 3, 1, 2)
+
+
+def pack(windows: Windows, rows: int) -> Packed:
+    """Packs the windows of images that are `rows` rows apart in the tall image."""
+    batch, n = windows.counts.shape
+    num = windows.num
+    if batch == 1:
+        return Packed(windows.origins[0], torch.zeros_like(num, dtype=torch.int64), num)
+    ends = num.cumsum(0)
+    slot = torch.arange(batch * n, device=num.device)
+    image = torch.searchsorted(ends, slot, right=True).clamp(max=batch - 1)
+    starts = ends - num
+    origins = windows.origins[image, (slot - starts[image]).clamp(0, n - 1)]
+    down = torch.stack((image * rows, torch.zeros_like(image)), dim=1)
+    return Packed(origins + down.int(), starts, ends[-1:].int())
+
+
+def chunk(packed: Packed, offset: int, size: int, window: int) -> Windows:
+    """Packed windows offset..offset+size-1 as those of the one tall image."""
+    origins = packed.origins[offset : offset + size]
+    num = (packed.total - offset).clamp(0, len(origins))
+    return Windows(origins[None], origins[None, :, 0], num, window)
+
+
+def spread(fine: Tensor, packed: Packed, windows: Windows) -> tuple[Tensor, Windows]:
+    """Fine logits [P, c, hf, wf] of packed patches, as `ops.aggregate` wants them.
+
+    Returns:
+        [B * m, c, hf, wf] and the windows [B, m] that they belong to; slots that are not in use
+        hold any patch.
+    """
+    batch, n = windows.counts.shape
+    if batch == 1:
+        m = min(n, len(fine))
+        leading = (windows.origins[:, :m], windows.counts[:, :m], windows.num.clamp(max=m))
+        return fine[:m], Windows(*leading, windows.window)
+    slots = packed.starts[:, None] + torch.arange(n, device=fine.device)
+    return fine.index_select(0, slots.flatten().clamp(max=len(fine) - 1)), windows

@@ -1,0 +1,274 @@
+"""What an engine does with batches of one shape: buffers, and the steps as programs."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .. import _checks, _stages, ops
+from .._clock import Clock
+from ..windows import Windows, grid_shape
+from . import packing
+from .buckets import Buckets, Chunk
+from .networks import Networks
+from .programs import Body, Program, Recorder, T
+
+
+class Looked(NamedTuple):
+    """What the first look found.
+
+    Attributes:
+        logits: coarse logits [B, N, h, w].
+        labels: uint8 [B, H', W'], their argmax at the coarse network's size; the merge edits them.
+        windows: [B, n] on the true images.
+        packed: the same, packed.
+    """
+
+    logits: Tensor
+    labels: Tensor
+    windows: Windows
+    packed: packing.Packed
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Images that share a plan: B of H x W with C channels."""
+
+    batch: int
+    height: int
+    width: int
+    channels: int
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, images: Sequence[Tensor]) -> Shape:
+        """That of images [H, W, C] of one size and dtype."""
+        height, width, channels = images[0].shape
+        return cls(len(images), height, width, channels, images[0].dtype)
+
+
+NetworkCall = Callable[[str, Tensor], Tensor]
+
+
+class Plan:
+    """Static buffers for a shape, and the steps that read and write them.
+
+    Attributes:
+        programs: those in use so far, by name.
+        image: [B, H, W, C], the raw pixels, to be filled before a look.
+        looked: what the last look found; on a graph's memory, until the next.
+        clock: what the steps are timed with.
+    """
+
+    def __init__(
+        self,
+        shape: Shape,
+        networks: Networks,
+        recorder: Recorder,
+        limit: Callable[[], int],
+        sizes: str | Iterable[int],
+        call_network: NetworkCall,
+    ) -> None:
+        """Allocates the buffers.
+
+        Args:
+            shape: of the images.
+            networks: both stages.
+            recorder: how programs run.
+            limit: patches per forward of the fine network at most; asked for when first needed.
+            sizes: of its forwards, as for `Buckets`.
+            call_network: runs "coarse" or "fine" on its input.
+        """
+        config = networks.config
+        self.shape = shape
+        self.programs: dict[Hashable, Program[Any]] = {}
+        self.clock = Clock()
+        self.looked: Looked
+        self._networks = networks
+        self._recorder = recorder
+        self._call_network = call_network
+        self.true_size = (shape.height, shape.width)
+        self.size = _stages.coarse_size(networks.coarse, self.true_size, config)
+        self.frame_size = (
+            max(shape.height, config.window),
+            max(shape.width, config.window),
+        )
+        step = config.window if config.strategy == "all" else config.stride
+        rows, columns = grid_shape(*self.frame_size, config.window, step, config.edge)
+        self.n = rows * columns if config.n is None else config.n
+        self._limit, self._sizes = limit, sizes
+
+        device, batch = networks.device, shape.batch
+        pinned = device.type == "cuda"
+        held = (batch, shape.height, shape.width, shape.channels)
+        # The ops read no float64 images; the coarse network's input is float32 anyway.
+        dtype = torch.float32 if shape.dtype == torch.float64 else shape.dtype
+        self.image = torch.zeros(held, dtype=dtype, device=device)
+        # Normalised, with zeros around it for good: [B, H', W', C] in memory.
+        padded = (batch, *self.size, shape.channels)
+        self._pixels = torch.zeros(padded, device=device).permute(0, 3, 1, 2)
+        self.staged = torch.empty_like(self.image, device="cpu", pin_memory=pinned)
+        self.host_num = torch.zeros(batch, dtype=torch.int32, pin_memory=pinned)
+        self.host_origins = torch.zeros((batch, self.n, 2), dtype=torch.int32, pin_memory=pinned)
+        self.host_labels = torch.empty(
+            (batch, *self.true_size), dtype=torch.uint8, pin_memory=pinned
+        )
+        self._frame = self._make_frame()
+        self._mean, self._std = self._statistics()
+
+    def _make_frame(self) -> _stages.Frame:
+        """What patches are cut from: all images as one tall one."""
+        config = self._networks.config
+        if self.frame_size != self.true_size:
+            # Smaller than a window: zeros around it belong to the patch, after normalisation.
+            whole = packing.tall(self._pixels.permute(0, 2, 3, 1))
+            return _stages.Frame(whole, {"scale": 1.0}, self.size)
+        remaining = {"scale": config.scale, "mean": config.mean, "std": config.std}
+        return _stages.Frame(packing.tall(self.image), remaining, self.true_size)
+
+    def _statistics(self) -> tuple[Tensor | None, Tensor | None]:
+        config, channels = self._networks.config, self.shape.channels
+        found = (
+            _checks.per_channel("Engine", name, value, channels)
+            for name, value in (("mean", config.mean), ("std", config.std))
+        )
+        mean, std = (
+            None if v is None else torch.tensor(v, device=self.image.device)[:, None, None]
+            for v in found
+        )
+        return mean, std
+
+    @functools.cached_property
+    def buckets(self) -> Buckets:
+        """The sizes of the fine network's forwards."""
+        return Buckets(min(self._limit(), self.shape.batch * self.n), self._sizes)
+
+    def run_look(self) -> None:
+        """The first look at what is in `image`; sets `looked`."""
+        self.looked = self._run("look", self._look)
+
+    def run_second(self, total: int) -> Tensor:
+        """Labels uint8 [B, H, W] after the second look at the `total` windows of `looked`."""
+        chunks = self.buckets.chunks(total) if total else []
+        if len(chunks) > 1:  # more than one forward holds: the merge is launched by itself
+            return self._merge([self._run(("fine", c), self._fine_of(c)) for c in chunks])
+        size = chunks[0].size if chunks else 0
+        return self._run(("second", size), lambda: self._second_in_one(size))
+
+    def run_whole(self) -> Tensor:
+        """Both looks in one program, which branches on the number of windows by itself."""
+        self.looked, merged = self._run("whole", self._whole)
+        return merged
+
+    def branches(self) -> bool:
+        """Whether `run_whole` can do it: the windows fit one forward, and the sizes are few."""
+        return not self.buckets.exact and self.shape.batch * self.n <= self.buckets.limit
+
+    def _run(self, name: Hashable, body: Body[T]) -> T:
+        """Runs a program of this plan, which is made when it is first asked for.
+
+        What follows the first look reads its answer where it lay at the capture: it can be captured
+        only if that is always the same place.
+        """
+        if not self._recorder.glue or self.clock.running:
+            return body()
+        program: Program[T] | None = self.programs.get(name)
+        if program is None:
+            program = self.programs[name] = Program(f"{name} of {self.shape}", body, self._recorder)
+        first = name in ("look", "whole")
+        return program.run(may_capture=first or self.programs["look"].captured)
+
+    def _look(self) -> Looked:
+        config = self._networks.config
+        with self.clock.stage("coarse"):
+            logits = self._coarse(self._normalised())
+        with self.clock.stage("select"):
+            windows, labels = _stages.choose_windows(
+                logits, self.size, self.true_size, self.frame_size, True, config
+            )
+            assert labels is not None
+            packed = packing.pack(windows, self._frame.size[0])
+        return Looked(logits, labels, windows, packed)
+
+    def _fine_of(self, chunk: Chunk) -> Body[Tensor]:
+        return lambda: self._fine(chunk)
+
+    def _fine(self, chunk: Chunk) -> Tensor:
+        """Fine logits [P, 1 or 2, hf, wf] of packed patches."""
+        networks = self._networks
+        with self.clock.stage("extract"):
+            windows = packing.chunk(
+                self.looked.packed, chunk.offset, chunk.size, networks.config.window
+            )
+            patches = _stages.extract(self._frame, windows, 0, networks.fine, networks.config)
+        with self.clock.stage("fine"):
+            return self._call_network("fine", patches)
+
+    def _merge(self, answers: list[Tensor]) -> Tensor:
+        """Labels uint8 [B, H, W] of both answers; without patches the coarse ones."""
+        config, looked = self._networks.config, self.looked
+        with self.clock.stage("aggregate"):
+            merged = looked.labels
+            if answers:
+                packed = answers[0] if len(answers) == 1 else torch.cat(answers)
+                fine, windows = packing.spread(packed, looked.packed, looked.windows)
+                merged = ops.aggregate(
+                    looked.logits,
+                    fine,
+                    windows,
+                    config.small_classes,
+                    size=self.size,
+                    rule=config.rule,
+                    backend=config.backend,
+                    _labels=looked.labels,
+                )
+            return _stages.crop(merged, self.true_size)
+
+    def _second_in_one(self, size: int) -> Tensor:
+        return self._merge([self._fine(Chunk(0, size, size))] if size else [])
+
+    def _whole(self) -> tuple[Looked, Tensor]:
+        recorder = self._recorder
+        self.looked = self._look()
+        if recorder.glue and not recorder.recording:
+            # Branches not taken have to be warm, too, before they are captured.
+            for size in self.buckets.sizes:
+                self._second_in_one(size)
+            self.looked = self._look()
+        total = self.looked.packed.total[0]
+        merged = _stages.crop(self.looked.labels, self.true_size).clone()
+        low = 0
+        for size in self.buckets.sizes:
+
+            def second(size: int = size) -> None:
+                merged.copy_(self._second_in_one(size))
+
+            recorder.when((total > low) & (total <= size), second)
+            low = size
+        return self.looked, merged
+
+    def _normalised(self) -> Tensor:
+        """The batch as the coarse network takes it, bit for bit as the eager path makes it."""
+        config = self._networks.config
+        pixels = _stages.crop(self._pixels, self.true_size)
+        pixels.copy_(self.image.permute(0, 3, 1, 2))
+        scale = config.scale
+        if scale is None:
+            scale = 1 / 255 if self.shape.dtype == torch.uint8 else 1.0
+        if scale != 1.0:
+            pixels.mul_(scale)
+        if self._mean is not None:
+            pixels.sub_(self._mean)
+        if self._std is not None:
+            pixels.div_(self._std)
+        return self._pixels
+
+    def _coarse(self, pixels: Tensor) -> Tensor:
+        networks = self._networks
+        answer = self._call_network("coarse", pixels)
+        return _stages.check_coarse(answer, self.shape.batch, self.size, networks.config)

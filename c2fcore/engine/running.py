@@ -1,0 +1,304 @@
+"""Many images through an engine: read ahead, computed in lanes, handed out in order."""
+
+from __future__ import annotations
+
+import contextvars
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from torch import Tensor
+
+from .inputs import Loaded, load, name_of
+from .lane import Answer, Lane
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+_POLL_S: Final = 0.05  # how long a blocked thread takes to notice that it should stop
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one image of a run.
+
+    Attributes:
+        index: its place, from 0.
+        name: its path, the name given with it, or "image INDEX".
+        labels: uint8 [H, W], an array, or a tensor if the image was one; None if it failed.
+        pixels: [H, W, C], what was segmented; None if it could not be read.
+        windows: int32 [num, 2], (y, x) of the windows looked at; None if it failed.
+        error: what went wrong, or None.
+    """
+
+    index: int
+    name: str
+    labels: Any = None
+    pixels: Tensor | None = None
+    windows: Tensor | None = None
+    error: Exception | None = None
+
+
+@dataclass(frozen=True)
+class _Job:
+    index: int
+    name: str
+    loading: Future[Loaded]
+
+
+@dataclass(frozen=True)
+class _Ready:
+    job: _Job
+    loaded: Loaded
+
+    def kind(self) -> tuple[Any, ...]:
+        """Images of one kind may pass the networks together."""
+        pixels = self.loaded.pixels
+        return pixels.shape, pixels.dtype, pixels.device
+
+
+class _Stopped(Exception):
+    """The run is over for this thread."""
+
+
+class _Channel:
+    """A bounded queue whose waiting ends when the run stops."""
+
+    def __init__(self, bound: int, stop: threading.Event) -> None:
+        self._queue: queue.Queue[Any] = queue.Queue(bound)
+        self._stop = stop
+
+    def put(self, item: Any) -> None:
+        _until(self._stop, lambda: self._queue.put(item, timeout=_POLL_S), queue.Full)
+
+    def get(self) -> Any:
+        return _until(self._stop, lambda: self._queue.get(timeout=_POLL_S), queue.Empty)
+
+    def empty(self) -> bool:
+        return self._queue.empty()
+
+    def full(self) -> bool:
+        return self._queue.full()
+
+
+def _until(stop: threading.Event, attempt: Callable[[], Any], missing: type[Exception]) -> Any:
+    """What `attempt` returns, tried again while it raises `missing`."""
+    while not stop.is_set():
+        try:
+            return attempt()
+        except missing:
+            continue
+    raise _Stopped
+
+
+_END: Final = object()
+
+
+def run_items(
+    engine: Engine, images: Iterable[Any], prefetch: int, readers: int
+) -> Iterator[Result]:
+    """`Engine.run`, once its options are checked. The threads start with the first result."""
+    run = _Run(engine, images, prefetch, readers)
+    try:
+        run.start()
+        while (found := run.results.get()) is not _END:
+            if isinstance(found, Exception):
+                raise found
+            yield found
+    finally:
+        run.stop()
+
+
+class _Run:
+    """One call of `Engine.run`: a thread that reads on, readers that decode, one that computes."""
+
+    def __init__(self, engine: Engine, images: Iterable[Any], prefetch: int, readers: int) -> None:
+        self._engine = engine
+        self._images = images
+        self._stopping = threading.Event()
+        self._jobs = _Channel(prefetch, self._stopping)
+        self.results = _Channel(prefetch, self._stopping)
+        self._readers = ThreadPoolExecutor(readers, thread_name_prefix="c2f-read")
+        self._in_flight: deque[tuple[Lane, list[_Ready]]] = deque()
+        self._finished: dict[int, Result] = {}
+        self._next = 0  # index of the result to hand out
+        self._threads = [
+            # use_backend(...) around the loop holds for the threads, too.
+            threading.Thread(
+                target=contextvars.copy_context().run, args=(work,), name=name, daemon=True
+            )
+            for work, name in ((self._feed, "c2f-feed"), (self._compute, "c2f-compute"))
+        ]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Ends all threads; waits for the batch that is being computed."""
+        self._stopping.set()
+        self._readers.shutdown(wait=False, cancel_futures=True)
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join()
+
+    def _feed(self) -> None:
+        """Iterates over the images, no further ahead than `prefetch`."""
+        last: Any = _END
+        try:
+            for index, item in enumerate(self._images):
+                loading = self._readers.submit(load, item, index)
+                self._jobs.put(_Job(index, name_of(item, index), loading))
+        except Exception as error:  # of the user's iterable, or _Stopped
+            last = error
+        with suppress(_Stopped):
+            self._jobs.put(last)
+
+    def _compute(self) -> None:
+        """Takes the jobs in order, and hands out a result for each."""
+        last: Any = _END
+        try:
+            last = self._take_jobs()
+            self._settle()
+        except Exception as error:  # never leave the user waiting
+            last = error
+        finally:
+            while self._in_flight:
+                lane, _ = self._in_flight.popleft()
+                lane.abandon()
+                self._engine.give_lane(lane)
+            with suppress(_Stopped):
+                self.results.put(last)
+
+    def _take_jobs(self) -> Any:
+        """Computes until the jobs end; returns what ended them."""
+        batch: list[_Ready] = []
+        while True:
+            if self._jobs.empty():  # nothing to overlap with: do not keep results waiting
+                self._settle()
+            job = self._jobs.get()
+            ready = self._ready(job) if isinstance(job, _Job) else None
+            ended = not isinstance(job, _Job)
+            if batch and (ended or (ready is not None and ready.kind() != batch[0].kind())):
+                self._advance(batch)
+                batch = []
+            if ended:
+                return job
+            if ready is not None:
+                batch.append(ready)
+            if len(batch) == self._engine.batch:
+                self._advance(batch)
+                batch = []
+
+    def _ready(self, job: _Job) -> _Ready | None:
+        """Waits for the pixels; an image that cannot be read is a result already."""
+        if not job.loading.done():
+            self._settle()
+        _until(self._stopping, lambda: _wait_for(job.loading), TimeoutError)
+        error = job.loading.exception()
+        if error is None:
+            return _Ready(job, job.loading.result())
+        self._fail(job, None, error)
+        return None
+
+    def _advance(self, batch: list[_Ready]) -> None:
+        """Starts the first look of a batch, and only then the second look of the one before.
+
+        By then its number of windows has come from the device: nobody waits for it.
+        """
+        lane = self._take_lane()
+        try:
+            lane.look([ready.loaded.pixels for ready in batch])
+        except Exception as error:
+            self._give_up(lane, batch, error)
+            return
+        earlier = list(self._in_flight)
+        self._in_flight.append((lane, batch))
+        for other, others in earlier:
+            self._second(other, others)
+        if self._engine.lanes == 1:
+            self._settle()
+
+    def _second(self, lane: Lane, batch: list[_Ready]) -> None:
+        try:
+            lane.second()
+        except Exception as error:
+            self._in_flight.remove((lane, batch))
+            self._give_up(lane, batch, error)
+
+    def _finish_oldest(self) -> None:
+        lane, batch = self._in_flight.popleft()
+        try:
+            lane.second()
+            answer = lane.finish()
+        except Exception as error:
+            self._give_up(lane, batch, error)
+            return
+        self._engine.give_lane(lane)
+        self._succeed(batch, answer)
+
+    def _settle(self) -> None:
+        """Finishes what is in flight, and hands out what can be handed out."""
+        while self._in_flight:
+            self._finish_oldest()
+        self._hand_out()
+
+    def _take_lane(self) -> Lane:
+        """A free lane; finishes batches of this run rather than wait for others with them held."""
+        while True:
+            lane = self._engine.take_lane(wait_s=0 if self._in_flight else _POLL_S)
+            if lane is not None:
+                return lane
+            if self._in_flight:
+                self._finish_oldest()
+                self._hand_out()
+            elif self._stopping.is_set():
+                raise _Stopped
+
+    def _give_up(self, lane: Lane, batch: list[_Ready], error: Exception) -> None:
+        """After an error in a batch: each of its images by itself, to find the one that fails."""
+        lane.abandon()
+        self._engine.give_lane(lane)
+        if len(batch) == 1:
+            self._fail(batch[0].job, batch[0].loaded.pixels, error)
+            return
+        while self._in_flight:  # to hold no lane while waiting for one
+            self._finish_oldest()
+        for ready in batch:
+            try:
+                self._succeed([ready], self._engine.answer([ready.loaded.pixels]))
+            except Exception as own:
+                self._fail(ready.job, ready.loaded.pixels, own)
+
+    def _succeed(self, batch: list[_Ready], answer: Answer) -> None:
+        for ready, labels, windows in zip(batch, answer.labels, answer.origins, strict=True):
+            job, loaded = ready.job, ready.loaded
+            # A copy: a result must not keep the labels of its whole batch.
+            own = labels.clone() if len(batch) > 1 else labels
+            self._finished[job.index] = Result(
+                job.index, job.name, loaded.answer(own), loaded.pixels, windows
+            )
+
+    def _fail(self, job: _Job, pixels: Tensor | None, error: BaseException) -> None:
+        if not isinstance(error, Exception):
+            raise error
+        self._finished[job.index] = Result(job.index, job.name, pixels=pixels, error=error)
+
+    def _hand_out(self) -> None:
+        while (result := self._finished.pop(self._next, None)) is not None:
+            if self.results.full():
+                # The reader may be calling this engine itself: keep no lane from it.
+                while self._in_flight:
+                    self._finish_oldest()
+            self.results.put(result)
+            self._next += 1
+
+
+def _wait_for(loading: Future[Loaded]) -> None:
+    if not wait([loading], timeout=_POLL_S).done:
+        raise TimeoutError
