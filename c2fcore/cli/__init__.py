@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from .. import __version__
-from . import bench, demo, evaluate, info, predict, prepare, train
+from . import bench, demo, evaluate, import_paddle, info, predict, prepare, train
 
 _DESCRIPTION = """\
 The second look of coarse-to-fine segmentation: a coarse network segments an aerial or satellite
@@ -35,7 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"c2fcore {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for module in (demo, predict, prepare, train, evaluate, bench, info):
+    for module in (demo, predict, prepare, train, evaluate, bench, import_paddle, info):
         module.add_parser(commands)
     return parser
 

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .. import _checks
 from .registry import optional_import
 
 
@@ -30,6 +31,8 @@ class FCNHRNet(nn.Module):
         *,
         pretrained: bool = False,
         upsample: bool = False,
+        fuse: str = "bilinear",
+        same_padding: bool = False,
         **backbone_options: Any,
     ) -> None:
         """Builds the network.
@@ -40,9 +43,14 @@ class FCNHRNet(nn.Module):
             in_channels: image channels.
             pretrained: download ImageNet weights of the backbone.
             upsample: return logits at full size rather than at 1/4.
+            fuse: "bilinear", as PaddleSeg and mmsegmentation join HRNet's branches, or "nearest",
+                as networks for classification do.
+            same_padding: convolutions of stride 2 are padded by one pixel below and on the right,
+                as in PaddleSeg ("same"), rather than all around.
             **backbone_options: further options of timm.create_model.
         """
         super().__init__()
+        _checks.choice("FCNHRNet", "fuse", fuse, ("bilinear", "nearest"))
         timm = optional_import("timm", backbone)
         # feature_location="" gives HRNet's own branches, not those widened for classification.
         self.backbone = timm.create_model(
@@ -54,6 +62,16 @@ class FCNHRNet(nn.Module):
             out_indices=(1, 2, 3, 4),
             **backbone_options,
         )
+        for module in list(self.backbone.modules()):
+            if isinstance(module, nn.Upsample) and fuse == "bilinear":
+                module.mode, module.align_corners = "bilinear", False
+            for name, child in module.named_children():
+                if same_padding and isinstance(child, nn.Conv2d) and child.stride == (2, 2):
+                    padded = _SamePadded(
+                        child.in_channels, child.out_channels, 3, stride=2, bias=False
+                    )
+                    padded.load_state_dict(child.state_dict())
+                    setattr(module, name, padded)
         width = sum(self.backbone.feature_info.channels())
         self.head = nn.Sequential(
             nn.Conv2d(width, width, kernel_size=1),  # with PaddleSeg's bias, to take its weights
@@ -75,6 +93,13 @@ class FCNHRNet(nn.Module):
         """This network, from now on with logits at 1/4."""
         self.upsample = False
         return self
+
+
+class _SamePadded(nn.Conv2d):
+    """3 x 3 convolution of stride 2 on even sides, padded below and on the right alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(F.pad(x, (0, 1, 0, 1)))
 
 
 def _resize(features: Tensor, size: torch.Size) -> Tensor:
