@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types pytest build bench dist format clean
+.PHONY: help demo test lint types pytest build bench gpu-check dist format clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -46,6 +46,13 @@ build: $(VENV)/.installed  ## Compile the native modules in place (only what cha
 
 bench: $(VENV)/.installed-dev build  ## Run the benchmarks
 	$(BIN)/pytest benchmarks $(PYTEST_ARGS)
+
+# Needs no .venv and no network: the Python whose torch sees the GPU, .venv's if there is one.
+# Parts of it: make gpu-check ONLY=install,tests BUDGET=300 OUT=folder; ONLY=bench BUDGET=1500
+GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
+gpu-check:  ## Tests, sanitizers and benchmarks on a GPU within ten minutes (ONLY=, BUDGET=, OUT=)
+	@$(GPU_PYTHON) benchmarks/gpu_check.py $(if $(ONLY),--only $(ONLY)) $(if $(SKIP),--skip $(SKIP)) \
+	  $(if $(BUDGET),--budget $(BUDGET)) $(if $(OUT),--out $(OUT))
 
 format: $(VENV)/.installed-dev  ## Rewrite the sources in house style
 	$(BIN)/ruff check --fix .

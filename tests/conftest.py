@@ -13,8 +13,8 @@ import pytest
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch
+from availability import ABSENT, required, state
 
-import c2fcore
 from c2fcore import _triton
 
 if _triton.interpreted():
@@ -27,16 +27,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--backend", action="append", default=[], help="test only this backend (may be repeated)"
     )
-
-
-def required() -> set[str]:
-    """Backends whose absence is a failure: C2F_REQUIRE=cpu,triton."""
-    return {name.strip() for name in os.environ.get("C2F_REQUIRE", "").split(",") if name.strip()}
-
-
-def state(op: str, name: str) -> tuple[bool, str]:
-    """(ok, reason) of a backend of an op."""
-    return c2fcore.backends()[op].get(name, (False, "not part of this version"))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -53,7 +43,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         for name in ORDER
         if name in wanted
         and (name != "reference" or metafunc.function.__name__ != "test_same_as_reference")
-        and (name in required() or state(op, name)[1] != "not part of this version")
+        and (name in required() or state(op, name)[1] != ABSENT)
     ]
     metafunc.parametrize("backend", names, indirect=True)
 

@@ -12,6 +12,7 @@ import samples
 import tolerances
 import torch
 import torch.nn.functional as F
+from agreement import assert_agrees, merge_error
 from compare import (
     assert_close,
     assert_labels,
@@ -149,16 +150,10 @@ def _expected(name: str) -> Merged:
     )  # fmt: skip
 
 
-def _error(sample: Sample) -> float:
-    """Error of the scores; of probabilities and of p_f alike, so also of every decision on them."""
-    coarse, fine, _, _ = sample.args()
-    return tolerances.prob_error(coarse) + tolerances.logit_margin(fine)
-
-
 def _tosses(sample: Sample) -> torch.Tensor:
     """Pixels whose decision lies within the error. Exact ties are decided: by their order."""
     margin = torch.from_numpy(_expected(sample.name).margin)
-    return (margin <= _error(sample)) & ~((margin == 0) & sample.exact)
+    return (margin <= merge_error(sample)) & ~((margin == 0) & sample.exact)
 
 
 @pytest.mark.parametrize("sample", [s for s in samples.of(OP) if s.loops], ids=str)
@@ -175,7 +170,7 @@ def test_loops(backend: str, device: str, sample: Sample) -> None:
         assert_close(
             torch.where(keep, got.double(), 0.0),
             torch.where(keep, torch.from_numpy(want.scores), 0.0),
-            _error(sample),
+            merge_error(sample),
         )
 
 
@@ -183,18 +178,10 @@ def test_loops(backend: str, device: str, sample: Sample) -> None:
 def test_same_as_reference(backend: str, device: str, sample: Sample) -> None:
     want = call(OP, sample, "reference")
     got = call(OP, sample, backend, device)
-    assert got.dtype == want.dtype
-    assert got.shape == want.shape
-    if got.dtype == torch.uint8:
-        differ = got != want
-        if sample.loops:  # where they differ, the oracle has to call it a toss
-            assert not (differ & ~_tosses(sample)).any()
-        assert_rare(differ)
-    else:
-        # A toss changes which class gets the addition: whole pixels, and rarely.
-        off = ((got - want).abs() > _error(sample)).any(1) & ~got.isinf().any(1)
-        assert torch.equal(got.isnan(), want.isnan())
-        assert_rare(off)
+    assert_agrees(OP, sample, got, want)
+    if got.dtype == torch.uint8 and sample.loops:
+        # Where they differ, the oracle has to call it a toss.
+        assert not ((got != want) & ~_tosses(sample)).any()
 
 
 REPEATED = [

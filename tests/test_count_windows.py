@@ -11,7 +11,8 @@ import pytest
 import samples
 import tolerances
 import torch
-from compare import assert_repeatable, call, close_calls
+from agreement import assert_agrees
+from compare import assert_repeatable, call
 from properties import for_any_data, st
 from samples import Sample
 
@@ -120,19 +121,7 @@ def test_loops(backend: str, device: str, sample: Sample) -> None:
 @pytest.mark.parametrize("sample", samples.of(OP), ids=str)
 def test_same_as_reference(backend: str, device: str, sample: Sample) -> None:
     want = call(OP, sample, "reference")
-    got = call(OP, sample, backend, device)
-    assert got.dtype == want.dtype
-    assert got.shape == want.shape
-    if sample.exact:
-        assert torch.equal(got, want)
-        return
-    seg, _ = sample.args()
-    close = close_calls(seg, sample.options.get("size")).to(torch.uint8)
-    grid = {k: v for k, v in sample.options.items() if k != "size"}
-    # A window's count may be off by at most the pixels in it that are too close to call.
-    slack = ops.count_windows(close, (1,), **grid, backend="reference")
-    assert ((got - want).abs() <= slack).all()
-    assert close.float().mean() <= tolerances.EXCUSED_SHARE
+    assert_agrees(OP, sample, call(OP, sample, backend, device), want)
 
 
 REPEATED = ("primes-flush", "blobs-x4", "noise-x4", "noise-own-size", "noise-ratio-3.7")

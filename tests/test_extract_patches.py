@@ -5,13 +5,13 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-import numpy as np
 import oracles
 import pytest
 import samples
 import tolerances
 import torch
 import torch.nn.functional as F
+from agreement import assert_agrees, patch_error, patch_terms
 from compare import assert_close, assert_repeatable, call
 from samples import Sample
 from samples.extract_patches import IMAGE_DTYPES, image_of
@@ -68,32 +68,10 @@ def test_memory_format(backend: str, device: str) -> None:
     assert ops.extract_patches(image, windows, backend=backend).is_contiguous()
 
 
-def _terms(sample: Sample) -> tuple[torch.Tensor, Windows, dict[str, Any], float, torch.dtype]:
-    """Image, windows, normalisation per channel, largest term before cancellation, output dtype."""
-    image, windows = sample.args()
-    options = dict(sample.options)
-    channels = image.shape[1]
-    scale = options.get("scale", 1 / 255 if image.dtype is torch.uint8 else 1.0)
-    mean = np.broadcast_to(options.get("mean", 0.0), channels).tolist()
-    std = np.broadcast_to(options.get("std", 1.0), channels).tolist()
-    dtype = options.get("dtype") or (image.dtype if image.is_floating_point() else torch.float32)
-    overshoot = 1.6**2 if options.get("mode") == "bicubic" else 1.0
-    peak = image.float().abs().max().item() if image.numel() else 0.0
-    largest = max(
-        (overshoot * abs(scale) * peak + abs(m)) / abs(s) for m, s in zip(mean, std, strict=True)
-    )
-    return image, windows, {"scale": scale, "mean": mean, "std": std}, largest, dtype
-
-
-def _error(sample: Sample) -> float:
-    *_, largest, dtype = _terms(sample)
-    return tolerances.patch_error(largest, dtype, sample.options.get("mode", "bilinear"))
-
-
 @cache
 def _expected(name: str) -> torch.Tensor:
     sample = samples.get(OP, name)
-    image, windows, normalisation, *_ = _terms(sample)
+    image, windows, normalisation, *_ = patch_terms(sample)
     want = oracles.extract_patches(
         image.double().numpy() if image.dtype != torch.uint16 else image.numpy(),
         windows.origins.numpy(),
@@ -108,24 +86,18 @@ def _expected(name: str) -> torch.Tensor:
 
 @pytest.mark.parametrize("sample", [s for s in samples.of(OP) if s.loops], ids=str)
 def test_loops(backend: str, device: str, sample: Sample) -> None:
-    assert_close(call(OP, sample, backend, device), _expected(sample.name), _error(sample))
+    assert_close(call(OP, sample, backend, device), _expected(sample.name), patch_error(sample))
 
 
 @pytest.mark.parametrize("sample", samples.of(OP), ids=str)
 def test_same_as_reference(backend: str, device: str, sample: Sample) -> None:
     want = call(OP, sample, "reference")
-    got = call(OP, sample, backend, device)
-    assert got.dtype == want.dtype
-    assert_close(got, want, _error(sample))
-    if (
-        sample.options.get("mode") == "nearest"
-    ):  # nothing is interpolated: at most the fold of scale
-        assert_close(got, want, 2 * tolerances.EPS32 * max(want.abs().max().item(), 1e-30))
+    assert_agrees(OP, sample, call(OP, sample, backend, device), want)
 
 
 @pytest.mark.parametrize("sample", samples.of(OP), ids=str)
 def test_reference_is_interpolate_of_the_crop(sample: Sample) -> None:
-    image, windows, normalisation, _, dtype = _terms(sample)
+    image, windows, normalisation, _, dtype = patch_terms(sample)
     mode = sample.options.get("mode", "bilinear")
     k, p = windows.window, round(windows.window * sample.options.get("zoom", 1.0))
     corners = {} if mode == "nearest" else {"align_corners": False}
@@ -139,7 +111,7 @@ def test_reference_is_interpolate_of_the_crop(sample: Sample) -> None:
             crop = image[b : b + 1, :, y : y + k, x : x + k].float()
             patch = F.interpolate(crop, size=p, mode=mode, **corners)[0]
             want = ((patch * normalisation["scale"] - mean) / std).to(dtype)
-            assert_close(got[b * n + j], want, _error(sample))
+            assert_close(got[b * n + j], want, patch_error(sample))
 
 
 REPEATED = ("large", "large-128", "out-channels_last", "transposed-zoom-2.0", "bicubic-zoom-1.5")

@@ -1,0 +1,219 @@
+"""The gates of the GPU kernels, judged by measured rows and by nothing else.
+
+python benchmarks/gates.py benchmarks/results/DEVICE
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+Row = dict[str, Any]
+BACKENDS = ("triton", "cuda")
+
+
+class Gate(NamedTuple):
+    """A figure to be reached.
+
+    Attributes:
+        text: what has to hold.
+        gate: bound that has to be kept.
+        stretch: bound that is hoped for.
+        unit: "us" or "launches", at most the bound; "x" or "share", at least the bound.
+        value: the figure of a backend among the rows of a device; None without a row of it.
+    """
+
+    text: str
+    gate: float
+    stretch: float
+    unit: str
+    value: Callable[[list[Row], str], float | None]
+
+
+class Verdict(NamedTuple):
+    """A gate, judged for a backend; `met` and `stretch_met` are None if nothing was measured."""
+
+    text: str
+    backend: str
+    bound: float
+    stretch: float
+    unit: str
+    value: float | None
+    met: bool | None
+    stretch_met: bool | None
+
+
+def read(folder: Path) -> list[Row]:
+    """The rows of a device."""
+    return [
+        json.loads(line)
+        for file in sorted(folder.glob("*.jsonl"))
+        for line in file.read_text().splitlines()
+        if line.strip()
+    ]
+
+
+def judge(rows: Sequence[Row]) -> list[Verdict]:
+    """Every gate for every backend."""
+    usable = [row for row in rows if row.get("result") and not row.get("error")]
+    found = []
+    for gate in GATES:
+        for backend in BACKENDS:
+            value = gate.value(usable, backend)
+            met = [_met(gate.unit, value, bound) for bound in (gate.gate, gate.stretch)]
+            found.append(
+                Verdict(gate.text, backend, gate.gate, gate.stretch, gate.unit, value, *met)
+            )
+    return found
+
+
+def table(verdicts: Iterable[Verdict]) -> str:
+    """The verdicts, a line each."""
+    words = {True: "met", False: "NOT MET", None: "not measured"}
+    lines = []
+    for v in verdicts:
+        value = "-" if v.value is None else f"{v.value:.3g}"
+        bounds = f"{v.bound:g} ({v.stretch:g}) {v.unit}"
+        extra = ", stretch too" if v.stretch_met else ""
+        lines.append(f"{v.text:60} {v.backend:7} {value:>8}  of {bounds:22} {words[v.met]}{extra}")
+    return "\n".join(lines)
+
+
+def _met(unit: str, value: float | None, bound: float) -> bool | None:
+    if value is None:
+        return None
+    return value <= bound if unit in ("us", "launches") else value >= bound
+
+
+def _find(rows: Sequence[Row], op: str, provider: str, **case: Any) -> list[Row]:
+    """Rows of a provider; `case` holds fields of the case or options of the op."""
+    found = []
+    for row in rows:
+        is_ = row["case"]
+        fields = {"content": "realistic", "preset": "", "layout": "planar", **case}
+        seen = {**is_, **(is_.get("options") or {})}
+        fields |= {"op": op, "provider": provider, "device": "cuda"}
+        if all(seen.get(name) == value for name, value in fields.items()):
+            found.append(row)
+    return found
+
+
+def _us(row: Row) -> float | None:
+    """Median inside a CUDA graph, microseconds."""
+    times = row["result"].get("graph_ms")
+    return None if not times else 1e3 * float(times[0])
+
+
+def _eager_us(row: Row) -> float:
+    return 1e3 * float(row["result"]["ms"][0])
+
+
+def _best(values: Iterable[float | None], pick: Callable[[Iterable[float]], float]) -> float | None:
+    known = [value for value in values if value is not None]
+    return pick(known) if known else None
+
+
+def _graph_us(op: str, **case: Any) -> Callable[[list[Row], str], float | None]:
+    """The slowest of the rows that fit: what holds for it holds for all."""
+
+    def value(rows: list[Row], backend: str) -> float | None:
+        return _best((_us(row) for row in _find(rows, op, backend, **case)), max)
+
+    return value
+
+
+def _cover(size: int) -> Callable[[list[Row], str], float | None]:
+    """What choosing the windows takes beyond counting their pixels, inside a graph."""
+
+    def value(rows: list[Row], backend: str) -> float | None:
+        extra = []
+        for row in _find(rows, "select_windows", backend, size=size, strategy="cover"):
+            dtype = row["case"]["dtype"]
+            for counted in _find(rows, "count_windows", backend, size=size, dtype=dtype):
+                both, one = _us(row), _us(counted)
+                if both is not None and one is not None:
+                    extra.append(both - one)
+        return _best(extra, max)
+
+    return value
+
+
+def _share(op: str, **case: Any) -> Callable[[list[Row], str], float | None]:
+    """Share of the copy bandwidth inside a graph, of the rows of the largest images."""
+
+    def value(rows: list[Row], backend: str) -> float | None:
+        fitting = _find(rows, op, backend, **case)
+        largest = max((row["case"]["size"] for row in fitting), default=0)
+        shares: list[float | None] = []
+        for row in fitting:
+            us = _us(row)
+            if row["case"]["size"] == largest and us:
+                gbs = row["result"]["bytes"] / us / 1e3
+                shares.append(gbs / row["result"]["copy_gbs"])
+        return _best(shares, min)
+
+    return value
+
+
+def _over(op: str, peer: str, **case: Any) -> Callable[[list[Row], str], float | None]:
+    """How many times faster inside a graph than a peer, which waits for the device and has none."""
+
+    def value(rows: list[Row], backend: str) -> float | None:
+        peers = _find(rows, op, peer, **case)
+        ratios = []
+        for row in _find(rows, op, backend, **case):
+            us = _us(row)
+            same = [p for p in peers if {**p["case"], "provider": backend} == row["case"]]
+            if us and same:
+                ratios.append(_eager_us(same[0]) / us)
+        return _best(ratios, min)
+
+    return value
+
+
+def _launches(op: str, **case: Any) -> Callable[[list[Row], str], float | None]:
+    def value(rows: list[Row], backend: str) -> float | None:
+        found = _find(rows, op, backend, **case)
+        return _best((row["result"].get("launches") for row in found), max)
+
+    return value
+
+
+GATES = [
+    Gate("glue in a graph, 512, labels", 40, 18, "us", _graph_us("glue", size=512)),
+    Gate(
+        "glue in a graph, 6000, labels, fp16 quarter logits", 200, 100, "us",
+        _graph_us("glue", size=6000, dtype="float16"),
+    ),
+    *(
+        Gate(f"glue over the eager chain, {size}", gate, stretch, "x",
+             _over("glue", "reference", size=size))
+        for size, gate, stretch in ((512, 8, 15), (1024, 15, 25), (6000, 60, 120))
+    ),
+    *(
+        Gate(f"glue over torch.compile of the chain, {size}", 3, 6, "x",
+             _over("glue", "compiled", size=size))
+        for size in (512, 1024, 6000)
+    ),
+    Gate("count_windows 6000, quarter logits, of copy bandwidth", 0.6, 0.8, "share",
+         _share("count_windows", size=6000)),
+    Gate("extract_patches zoom 4, of copy bandwidth", 0.75, 0.88, "share",
+         _share("extract_patches", zoom=4)),
+    Gate("aggregate to probs, of copy bandwidth", 0.75, 0.88, "share",
+         _share("aggregate", output="probs")),
+    *(
+        Gate(f"greedy cover of 32 windows beyond counting, {size}", most, most, "us", _cover(size))
+        for size, most in ((512, 10), (6000, 60))
+    ),
+    Gate("launches of select_windows", 2, 1, "launches", _launches("select_windows")),
+    Gate("launches of extract_patches", 1, 1, "launches", _launches("extract_patches")),
+    Gate("launches of aggregate", 1, 1, "launches", _launches("aggregate")),
+    Gate("launches of the whole glue", 4, 3, "launches", _launches("glue")),
+]  # fmt: skip
+
+
+if __name__ == "__main__":
+    print(table(judge(read(Path(sys.argv[1])))))

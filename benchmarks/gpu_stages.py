@@ -1,0 +1,225 @@
+"""The stages of `make gpu-check`: what is run, on what, and for how long at most."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from stages import ALONE, NO_GPU, Stage
+
+OPS = ("count_windows", "select_windows", "extract_patches", "extract_targets", "aggregate")
+TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
+FOUND = 86  # exit code of a compute-sanitizer that found something
+ABSENT = "not part of this version"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where the check works.
+
+    Attributes:
+        root: the checkout.
+        work: environments, caches, logs.
+        out: folder of results; the rows of a device go into a folder of its name there.
+        capability: compute capability of the GPU, (major, minor).
+    """
+
+    root: Path
+    work: Path
+    out: Path
+    capability: list[int]
+
+    def python(self, environment: str) -> str:
+        return str(self.work / environment / "bin" / "python")
+
+    def c2f(self, environment: str) -> str:
+        return str(self.work / environment / "bin" / "c2f")
+
+    def tests(self) -> dict[str, str]:
+        """The environment of tests: their folder only, the checkout shadows what is installed."""
+        return {**self.environment(), "PYTHONPATH": str(self.root / "tests")}
+
+    def environment(self) -> dict[str, str]:
+        """What every stage sees."""
+        return {
+            "PIP_NO_INDEX": "1",
+            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+            "TRITON_CACHE_DIR": str(self.work / "triton"),
+            "TORCHINDUCTOR_CACHE_DIR": str(self.work / "inductor"),
+            "OMP_NUM_THREADS": "2",
+        }
+
+
+def every_stage(plan: Plan) -> list[Stage]:
+    """All stages, those first that others wait for."""
+    return [*_install(plan), *_tests(plan), *_compiles(plan), *_sanitizers(plan), *_bench(plan)]
+
+
+def _install(plan: Plan) -> list[Stage]:
+    """First without native modules, in seconds: all but the cuda backend can start with that."""
+
+    def stage(name: str, environment: str, choice: str, limit_s: float, cores: int) -> Stage:
+        python, done = plan.python(environment), plan.work / f"{name}.done"
+        pip = [python, "-m", "pip", "install", "-v", "--no-build-isolation", "--no-deps"]
+        table = "import c2fcore, json; print(json.dumps(c2fcore.backends()))"
+        steps = [
+            f"rm -f {shlex.quote(str(done))}",  # of an earlier run: must not pass for this one's
+            shlex.join([*pip, "--force-reinstall", str(plan.root)]),
+            f"{shlex.join([python, '-c', table])} > {shlex.quote(str(done))}",
+            shlex.join([plan.c2f(environment), "info"]),
+            f"echo {name}: C2F_BUILD={choice} installed into {shlex.quote(environment)}",
+        ]
+        own = {"C2F_BUILD": choice, "CMAKE_BUILD_PARALLEL_LEVEL": str(cores)}
+        return Stage(
+            name,
+            ["bash", "-c", " && ".join(steps)],
+            limit_s,
+            cores,
+            NO_GPU,
+            env={**plan.environment(), **own},
+        )
+
+    light = stage("install-python", "python", "none", 120, 1)
+    cores = max(1, (os.cpu_count() or 1) * 3 // 4)
+    full = stage("install", "native", "auto", 330, cores)
+    return [light, _after(full, "install-python")]
+
+
+def _tests(plan: Plan) -> list[Stage]:
+    """The shared test lists of every op and backend, then what only a GPU can show."""
+    found = []
+    for backend in ("triton", "cuda"):
+        for op in (*OPS, "library"):
+            # The last op to be ported stands for the operators as a whole, as in that test file.
+            ask = "aggregate" if op == "library" else op
+            found.append(_pytest(plan, f"tests-{backend}-{op}", backend, [f"test_{op}.py"], ask))
+    for backend in ("triton", "cuda", "reference"):
+        found.append(_pytest(plan, f"tests-{backend}-gpu", backend, ["gpu"], "count_windows", 300))
+    return found
+
+
+def _pytest(
+    plan: Plan, name: str, backend: str, files: list[str], op: str, limit_s: float = 240
+) -> Stage:
+    environment = "native" if backend == "cuda" else "python"
+    command = [plan.python(environment), str(plan.root / "tests" / "gpu_run.py")]
+    command += [str(plan.work / "records" / f"{name}.jsonl"), *_pytest_options(plan)]
+    command += ["--backend", backend, "-o", "faulthandler_timeout=100"]
+    command += [str(plan.root / "tests" / file) for file in files]
+    installed = "install" if environment == "native" else "install-python"
+    return Stage(
+        name,
+        command,
+        limit_s,
+        after=(installed,),
+        env={**plan.tests(), "C2F_REQUIRE": backend},
+        unless=_absent(plan, installed, op, backend),
+    )
+
+
+def _pytest_options(plan: Plan) -> list[str]:
+    """Settings of the checkout, from a working directory that is not the checkout."""
+    ini = plan.root / "pyproject.toml"
+    return ["-q", "-p", "no:cacheprovider", "-c", str(ini), "--rootdir", str(plan.root)]
+
+
+def _compiles(plan: Plan) -> list[Stage]:
+    """Registers, spills and warnings of the machine code: the tests that run the compilers."""
+    found = []
+    for backend, installed in (("triton", "install-python"), ("cuda", "install")):
+        file = plan.root / "tests" / f"test_{backend}_compile.py"
+        command = [plan.python("native" if backend == "cuda" else "python"), "-m", "pytest"]
+        found.append(
+            Stage(
+                f"ptxas-{backend}",
+                [*command, *_pytest_options(plan), str(file)],
+                240,
+                2,
+                NO_GPU,
+                after=(installed,),
+                env=plan.tests(),
+                unless=lambda file=file: "" if file.exists() else ABSENT,  # type: ignore[misc]
+            )
+        )
+    return found
+
+
+def _sanitizers(plan: Plan) -> list[Stage]:
+    """compute-sanitizer on the sample lists, each call once, without PyTorch's memory pools."""
+    tool = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
+    found = []
+    for backend, installed in (("triton", "install-python"), ("cuda", "install")):
+        absent = _absent(plan, installed, "count_windows", backend)
+        python = plan.python("native" if backend == "cuda" else "python")
+        for check in TOOLS:
+            command = [tool, "--tool", check, "--error-exitcode", str(FOUND), "--print-limit", "30"]
+            command += ["--target-processes", "application-only"]
+            command += [python, "-m", "pytest", *_pytest_options(plan), "--backend", backend]
+            command += [str(plan.root / "tests" / "gpu" / "test_samples.py")]
+            found.append(
+                Stage(
+                    f"sanitize-{backend}-{check}",
+                    command,
+                    300,
+                    # Behind the tests: their kernels are compiled by then.
+                    after=(installed, *(f"tests-{backend}-{op}" for op in (*OPS, "gpu"))),
+                    env={**plan.tests(), "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"},
+                    unless=lambda absent=absent: (  # type: ignore[misc]
+                        absent() or ("" if Path(tool).exists() else "no compute-sanitizer")
+                    ),
+                )
+            )
+    return found
+
+
+def _bench(plan: Plan) -> list[Stage]:
+    """Rows: what the gates need first, then the rest of the grid."""
+    quarter = ["--sizes", "512,1024,6000"]
+    runs = [
+        ("glue-fp16", ["--op", "glue", "--dtype", "float16", *quarter], 200),
+        ("glue-fp32", ["--op", "glue", "--sizes", "512,896,1024"], 150),
+        ("extract", ["--op", "extract_patches", "--zooms", "1,2,4", *quarter], 120),
+        ("aggregate", ["--op", "aggregate", "--dtype", "float16", *quarter], 200),
+        ("count", ["--op", "count_windows", "--dtype", "float16", *quarter], 150),
+        ("select", ["--op", "select_windows", "--dtype", "float16", *quarter], 200),
+        ("all-fp32", ["--op", "all", "--sizes", "512,896,1024,6000"], 400),
+        ("all-bf16", ["--op", "all", "--dtype", "bfloat16", "--channels-last",
+                      "--sizes", "512,896,1024,6000"], 400),
+    ]  # fmt: skip
+    command = [plan.c2f("native"), "bench", "--device", "cuda"]
+    return [
+        Stage(
+            f"bench-{name}",
+            [*command, *options, "-o", str(plan.out)],
+            limit_s,
+            gpu=ALONE,
+            after=("install",),
+            env={**plan.environment(), "C2F_CHECKOUT": str(plan.root)},
+        )
+        for name, options, limit_s in runs
+    ]
+
+
+def _absent(plan: Plan, installed: str, op: str, backend: str) -> Callable[[], str]:
+    """Why the tests of a backend of an op are left out: this version does not have it.
+
+    One that it has and that cannot run here is no such reason: its tests run, and fail.
+    """
+
+    def reason() -> str:
+        try:
+            table = json.loads((plan.work / f"{installed}.done").read_text())
+        except (OSError, ValueError):
+            return ""
+        return ABSENT if table[op].get(backend, [False, ABSENT])[1] == ABSENT else ""
+
+    return reason
+
+
+def _after(stage: Stage, *names: str) -> Stage:
+    return Stage(**{**vars(stage), "after": names})

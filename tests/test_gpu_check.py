@@ -1,0 +1,369 @@
+"""The driver of `make gpu-check`, without a GPU: limits, failures, order, gates, restarts."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import gates
+import gpu_check
+import gpu_run
+import gpu_stages
+import pytest
+import samples
+import stages
+from stages import ALONE, FAILED, OK, SKIPPED, TIMEOUT, Stage
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+GPU = {"device": "Some GPU 9000", "torch": "2.11.0", "capability": [9, 0]}
+
+
+def python(name: str, code: str, limit_s: float = 30, **options: Any) -> Stage:
+    return Stage(name, [sys.executable, "-c", code], limit_s, **options)
+
+
+def run(tmp_path: Path, *chosen: Stage, cores: int = 4, budget_s: float = 60) -> dict[str, Any]:
+    results = stages.run(
+        chosen, cores=cores, budget_s=budget_s, logs=tmp_path / "logs", cwd=tmp_path
+    )
+    assert [result.name for result in results] == [stage.name for stage in chosen]
+    return {result.name: result for result in results}
+
+
+def test_a_failure_ends_only_its_stage(tmp_path: Path) -> None:
+    found = run(
+        tmp_path,
+        python("fails", "print('half way'); raise SystemExit(3)"),
+        python("dies", "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"),
+        Stage("absent", ["/no/such/program"], 5),
+        python("left-out", "", unless=lambda: "no such tool"),
+        python("next", "print('12 passed')", after=("fails", "dies", "absent", "left-out")),
+    )
+    assert found["fails"].status == FAILED
+    assert found["fails"].detail == "exit 3; last line: half way"
+    assert found["dies"].status == FAILED
+    assert "SIGSEGV" in found["dies"].detail
+    assert found["absent"].status == FAILED
+    assert "does not start" in found["absent"].detail
+    assert (found["left-out"].status, found["left-out"].detail) == (SKIPPED, "no such tool")
+    assert (found["next"].status, found["next"].detail) == (OK, "12 passed")
+    assert (tmp_path / "logs" / "fails.log").read_text() == "half way\n"
+
+
+CHILD = """
+import pathlib, subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+pathlib.Path("child").write_text(str(child.pid))
+print("working", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_limit_kills_the_stage_and_what_it_started(tmp_path: Path) -> None:
+    start = time.monotonic()
+    found = run(tmp_path, python("hangs", CHILD, 3), python("next", "", after=("hangs",)))
+    assert time.monotonic() - start < 25
+    assert found["hangs"].status == TIMEOUT
+    assert "last line: working" in found["hangs"].detail
+    assert found["next"].status == OK
+    assert not _alive(int((tmp_path / "child").read_text()))
+
+
+def _alive(process: int) -> bool:
+    """Whether a process still runs; one that only waits to be collected does not."""
+    end = time.monotonic() + 5
+    while time.monotonic() < end:
+        try:
+            state = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        except OSError:
+            return False
+        if state == "Z":
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def test_the_budget_ends_all(tmp_path: Path) -> None:
+    chosen = (
+        python("quick", "", after=()),
+        python("slow", "import time; time.sleep(60)", 50),
+        python("never", "", after=("slow",)),
+    )
+    found = run(tmp_path, *chosen, budget_s=3)
+    assert [found[s.name].status for s in chosen] == [OK, TIMEOUT, SKIPPED]
+    assert found["never"].detail == "no time left of 3 s"
+
+
+SPAN = """
+import pathlib, sys, time
+start = time.monotonic(); time.sleep(0.6)
+pathlib.Path(sys.argv[1]).write_text(f"{start} {time.monotonic()}")
+"""
+
+
+def test_what_runs_beside_what(tmp_path: Path) -> None:
+    """Two share three cores where one takes two; a stage that measures has the machine alone."""
+
+    def span(name: str, **options: Any) -> Stage:
+        return Stage(name, [sys.executable, "-c", SPAN, name], 30, **options)
+
+    run(
+        tmp_path,
+        span("a", cores=2),
+        span("b"),
+        span("c", cores=2),
+        span("m", gpu=ALONE),
+        span("d"),
+        cores=3,
+    )
+    times = {n: [float(t) for t in (tmp_path / n).read_text().split()] for n in "abcmd"}
+
+    def together(x: str, y: str) -> bool:
+        return times[x][0] < times[y][1] and times[y][0] < times[x][1]
+
+    assert not together("a", "c")
+    assert not any(together("m", other) for other in "abcd")
+    assert times["m"][0] < times["d"][0], "what measures is held up by nothing behind it"
+
+
+def test_summary(tmp_path: Path) -> None:
+    results = [stages.Result("a", OK, 1.5, "5 passed"), stages.Result("b", TIMEOUT, 9, "killed")]
+    whole = json.loads(stages.summary(results, {"origin": GPU}))
+    assert whole["counts"] == {"ok": 1, "failed": 0, "timeout": 1, "skipped": 0}
+    assert whole["stages"][0] == {"name": "a", "status": "ok", "seconds": 1.5, "detail": "5 passed"}
+    assert whole["origin"] == GPU
+
+
+def test_without_a_gpu_it_says_so_and_ends_with_0(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / "gpu_check.py"), "--out", str(tmp_path)],
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "no GPU to check on" in done.stdout
+    assert "Nothing was run" in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """gpu_check with a GPU that is only said to be there, and stages of the test's."""
+
+    def run_with(*chosen: Stage, arguments: tuple[str, ...] = ()) -> tuple[int, dict[str, Any]]:
+        monkeypatch.setattr(gpu_check, "probe", lambda: dict(GPU))
+        monkeypatch.setattr(gpu_check, "WORK", tmp_path / "work")
+        monkeypatch.setattr(gpu_check, "every_stage", lambda plan: list(chosen))
+        code = gpu_check.main(["--out", str(tmp_path / "out"), *arguments])
+        written = tmp_path / "out" / "some-gpu-9000" / "gpu-check.json"
+        return code, json.loads(written.read_text())
+
+    return run_with
+
+
+def test_the_whole_check(check: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = json.dumps(_row("glue", "cuda", 512, graph_ms=[0.030, 0.029, 0.031]))
+    rows = tmp_path / "out" / "some-gpu-9000" / "ops.jsonl"
+    measures = f"open({str(rows)!r}, 'w').write({row!r}); print('1 row')"
+    good = python("install", "print('installed')"), python("bench", measures, after=("install",))
+    code, summary = check(*good)
+    assert code == 0
+    assert summary["counts"]["ok"] == 2
+    assert summary["origin"]["device"] == "Some GPU 9000"
+    assert len(summary["origin"]["sources_sha256"]) == 64
+    judged = {(g["text"], g["backend"]): g["met"] for g in summary["gates"]}
+    assert judged["glue in a graph, 512, labels", "cuda"] is True
+    assert judged["glue in a graph, 512, labels", "triton"] is None
+    shown = capsys.readouterr().out
+    assert "ok       install" in shown
+    assert "not measured" in shown
+    log = (rows.parent / "gpu-check.log").read_text()
+    assert "installed" in log
+    assert "1 row" in log
+
+    code, summary = check(python("install", "raise SystemExit(1)"), *good[1:])
+    assert code == 1
+    assert [s["status"] for s in summary["stages"]] == [FAILED, OK]
+    slow = json.dumps(_row("glue", "cuda", 512, graph_ms=[0.050, 0.049, 0.051]))
+    code, summary = check(good[0], python("bench", measures.replace(row, slow)))
+    assert code == 1, "a gate that was measured and not met"
+    assert summary["counts"]["failed"] == 0
+
+
+def test_environments_see_the_packages_of_the_running_python(tmp_path: Path) -> None:
+    gpu_check.environment(tmp_path / "venv")
+    ask = "import torch, sys; print(sys.prefix); print(torch.__file__)"
+    done = subprocess.run(
+        [str(tmp_path / "venv" / "bin" / "python"), "-c", ask],
+        text=True,
+        capture_output=True,
+        check=True,
+    )
+    prefix, seen = done.stdout.splitlines()
+    assert prefix == str(tmp_path / "venv")
+    assert seen == sys.modules["torch"].__file__
+
+
+def test_choice_of_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_check, "WORK", tmp_path)
+    all_ = [python(name, "") for name in ("install", "tests-cuda-a", "tests-cuda-b", "bench-a")]
+
+    def names(only: str, skip: str = "") -> list[str]:
+        return [stage.name for stage in gpu_check.choose(all_, only, skip)]
+
+    assert names("") == ["install", "tests-cuda-a", "tests-cuda-b", "bench-a"]
+    assert names("bench") == ["install", "bench-a"], "nothing is installed yet"
+    (tmp_path / "install.done").touch()
+    assert names("bench") == ["bench-a"]
+    assert names("tests,bench", "tests-cuda-a") == ["tests-cuda-b", "bench-a"]
+    with pytest.raises(SystemExit, match="no stage begins with 'tets'"):
+        names("tets")
+
+
+def test_stages_of_the_real_check(tmp_path: Path) -> None:
+    """Every file they name exists, every op and backend is tested, stages wait for stages."""
+    root = BENCHMARKS.parent
+    plan = gpu_stages.Plan(root, tmp_path / "work", tmp_path / "out", [9, 0])
+    listed = gpu_stages.every_stage(plan)
+    names = [stage.name for stage in listed]
+    assert len(set(names)) == len(names)
+    assert samples.OPS == gpu_stages.OPS
+    for backend in ("triton", "cuda"):
+        assert {f"tests-{backend}-{op}" for op in (*samples.OPS, "library", "gpu")} <= set(names)
+        assert {f"sanitize-{backend}-{tool}" for tool in gpu_stages.TOOLS} <= set(names)
+    for stage in listed:
+        assert stage.limit_s > 0
+        assert set(stage.after) <= set(names[: names.index(stage.name)]), stage.name
+        for word in stage.command:
+            path = Path(word)
+            if path.is_relative_to(root / "tests") and stage.name != "ptxas-cuda":
+                assert path.exists(), f"{stage.name}: {word}"
+
+
+def test_what_this_version_lacks_is_left_out(tmp_path: Path) -> None:
+    plan = gpu_stages.Plan(tmp_path, tmp_path, tmp_path, [9, 0])
+    absent = gpu_stages._absent(plan, "install", "aggregate", "cuda")
+    assert absent() == "", "an installation that failed is a reason to fail, not to skip"
+    (tmp_path / "install.done").write_text(
+        json.dumps({"aggregate": {"cuda": [False, "not part of this version"]}})
+    )
+    assert absent() == "not part of this version"
+    (tmp_path / "install.done").write_text(
+        json.dumps({"aggregate": {"cuda": [False, "no CUDA driver"]}})
+    )
+    assert absent() == "", "one that is there and cannot run has to fail"
+
+
+# Gates.
+
+
+def _row(op: str, provider: str, size: int, **result: Any) -> dict[str, Any]:
+    options = result.pop("options", {})
+    case = {
+        "op": op, "provider": provider, "size": size, "options": options, "device": "cuda",
+        "dtype": result.pop("dtype", "float16"), "content": "realistic", "preset": "",
+        "layout": "planar", "classes": 16, "threads": 1,
+    }  # fmt: skip
+    return {"suite": "op", "case": case, "result": result, "error": ""}
+
+
+def _verdict(rows: list[dict[str, Any]], text: str, backend: str = "cuda") -> gates.Verdict:
+    return next(v for v in gates.judge(rows) if v.text == text and v.backend == backend)
+
+
+def test_gates_are_judged_by_rows() -> None:
+    rows = [
+        _row("glue", "cuda", 512, graph_ms=[0.02, 0.02, 0.02], dtype="float32", launches=3),
+        _row("glue", "cuda", 512, graph_ms=[0.03, 0.03, 0.03], launches=4),
+        _row("glue", "reference", 512, ms=[0.6, 0.5, 0.7]),
+        _row("glue", "compiled", 512, ms=[0.06, 0.05, 0.07]),
+        _row("extract_patches", "cuda", 512, options={"zoom": 4.0}, graph_ms=[9.0, 9, 9],
+             bytes=1, copy_gbs=4000.0),
+        _row("extract_patches", "cuda", 6000, options={"zoom": 4.0}, graph_ms=[0.0145, 0, 0],
+             bytes=51_900_000, copy_gbs=4000.0),
+        _row("select_windows", "cuda", 6000, options={"strategy": "cover"}, graph_ms=[0.1, 0, 0]),
+        _row("count_windows", "cuda", 6000, graph_ms=[0.045, 0, 0], bytes=1, copy_gbs=1.0),
+    ]  # fmt: skip
+    slowest = _verdict(rows, "glue in a graph, 512, labels")
+    assert slowest.value == pytest.approx(30)
+    assert (slowest.met, slowest.stretch_met) == (True, False)
+    eager = _verdict(rows, "glue over the eager chain, 512")
+    assert eager.value == pytest.approx(20), "the half-precision row has a peer, the other has none"
+    assert eager.stretch_met
+    compiled = _verdict(rows, "glue over torch.compile of the chain, 512")
+    assert compiled.met is False
+    assert compiled.value == pytest.approx(2)
+    share = _verdict(rows, "extract_patches zoom 4, of copy bandwidth")
+    assert share.value == pytest.approx(51.9e6 / 14.5e-6 / 4e12)
+    cover = _verdict(rows, "greedy cover of 32 windows beyond counting, 6000")
+    assert cover.value == pytest.approx(55)
+    assert _verdict(rows, "launches of the whole glue").value == 4
+    assert all(v.met is None for v in gates.judge(rows) if v.backend == "triton")
+    assert all(v.met is None for v in gates.judge([{**r, "error": "x"} for r in rows]))
+    shown = gates.table(gates.judge(rows))
+    assert "NOT MET" in shown
+    assert "met, stretch too" in shown
+
+
+# Tests that go on behind a broken kernel.
+
+BREAKING = """
+import os, signal
+import pytest
+
+def test_good(): pass
+def test_crashes(): os.kill(os.getpid(), signal.SIGKILL)
+def test_wrong(): assert 1 == 2
+def test_skipped(): pytest.skip("not here")
+def test_poisons(): raise RuntimeError("CUDA error: an illegal memory access was encountered")
+def test_last(): pass
+"""
+# A context that is unusable after that test, and only in its process.
+POISONED = """
+import gpu_run
+
+def pytest_runtest_logreport(report):
+    if "test_poisons" in report.nodeid and report.failed:
+        gpu_run.context_is_broken = lambda: True
+"""
+
+
+def test_one_broken_kernel_does_not_hide_the_others(tmp_path: Path) -> None:
+    (tmp_path / "test_kernels.py").write_text(BREAKING)
+    (tmp_path / "conftest.py").write_text(POISONED)
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    script, record = str(Path(gpu_run.__file__)), tmp_path / "record.jsonl"
+    done = subprocess.run(
+        [sys.executable, script, str(record), "-q", "-p", "no:cacheprovider", str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": str(Path(script).parent)},
+        cwd=tmp_path,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    outcomes = {k.split("::")[1]: v["outcome"] for k, v in gpu_run.read(record).items()}
+    assert outcomes == {
+        "test_good": "passed", "test_crashes": "started", "test_wrong": "failed",
+        "test_skipped": "skipped", "test_poisons": "failed", "test_last": "passed",
+    }  # fmt: skip
+    last = done.stdout.strip().splitlines()[-1]
+    assert last.startswith("2 passed, 2 failed, 1 crashed, 1 skipped, 2 restarts; first: ")
+    assert "test_crashes: the process died" in last
+    (tmp_path / "test_kernels.py").write_text("def test_good(): pass\n")
+    done = subprocess.run(
+        [sys.executable, script, str(record), "-q", "-p", "no:cacheprovider", str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": str(Path(script).parent)},
+        cwd=tmp_path,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout.strip().splitlines()[-1]) == (0, "1 passed, 0 failed")
