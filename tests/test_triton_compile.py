@@ -1,7 +1,7 @@
 """Ahead-of-time compilation of what the launchers ask for, without a GPU; a spill is a failure.
 
 The few cases that always run meet every kernel, dtype, number of classes, option and architecture
-once; C2F_TRITON_GRID=all runs the whole grid (hundreds of compilations, 3 to 10 seconds each).
+once; C2F_TRITON_GRID=all runs the whole grid (hundreds of compilations, 1 to 10 seconds each).
 """
 
 from __future__ import annotations
@@ -10,7 +10,17 @@ import os
 from typing import Any
 
 import pytest
-from triton_cases import ARCHITECTURES, CLASSES, DTYPES, SOME, Case, every_case, plan
+from triton_cases import (
+    ARCHITECTURES,
+    CLASSES,
+    DTYPES,
+    IMAGE_DTYPES,
+    SOME,
+    Case,
+    PatchCase,
+    every_case,
+    plan,
+)
 
 from c2fcore import _triton
 
@@ -30,7 +40,7 @@ def seen() -> set[tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_compiles_without_spills(case: Case, seen: set[tuple[Any, ...]]) -> None:
+def test_compiles_without_spills(case: Case | PatchCase, seen: set[tuple[Any, ...]]) -> None:
     from c2fcore.kernels.triton import _compile
 
     for launch in plan(case):
@@ -46,10 +56,17 @@ def test_compiles_without_spills(case: Case, seen: set[tuple[Any, ...]]) -> None
 
 
 def test_the_few_cases_cover_the_grid() -> None:
-    for field, wanted in (
-        ("sm", ARCHITECTURES),
-        ("dtype", DTYPES),
-        ("classes", CLASSES),
-        ("strategy", ("cover", "top", "all")),
-    ):
-        assert {getattr(case, field) for case in SOME} >= set(wanted), field
+    wanted: list[tuple[type, str, Any]] = [
+        (Case, "sm", ARCHITECTURES),
+        (Case, "dtype", DTYPES),
+        (Case, "classes", CLASSES),
+        (Case, "strategy", ("cover", "top", "all")),
+        (PatchCase, "sm", ARCHITECTURES),
+        (PatchCase, "dtype", IMAGE_DTYPES),
+        (PatchCase, "out", DTYPES),
+        (PatchCase, "mode", ("nearest", "bilinear", "bicubic")),
+        (PatchCase, "op", ("extract_patches", "extract_patches_backward", "extract_targets")),
+    ]
+    for kind, field, values in wanted:
+        found = {getattr(case, field) for case in SOME if isinstance(case, kind)}
+        assert found >= set(values), (kind, field)

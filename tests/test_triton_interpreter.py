@@ -30,9 +30,16 @@ INTERPRETED = _triton.interpreted()
 
 # What of an op's test file is run: enough of everything in a minute or so.
 _QUICK = "(test_table or test_same_as_reference)"
+_LAYOUTS = "offset or strided or transposed or expanded"
 SELECTION = {
     "count_windows": f"{_QUICK} and not (256-classes or blobs or noise)",
     "select_windows": f"{_QUICK} and not (logits or large or mixed-batch or odd-grid)",
+    "extract_patches": (
+        f"(test_same_as_reference and not ({_LAYOUTS} or large or zoom-0.5 or zoom-4 or -to-f)) "
+        "or strided-zoom-2 or test_table or test_nan or outside or num_beyond "
+        "or (test_backward and dtype0 and (1.0 or nearest or 1.5-bilinear))"
+    ),
+    "extract_targets": "test_table or test_loops",
 }
 
 outside = pytest.mark.skipif(INTERPRETED, reason="starts the interpreter's process")

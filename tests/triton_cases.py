@@ -17,6 +17,14 @@ from c2fcore.windows import grid_shape
 ARCHITECTURES = (80, 90, 100)
 CLASSES = (2, 6, 7, 16, 21, 150, 256)
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+IMAGE_DTYPES = (
+    torch.uint8,
+    torch.uint16,
+    torch.int16,
+    torch.float16,
+    torch.bfloat16,
+    torch.float32,
+)
 LABEL_DTYPES = (torch.uint8, torch.int16, torch.int32, torch.int64)
 
 
@@ -38,23 +46,82 @@ class Case(NamedTuple):
     sm: int = 90
 
     def __str__(self) -> str:
-        changed = [
-            f"{field}={value}".replace("torch.", "")
-            for field, value in self._asdict().items()
-            if value != Case._field_defaults[field] and field != "sm"
-        ]
-        return "-".join([f"sm_{self.sm}", *changed])
+        return _changed(self)
 
 
-def plan(case: Case) -> list[Any]:
+class PatchCase(NamedTuple):
+    """A call of extract_patches, of its backward, or of extract_targets."""
+
+    op: str = "extract_patches"
+    dtype: torch.dtype = torch.uint8  # of the image; of the gradient; of the labels
+    out: torch.dtype = torch.bfloat16
+    channels: int = 3
+    channels_last: bool = True  # patches and image
+    mode: str = "bilinear"
+    zoom: float = 1.0
+    window: int = 128
+    n: int = 32
+    full: int = 1024
+    sm: int = 90
+
+    def __str__(self) -> str:
+        return _changed(self)
+
+
+def _changed(case: Any) -> str:
+    changed = [
+        f"{field}={value}".replace("torch.", "")
+        for field, value in case._asdict().items()
+        if value != type(case)._field_defaults[field] and field != "sm"
+    ]
+    kind = "" if isinstance(case, Case) else f"{case.op}-"
+    return "-".join([f"{kind}sm_{case.sm}", *changed])
+
+
+def meta(*shape: int, dtype: torch.dtype = torch.int32) -> torch.Tensor:
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+
+def scratch(name: str, dtype: torch.dtype, numel: int) -> torch.Tensor:
+    return meta(numel, dtype=dtype)
+
+
+def plan(case: Case | PatchCase) -> list[Any]:
     """The launches of a case, on tensors that have no memory."""
+    return _plan_windows(case) if isinstance(case, Case) else _plan_patches(case)
 
-    def meta(*shape: int, dtype: torch.dtype = torch.int32) -> torch.Tensor:
-        return torch.empty(shape, dtype=dtype, device="meta")
 
-    def scratch(name: str, dtype: torch.dtype, numel: int) -> torch.Tensor:
-        return meta(numel, dtype=dtype)
+def _plan_patches(case: PatchCase) -> list[Any]:
+    layout = torch.channels_last if case.channels_last else torch.contiguous_format
+    side, full = round(case.window * case.zoom), case.full
+    windows = (meta(1, case.n, 2), meta(1, case.n), case.window)
+    module = _triton.kernels(case.op)
+    if case.op == "extract_targets":
+        labels = meta(1, full, full, dtype=case.dtype)
+        targets = meta(case.n, case.window, case.window, dtype=torch.uint8)
+        return list(
+            module.plan_extract_targets(
+                labels, *windows, class_set((1,)).table, 255, targets, scratch
+            )
+        )
+    image = meta(1, case.channels, full, full, dtype=case.dtype).to(memory_format=layout)
+    patches = meta(case.n, case.channels, side, side, dtype=case.out).to(memory_format=layout)
+    options = (case.mode, 1 / 255)
+    mean, std = [0.5] * case.channels, [0.2] * case.channels
+    if case.op == "extract_patches_backward":
+        found = torch.empty(image.shape, dtype=case.dtype, device="meta")
+        launches = module.plan_extract_patches_backward(
+            patches, *windows, found, *options, std, scratch
+        )
+    else:
+        launches = module.plan_extract_patches(
+            image, *windows, patches, *options, mean, std, case.channels_last, scratch
+        )
+    assert len(launches) == 1
+    return list(launches)
 
+
+def _plan_windows(case: Case) -> list[Any]:
     b, full = case.batch, case.full
     if case.classes:
         seg = meta(b, case.classes, case.low, case.low, dtype=case.dtype)
@@ -78,38 +145,69 @@ def plan(case: Case) -> list[Any]:
     return list(launches)
 
 
-def every_case() -> Iterator[Case]:
+def every_case() -> Iterator[Case | PatchCase]:
+    """The whole grid."""
     for sm in ARCHITECTURES:
-        for dtype in DTYPES:
-            for classes in CLASSES:
-                for channels_last in (False, True):
-                    up = Case(sm=sm, dtype=dtype, classes=classes, channels_last=channels_last)
-                    yield up
-                    yield up._replace(low=512, op="count_windows", labels=False)
-        for dtype in (torch.float32, torch.float16):
+        yield from _window_cases(sm)
+        yield from _patch_cases(sm)
+
+
+def _patch_cases(sm: int) -> Iterator[PatchCase]:
+    for mode in ("bilinear", "nearest", "bicubic"):
+        for zoom in (0.5, 1.0, 1.5, 2.0, 4.0):
             for channels_last in (False, True):
-                at = Case(sm=sm, dtype=dtype, channels_last=channels_last)
-                yield at._replace(labels=False)
-                yield at._replace(full=6000, low=1500, strategy="top")
-                yield at._replace(full=6000, low=6000, strategy="all")
-                yield at._replace(full=1024, low=256, batch=2, strategy="top")
-                yield at._replace(full=500, low=213, stride=5)  # many bins, odd ratio
-                yield at._replace(full=500, low=480, stride=50)  # ratio near 1
-                yield at._replace(full=512, low=64, small=(3, 200), classes=256)
-                yield at._replace(full=300, low=3, stride=300)
-        for dtype in LABEL_DTYPES:
-            for strategy in ("cover", "top", "all"):
-                yield Case(sm=sm, dtype=dtype, classes=0, strategy=strategy)
-                yield Case(sm=sm, dtype=dtype, classes=0, strategy=strategy, full=6000, stride=16)
-            yield Case(sm=sm, op="count_windows", dtype=dtype, classes=0, labels=False, stride=8)
-        # Integers equal to 1 are compiled in.
-        yield Case(sm=sm, low=1, full=9, window=5, stride=3)
-        yield Case(sm=sm, low=1, full=1, window=1, stride=1, classes=2)
-        yield Case(sm=sm, dtype=torch.uint8, classes=0, full=1, window=1, stride=1, strategy="top")
+                at = PatchCase(sm=sm, mode=mode, zoom=zoom, channels_last=channels_last)
+                yield at
+                yield at._replace(dtype=torch.float32, out=torch.float32)
+                yield at._replace(
+                    op="extract_patches_backward", dtype=torch.float16, out=torch.float16
+                )
+    for dtype in IMAGE_DTYPES:
+        for out in DTYPES:
+            yield PatchCase(sm=sm, dtype=dtype, out=out, zoom=2.0)
+    for channels in (1, 4, 5, 13, 32):
+        for channels_last in (False, True):
+            yield PatchCase(sm=sm, channels=channels, channels_last=channels_last, zoom=2.0)
+    for window in (1, 7, 64, 256):
+        yield PatchCase(sm=sm, window=window, zoom=3.0, n=1)
+    for dtype in DTYPES:
+        yield PatchCase(op="extract_patches_backward", sm=sm, dtype=dtype, out=dtype, zoom=2.0)
+    for dtype in LABEL_DTYPES:
+        yield PatchCase(op="extract_targets", sm=sm, dtype=dtype)
+        yield PatchCase(op="extract_targets", sm=sm, dtype=dtype, window=1, n=1)
+
+
+def _window_cases(sm: int) -> Iterator[Case]:
+    for dtype in DTYPES:
+        for classes in CLASSES:
+            for channels_last in (False, True):
+                up = Case(sm=sm, dtype=dtype, classes=classes, channels_last=channels_last)
+                yield up
+                yield up._replace(low=512, op="count_windows", labels=False)
+    for dtype in (torch.float32, torch.float16):
+        for channels_last in (False, True):
+            at = Case(sm=sm, dtype=dtype, channels_last=channels_last)
+            yield at._replace(labels=False)
+            yield at._replace(full=6000, low=1500, strategy="top")
+            yield at._replace(full=6000, low=6000, strategy="all")
+            yield at._replace(full=1024, low=256, batch=2, strategy="top")
+            yield at._replace(full=500, low=213, stride=5)  # many bins, odd ratio
+            yield at._replace(full=500, low=480, stride=50)  # ratio near 1
+            yield at._replace(full=512, low=64, small=(3, 200), classes=256)
+            yield at._replace(full=300, low=3, stride=300)
+    for dtype in LABEL_DTYPES:
+        for strategy in ("cover", "top", "all"):
+            yield Case(sm=sm, dtype=dtype, classes=0, strategy=strategy)
+            yield Case(sm=sm, dtype=dtype, classes=0, strategy=strategy, full=6000, stride=16)
+        yield Case(sm=sm, op="count_windows", dtype=dtype, classes=0, labels=False, stride=8)
+    # Integers equal to 1 are compiled in.
+    yield Case(sm=sm, low=1, full=9, window=5, stride=3)
+    yield Case(sm=sm, low=1, full=1, window=1, stride=1, classes=2)
+    yield Case(sm=sm, dtype=torch.uint8, classes=0, full=1, window=1, stride=1, strategy="top")
 
 
 F16, BF16, U8, I64 = torch.float16, torch.bfloat16, torch.uint8, torch.int64
-SOME = [
+SOME: list[Case | PatchCase] = [
     Case(),
     Case(sm=80, dtype=F16, classes=6, full=1024, low=256, strategy="top"),
     Case(sm=100, dtype=BF16, classes=21, channels_last=True),
@@ -123,4 +221,14 @@ SOME = [
     Case(sm=80, dtype=I64, classes=0, full=6000, stride=16, strategy="top"),
     Case(sm=100, dtype=U8, classes=0, strategy="all"),
     Case(low=1, full=9, window=5, stride=3, strategy="top"),
+    PatchCase(),
+    PatchCase(sm=80, zoom=4.0),
+    PatchCase(sm=100, zoom=1.5, channels_last=False, dtype=torch.uint16, out=F16),
+    PatchCase(zoom=2.0, mode="bicubic", channels=13, dtype=torch.int16),
+    PatchCase(sm=80, zoom=0.5, mode="nearest", dtype=torch.float32, out=torch.float32),
+    PatchCase(sm=100, zoom=2.0, window=1, n=1, dtype=BF16),
+    PatchCase(op="extract_patches_backward", dtype=BF16, zoom=2.0),
+    PatchCase(op="extract_patches_backward", sm=100, dtype=F16, out=F16, zoom=2.0, mode="bicubic"),
+    PatchCase(op="extract_targets", dtype=U8),
+    PatchCase(op="extract_targets", sm=80, dtype=I64),
 ]

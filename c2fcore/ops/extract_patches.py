@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import _arrays, _backend, _checks, _native, reference
-from ..reference.extract_patches import extract_patches_backward
+from .. import _arrays, _backend, _checks, _native, _triton, reference
+from ..reference.extract_patches import check_inside, extract_patches_backward
 from ..windows import Windows
 from . import _library
 
@@ -162,6 +162,25 @@ def _cpu(
     return patches
 
 
+def _by_triton(
+    image: Tensor,
+    origins: Tensor,
+    num: Tensor,
+    window: int,
+    side: int,
+    mode: str,
+    scale: float,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    dtype: torch.dtype,
+    channels_last: bool,
+) -> Tensor:
+    patches = _fake(image, origins, num, window, side, mode, scale, mean, std, dtype, channels_last)
+    where = checked_windows("extract_patches", origins, num, window, image)
+    _triton.run("extract_patches", image, *where, patches, mode, scale, mean, std, channels_last)
+    return patches
+
+
 def _fake(
     image: Tensor,
     origins: Tensor,
@@ -214,6 +233,22 @@ def _cpu_backward(
     return found.to(image.dtype)
 
 
+def _backward_by_triton(
+    grad: Tensor,
+    image: Tensor,
+    origins: Tensor,
+    num: Tensor,
+    window: int,
+    mode: str,
+    scale: float,
+    std: Sequence[float] | None,
+) -> Tensor:
+    found = torch.empty(image.shape, dtype=image.dtype, device=image.device)
+    where = (origins.contiguous(), num.contiguous(), window)
+    _triton.run("extract_patches_backward", grad, *where, found, mode, scale, std)
+    return found
+
+
 def _fake_backward(
     grad: Tensor,
     image: Tensor,
@@ -245,6 +280,21 @@ def windows_of(origins: Tensor, num: Tensor, window: int) -> Windows:
     return Windows(origins, origins[..., 0], num, window)
 
 
+def checked_windows(
+    op: str, origins: Tensor, num: Tensor, window: int, image: Tensor
+) -> tuple[Tensor, Tensor, int]:
+    """Contiguous origins and num, and k; those on the CPU are looked at."""
+    if not origins.is_cuda:
+        check_inside(op, windows_of(origins, num, window), image.shape[-2], image.shape[-1])
+    return origins.contiguous(), num.contiguous(), window
+
+
+def _triton_reads(image: Tensor, grad: bool) -> str:
+    if image.dtype == torch.float64:
+        return "does not read float64 images"
+    return _triton.why_not(image, grad)
+
+
 def _cpu_reads(image: Tensor, grad: bool) -> str:
     if image.dtype == torch.float64:
         return "does not read float64 images"
@@ -253,11 +303,13 @@ def _cpu_reads(image: Tensor, grad: bool) -> str:
 
 _backend.register(
     "extract_patches",
+    triton=_backend.Backend(_by_triton, _triton.missing, _triton_reads, auto=False),
     cpu=_backend.Backend(_cpu, _native.cpu_missing, _cpu_reads),
     reference=_backend.Backend(_reference),
 )
 _backend.register(
     "extract_patches_backward",
+    triton=_backend.Backend(_backward_by_triton, _triton.missing, _triton_reads, auto=False),
     cpu=_backend.Backend(_cpu_backward, _native.cpu_missing, _cpu_reads),
     reference=_backend.Backend(_reference_backward),
 )

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import _arrays, _backend, _checks, _native, reference
+from .. import _arrays, _backend, _checks, _native, _triton, reference
 from .._classes import class_set
 from ..windows import Windows
 from . import _library
-from .extract_patches import windows_of
+from .extract_patches import checked_windows, windows_of
 
 
 def extract_targets(
@@ -86,6 +86,21 @@ def _cpu(
     return targets
 
 
+def _by_triton(
+    labels: Tensor,
+    origins: Tensor,
+    num: Tensor,
+    window: int,
+    ids: Sequence[int],
+    ignore_index: int,
+) -> Tensor:
+    targets = _fake(labels, origins, num, window, ids, ignore_index)
+    where = checked_windows("extract_targets", origins, num, window, labels)
+    table = class_set(tuple(ids)).table
+    _triton.run("extract_targets", labels, *where, table, ignore_index, targets)
+    return targets
+
+
 def _fake(
     labels: Tensor,
     origins: Tensor,
@@ -101,6 +116,7 @@ def _fake(
 
 _backend.register(
     "extract_targets",
+    triton=_backend.Backend(_by_triton, _triton.missing, _triton.why_not, auto=False),
     cpu=_backend.Backend(_cpu, _native.cpu_missing, _library.cpu_only),
     reference=_backend.Backend(_reference),
 )

@@ -61,8 +61,8 @@ def signature(launch: Launch) -> tuple[Any, ...]:
     return (launch.kernel.__name__, *map(repr, (*_specialise(launch), launch.options())))
 
 
-def _specialise(launch: Launch) -> tuple[dict[str, str], dict[Any, Any], dict[Any, Any]]:
-    signature: dict[str, str] = {}
+def _specialise(launch: Launch) -> tuple[dict[str, Any], dict[Any, Any], dict[Any, Any]]:
+    signature: dict[str, Any] = {}
     constants: dict[Any, Any] = {}
     attributes: dict[Any, Any] = {}
     for index, parameter in enumerate(launch.kernel.params):
@@ -79,6 +79,8 @@ def _specialise(launch: Launch) -> tuple[dict[str, str], dict[Any, Any], dict[An
         elif isinstance(value, Tensor):
             signature[name] = _POINTERS[value.dtype]
             attributes[(index,)] = [["tt.divisibility", 16]]
+        elif isinstance(value, tuple):
+            signature[name] = ("fp32",) * len(value)
         elif isinstance(value, float):
             signature[name] = "fp32"
         else:

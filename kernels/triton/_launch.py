@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -13,7 +14,8 @@ class Launch(NamedTuple):
     Attributes:
         kernel: the @triton.jit function.
         grid: number of programs.
-        args: every argument by name: tensors, integers, floats; None for an absent tensor.
+        args: every argument by name: tensors, integers, floats, tuples of floats; None for an
+            absent tensor.
         constants: every constexpr by name.
         num_warps: warps per program.
         max_registers: per thread. Left to itself ptxas now and then spills a few registers to fit
@@ -44,6 +46,13 @@ def pow2(value: int) -> int:
 def ceil_div(value: int, by: int) -> int:
     """`value` / `by`, rounded up."""
     return -(-value // by)
+
+
+def strides_of(name: str, tensor: Tensor, axes: Sequence[str]) -> dict[str, int]:
+    """Arguments <name>_stride_<axis> of a tensor, in elements."""
+    return {
+        f"{name}_stride_{axis}": stride for axis, stride in zip(axes, tensor.stride(), strict=True)
+    }
 
 
 def class_block(logits: Tensor) -> int:

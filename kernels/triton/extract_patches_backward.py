@@ -1,0 +1,191 @@
+"""Gradient of extract_patches in the image: a gather, so that every sum has a fixed order.
+
+A program makes one tile of one plane. Windows that reach it are taken in slot order; a pixel adds
+up the outputs that have it among their sources, rows first, with the weights they had.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ._launch import Launch, ceil_div, strides_of
+from ._resample import cell_of, first_in_cell, of_channel, tap_source, tap_weight
+from ._windows import NO_SLOT, next_window, slot_block, slots_in_use, window_origin
+from .extract_patches import CHANNELS, axis_args, gains_and_biases
+
+
+@triton.jit
+def _outputs_of(source, scale, ratio, window, side, TAPS: tl.constexpr):
+    """Outputs [first, end) that may have `source` among their taps."""
+    # Taps reach from the cell to one after it; bicubic ones one further on both sides.
+    before: tl.constexpr = 0 if TAPS == 1 else TAPS // 2
+    after: tl.constexpr = 2 if TAPS == 4 else 1
+    first = first_in_cell(source - before, scale, ratio, window, side, TAPS)
+    end = first_in_cell(source + after, scale, ratio, window, side, TAPS)
+    # Clamped taps: all outputs before the first source, or after the last, read it too.
+    first = tl.where(source == 0, 0, first)
+    return first, tl.where(source == window - 1, side, end)
+
+
+@triton.jit
+def _weight_of(dst, source, scale, window, TAPS: tl.constexpr):
+    """Weight of `source` in output `dst`."""
+    cell = cell_of(dst, scale, window, TAPS)
+    total = tl.zeros_like(dst).to(tl.float32)
+    for t in tl.static_range(TAPS):
+        here = tap_source(cell, window, t, TAPS) == source
+        total += tl.where(here, tap_weight(dst, cell, scale, t, TAPS), 0.0)
+    return total
+
+
+@triton.jit
+def _extract_patches_backward_kernel(
+    grad_ptr,  # [B*n, C, side, side]
+    origins_ptr,  # int32 [B, n, 2] contiguous
+    num_ptr,  # int32 [B]
+    found_ptr,  # [B, C, H, W] contiguous
+    grad_stride_patch, grad_stride_c, grad_stride_y, grad_stride_x,
+    n, C, H, W, window, side, scale, ratio,
+    gains,  # tuple of CHANNELS floats
+    c0, tiles_y, tiles_x,
+    CHANNELS: tl.constexpr,
+    TAPS: tl.constexpr,
+    SLOTS: tl.constexpr,
+    BLOCK_Y: tl.constexpr,
+    BLOCK_X: tl.constexpr,
+    NONE: tl.constexpr,
+):  # fmt: skip
+    program = tl.program_id(0)
+    x0 = (program % tiles_x) * BLOCK_X
+    program = program // tiles_x
+    y0 = (program % tiles_y) * BLOCK_Y
+    program = program // tiles_y
+    c = program % CHANNELS
+    b = (program // CHANNELS).to(tl.int64)
+    y = y0 + tl.arange(0, BLOCK_Y)[:, None]
+    x = x0 + tl.arange(0, BLOCK_X)[None, :]
+    y1 = tl.minimum(y0 + BLOCK_Y, H)
+    x1 = tl.minimum(x0 + BLOCK_X, W)
+    origins_ptr += b * n * 2
+    used = slots_in_use(num_ptr, b, n)
+    total = tl.zeros([BLOCK_Y, BLOCK_X], tl.float32)
+    slot = next_window(origins_ptr, used, -1, window, H, W, y0, y1, x0, x1, SLOTS)
+    while slot < NONE:
+        top, left = window_origin(origins_ptr, slot, window, H, W)
+        row = y - top
+        column = x - left
+        first_y, end_y = _outputs_of(row, scale, ratio, window, side, TAPS)
+        first_x, end_x = _outputs_of(column, scale, ratio, window, side, TAPS)
+        end_y = tl.where((row >= 0) & (row < window), end_y, first_y)
+        end_x = tl.where((column >= 0) & (column < window), end_x, first_x)
+        plane_ptr = grad_ptr + (b * n + slot) * grad_stride_patch
+        plane_ptr += (c + c0).to(tl.int64) * grad_stride_c
+        found = tl.zeros([BLOCK_Y, BLOCK_X], tl.float32)
+        for i in range(tl.max(tl.max(end_y - first_y, 1), 0)):
+            at_y = first_y + i
+            weight_y = _weight_of(at_y, row, scale, window, TAPS)
+            across = tl.zeros([BLOCK_Y, BLOCK_X], tl.float32)
+            for j in range(tl.max(tl.max(end_x - first_x, 1), 0)):
+                at_x = first_x + j
+                wanted = (at_y < end_y) & (at_x < end_x)
+                grad = tl.load(
+                    plane_ptr
+                    + at_y.to(tl.int64) * grad_stride_y
+                    + at_x.to(tl.int64) * grad_stride_x,
+                    mask=wanted,
+                    other=0.0,
+                )
+                weight_x = _weight_of(at_x, column, scale, window, TAPS)
+                # Outputs beyond the pixel's own have weights of their own, maybe not finite.
+                weight_x = tl.where(wanted, weight_x, 0.0)
+                across = tl.fma(grad.to(tl.float32), weight_x, across)
+            found = tl.fma(across, tl.where(at_y < end_y, weight_y, 0.0), found)
+        total = tl.fma(found, of_channel(gains, c, CHANNELS), total)
+        slot = next_window(origins_ptr, used, slot, window, H, W, y0, y1, x0, x1, SLOTS)
+    at = found_ptr + ((b * C + c + c0) * H + y) * W + x
+    tl.store(at, total.to(found_ptr.dtype.element_ty), mask=(y < y1) & (x < x1))
+
+
+def plan_extract_patches_backward(
+    grad: Tensor,
+    origins: Tensor,
+    num: Tensor,
+    window: int,
+    found: Tensor,
+    mode: str,
+    scale: float,
+    std: Sequence[float] | None,
+    scratch: Any,
+) -> list[Launch]:
+    """The launches of `extract_patches_backward`: one per 32 channels."""
+    batch, channels, height, width = found.shape
+    if found.numel() == 0:
+        return []
+    taps, axis = axis_args(mode, window, grad.shape[2])
+    gains, _ = gains_and_biases(channels, scale, None, std)
+    n = origins.shape[1]
+    block_y, block_x = 32, 32
+    tiles_y, tiles_x = ceil_div(height, block_y), ceil_div(width, block_x)
+    return [
+        Launch(
+            _extract_patches_backward_kernel,
+            batch * min(CHANNELS, channels - c0) * tiles_y * tiles_x,
+            {
+                "grad_ptr": grad,
+                "origins_ptr": origins,
+                "num_ptr": num,
+                "found_ptr": found,
+                **strides_of("grad", grad, ("patch", "c", "y", "x")),
+                **{"n": n, "C": channels, "H": height, "W": width},
+                **axis,
+                "gains": gains[c0 : c0 + CHANNELS],
+                **{"c0": c0, "tiles_y": tiles_y, "tiles_x": tiles_x},
+            },
+            {
+                "CHANNELS": min(CHANNELS, channels - c0),
+                "TAPS": taps,
+                "SLOTS": slot_block(n),
+                "BLOCK_Y": block_y,
+                "BLOCK_X": block_x,
+                "NONE": NO_SLOT,
+            },
+            num_warps=8,
+            max_registers=128,
+        )
+        for c0 in range(0, channels, CHANNELS)
+    ]
+
+
+def extract_patches_backward(
+    grad: Tensor,
+    origins: Tensor,
+    num: Tensor,
+    window: int,
+    found: Tensor,
+    mode: str,
+    scale: float,
+    std: Sequence[float] | None,
+    scratch: Any,
+) -> None:
+    """Gradient of `extract_patches`.
+
+    Args:
+        grad: of the patches, [B*n, C, p, p], float16/bfloat16/float32, any strides.
+        origins: int32 [B, n, 2] contiguous.
+        num: int32 [B] contiguous, slots in use.
+        window: side k, pixels.
+        found: gradient of the image [B, C, H, W], contiguous, to be written.
+        mode: as in the forward call.
+        scale: as in the forward call.
+        std: as in the forward call.
+        scratch: not used.
+    """
+    for launch in plan_extract_patches_backward(
+        grad, origins, num, window, found, mode, scale, std, scratch
+    ):
+        launch.run()

@@ -1,0 +1,114 @@
+"""extract_targets: binary targets of the windows of a label map, in one launch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ._classes import WORDS, class_words, is_small, words_in_use
+from ._launch import Launch, ceil_div, strides_of
+from ._windows import slots_in_use, window_origin
+
+
+@triton.jit(do_not_specialize=WORDS)
+def _extract_targets_kernel(
+    labels_ptr,  # [B, H, W]
+    origins_ptr,  # int32 [B, n, 2] contiguous
+    num_ptr,  # int32 [B]
+    targets_ptr,  # uint8 [B*n, window, window] contiguous
+    labels_stride_b, labels_stride_y, labels_stride_x,
+    n, H, W, window, ignore_index, blocks,
+    word0, word1, word2, word3, word4, word5, word6, word7,
+    NUM_WORDS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    program = tl.program_id(0)
+    patch = (program // blocks).to(tl.int64)
+    pixel = (program % blocks) * BLOCK + tl.arange(0, BLOCK)
+    b = patch // n
+    used = patch % n < slots_in_use(num_ptr, b, n)
+    valid = pixel < window * window
+    top, left = window_origin(origins_ptr, patch, window, H, W)
+    y = (top + pixel // window).to(tl.int64)
+    x = (left + pixel % window).to(tl.int64)
+    label = tl.load(
+        labels_ptr + b * labels_stride_b + y * labels_stride_y + x * labels_stride_x,
+        mask=valid & used,
+        other=0,
+    )
+    small = is_small(label, word0, word1, word2, word3, word4, word5, word6, word7, NUM_WORDS)
+    ignored = (label.to(tl.int64) == ignore_index) | (not used)
+    target = tl.where(ignored, ignore_index, small.to(tl.int32))
+    tl.store(targets_ptr + patch * window * window + pixel, target.to(tl.uint8), mask=valid)
+
+
+def plan_extract_targets(
+    labels: Tensor,
+    origins: Tensor,
+    num: Tensor,
+    window: int,
+    table: bytes,
+    ignore_index: int,
+    targets: Tensor,
+    scratch: Any,
+) -> list[Launch]:
+    """The launch of `extract_targets`."""
+    if targets.numel() == 0:
+        return []
+    if window > 46340:  # pixels of a window are numbered in 32 bits
+        raise NotImplementedError(
+            "extract_targets: backend 'triton' takes windows of at most 46340, "
+            f"got {window}; 'reference' can run this"
+        )
+    block = 1024
+    blocks = ceil_div(window * window, block)
+    return [
+        Launch(
+            _extract_targets_kernel,
+            len(targets) * blocks,
+            {
+                "labels_ptr": labels,
+                "origins_ptr": origins,
+                "num_ptr": num,
+                "targets_ptr": targets,
+                **strides_of("labels", labels, "byx"),
+                **{"n": origins.shape[1], "H": labels.shape[1], "W": labels.shape[2]},
+                **{"window": window, "ignore_index": ignore_index, "blocks": blocks},
+                **class_words(table),
+            },
+            {"NUM_WORDS": words_in_use(table), "BLOCK": block},
+            num_warps=4,
+            max_registers=128,
+        )
+    ]
+
+
+def extract_targets(
+    labels: Tensor,
+    origins: Tensor,
+    num: Tensor,
+    window: int,
+    table: bytes,
+    ignore_index: int,
+    targets: Tensor,
+    scratch: Any,
+) -> None:
+    """Writes binary targets.
+
+    Args:
+        labels: [B, H, W], uint8/int16/int32/int64, any strides.
+        origins: int32 [B, n, 2] contiguous.
+        num: int32 [B] contiguous, slots in use.
+        window: side k, pixels.
+        table: 256 bytes, 1 where the class is small.
+        ignore_index: label and target that no loss should count.
+        targets: uint8 [B*n, k, k] contiguous, to be written.
+        scratch: not used.
+    """
+    for launch in plan_extract_targets(
+        labels, origins, num, window, table, ignore_index, targets, scratch
+    ):
+        launch.run()
