@@ -250,7 +250,12 @@ setup(
     # Only what is named: modules of an earlier in-place build must not slip into a wheel.
     include_package_data=False,
     package_data={
-        "c2fcore": ["py.typed", "weights/**/*", "train/configs/**/*"],
+        "c2fcore": [
+            "py.typed",
+            "weights/**/*",
+            "train/configs/**/*",
+            "evaluation/paper.json",
+        ],
         "c2fcore.kernels": ["**/*.h", "**/*.cuh"],
     },
     cmdclass={"build": build_with_native, "build_native": build_native},

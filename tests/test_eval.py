@@ -197,6 +197,17 @@ def test_absent_0_is_the_policy_of_torchmetrics(data: Path) -> None:
         torch.testing.assert_close(torch.tensor(got), want)
 
 
+def test_means_of_both_answers_are_over_the_same_classes() -> None:
+    """The refined answer invents the third class: it misses a pixel, and that is all."""
+    result = result_of([[2, 0, 0], [0, 2, 0], [0, 0, 0]])
+    result.refined = result_of([[2, 0, 0], [0, 1, 1], [0, 0, 0]]).coarse
+    summary = report.summarise(result, NAMES[:3])
+    assert summary["means"]["all"]["refined"]["iou"] == pytest.approx(0.75)
+    assert summary["means"]["all"]["gain"]["iou"] == pytest.approx(-0.25)
+    assert summary["classes"][2]["refined"]["iou"] == 0
+    assert summary["classes"][2]["coarse"]["iou"] is None
+
+
 def test_nothing_to_score_is_no_score() -> None:
     summary = report.summarise(result_of([[0, 0], [0, 0]]), NAMES[:2])
     assert summary["means"]["all"]["coarse"]["iou"] is None

@@ -8,7 +8,17 @@ import sys
 from collections.abc import Sequence
 
 from .. import __version__
-from . import bench, demo, evaluate, import_paddle, info, predict, prepare, train
+from . import (
+    bench,
+    demo,
+    evaluate,
+    import_paddle,
+    info,
+    predict,
+    prepare,
+    reproduce,
+    train,
+)
 
 _DESCRIPTION = """\
 The second look of coarse-to-fine segmentation: a coarse network segments an aerial or satellite
@@ -35,7 +45,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"c2fcore {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for module in (demo, predict, prepare, train, evaluate, bench, import_paddle, info):
+    modules = (
+        demo, predict, prepare, train, evaluate, reproduce, bench, import_paddle, info,
+    )  # fmt: skip
+    for module in modules:
         module.add_parser(commands)
     return parser
 

@@ -48,18 +48,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--pictures", type=int, default=0, metavar="K", help="also draw the K best "
                         "and K worst tiles (image, coarse, refined, truth) into OUT")  # fmt: skip
     add_data_options(parser)
-    score = parser.add_argument_group("what is scored")
-    score.add_argument("--protocol", choices=PROTOCOLS, default="tiles", help="tiles: each by "
-                       "itself, as in the paper; whole: joined, every pixel once")  # fmt: skip
-    score.add_argument("--limit", type=int, help="the first LIMIT tiles or scenes only")
-    score.add_argument("--absent", choices=list(ABSENT), default="nan", help="IoU of a class that "
-                       "is in neither map: nan leaves it out of the means (default)")  # fmt: skip
-    score.add_argument("--boundary", type=float, default=2.0, metavar="D", help="width of boundary "
-                       "IoU: pixels, or a share of the diagonal below 1 (Cheng et al.: 0.02); 0 "
-                       "for none; default 2")  # fmt: skip
-    score.add_argument("--sizes", type=float, nargs="+", default=list(EDGES), metavar="PX",
-                       help="edges of the size bins (square root of an object's area)")  # fmt: skip
-    score.add_argument("--no-sizes", action="store_true", help="leave out IoU by size of object")
+    add_score_options(parser)
     add_machine_options(parser)
     add_config_options(parser)
     parser.set_defaults(run=run)
@@ -79,6 +68,22 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
                       help="plain folders: ids or colours that are no class")  # fmt: skip
 
 
+def add_score_options(parser: argparse.ArgumentParser) -> None:
+    """Adds options that say what is counted."""
+    score = parser.add_argument_group("what is scored")
+    score.add_argument("--protocol", choices=PROTOCOLS, default="tiles", help="tiles: each by "
+                       "itself, as in the paper; whole: joined, every pixel once")  # fmt: skip
+    score.add_argument("--limit", type=int, help="the first LIMIT tiles or scenes only")
+    score.add_argument("--absent", choices=list(ABSENT), default="nan", help="IoU of a class that "
+                       "is in neither map; nan: means are over the truth's")  # fmt: skip
+    score.add_argument("--boundary", type=float, default=2.0, metavar="D", help="width of boundary "
+                       "IoU: pixels, or a share of the diagonal below 1 (Cheng et al.: 0.02); 0 "
+                       "for none; default 2")  # fmt: skip
+    score.add_argument("--sizes", type=float, nargs="+", default=list(EDGES), metavar="PX",
+                       help="edges of the size bins (square root of an object's area)")  # fmt: skip
+    score.add_argument("--no-sizes", action="store_true", help="leave out IoU by size of object")
+
+
 def add_machine_options(parser: argparse.ArgumentParser) -> None:
     """Adds options that say where and how fast it is computed."""
     machine = parser.add_argument_group("machine")
@@ -87,6 +92,11 @@ def add_machine_options(parser: argparse.ArgumentParser) -> None:
     machine.add_argument("--batch", type=int, default=1, help="tiles at once; FPS is taken at 1 in "
                          "the field")  # fmt: skip
     machine.add_argument("--workers", type=int, default=0, help="processes that read ahead")
+
+
+def measures_of(args: argparse.Namespace) -> Measures:
+    """What the score options ask for."""
+    return Measures(args.boundary, None if args.no_sizes else tuple(args.sizes))
 
 
 def device_of(args: argparse.Namespace) -> torch.device:
@@ -141,7 +151,7 @@ def run(args: argparse.Namespace) -> int:
     """Scores the checkpoint and tells the result."""
     if args.pictures < 0 or (args.pictures and args.out is None):
         raise ValueError(f"--pictures needs -o and at least 0, got {args.pictures}")
-    measures = Measures(args.boundary, None if args.no_sizes else tuple(args.sizes))
+    measures = measures_of(args)
     if args.out is not None:
         _check_out(args.out, (*report.FILES, *[_PICTURES][: args.pictures]), args.overwrite)
     predict = predictor.load(

@@ -40,9 +40,10 @@ def summarise(
     """Everything of a result as values that JSON can hold.
 
     A class in neither the truth nor an answer has no IoU. `absent` says what stands for it: "nan"
-    leaves it out of the means (mmsegmentation), 1 counts it as right (Paddle), 0 as wrong
-    (torchmetrics). Means are over classes; each answer has its own, so with "nan" a class that one
-    answer alone invents counts as 0 in that answer's mean only.
+    nothing (mmsegmentation), 1 counts it as right (Paddle), 0 as wrong (torchmetrics). Means are
+    over all classes, with "nan" over those that occur in the truth: both answers' over the same
+    ones, even if one invents a class that is nowhere. (mmsegmentation would count that class as 0
+    in the mean of this answer, which on small data outweighs everything else.)
 
     Args:
         result: what was counted.
@@ -61,14 +62,14 @@ def summarise(
     small = list(result.coarse.small_classes)
     scores = {stage: _scores(tally, ABSENT[absent]) for stage, tally in tallies.items()}
     pixels = result.coarse.confusion.sum(1)
-    seen = torch.stack([t.confusion.sum(0) for t in tallies.values()]).sum(0) + pixels
     classes = []
     for c, name in enumerate(class_names):
         found = {stage: {k: float(v[c]) for k, v in s.items()} for stage, s in scores.items()}
         row = {"id": c, "name": name, "small": c in small, "truth_px": int(pixels[c])}
         classes.append({**row, **_with_gain(found)})
     means = {}
-    for group, ids in (("all", list(range(len(class_names)))), ("small", small)):
+    counted = [c for c in range(len(class_names)) if absent != "nan" or pixels[c]]
+    for group, ids in (("all", counted), ("small", [c for c in small if c in counted])):
         found = {
             stage: {k: float(v[ids].nanmean()) if ids else math.nan for k, v in s.items()}
             for stage, s in scores.items()
@@ -82,7 +83,7 @@ def summarise(
         "absent": absent,
         "images": len(result.units),
         "classes": classes,
-        "absent_classes": [class_names[c] for c in range(len(class_names)) if not seen[c]],
+        "absent_classes": [name for c, name in enumerate(class_names) if not pixels[c]],
         "means": means,
         "pixel_accuracy": {stage: float(value) for stage, value in right.items()},
         "sizes": _sizes(tallies, class_names),
@@ -298,10 +299,13 @@ def _notes(summary: Mapping[str, Any]) -> str:
         f"{percent(windows['covered'])} % of the small-object pixels."
     ]
     if summary["absent_classes"]:
-        rule = {"nan": "left out of the means", "1": "counted as 1", "0": "counted as 0"}
+        rule = {
+            "nan": "left out of the means",
+            "1": "counted as 1 where the answer does not hold it either",
+            "0": "counted as 0",
+        }
         lines.append(
-            f"Neither in the truth nor in an answer, {rule[summary['absent']]}: "
-            f"{', '.join(summary['absent_classes'])}."
+            f"Not in the truth, {rule[summary['absent']]}: {', '.join(summary['absent_classes'])}."
         )
     if speed["fps"] is not None:
         alone = ""
