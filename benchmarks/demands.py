@@ -23,7 +23,16 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from c2fcore.bench import inputs, measure, memory, parity, providers, rows
+from c2fcore.bench import (
+    engine_suite,
+    inputs,
+    measure,
+    memory,
+    network_suite,
+    parity,
+    providers,
+    rows,
+)
 from c2fcore.bench.contest import hold
 from c2fcore.bench.peers import LOOP, UNFOLD
 from c2fcore.bench.provenance import device_slug, provenance
@@ -200,6 +209,29 @@ def overhead(plan: Plan) -> Iterator[tuple[str, Outcome]]:
             yield f"overhead {name}", Outcome(error=rows.reason(error))
 
 
+def engine(plan: Plan) -> Iterator[tuple[str, Outcome]]:
+    """A frame of the engine, FCN-HRNetW18 twice: its glue, and what it costs above the networks."""
+    spec = network_suite.Spec(
+        "fcn_hrnet_w18",
+        "fcn_hrnet_w18",
+        plan.size,
+        plan.size,
+        preset="fast",
+        threads=plan.threads,
+    )
+    found = engine_suite.measure_engine(spec, plan.rounds, plan.say)
+    times = found.pop("times")
+    glue = [100 * share for share in found.pop("glue")]
+    found["ms"] = {
+        side: [round(1e3 * t, 4) for t in measure.spread(samples)]
+        for side, samples in times.items()
+    }
+    yield "engine-glue", Outcome(*measure.spread(glue), found)
+    whole, alone = times[engine_suite.ENGINE], times[engine_suite.NETWORKS]
+    above = [100 * (w / a - 1) for w, a in zip(whole, alone, strict=True)]
+    yield "engine-above", Outcome(*measure.spread(above), found)
+
+
 def sections(plan: Plan) -> dict[Callable[[Plan], Iterator[tuple[str, Outcome]]], list[Demand]]:
     """Every measurement and the demands that it answers, in the order of the issue."""
     s, g, b = f"{plan.size}^2", f"{plan.large}^2", plan.backend
@@ -233,6 +265,10 @@ def sections(plan: Plan) -> dict[Callable[[Plan], Iterator[tuple[str, Outcome]]]
         ],
         glue_memory: [
             Demand("glue-memory", f"whole glue {g}: extra memory, of eager's", 5, "%", LARGE)
+        ],
+        engine: [
+            Demand("engine-glue", f"engine, HRNet-W18 {s}: glue, of the frame", 1, "%"),
+            Demand("engine-above", f"engine, HRNet-W18 {s}: above its networks alone", 2, "%"),
         ],
         overhead: [
             Demand(f"overhead {name}", f"per call, 16^2: {name}", 12, "us", None)

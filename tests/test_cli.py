@@ -101,6 +101,47 @@ def test_one_bad_image_does_not_stop_the_others(
     assert "1 of 2 images failed" in said
 
 
+def test_predict_takes_folders_and_patterns(
+    checkpoint: Path, photo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = photo.parent / "photos"
+    folder.mkdir()
+    for name in ("b.png", "a.jpg", "c.TIF"):
+        Image.open(photo).save(folder / name)
+    (folder / "notes.txt").write_text("no image")
+    common = ["--checkpoint", str(checkpoint), "--batch", "2"]
+    for _ in range(2):  # into the folder itself: what is written there is no image
+        assert main(["predict", str(folder), "-o", str(folder), "--overwrite", *common]) == 0
+        said = capsys.readouterr().out
+        places = [said.index(f"{name}: 90 x 70 px") for name in ("a.jpg", "b.png", "c.TIF")]
+        assert places == sorted(places)
+        assert said.count(" px, ") == 3
+    out = photo.parent / "out"
+    pattern = str(folder / "[ab].*")
+    assert main(["predict", pattern, str(folder / "b.png"), "-o", str(out), *common]) == 0
+    assert sorted(file.name for file in out.glob("*_labels.png")) == [
+        "a_labels.png",
+        "b_labels.png",
+    ]
+    assert main(["predict", str(folder / "*.gif"), "-o", str(out), *common]) == 2
+    assert "IMAGE must name images, got" in capsys.readouterr().err
+
+
+def test_predict_goes_on_when_a_network_fails(
+    photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = C2FConfig(num_classes=4, small_classes=(1, 2), window=32, n=2)
+    net = C2FNet(build("tiny_fcn", 4, 1, width=4), build("tiny_fcn", 2, 1, width=4), config)
+    net.save_pretrained(tmp_path / "grey")  # networks for one channel
+    files = [str(photo), str(tmp_path / "nowhere.png")]
+    out = tmp_path / "out"
+    assert main(["predict", *files, "-o", str(out), "--checkpoint", str(tmp_path / "grey")]) == 1
+    said = capsys.readouterr().err
+    assert f"error: {photo}: " in said
+    assert "nowhere.png" in said
+    assert "2 of 2 images failed" in said
+
+
 def test_names_that_clash_are_refused(
     checkpoint: Path, photo: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

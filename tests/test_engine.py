@@ -165,7 +165,7 @@ def test_size_multiple_pads_further() -> None:
     image, _ = scene(60, 52, objects=9)
     engine = net.compile(size_multiple=64)
     seen: list[tuple[int, ...]] = []
-    engine._networks.coarse.register_forward_pre_hook(lambda _, x: seen.append(x[0].shape))
+    engine.networks.coarse.register_forward_pre_hook(lambda _, x: seen.append(x[0].shape))
     assert torch.equal(engine(image), net(image))  # these networks see no neighbours
     assert seen == [(1, 3, 64, 64)]
 
@@ -204,7 +204,7 @@ def test_own_networks_may_offer_low_resolution() -> None:
     image, _ = scene(75, 83, objects=9)
     engine = net.compile()
     assert net.coarse.wanted
-    assert not engine._networks.coarse.wanted
+    assert not engine.networks.coarse.wanted
     assert torch.equal(engine(image), net(image))
 
 
@@ -223,15 +223,15 @@ def test_bfloat16() -> None:
     net.eval()
     image, _ = scene(96, 128, objects=20)
     engine = net.compile(precision="bfloat16")
-    kinds = {m.weight.dtype for m in engine._networks.fine.modules() if type(m) is nn.Conv2d}
-    norms = {m.weight.dtype for m in engine._networks.fine.modules() if type(m) is nn.BatchNorm2d}
+    kinds = {m.weight.dtype for m in engine.networks.fine.modules() if type(m) is nn.Conv2d}
+    norms = {m.weight.dtype for m in engine.networks.fine.modules() if type(m) is nn.BatchNorm2d}
     assert (kinds, norms) == ({torch.bfloat16}, {torch.float32})
     with torch.autocast("cpu", torch.bfloat16):
         expected = net.detailed(image)
     assert (engine(image) == expected.labels).float().mean() > 0.99
     assert net.fine.stem[0].weight.dtype == torch.float32
     native = engine_networks.native_bfloat16(torch.device("cpu"))
-    assert net.compile(precision="auto")._networks.precision == (torch.bfloat16 if native else None)
+    assert net.compile(precision="auto").networks.precision == (torch.bfloat16 if native else None)
 
 
 def test_compiled_networks() -> None:
@@ -303,7 +303,7 @@ def test_patches_that_fit_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     one = 4 * (3 * 64 * 64 + 4 * 32 * 32)
     for fitting, wanted in ((0.5, 1), (1.5, 1), (2.5, 2), (7.9, 4), (8.1, 8)):
         monkeypatch.setattr(working_set, "cache_bytes", lambda f=fitting: int(f * one))
-        assert working_set.patches_in_cache(engine._networks, 3) == wanted
+        assert working_set.patches_in_cache(engine.networks, 3) == wanted
 
 
 def test_cache_size_as_the_system_tells_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

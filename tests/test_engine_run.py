@@ -86,7 +86,7 @@ def test_patches_of_a_batch_pass_the_fine_network_together() -> None:
     images = [scene(64, 72, objects=count, seed=count)[0][0] for count in (2, 0, 9, 1)]
     used = [int(net.detailed(image[None]).windows.num) for image in images]
     engine = net.compile(batch=4, chunk=64)
-    shown = engine._networks.fine.shapes
+    shown = engine.networks.fine.shapes
     shown.clear()
     list(engine.run(images))
     assert [shape[0] for shape in shown] in ([1, sum(used)], [sum(used)])  # one measures the cache

@@ -2,8 +2,9 @@
 
 Batch 1, warmed up, the device waited for, networks and post-processing, image in the device's
 memory. Ways: "coarse", the coarse network alone with the post-processing that everybody has
-(normalise, interpolate, argmax); "reference", both stages with the unfused glue; and every backend
-that can run. Samples are taken in turn; a ratio is the median of the ratios of one round.
+(normalise, interpolate, argmax); "reference", both stages with the unfused glue; every backend that
+can run; and "engine", `net.compile()` with the fastest of them, from and to the host. Samples are
+taken in turn; a ratio is the median of the ratios of one round.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from .scripted import scripted_net
 
 SUITE = "network"
 COARSE = "coarse"
+ENGINE = "engine"
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 # Share of pixels that rounding may decide otherwise in a whole pipeline: the fine network sees
 # patches whose last bit differs.
@@ -93,7 +95,7 @@ class Effort:
 
 def ways(device: str) -> list[str]:
     """What is compared on a device of this machine."""
-    return [COARSE, EAGER, *backends_of("glue", device)]
+    return [COARSE, EAGER, *backends_of("glue", device), ENGINE]
 
 
 def run(
@@ -124,7 +126,7 @@ def run(
         result = {**figures(times[way], times.get(COARSE, [])), "content": content, **results[way]}
         if way != COARSE:
             with torch.inference_mode():
-                result.update(_breakdown(net, image, way, min(count, 5)))
+                result.update(_breakdown(net, image, way, min(count, 5), calls[way]))
         if effort.memory:
             say(f"{_title(spec)}: memory of {way}")
             result["peak_mib"] = _peak(spec, way)
@@ -212,8 +214,8 @@ def build(spec: Spec) -> tuple[C2FNet, Tensor, str]:
     return net, image, content
 
 
-def call_of(net: C2FNet, image: Tensor, way: str) -> Callable[[], Tensor]:
-    """One frame: labels uint8 [1, H, W] of the image."""
+def call_of(net: C2FNet, image: Tensor, way: str, compiled: bool = False) -> Callable[[], Tensor]:
+    """One frame: labels uint8 [1, H, W] of the image; an engine compiles its own networks."""
     config = net.config
 
     def coarse() -> Tensor:
@@ -230,8 +232,27 @@ def call_of(net: C2FNet, image: Tensor, way: str) -> Callable[[], Tensor]:
 
     if way == COARSE:
         return coarse
+    if way == ENGINE:
+        return EngineCall(net, image, compiled)
     chosen = config.replace(backend=way)
     return both
+
+
+class EngineCall:
+    """A frame of an engine of `net` with the fastest backend, from and to the host."""
+
+    def __init__(self, net: C2FNet, image: Tensor, compiled: bool) -> None:
+        """Makes the engine."""
+        given = net.config
+        net.config = given.replace(backend="auto")
+        self.engine = net.compile(compile=compiled)
+        net.config = given
+        self.image = image.cpu()
+
+    def __call__(self) -> Tensor:
+        """Labels uint8 [1, H, W]."""
+        labels: Tensor = self.engine(self.image)
+        return labels
 
 
 def memory_call(way: str, **spec: Any) -> Callable[[], Tensor]:
@@ -242,7 +263,7 @@ def memory_call(way: str, **spec: Any) -> Callable[[], Tensor]:
         net, image, _ = build(small)
         call_of(net, image, way)()
     net, image, _ = build(wanted)
-    return call_of(net, image, way)
+    return call_of(net, image, way, wanted.compile)
 
 
 def _warm(
@@ -261,7 +282,7 @@ def _warm(
     for way in chosen:
         say(f"{_title(spec)}: {way}, first call")
         try:
-            call = call_of(net, image, way)
+            call = call_of(net, image, way, spec.compile)
             got = call()
             for _ in range(effort.warmup - 1):
                 call()
@@ -269,7 +290,7 @@ def _warm(
             if way == EAGER:
                 wanted = got
             elif way != COARSE and wanted is not None:
-                differing = int((got != wanted).sum())
+                differing = int((got.to(wanted.device) != wanted).sum())
                 if differing > _TIES * got.numel():
                     raise parity.Disagreement(f"{differing} labels are not the reference's")
                 results[way]["max_error"] = differing / got.numel()
@@ -288,10 +309,13 @@ def _rounds(calls: dict[str, Callable[[], Any]], effort: Effort) -> int:
     return max(min(3, effort.rounds), min(effort.rounds, round(effort.budget_s / one)))
 
 
-def _breakdown(net: C2FNet, image: Tensor, way: str, count: int) -> dict[str, Any]:
+def _breakdown(net: C2FNet, image: Tensor, way: str, count: int, call: Any) -> dict[str, Any]:
     """Median milliseconds of each stage, and how many windows were looked at."""
-    net.config = net.config.replace(backend=way)
-    profiles = [net.profile(image)[1] for _ in range(count)]
+    if isinstance(call, EngineCall):
+        profiles = [call.engine.profile(call.image[0])[1] for _ in range(count)]
+    else:
+        net.config = net.config.replace(backend=way)
+        profiles = [net.profile(image)[1] for _ in range(count)]
     stages = {
         stage: rows.rounded(1e3 * statistics.median(p[stage] for p in profiles))
         for stage in profiles[0]
@@ -311,7 +335,8 @@ def _peak(spec: Spec, way: str) -> float | None:
 
 def _compile(spec: Spec, net: C2FNet) -> None:
     if spec.compile:
-        net.compile(dynamic=False)
+        for network in (net.coarse, net.fine):
+            network.compile(dynamic=False)
 
 
 def _kept(config: C2FConfig) -> dict[str, Any]:

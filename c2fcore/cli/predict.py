@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import glob
 import sys
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from .. import pictures
-from ..images import read_rgb, write_png
+from ..config import C2FConfig
+from ..engine import Result
+from ..engine.networks import PRECISIONS
+from ..images import write_png
 from ..pipeline import C2FNet
-from .demo import DEMO_WEIGHTS, origins_of
+from .demo import DEMO_WEIGHTS
 from .options import add_config_options, config_changes
+
+_SUFFIXES: Final = frozenset((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"))
+_LABELS, _OVERLAY = "_labels.png", "_overlay.png"
 
 
 def add_parser(commands: Any) -> None:
@@ -26,38 +34,88 @@ def add_parser(commands: Any) -> None:
         description=(
             "Segments PNG, JPEG or TIFF images and writes, per image, NAME_labels.png (8-bit grey, "
             "the value is the class id) and NAME_overlay.png (small objects in colour, the windows "
-            "looked at framed in the order chosen)."
+            "looked at framed in the order chosen). Files are read and written while others are "
+            "computed; one that fails is named, and the others go on."
         ),
         epilog=(
             "Without --checkpoint the networks of `c2f demo` are used. They know synthetic scenes "
             "only: good for seeing the tool work, not for results on real images."
         ),
     )
-    parser.add_argument("images", nargs="+", metavar="IMAGE", type=Path)
+    parser.add_argument(
+        "images", nargs="+", metavar="IMAGE", help="file, folder of images, or pattern in quotes"
+    )
     parser.add_argument("-o", "--out", required=True, type=Path, help="folder to write into")
     parser.add_argument("--checkpoint", help="folder written by save_pretrained, or a hub id")
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist in OUT")
+    how = parser.add_argument_group("how it is computed")
+    how.add_argument(
+        "--device",
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        help="cpu, cuda, cuda:1, ... (the first GPU if there is one)",
+    )
+    how.add_argument("--batch", type=int, default=1, help="images of one size at once (1)")
+    how.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        help="autocast of both networks; auto: bfloat16 where the device is made for it "
+        "(default: the networks' own)",
+    )
     add_config_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Segments every image; one that fails is named, and the others go on."""
-    targets = _targets(args.images, args.out, args.overwrite)
+    images = _images(args.images, args.out)
+    targets = _targets(images, args.out, args.overwrite)
     net = C2FNet.from_pretrained(args.checkpoint or DEMO_WEIGHTS).eval()
     net.config = net.config.replace(**config_changes(args))
+    engine = net.to(args.device).compile(batch=args.batch, precision=args.precision)
     args.out.mkdir(parents=True, exist_ok=True)
     failed = 0
-    for path in (bar := tqdm(args.images, unit="image", disable=len(args.images) < 2)):
-        try:
-            line = _predict(net, path, *targets[path])
-        except (ValueError, TypeError, OSError) as error:
-            failed += 1
-            line = f"c2f predict: error: {error}"
-        bar.write(line, file=sys.stderr if line.startswith("c2f") else sys.stdout)
+    bar = tqdm(total=len(images), unit="image", disable=len(images) < 2)
+    with bar, closing(engine.run(images)) as results:
+        for path, result in zip(images, results, strict=True):
+            try:
+                if result.error is not None:
+                    raise result.error
+                bar.write(_write(result, *targets[path], net.config), file=sys.stdout)
+            except Exception as error:  # of this image only
+                failed += 1
+                named = str(error) if str(path) in str(error) else f"{path}: {error}"
+                bar.write(f"c2f predict: error: {named}", file=sys.stderr)
+            bar.update()
     if failed:
-        print(f"{failed} of {len(args.images)} images failed, see above", file=sys.stderr)
+        print(f"{failed} of {len(images)} images failed, see above", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _images(given: list[str], out: Path) -> list[Path]:
+    """The files that are meant, each once: folders and patterns in alphabetical order.
+
+    Raises:
+        ValueError: a folder or a pattern without images.
+    """
+    found: list[Path] = []
+    for text in given:
+        path = Path(text)
+        if path.is_dir():
+            ours = path.resolve() == out.resolve()  # what an earlier run wrote is no image
+            files = [
+                file
+                for file in sorted(path.iterdir())
+                if file.suffix.lower() in _SUFFIXES
+                and not (ours and file.name.endswith((_LABELS, _OVERLAY)))
+            ]
+        elif path.exists() or not glob.has_magic(text):
+            files = [path]
+        else:
+            files = sorted(map(Path, glob.glob(text, recursive=True)))
+        if not files:
+            raise ValueError(f"IMAGE must name images, got {text} without any")
+        found += files
+    return list(dict.fromkeys(found))
 
 
 def _targets(images: list[Path], out: Path, overwrite: bool) -> dict[Path, tuple[Path, Path]]:
@@ -67,7 +125,7 @@ def _targets(images: list[Path], out: Path, overwrite: bool) -> dict[Path, tuple
     targets: dict[Path, tuple[Path, Path]] = {}
     owner: dict[Path, Path] = {}
     for image in images:
-        files = (out / f"{image.stem}_labels.png", out / f"{image.stem}_overlay.png")
+        files = (out / f"{image.stem}{_LABELS}", out / f"{image.stem}{_OVERLAY}")
         if owner.setdefault(files[0], image) != image:
             raise ValueError(
                 f"images must have different names, got {owner[files[0]]} and {image} "
@@ -80,29 +138,23 @@ def _targets(images: list[Path], out: Path, overwrite: bool) -> dict[Path, tuple
     return targets
 
 
-def _predict(net: C2FNet, path: Path, labels_file: Path, overlay_file: Path) -> str:
-    """Segments one image and writes its two files; returns what to tell the user."""
-    pixels = read_rgb(path)
-    image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]
-    with torch.inference_mode():
-        answer = net.detailed(image)
-    labels = answer.labels[0].numpy()
-    config = net.config
+def _write(result: Result, labels_file: Path, overlay_file: Path, config: C2FConfig) -> str:
+    """Writes the two files of an image; returns what to tell the user."""
+    assert result.pixels is not None
+    assert result.windows is not None
+    labels = result.labels
     palette = pictures.default_palette(config.num_classes)
     if config.palette is not None:
         palette = np.array(config.palette, dtype=np.uint8)
-    origins = origins_of(answer.windows)
-    shown = pictures.overlay(pixels, labels, palette, config.small_classes)
+    origins = [(y, x) for y, x in result.windows.tolist()]
+    shown = pictures.overlay(result.pixels.numpy(), labels, palette, config.small_classes)
     write_png(labels_file, labels)
     write_png(overlay_file, pictures.draw_windows(shown, origins, config.window))
     height, width = labels.shape
     names = config.class_names or [str(c) for c in range(config.num_classes)]
     share = np.bincount(labels.ravel(), minlength=config.num_classes) / labels.size
     found = ", ".join(f"{names[c]} {share[c]:.2%}" for c in config.small_classes)
-    seconds = answer.seconds
     return (
-        f"{path}: {width} x {height} px, {len(origins)} windows, {found}; "
-        f"{sum(seconds.values()):.2f} s "
-        f"(coarse {seconds['coarse']:.2f}, fine {seconds['fine']:.2f})\n"
+        f"{result.name}: {width} x {height} px, {len(origins)} windows, {found}\n"
         f"  -> {labels_file}\n  -> {overlay_file}"
     )

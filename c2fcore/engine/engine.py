@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import queue
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -47,6 +47,7 @@ class Engine:
         device: of its networks.
         batch: images that `run` shows the networks at once, if their sizes are equal.
         lanes: batches that may be in flight.
+        networks: the copies, as they run.
         threads: of torch while a network runs on the CPU, if they were given.
     """
 
@@ -105,8 +106,8 @@ class Engine:
             compile_options: Mapping[str, Any] | None = {} if compile else None
         else:
             compile_options = compile
-        self._networks = Networks(net, precision, channels_last, compile_options, size_multiple)
-        self.device = self._networks.device
+        self.networks = Networks(net, precision, channels_last, compile_options, size_multiple)
+        self.device = self.networks.device
         on_gpu = self.device.type == "cuda"
         if buckets is None:
             buckets = "powers" if on_gpu or compile_options is not None else "exact"
@@ -118,12 +119,12 @@ class Engine:
         settings = Settings(
             graphs=graphs,
             conditional=on_gpu and graphs and not no_conditional_nodes(),
-            limit=self._limit,
+            limit=self.patches_at_once,
             sizes=check_sizes(buckets),
         )
         count = (_LANES_GPU if on_gpu else 1) if lanes is None else lanes
         self._all_lanes = [
-            Lane(i, self._networks, settings, self._plans)
+            Lane(i, self.networks, settings, self._plans)
             for i in range(_checks.integer(_WHO, "lanes", count, 1))
         ]
         self.lanes = len(self._all_lanes)
@@ -162,7 +163,7 @@ class Engine:
 
     def run(
         self, images: Iterable[Any], *, prefetch: int = 4, readers: int | None = None
-    ) -> Iterator[Result]:
+    ) -> Generator[Result, None, None]:
         """Segments many images, and yields a `Result` for each, in their order.
 
         Images are read ahead by other threads while earlier ones are computed, and at most
@@ -264,11 +265,11 @@ class Engine:
         lane.threads = self.threads
         self._lanes.put(lane)
 
-    def _limit(self, channels: int) -> int:
+    def patches_at_once(self, channels: int) -> int:
         """Patches per forward of the fine network at most, for images of so many channels."""
         with self._probing:
             if channels not in self._limits:
-                networks = self._networks
+                networks = self.networks
                 bound = self.config.max_batch
                 if self._chunk is not None:
                     bound = min(bound, self._chunk)

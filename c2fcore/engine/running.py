@@ -6,7 +6,7 @@ import contextvars
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
@@ -101,7 +101,7 @@ _END: Final = object()
 
 def run_items(
     engine: Engine, images: Iterable[Any], prefetch: int, readers: int
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """`Engine.run`, once its options are checked. The threads start with the first result."""
     run = _Run(engine, images, prefetch, readers)
     try:

@@ -1,0 +1,108 @@
+"""The engine against its own networks: what a frame costs above them.
+
+"networks" runs the engine's two networks on inputs that are ready, the patches in the engine's
+forwards; "engine" is the whole frame, uint8 pixels on the host to uint8 labels on the host. Samples
+are taken in turn.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import _stages, ops
+from ..engine import Engine
+from ..pipeline import C2FNet
+from . import measure, network_suite, parity, rows
+
+NETWORKS, ENGINE = "networks", "engine"
+GLUE = ("select", "extract", "aggregate")
+_TIES = 1e-3  # share of pixels that another memory format may decide otherwise
+
+
+def measure_engine(
+    spec: network_suite.Spec,
+    rounds: int,
+    say: Callable[[str], None] = lambda text: None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Times of both sides, and what is made of them.
+
+    Args:
+        spec: networks, image size and the rest.
+        rounds: samples of each side.
+        say: is told what is going on.
+        **options: of the engine.
+
+    Returns:
+        "times", seconds of each side by round; "glue", the share of select, extract and aggregate
+        in a frame, one a round; "windows"; "chunk", patches per forward at most; "differing", the
+        share of labels that are not the eager path's.
+
+    Raises:
+        parity.Disagreement: more labels differ than rounding explains.
+    """
+    say("engine: build")
+    net, image, content = network_suite.build(spec)
+    with torch.inference_mode():
+        wanted = net(image)[0].cpu()
+    engine = net.compile(**options)
+    pixels = image[0].permute(1, 2, 0).contiguous().cpu().numpy()
+    say("engine: first calls")
+    frame = engine(pixels)
+    differing = int((torch.from_numpy(frame) != wanted).sum()) / wanted.numel()
+    if differing > _TIES:
+        raise parity.Disagreement(f"{differing:.2%} of the labels are not the eager path's")
+    with torch.inference_mode():
+        alone, windows = _networks_alone(net, engine, image)
+    calls = {NETWORKS: alone, ENGINE: lambda: engine(pixels)}
+    say(f"engine: {rounds} rounds")
+    times = measure.interleaved(calls, rounds, target_s=0.0, device=spec.device)
+    say("engine: stages")
+    profiles = [engine.profile(pixels)[1] for _ in range(rounds)]
+    return {
+        "times": times,
+        "glue": [sum(p[s] for s in GLUE) / sum(p.values()) for p in profiles],
+        "stages_ms": {
+            stage: rows.rounded(1e3 * statistics.median(p[stage] for p in profiles))
+            for stage in profiles[0]
+        },
+        "windows": windows,
+        "chunk": engine.patches_at_once(image.shape[1]),
+        "differing": differing,
+        "content": content,
+    }
+
+
+def _networks_alone(net: C2FNet, engine: Engine, image: Tensor) -> tuple[Callable[[], Any], int]:
+    """A call of both networks on ready inputs, and the number of patches."""
+    networks, config = engine.networks, engine.networks.config
+    size = _stages.coarse_size(networks.coarse, (image.shape[-2], image.shape[-1]), config)
+    pixels = _stages.pad(_stages.normalise(image, config), size)
+    fed = _stages.fed(pixels, networks.coarse, config)
+    windows = net.detailed(image).windows
+    used = int(windows.num[0])
+    patches = ops.extract_patches(
+        image,
+        _stages.part(windows, 0, 1, 0, max(1, used)),
+        zoom=config.zoom,
+        mode=config.mode,
+        scale=config.scale,
+        mean=config.mean,
+        std=config.std,
+        dtype=_stages.dtype_of(networks.fine),
+        channels_last=config.channels_last,
+    )[:used]
+    chunks = patches.split(engine.patches_at_once(image.shape[1])) if used else ()
+
+    def alone() -> None:
+        with torch.inference_mode(), networks.autocast():
+            networks.coarse(fed)
+            for chunk in chunks:
+                _stages.fine_logits(networks.fine, chunk, config)
+
+    return alone, used
