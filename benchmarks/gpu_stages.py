@@ -10,12 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages import ALONE, NO_GPU, Stage
+from stages import ALONE, NO_GPU, SHARED, Stage
 
 OPS = ("count_windows", "select_windows", "extract_patches", "extract_targets", "aggregate")
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 FOUND = 86  # exit code of a compute-sanitizer that found something
 ABSENT = "not part of this version"
+HALF, THREE = ["--dtype", "float16"], ["--sizes", "512,1024,6000"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ class Plan:
 
 def every_stage(plan: Plan) -> list[Stage]:
     """All stages, those first that others wait for."""
-    return [*_install(plan), *_tests(plan), *_compiles(plan), *_sanitizers(plan), *_bench(plan)]
+    beside = [*_tests(plan), *_warm(plan), *_compiles(plan), *_sanitizers(plan)]
+    return [*_install(plan), *beside, *_bench(plan)]
 
 
 def _install(plan: Plan) -> list[Stage]:
@@ -177,32 +179,56 @@ def _sanitizers(plan: Plan) -> list[Stage]:
     return found
 
 
-def _bench(plan: Plan) -> list[Stage]:
-    """Rows: what the gates need first, then the rest of the grid."""
-    quarter = ["--sizes", "512,1024,6000"]
-    runs = [
-        ("glue-fp16", ["--op", "glue", "--dtype", "float16", *quarter], 200),
-        ("glue-fp32", ["--op", "glue", "--sizes", "512,896,1024"], 150),
-        ("extract", ["--op", "extract_patches", "--zooms", "1,2,4", *quarter], 120),
-        ("aggregate", ["--op", "aggregate", "--dtype", "float16", *quarter], 200),
-        ("count", ["--op", "count_windows", "--dtype", "float16", *quarter], 150),
-        ("select", ["--op", "select_windows", "--dtype", "float16", *quarter], 200),
-        ("all-fp32", ["--op", "all", "--sizes", "512,896,1024,6000"], 400),
-        ("all-bf16", ["--op", "all", "--dtype", "bfloat16", "--channels-last",
-                      "--sizes", "512,896,1024,6000"], 400),
-    ]  # fmt: skip
-    command = [plan.c2f("native"), "bench", "--device", "cuda"]
+def _warm(plan: Plan) -> list[Stage]:
+    """torch.compile of the reference, beside the tests: what is timed later finds it compiled."""
     return [
-        Stage(
-            f"bench-{name}",
-            [*command, *options, "-o", str(plan.out)],
-            limit_s,
-            gpu=ALONE,
-            after=("install",),
-            env={**plan.environment(), "C2F_CHECKOUT": str(plan.root)},
-        )
-        for name, options, limit_s in runs
-    ]
+        _rows(plan, f"warm-{op}-{side}", ["--op", op, "--sizes", side, *HALF, "--ways", "compiled"],
+              240, rounds=1, out=plan.work / "warm", gpu=SHARED)
+        for op in ("glue", "extract_patches", "aggregate", "count_windows", "select_windows")
+        for side in ("512", "1024", "6000")
+    ]  # fmt: skip
+
+
+def _bench(plan: Plan) -> list[Stage]:
+    """Rows: what the gates need first, then the rest of the grid, then whole networks."""
+    sizes = ["--sizes", "512,896,1024,6000"]
+    nhwc = ["--dtype", "bfloat16", "--channels-last"]
+    hrnet = ["--coarse", "fcn_hrnet_w18", "--sizes", "512", "--zooms", "1,2,4"]
+    runs = [
+        *((f"glue-{n}-fp16", ["--op", "glue", "--sizes", n, *HALF], 120)
+          for n in ("512", "1024", "6000")),
+        ("extract-fp16", ["--op", "extract_patches", "--zooms", "1,2,4", *HALF, *THREE], 120),
+        ("aggregate-fp16", ["--op", "aggregate", *HALF, *THREE], 150),
+        ("count-fp16", ["--op", "count_windows", *HALF, *THREE], 120),
+        ("select-fp16", ["--op", "select_windows", *HALF, *THREE], 150),
+        ("glue-fp32", ["--op", "glue", *sizes], 300),
+        ("all-fp32", ["--op", "all", "--zooms", "1,2,4", *sizes], 500),
+        ("all-bf16", ["--op", "all", "--zooms", "1,2,4", *nhwc, *sizes], 500),
+        ("network-fp32", hrnet, 200),
+        ("network-bf16", [*hrnet, *nhwc], 200),
+    ]  # fmt: skip
+    return [_rows(plan, f"bench-{name}", *rest) for name, *rest in runs]
+
+
+def _rows(
+    plan: Plan,
+    name: str,
+    options: list[str],
+    limit_s: float,
+    rounds: int = 10,
+    out: Path | None = None,
+    gpu: str = ALONE,
+) -> Stage:
+    """Rows of `c2f bench`, written one by one: what a limit cuts off is lost, the rest is kept."""
+    command = [plan.c2f("native"), "bench", "--device", "cuda", "--rounds", str(rounds), *options]
+    return Stage(
+        name,
+        [*command, "-o", str(out or plan.out)],
+        limit_s,
+        gpu=gpu,
+        after=("install",),
+        env={**plan.environment(), "C2F_CHECKOUT": str(plan.root)},
+    )
 
 
 def _absent(plan: Plan, installed: str, op: str, backend: str) -> Callable[[], str]:

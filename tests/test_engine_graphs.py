@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 import torch
 from engine_doubles import Replayed, replay_everywhere
-from hypothesis import given
-from hypothesis import strategies as st
 from networks import network, scene
+from properties import for_any_data, st
 from torch import Tensor
 
 from c2fcore import Engine, Windows, ops
@@ -41,8 +40,10 @@ def test_buckets() -> None:
     assert Buckets(8, "exact").sizes == (8,)
 
 
-@given(st.integers(1, 70), st.integers(0, 200), st.sampled_from(["powers", "exact", (5, 6, 40)]))
-def test_every_patch_is_in_one_chunk(limit: int, total: int, sizes: Any) -> None:
+@for_any_data(100)
+def test_every_patch_is_in_one_chunk(data: st.DataObject) -> None:
+    limit, total = data.draw(st.integers(1, 70)), data.draw(st.integers(0, 200))
+    sizes: Any = data.draw(st.sampled_from(["powers", "exact", (5, 6, 40)]))
     chunks = Buckets(limit, sizes).chunks(total)
     shown = [i for c in chunks for i in range(c.offset, c.offset + c.used)]
     assert shown == list(range(total))

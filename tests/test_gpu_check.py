@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import subprocess
@@ -18,6 +19,8 @@ import pytest
 import samples
 import stages
 from stages import ALONE, FAILED, OK, SKIPPED, TIMEOUT, Stage
+
+from c2fcore.bench import op_suite
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 GPU = {"device": "Some GPU 9000", "torch": "2.11.0", "capability": [9, 0]}
@@ -310,6 +313,27 @@ def test_gates_are_judged_by_rows() -> None:
     shown = gates.table(gates.judge(rows))
     assert "NOT MET" in shown
     assert "met, stretch too" in shown
+
+
+def test_gates_read_the_rows_that_c2f_bench_writes() -> None:
+    """Rows measured here, said to be a GPU's: the gates know the names that figures have there."""
+    found = []
+    for op, side in (("glue", 512), ("extract_patches", 160)):
+        (variant,) = (v for v in op_suite.variants(op, [4.0])
+                      if v.content == "realistic" and not v.preset)  # fmt: skip
+        setting = op_suite.Setting(rounds=1, target_s=0.0, dtype="float16")
+        for row in op_suite.run(variant, side, setting, {}, 10.0, only=["reference"]):
+            assert not row["error"]
+            row["case"]["device"] = "cuda"
+            ours = copy.deepcopy(row)
+            ours["case"]["provider"] = "cuda"
+            ours["result"].update(graph_ms=ours["result"]["ms"], launches=4)
+            found += [row, ours]
+    found = json.loads(json.dumps(found))
+    assert _verdict(found, "glue over the eager chain, 512").value == pytest.approx(1)
+    assert _verdict(found, "glue in a graph, 512, labels").value is not None
+    assert _verdict(found, "extract_patches zoom 4, of copy bandwidth").value is not None
+    assert _verdict(found, "launches of extract_patches").met is False
 
 
 # Tests that go on behind a broken kernel.

@@ -16,8 +16,8 @@ import torch
 
 from .. import __version__, _native
 
-# The checkout that this package stands in; of an installed package there is none.
-ROOT = Path(__file__).resolve().parents[2]
+# The checkout that this package stands in. An installed package has none: C2F_CHECKOUT names it.
+ROOT = Path(os.environ.get("C2F_CHECKOUT") or Path(__file__).resolve().parents[2])
 
 
 def provenance(threads: int, device: str = "cpu") -> dict[str, Any]:
