@@ -193,7 +193,10 @@ def test_no_code_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     ("change", "message"),
     [
         ({"head_fgbg.cls.weight": None}, "must be of FCN or C2FNet"),
-        ({"backbone.conv_layer1_1._conv.weight": None}, "backbone.conv1.weight is missing"),
+        (
+            {"backbone.conv_layer1_1._conv.weight": None},
+            "branches.conv1.weight is missing",
+        ),
         ({"head_fgbg.cls.weight": np.zeros((2, 64, 1, 1))}, "270 .* or 720 .* wide, got 64"),
         ({"backbone.extra": np.zeros(3)}, "backbone.extra is unknown"),
         ({"head_fgbg.cls.bias": np.zeros(3)}, r"head.3.bias is \[3\] instead of \[2\]"),

@@ -16,6 +16,17 @@ from c2fcore import C2FConfig, C2FNet, models
 
 SMP = {"unet": 1, "pspnet": 8, "deeplabv3plus": 4, "upernet": 4, "segformer": 4}
 
+# Parameters in millions at 19 classes and stride of the logits. Published: OCRNet 12.08 and 70.4
+# (mmsegmentation's and the authors' tables), FarSeg 31.4 and FactSeg 33.4 (FactSeg paper, table of
+# complexity; at 16 classes).
+OURS = {
+    "ocrnet_hrnet_w18": (12.08, 4),
+    "ocrnet_hrnet_w48": (70.37, 4),
+    "farseg": (31.37, 4),
+    "factseg": (33.45, 4),
+    "pp_liteseg": (6.70, 8),
+}
+
 
 @pytest.fixture(autouse=True)
 def one_thread(threads: Callable[[int], None]) -> None:
@@ -28,7 +39,8 @@ def parameters(network: nn.Module) -> int:
 
 
 def test_available() -> None:
-    assert set(models.available()) == {"fcn_hrnet_w18", "fcn_hrnet_w48", "tiny_fcn", *SMP}
+    own = {"fcn_hrnet_w18", "fcn_hrnet_w48", "tiny_fcn", *OURS}
+    assert set(models.available()) == {*own, *SMP}
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +102,57 @@ def test_segmentation_models_options_pass_through() -> None:
     with torch.no_grad():
         assert network(torch.zeros(1, 3, 64, 64)).shape == (1, 5, 64, 64)
     assert "encoder_weights" not in network.c2f_spec["kwargs"]  # type: ignore[operator, index]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_written_after_papers(name: str) -> None:
+    pytest.importorskip("timm")
+    size, stride = OURS[name]
+    with torch.device("meta"):
+        assert round(parameters(models.build(name, 19)) / 1e6, 2) == pytest.approx(size, abs=0.011)
+    if name == "ocrnet_hrnet_w48":
+        return  # the same code as W18
+    torch.manual_seed(0)
+    options = {"encoder": "resnet18"} if "seg" in name and name != "pp_liteseg" else {}
+    network = models.build(name, 5, in_channels=4, **options)
+    image = torch.randn(2, 4, 64, 96)
+    answers = models.all_logits(network.train()(image))
+    assert len(answers) == (2 if name.startswith("ocr") else 1)
+    for logits in answers:
+        assert logits.shape == (2, 5, 64 // stride, 96 // stride)
+    target = torch.randint(0, 5, answers[0].shape[-2:]).expand(2, -1, -1)
+    loss = sum(torch.nn.functional.cross_entropy(logits, target) for logits in answers)
+    assert isinstance(loss, Tensor)
+    loss.backward()
+    # (Not "any gradient above 0": residual blocks of timm start with a last scale of 0.)
+    assert [k for k, p in network.named_parameters() if p.grad is None] == []
+    network.eval()
+    with torch.no_grad():
+        one = network(image)
+        assert one.shape == answers[0].shape
+        torch.testing.assert_close(network(image[1:]), one[1:], rtol=1e-3, atol=1e-3)
+    # Odd sides: the pipeline pads to the network's multiple.
+    fine = models.build("tiny_fcn", 1, width=4)
+    coarse = models.build(name, 3, **options)
+    config = C2FConfig(num_classes=3, small_classes=(0, 1), window=32, stride=16, n=2)
+    photo = torch.randint(0, 255, (1, 3, 61, 75), dtype=torch.uint8)
+    assert C2FNet(coarse, fine, config).eval()(photo).shape == (1, 61, 75)
+
+
+def test_factseg_answers_with_joint_probabilities() -> None:
+    pytest.importorskip("timm")
+    torch.manual_seed(0)
+    network = models.build("factseg", 3, encoder="resnet18", width=16, decoder=8).eval()
+    parts: dict[str, Tensor] = {}
+    for part in ("foreground", "classify"):
+        getattr(network, part).register_forward_hook(
+            lambda module, given, answer, part=part: parts.update({part: answer})
+        )
+    with torch.no_grad():
+        found = network(torch.randn(1, 3, 64, 64)).softmax(1)
+    foreground, classes = parts["foreground"].sigmoid(), parts["classify"].softmax(1)
+    joint = torch.cat((classes[:, :1] * (1 - foreground), classes[:, 1:] * foreground), dim=1)
+    torch.testing.assert_close(found, joint / joint.sum(1, keepdim=True))
 
 
 def test_tiny() -> None:

@@ -30,43 +30,43 @@ _HEADS: Final = {"head.": "coarse", "head_fgbg.": "fine"}
 # Their names, and ours for a convolution and its batch norm. {0} is stage - 1 and so on: they count
 # from 1.
 _LAYERS: Final[tuple[tuple[str, str, str], ...]] = (
-    (r"backbone\.conv_layer1_(\d)", "backbone.conv{1}", "backbone.bn{1}"),
+    (r"backbone\.conv_layer1_(\d)", "backbone.branches.conv{1}", "backbone.branches.bn{1}"),
     (
         r"backbone\.la1\.bb_layer2_(\d)\.conv(\d)",
-        "backbone.layer1.{0}.conv{3}",
-        "backbone.layer1.{0}.bn{3}",
+        "backbone.branches.layer1.{0}.conv{3}",
+        "backbone.branches.layer1.{0}.bn{3}",
     ),
     (
         r"backbone\.la1\.bb_layer2_(\d)\.conv_down",
-        "backbone.layer1.{0}.downsample.0",
-        "backbone.layer1.{0}.downsample.1",
+        "backbone.branches.layer1.{0}.downsample.0",
+        "backbone.branches.layer1.{0}.downsample.1",
     ),
     # The finest branch keeps its stride; the others are made by a convolution of stride 2.
     (
         r"backbone\.tr(\d)\.transition_tr\d_layer_1",
-        "backbone.transition{1}.0.0",
-        "backbone.transition{1}.0.1",
+        "backbone.branches.transition{1}.0.0",
+        "backbone.branches.transition{1}.0.1",
     ),
     (
         r"backbone\.tr(\d)\.transition_tr\d_layer_(\d)",
-        "backbone.transition{1}.{2}.0.0",
-        "backbone.transition{1}.{2}.0.1",
+        "backbone.branches.transition{1}.{2}.0.0",
+        "backbone.branches.transition{1}.{2}.0.1",
     ),
     (
         r"backbone\.st(\d)\.stage_st\d_(\d)\.branches_func\.bb_st\d_\d_branch_layer_(\d)_(\d)"
         r"\.conv(\d)",
-        "backbone.stage{1}.{2}.branches.{4}.{6}.conv{9}",
-        "backbone.stage{1}.{2}.branches.{4}.{6}.bn{9}",
+        "backbone.branches.stage{1}.{2}.branches.{4}.{6}.conv{9}",
+        "backbone.branches.stage{1}.{2}.branches.{4}.{6}.bn{9}",
     ),
     (
         r"backbone\.st(\d)\.stage_st\d_(\d)\.fuse_func\.residual_st\d_\d_layer_(\d)_(\d)",
-        "backbone.stage{1}.{2}.fuse_layers.{4}.{6}.0",
-        "backbone.stage{1}.{2}.fuse_layers.{4}.{6}.1",
+        "backbone.branches.stage{1}.{2}.fuse_layers.{4}.{6}.0",
+        "backbone.branches.stage{1}.{2}.fuse_layers.{4}.{6}.1",
     ),
     (
         r"backbone\.st(\d)\.stage_st\d_(\d)\.fuse_func\.residual_st\d_\d_layer_(\d)_(\d)_(\d)",
-        "backbone.stage{1}.{2}.fuse_layers.{4}.{6}.{8}.0",
-        "backbone.stage{1}.{2}.fuse_layers.{4}.{6}.{8}.1",
+        "backbone.branches.stage{1}.{2}.fuse_layers.{4}.{6}.{8}.0",
+        "backbone.branches.stage{1}.{2}.fuse_layers.{4}.{6}.{8}.1",
     ),
     (r"(?:head|head_fgbg)\.conv_1", "head.0", "head.1"),
 )

@@ -27,12 +27,25 @@ _SMP: Final[dict[str, tuple[str, str, dict[str, Any]]]] = {
     "upernet": ("UPerNet", "tu-resnet50d", {"upsampling": 1}),
     "segformer": ("Segformer", "mit_b0", {"upsampling": 1}),
 }
-_HRNET: Final = {"fcn_hrnet_w18": "hrnet_w18_ssld", "fcn_hrnet_w48": "hrnet_w48_ssld"}
+# On an HRNet of timm: module and class here, backbone.
+_HRNET: Final = {
+    "fcn_hrnet_w18": ("fcn_hrnet", "FCNHRNet", "hrnet_w18_ssld"),
+    "fcn_hrnet_w48": ("fcn_hrnet", "FCNHRNet", "hrnet_w48_ssld"),
+    "ocrnet_hrnet_w18": ("ocrnet", "OCRNet", "hrnet_w18_ssld"),
+    "ocrnet_hrnet_w48": ("ocrnet", "OCRNet", "hrnet_w48_ssld"),
+}
+# Others written here: module, class, and whether an encoder has pretrained weights.
+_OURS: Final = {
+    "farseg": ("far_seg", "FarSeg", True),
+    "factseg": ("far_seg", "FactSeg", True),
+    "pp_liteseg": ("pp_liteseg", "PPLiteSeg", False),
+    "tiny_fcn": ("tiny", "TinyFCN", False),
+}
 
 
 def available() -> tuple[str, ...]:
     """Names that `build` knows, besides "package.module:function"."""
-    return (*_HRNET, *_SMP, "tiny_fcn")
+    return (*_HRNET, *_SMP, *_OURS)
 
 
 def build(
@@ -46,6 +59,9 @@ def build(
     - pspnet (logits at 1/8), deeplabv3plus and upernet (1/4): the same package, encoder
       tu-resnet50d; segformer (1/4): encoder mit_b0. `encoder_name=...` and every other option of
       that package are passed on.
+    - ocrnet_hrnet_w18, ocrnet_hrnet_w48, farseg, factseg (logits at 1/4; the latter two on
+      `encoder="resnet50"` of timm) and pp_liteseg (1/8; `encoder="stdc1"` or "stdc2"): written
+      here after the papers.
     - tiny_fcn: c2fcore's own, for tests and demos, logits at 1/4.
     - "package.module:function": called as function(num_classes, in_channels=..., **kwargs), with
       pretrained=True only if asked for.
@@ -69,17 +85,17 @@ def build(
     num_classes = _checks.integer(_WHO, "num_classes", num_classes, 1, MAX_CLASSES)
     in_channels = _checks.integer(_WHO, "in_channels", in_channels, 1)
     if name in _HRNET:
-        from .fcn_hrnet import FCNHRNet
-
+        module, class_, backbone = _HRNET[name]
         options = {"pretrained": pretrained, **kwargs}
-        network: nn.Module = FCNHRNet(_HRNET[name], num_classes, in_channels, **options)
+        network: nn.Module = _class(module, class_)(backbone, num_classes, in_channels, **options)
     elif name in _SMP:
         network = _build_smp(name, num_classes, in_channels, pretrained, kwargs)
-    elif name == "tiny_fcn":
-        if pretrained:
-            raise ValueError(f"{_WHO}: tiny_fcn has no pretrained encoder, got pretrained=True")
-        tiny = importlib.import_module(f"{__package__}.tiny")
-        network = tiny.TinyFCN(num_classes, in_channels=in_channels, **kwargs)
+    elif name in _OURS:
+        module, class_, with_encoder = _OURS[name]
+        if pretrained and not with_encoder:
+            raise ValueError(f"{_WHO}: {name} has no pretrained encoder, got pretrained=True")
+        options = {"pretrained": pretrained, **kwargs} if with_encoder else kwargs
+        network = _class(module, class_)(num_classes, in_channels=in_channels, **options)
     elif ":" in name:
         options = {"pretrained": True, **kwargs} if pretrained else kwargs
         network = _function(name)(num_classes, in_channels=in_channels, **options)
@@ -99,6 +115,13 @@ def build(
     remembering: Any = network
     remembering.c2f_spec = {"name": name, "kwargs": spec}
     return network
+
+
+def _class(module: str, class_: str) -> Callable[..., nn.Module]:
+    found: Callable[..., nn.Module] = getattr(
+        importlib.import_module(f"{__package__}.{module}"), class_
+    )
+    return found
 
 
 def _build_smp(

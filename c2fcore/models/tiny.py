@@ -6,13 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
-def _conv(inputs: int, outputs: int, stride: int = 1, kernel: int = 3) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(inplace=True),
-    )
+from .layers import conv_bn_relu
 
 
 class _Residual(nn.Module):
@@ -20,7 +14,7 @@ class _Residual(nn.Module):
 
     def __init__(self, channels: int, dilation: int = 1) -> None:
         super().__init__()
-        self.first = _conv(channels, channels)
+        self.first = conv_bn_relu(channels, channels)
         self.second = nn.Sequential(
             nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation, bias=False),
             nn.BatchNorm2d(channels),
@@ -65,17 +59,17 @@ class TinyFCN(nn.Module):
         self.output_stride = output_stride
         c2, c4, c8, c16, c32 = (width * k for k in (1, 2, 3, 4, 5))
         decoder = 3 * width
-        self.stem = _conv(in_channels, c2, stride=2)  # stride 2
-        self.stage4 = nn.Sequential(_conv(c2, c4, stride=2), _Residual(c4))
-        self.stage8 = nn.Sequential(_conv(c4, c8, stride=2), _Residual(c8))
-        self.stage16 = nn.Sequential(_conv(c8, c16, stride=2), _Residual(c16))
-        self.stage32 = nn.Sequential(_conv(c16, c32, stride=2), _Residual(c32, dilation=2))
+        self.stem = conv_bn_relu(in_channels, c2, stride=2)  # stride 2
+        self.stage4 = nn.Sequential(conv_bn_relu(c2, c4, stride=2), _Residual(c4))
+        self.stage8 = nn.Sequential(conv_bn_relu(c4, c8, stride=2), _Residual(c8))
+        self.stage16 = nn.Sequential(conv_bn_relu(c8, c16, stride=2), _Residual(c16))
+        self.stage32 = nn.Sequential(conv_bn_relu(c16, c32, stride=2), _Residual(c32, dilation=2))
         self.scene = nn.Conv2d(c32, decoder, 1)
         strides = (c32, c16, c8, c4)
         self.lateral = nn.ModuleList(nn.Conv2d(c, decoder, 1) for c in strides)
-        self.merge = nn.ModuleList(_conv(decoder, decoder) for _ in strides[1:])
+        self.merge = nn.ModuleList(conv_bn_relu(decoder, decoder) for _ in strides[1:])
         if output_stride == 2:
-            self.sharp = _conv(decoder + c2, 2 * width)
+            self.sharp = conv_bn_relu(decoder + c2, 2 * width)
         self.head = nn.Conv2d(decoder if output_stride == 4 else 2 * width, num_classes, 1)
 
     def forward(self, image: Tensor) -> Tensor:
