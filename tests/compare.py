@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import tolerances
 import torch
-import torch.nn.functional as F
 from samples import Sample
 from torch import Tensor
 
 from c2fcore import Windows, ops
+from c2fcore.testing.agree import assert_close as assert_close
+from c2fcore.testing.agree import assert_rare as assert_rare
+from c2fcore.testing.agree import close_calls as close_calls
 
 
 def call(op: str, sample: Sample, backend: str, device: str = "cpu", **more: Any) -> Any:
@@ -67,20 +68,6 @@ def assert_repeatable(op: str, sample: Sample, backend: str, device: str, thread
         assert torch.equal(bits(tensor), was), f"{op} wrote into its input"
 
 
-def close_calls(logits: Tensor, size: Any) -> Tensor:
-    """Bool [B, H, W]: the top two interpolated logits are too close to be ordered."""
-    x = logits.double().cpu()
-    size = tuple(size or x.shape[2:])
-    if tuple(x.shape[2:]) != size:
-        x = F.interpolate(x, size=size, mode="bilinear", align_corners=False)
-    if x.shape[1] < 2 or x.numel() == 0:
-        return torch.zeros((x.shape[0], *size), dtype=torch.bool)
-    x = torch.where(x.isnan(), float("-inf"), x)
-    top = x.topk(2, dim=1).values
-    gap = top[:, 0] - top[:, 1]
-    return gap <= tolerances.logit_margin(logits)
-
-
 def assert_labels(got: Tensor, want: Tensor, excused: Tensor) -> None:
     """Labels agree wherever they are defined, and nearly everywhere they are."""
     assert got.dtype == torch.uint8
@@ -90,23 +77,3 @@ def assert_labels(got: Tensor, want: Tensor, excused: Tensor) -> None:
         f"{int(wrong.sum())} labels differ, first at {wrong.nonzero()[0].tolist()}: "
         f"got {int(got[wrong][0])}, want {int(want[wrong][0])}"
     )
-
-
-def assert_rare(excused: Tensor) -> None:
-    """Too many excuses would hide a broken kernel."""
-    if excused.numel():
-        allowed = 2 + tolerances.EXCUSED_SHARE * excused.numel()
-        assert int(excused.sum()) <= allowed, f"{int(excused.sum())} of {excused.numel()} excused"
-
-
-def assert_close(got: Tensor, want: Tensor, error: float) -> None:
-    """Same finite values within `error`; NaN and infinities at the same places."""
-    assert got.shape == want.shape
-    got, want = got.double(), want.double()
-    assert torch.equal(got.isnan(), want.isnan())
-    infinite = want.isinf() | got.isinf()
-    assert torch.equal(got[infinite], want[infinite])
-    finite = want.isfinite()
-    if finite.any():
-        worst = (got[finite] - want[finite]).abs().max().item()
-        assert worst <= error, f"differs by {worst:.3g}, allowed {error:.3g}"

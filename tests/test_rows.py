@@ -22,7 +22,7 @@ ALWAYS = (
     "kernels/cpu/{}.h",
     "csrc/{}.cpp",
     "tests/test_{}.py",
-    "tests/samples/{}.py",
+    "c2fcore/testing/samples/{}.py",
 )
 # A further backend may join op by op; what it has stands in the backend table, nothing else does.
 OPTIONAL = {"triton": "kernels/triton/{}.py", "cuda": "kernels/cuda/{}.cuh"}

@@ -1,9 +1,8 @@
 """One list of sample inputs per op: what every backend has to get right.
 
-The tests, the benchmarks' correctness gate and a kernel developer's loop read the same lists, with
-this folder's parent on the path (pytest's `pythonpath` setting does that; else PYTHONPATH=tests):
+The tests and a kernel developer's loop (`c2f bench --impl`) read the same lists:
 
-    import samples
+    from c2fcore.testing import samples
     for sample in samples.of("count_windows"):
         args = sample.args(device="cuda")            # fresh tensors, the same numbers every time
         got = ops.count_windows(*args, **sample.options, backend="cuda")
@@ -33,6 +32,7 @@ class Sample:
     exact: bool = False  # interpolated logits are exact in float32: labels agree, ties included
 
     def args(self, device: str = "cpu") -> tuple[Any, ...]:
+        """Fresh positional arguments, the same numbers every time."""
         return self.make(device)
 
     def __str__(self) -> str:
@@ -48,4 +48,5 @@ def of(op: str) -> list[Sample]:
 
 
 def get(op: str, name: str) -> Sample:
+    """A sample of an op by name."""
     return next(sample for sample in of(op) if sample.name == name)

@@ -15,6 +15,7 @@ LAYOUTS = ("planar", "channels_last", "offset", "strided", "transposed")
 
 
 def generator(seed: int) -> torch.Generator:
+    """A seeded generator on the CPU."""
     return torch.Generator().manual_seed(seed)
 
 
@@ -40,13 +41,17 @@ def laid_out(x: Tensor, layout: str) -> Tensor:
 
 
 def grid_logits(shape: tuple[int, ...], seed: int, levels: int = 17) -> Tensor:
-    """Multiples of 1/8, full of ties. Upsampled by 2 or 4 they are exact in float32 in any order of
-    summation, so that every backend has to give the same label, ties included."""
+    """Multiples of 1/8, full of ties.
+
+    Upsampled by 2 or 4 they are exact in float32 in any order of summation, so that every backend
+    has to give the same label, ties included.
+    """
     half = levels // 2
     return torch.randint(-half, half + 1, shape, generator=generator(seed)).float() / 8
 
 
 def noise_logits(shape: tuple[int, ...], seed: int, spread: float = 4.0) -> Tensor:
+    """Independent normal noise."""
     return torch.randn(shape, generator=generator(seed)) * spread
 
 

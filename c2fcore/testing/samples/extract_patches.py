@@ -1,5 +1,7 @@
-"""Sample inputs of extract_patches: (image, windows), and of extract_targets: (labels, windows,
-small_classes); then options."""
+"""Sample inputs of extract_patches and extract_targets.
+
+(image, windows), or (labels, windows, small_classes); then options.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +26,7 @@ RGB: dict[str, Any] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.22
 
 
 def image_of(shape: tuple[int, ...], dtype: torch.dtype, seed: int) -> torch.Tensor:
+    """Noise over the range of a dtype."""
     g = generator(seed)
     if dtype.is_floating_point:
         return (torch.rand(shape, generator=g) * 4 - 1).to(dtype)
