@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import samples
 import torch
 
 from c2fcore import models, ops
 from c2fcore.bench import (
     contest,
     floors,
+    foreign,
     inputs,
     measure,
     network_suite,
@@ -180,6 +184,61 @@ def test_figures_of_known_samples() -> None:
     assert found["ms"]["median"] == 187.5
     assert found["of_coarse"][0] == 0.75
     assert measure.spread([3.0, 1.0, 2.0]) == (2.0, 1.4, 2.6)
+
+
+def right_counts(seg: Any, small_classes: Any, **options: Any) -> torch.Tensor:
+    return ops.count_windows(seg, small_classes, **options, backend="reference")
+
+
+def no_flush_row(seg: Any, small_classes: Any, *, edge: str = "flush", **options: Any) -> Any:
+    return right_counts(seg, small_classes, edge="drop", **options)
+
+
+def writes_into_its_input(seg: Any, small_classes: Any, **options: Any) -> torch.Tensor:
+    found = right_counts(seg, small_classes, **options)
+    seg.zero_()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (right_counts, ""),
+        (no_flush_row, "shape "),
+        (writes_into_its_input, "it wrote into its input"),
+    ],
+)
+def test_a_foreign_kernel_is_checked(function: Callable[..., Any], said: str) -> None:
+    errors = [v.error for v in foreign.check("count_windows", function) if v.error]
+    assert bool(errors) == bool(said)
+    assert any(error.startswith(said) for error in errors) or not said
+
+
+def test_a_foreign_kernel_is_timed_beside_ours(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = f"{__name__}:right_counts"
+    options = ("--op", "count_windows", "--sizes", str(SIDE), "--ways", "reference")
+    status, found = bench(tmp_path, *options, "--impl", name)
+    assert status == 0
+    total = len(samples.of("count_windows"))
+    assert f"{total} of {total} samples of count_windows agree" in capsys.readouterr().out
+    assert {row["case"]["provider"] for row in found} == {"reference", name}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--impl", "a:b"), "--impl needs --op, one of count_windows"),
+        (("--op", "aggregate", "--impl", "nothing"), "--impl must be module:function"),
+        (("--op", "aggregate", "--impl", "no_such:fn"), "--impl no_such:fn: must be importable"),
+    ],
+)
+def test_bad_impl(
+    options: tuple[str, ...], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", "-o", str(tmp_path / "out"), *options]) == 2
+    assert said in capsys.readouterr().err
 
 
 def test_rows_say_which_line_is_none(tmp_path: Path) -> None:

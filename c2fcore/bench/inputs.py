@@ -123,12 +123,13 @@ def make_case(
         batch: images.
         num_classes: classes of the coarse network; ids of the map are taken modulo this.
         preset: "official" for what the authors' released code does: every disjoint window with a
-            small-object pixel (`n` is ignored), their merge rule. Else greedy coverage and Eq. 1.
+            small-object pixel (`n` is ignored), their merge rule; "paper" for the windows with the
+            highest counts; else greedy coverage. Both merge by Eq. 1.
     """
     size = (size, size) if isinstance(size, int) else size
     window = window or min(WINDOW, min(size) // 2)
     stride = max(1, window // 4)
-    strategy, edge, rule = "cover", "flush", "paper"
+    strategy, edge, rule = "top" if preset == "paper" else "cover", "flush", "paper"
     if preset == "official":
         strategy, edge, rule, stride = "all", "drop", "official", window
         rows, columns = grid_shape(*size, window, stride, edge)

@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from ..bench import measure, network_suite, op_suite, rows, tables
+from ..bench import foreign, measure, network_suite, op_suite, rows, tables
 from ..bench.provenance import device_slug, provenance
+from ..testing import samples
 
 _EPILOG = """\
 examples:
@@ -23,6 +24,8 @@ examples:
   c2f bench --coarse fcn_hrnet_w18 --sizes 512,896 --n 8,32
   c2f bench --coarse mynets:coarse --fine mynets:fine --device cuda --dtype float16
   c2f bench --op all --sizes 512,1024              op by op, with torch.compile and other libraries
+  c2f bench --op aggregate --impl mymodule:fn      a kernel of yours: fn(coarse, fine, windows,
+                                                   small_classes, *, size, rule, output)
 
 Networks are called as function(num_classes, in_channels=3). They need no trained weights: they run
 in full, and their answers are replaced by realistic ones of the same shape. A checkpoint's answers
@@ -56,6 +59,9 @@ def add_parser(commands: Any) -> None:
     what.add_argument("--masks", nargs="+", metavar="FILE", help="class maps to make answers from, "
                       "in iSAID's colours or ids; synthetic scenes if there are none")  # fmt: skip
     what.add_argument("--op", help="time an op instead: all, glue, or an op's name")
+    what.add_argument("--impl", metavar="MODULE:FUNCTION", help="with --op: check a kernel of "
+                      "yours against the reference on the shared samples, then time it beside "
+                      "ours")  # fmt: skip
     how = parser.add_argument_group("how")
     how.add_argument("--ways", default="", help="only these: reference, cpu, compiled, ...")
     how.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -77,6 +83,8 @@ def run(args: argparse.Namespace) -> int:
     """Measures, prints a table, writes the rows."""
     prepare(args)
     folder = args.out / device_slug(args.device)
+    if args.impl:
+        return _impl(args, folder / "ops.jsonl")
     if args.op:
         return finish(_ops(args), tables.ops, folder / "ops.jsonl")
     return finish(_network(args), tables.network, folder / "network.jsonl")
@@ -151,7 +159,28 @@ def _network(args: argparse.Namespace) -> Iterator[rows.Row]:
             )
 
 
-def _ops(args: argparse.Namespace) -> Iterator[rows.Row]:
+def _impl(args: argparse.Namespace, file: Path) -> int:
+    """Checks a stranger's kernel; times it if it is right, or as far as it is."""
+    if args.op not in samples.OPS:
+        raise ValueError(f"--impl needs --op, one of {', '.join(samples.OPS)}, got {args.op}")
+    function = foreign.load(args.impl)
+    listed = samples.of(args.op)
+    wrong = 0
+    with tqdm(foreign.check(args.op, function, args.device), total=len(listed)) as bar:
+        for verdict in bar:
+            wrong += bool(verdict.error)
+            if verdict.error:
+                bar.write(f"{verdict.sample}: {verdict.error}")
+    print(f"{args.impl}: {len(listed) - wrong} of {len(listed)} samples of {args.op} agree")
+    if args.op == "extract_targets":  # no suite of its own
+        return 1 if wrong else 0
+    status = finish(_ops(args, {args.impl: function}), tables.ops, file)
+    return 1 if wrong else status
+
+
+def _ops(
+    args: argparse.Namespace, extra: dict[str, Callable[..., Any]] | None = None
+) -> Iterator[rows.Row]:
     if args.op != "all" and args.op not in op_suite.JOBS:
         raise ValueError(f"--op must be all, {', '.join(op_suite.JOBS)}, got {args.op}")
     names = op_suite.JOBS if args.op == "all" else (args.op,)
@@ -176,6 +205,7 @@ def _ops(args: argparse.Namespace) -> Iterator[rows.Row]:
                 origin,
                 copy_gbs,
                 only=words(args.ways),
+                foreign=extra,
                 say=bar.set_description_str,
             )
 

@@ -1,0 +1,161 @@
+"""Markdown tables made from rows, and the places in a text that hold them.
+
+A place is `<!-- rows: TABLE FOLDER -->` ... `<!-- end of rows -->`, with the name of a table below
+and a folder of results, relative to the text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from . import rows
+from .charts import PAPER_SHARES
+from .rows import Row
+from .scale_suite import SUITE as SCALE
+from .scale_suite import growth
+from .tables import glue_ms, markdown, op_title
+
+_PLACE = re.compile(
+    r"(<!-- rows: (?P<table>\w+) (?P<folder>\S+) -->\n)(?P<text>.*?)(<!-- end of rows -->)", re.S
+)
+
+
+def filled(text: str, beside: Path) -> str:
+    """`text` with every place filled from the rows.
+
+    Raises:
+        ValueError: a place names a table that there is not.
+        FileNotFoundError: its folder is not there.
+    """
+
+    def fill(place: re.Match[str]) -> str:
+        table = TABLES.get(place["table"])
+        if table is None:
+            known = ", ".join(TABLES)
+            raise ValueError(f"a table of rows must be one of {known}, got {place['table']}")
+        return f"{place[1]}{table(rows.read(beside / place['folder']))}\n{place[5]}"
+
+    return _PLACE.sub(fill, text)
+
+
+def demands(found: Sequence[Row]) -> str:
+    """The speed demands and what is met; the load says how quiet the machine was."""
+    lines = []
+    for row in found:
+        if "demand" not in row:
+            continue
+        bound = f"{'>=' if row['unit'] == 'x' else '<='} {row['bound']:g} {row['unit']}"
+        if row["error"]:
+            lines.append([row["text"], bound, f"failed: {row['error']}", "", ""])
+            continue
+        met = {True: "yes", False: "**no**", None: "-"}[row["met"]]
+        spread = f"{row['p20']:.3g}..{row['p80']:.3g}"
+        lines.append([row["text"], bound, f"{row['value']:.3g}", spread, met])
+    header = ("demand", "bound", "measured", "p20..p80", "met")
+    return _with_origin(markdown(header, lines), [row for row in found if "demand" in row])
+
+
+def fps(found: Sequence[Row]) -> str:
+    """Frames per second by network, size, windows and zoom."""
+    chosen = [row for row in found if row.get("suite") == "network"]
+    lines = []
+    for row in chosen:
+        case, result = row["case"], row["result"]
+        network = case["coarse"] if case["fine"] in ("", case["coarse"]) else (
+            f"{case['coarse']} + {case['fine']}"
+        )  # fmt: skip
+        start = [network, f"{case['height']} x {case['width']}", str(case["n"])]
+        start += [f"{case['zoom']:g}", case["way"]]
+        if row["error"]:
+            lines.append([*start, f"failed: {row['error']}", "", "", ""])
+            continue
+        ms = result["ms"]
+        glue = f"{glue_ms(row):.1f}" if "stages_ms" in result else ""
+        peak = result.get("peak_mib")
+        lines.append(
+            [
+                *start,
+                f"{result['fps']:.3g}",
+                f"{ms['median']:.4g} ({ms['p20']:.4g}..{ms['p80']:.4g})",
+                f"{result['of_coarse'][0]:.2f}",
+                glue,
+                f"{peak:.0f}" if peak is not None else "",
+            ]
+        )
+    paper = ", ".join(f"{share:.2f} at zoom {zoom}" for zoom, share in PAPER_SHARES)
+    header = ("network", "image", "n", "zoom", "way", "FPS", "ms (p20..p80)", "of coarse",
+              "glue ms", "peak MiB")  # fmt: skip
+    table = markdown(header, lines)
+    return _with_origin(f"{table}\n\nOf coarse, in the paper (V100): {paper}.", chosen)
+
+
+def ops(found: Sequence[Row]) -> str:
+    """Times of every op and provider."""
+    chosen = [row for row in found if row.get("suite") == "op"]
+    lines = []
+    for row in chosen:
+        case, result = row["case"], row["result"]
+        start = [f"{op_title(case)} {case['size']}^2", case["provider"]]
+        if row["error"]:
+            lines.append([*start, f"failed: {row['error']}", "", "", ""])
+            continue
+        ratio = result.get("over_reference")
+        lines.append(
+            [
+                *start,
+                f"{result['ms'][0]:.3g}",
+                f"{ratio[0]:.3g}x" if ratio else "",
+                f"{result['share_of_copy']:.1%}",
+                f"{result['max_error']:.1e}",
+            ]
+        )
+    header = ("job", "provider", "ms", "over reference", "of copy bandwidth", "max error")
+    return _with_origin(markdown(header, lines), chosen)
+
+
+def scale(found: Sequence[Row]) -> str:
+    """Exponents of growth: 1 is linear, 0 constant."""
+    chosen = [row for row in found if row.get("suite") == SCALE]
+    lines = []
+    for series in growth(chosen):
+        (low, first), (high, last) = series.points[0], series.points[-1]
+        unit = "MiB" if "memory" in series.op else "ms"
+        expected = "" if series.expected is None else f"{series.expected:g}"
+        lines.append(
+            [
+                f"{series.op}, {series.way}",
+                f"{series.axis} {low}..{high}",
+                f"{first:.3g}..{last:.3g} {unit}",
+                f"{series.exponent:.2f}",
+                f"{series.worst:.2f}",
+                expected,
+            ]
+        )
+    header = ("op, way", "axis", "cost", "exponent", "worst step", "should be")
+    return _with_origin(markdown(header, lines), chosen)
+
+
+TABLES: dict[str, Callable[[Sequence[Row]], str]] = {
+    "demands": demands,
+    "fps": fps,
+    "ops": ops,
+    "scale": scale,
+}
+
+
+def _with_origin(table: str, found: Sequence[Row]) -> str:
+    """The table, and where its rows come from."""
+    origins = [row.get("origin", row) for row in found]
+    if not origins:
+        return "No rows yet."
+    first = origins[0]
+    loads = [origin["load"] for origin in origins]
+    commits = sorted({f"{o['commit'][:7]}{'+' if o['dirty'] else ''}" for o in origins})
+    dates = sorted({str(o["date"])[:10] for o in origins})
+    return (
+        f"{table}\n\n{first['device']}, {first['cores']} cores, {first['threads']} threads, torch "
+        f"{first['torch']}, {first['native']}; {' to '.join(sorted({dates[0], dates[-1]}))}, "
+        f"commit {', '.join(commits)} (+: with changes); load {min(loads):g} to {max(loads):g}."
+    )
