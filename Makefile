@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types pytest build bench gpu-check dist format clean
+.PHONY: help demo test lint types pytest build bench bench-results gpu-check dist format clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -54,6 +54,23 @@ gpu-check:  ## Tests, sanitizers and benchmarks on a GPU within ten minutes (ONL
 	@$(GPU_PYTHON) benchmarks/gpu_check.py $(if $(ONLY),--only $(ONLY)) $(if $(SKIP),--skip $(SKIP)) \
 	  $(if $(BUDGET),--budget $(BUDGET)) $(if $(OUT),--out $(OUT))
 
+# What is committed under benchmarks/results for this machine class, about 12 minutes on 2 quiet
+# cores. A failure is a row, and not the end of the run.
+RESULTS := benchmarks/results
+BENCH_MANY = --rounds 10 --budget 5
+BENCH_WAYS = reference,cpu,unfold,fold,interpolate-loop,roi-align,grid-sample,kornia,opencv
+bench-results: $(VENV)/.installed-dev build  ## Measure everything again: rows, charts, tables of the README
+	$(PIP) install -q -c constraints-test.txt kornia opencv-python-headless
+	-$(BIN)/python benchmarks/demands.py --rounds 7 --out $(RESULTS)
+	-$(BIN)/c2f bench --no-charts --sizes 512 --zooms 1,2,3,4 $(BENCH_MANY)
+	-$(BIN)/c2f bench --no-charts --sizes 512 --zooms 1 --n 8,16,64 --no-memory $(BENCH_MANY)
+	-$(BIN)/c2f bench --no-charts --sizes 896,1024 --zooms 1 --no-memory $(BENCH_MANY)
+	-$(BIN)/c2f bench --no-charts --coarse fcn_hrnet_w18 --zooms 1,2,4 --no-memory --rounds 5 --budget 5
+	-$(BIN)/c2f bench --no-charts --op all --sizes 1024 --zooms 1,2,4 --rounds 5 --ways $(BENCH_WAYS)
+	-$(BIN)/c2f bench --no-charts --scale --rounds 3
+	$(BIN)/c2f bench --charts $(RESULTS)/$$($(BIN)/python -c 'from c2fcore.bench.provenance import device_slug; print(device_slug())')
+	$(BIN)/python benchmarks/readme_tables.py
+
 format: $(VENV)/.installed-dev  ## Rewrite the sources in house style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -80,5 +97,5 @@ $(VENV)/.installed: $(INSTALL_INPUTS) | $(BIN)/python
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	C2F_BUILD=none $(PIP) install -q -c constraints-test.txt --no-build-isolation -e '.[dev,models,train,scene]'
+	C2F_BUILD=none $(PIP) install -q -c constraints-test.txt --no-build-isolation -e '.[dev,models,train,scene,plot]'
 	@touch $@

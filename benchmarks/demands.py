@@ -363,7 +363,8 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=SIZE, help="side of the usual image")
     parser.add_argument("--large", type=int, default=LARGE, help="side of the large image")
     parser.add_argument("--only", default="", help="sections, as count,merge,glue_memory")
-    parser.add_argument("--out", type=Path, help="file of JSON lines; replaced if it is there")
+    parser.add_argument("--out", type=Path, help="file of JSON lines, replaced if it is there; or "
+                        "the folder of results, where a folder per device stands")  # fmt: skip
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     warnings.filterwarnings("ignore", module=r"torch\..*")
@@ -379,6 +380,8 @@ def main() -> None:
         f"{origin['device']}, {args.threads} threads, load {origin['load']} at the start", end="; "
     )
     print(f"results belong under benchmarks/results/{device_slug()}")
+    if args.out is not None and args.out.is_dir():
+        args.out = args.out / device_slug() / "demands.jsonl"
     if args.out is not None:
         replaced = " (replaced)" if args.out.exists() else ""
         rows.write(args.out, measured)

@@ -58,7 +58,7 @@ def check(op: str, function: Callable[..., Any], device: str = "cpu") -> Iterato
         try:
             got = _on_host(function(*args, **sample.options))
             want = getattr(ops, op)(*sample.args(), **sample.options, backend="reference")
-            agree.check(op, sample, got, want)
+            agree.assert_agrees(op, sample, got, want)
             if not all(_same(t, was) for t, was in zip(_tensors(args), before)):
                 raise agree.Differs("it wrote into its input")
             error = ""

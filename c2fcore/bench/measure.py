@@ -110,10 +110,10 @@ def overhead(
     return found
 
 
-def copy_gbs(device: str = "cpu", mib: int = 512, rounds: int = 7) -> float:
+def copy_gbs(device: str = "cpu", mib: int = 128, rounds: int = 7) -> float:
     """Measured copy bandwidth in GB/s: bytes read and bytes written by Tensor.copy_.
 
-    The median of `rounds` copies between buffers far larger than any cache.
+    The median of `rounds` copies between buffers larger than any last-level cache in use.
     """
     source = torch.ones(mib * 2**18, dtype=torch.float32, device=device)
     target = torch.empty_like(source)

@@ -15,7 +15,7 @@ from .charts import PAPER_SHARES
 from .rows import Row
 from .scale_suite import SUITE as SCALE
 from .scale_suite import growth
-from .tables import glue_ms, markdown, op_title
+from .tables import glue_ms, growth_line, markdown, op_title
 
 _PLACE = re.compile(
     r"(<!-- rows: (?P<table>\w+) (?P<folder>\S+) -->\n)(?P<text>.*?)(<!-- end of rows -->)", re.S
@@ -118,23 +118,8 @@ def ops(found: Sequence[Row]) -> str:
 def scale(found: Sequence[Row]) -> str:
     """Exponents of growth: 1 is linear, 0 constant."""
     chosen = [row for row in found if row.get("suite") == SCALE]
-    lines = []
-    for series in growth(chosen):
-        (low, first), (high, last) = series.points[0], series.points[-1]
-        unit = "MiB" if "memory" in series.op else "ms"
-        expected = "" if series.expected is None else f"{series.expected:g}"
-        lines.append(
-            [
-                f"{series.op}, {series.way}",
-                f"{series.axis} {low}..{high}",
-                f"{first:.3g}..{last:.3g} {unit}",
-                f"{series.exponent:.2f}",
-                f"{series.worst:.2f}",
-                expected,
-            ]
-        )
-    header = ("op, way", "axis", "cost", "exponent", "worst step", "should be")
-    return _with_origin(markdown(header, lines), chosen)
+    header = ("op", "axis", "way", "from", "to", "exponent", "worst step", "should be")
+    return _with_origin(markdown(header, map(growth_line, growth(chosen))), chosen)
 
 
 TABLES: dict[str, Callable[[Sequence[Row]], str]] = {

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from .rows import Row
+from .scale_suite import Growth, growth
 
 
 def columns(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
@@ -87,6 +88,28 @@ def _op_line(row: Row) -> list[str]:
         f"{result['share_of_copy']:.1%}",
         f"{result['max_error']:.1e}",
         str(result.get("launches", "")),
+    ]
+
+
+def scale(found: Sequence[Row]) -> str:
+    """Growth of cost for the terminal: exponents of area and so on; 1 is linear, 0 constant."""
+    header = ("op", "axis", "way", "from", "to", "exponent", "worst step", "should be")
+    return columns(header, (growth_line(series) for series in growth(found)))
+
+
+def growth_line(series: Growth) -> list[str]:
+    """A series in words, as both tables of growth have it."""
+    (low, first), (high, last) = series.points[0], series.points[-1]
+    unit = "MiB" if "memory" in series.op else "ms"
+    return [
+        series.op,
+        f"{series.axis} {low}..{high}",
+        series.way,
+        f"{first:.3g} {unit}",
+        f"{last:.3g} {unit}",
+        f"{series.exponent:.2f}",
+        f"{series.worst:.2f}",
+        "" if series.expected is None else f"{series.expected:g}",
     ]
 
 

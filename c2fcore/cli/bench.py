@@ -14,7 +14,18 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from ..bench import foreign, measure, network_suite, op_suite, rows, tables
+from ..bench import (
+    charts,
+    compare,
+    foreign,
+    measure,
+    network_suite,
+    op_suite,
+    providers,
+    rows,
+    scale_suite,
+    tables,
+)
 from ..bench.provenance import device_slug, provenance
 from ..testing import samples
 
@@ -62,6 +73,15 @@ def add_parser(commands: Any) -> None:
     what.add_argument("--impl", metavar="MODULE:FUNCTION", help="with --op: check a kernel of "
                       "yours against the reference on the shared samples, then time it beside "
                       "ours")  # fmt: skip
+    what.add_argument("--scale", nargs="?", const=",".join(scale_suite.AXES), metavar="AXES",
+                      help="how cost grows: area, n, classes, batch, threads (all)")  # fmt: skip
+    what.add_argument("--largest", type=int, default=12000, help="side of the largest image of "
+                      "--scale area (12000)")  # fmt: skip
+    what.add_argument("--compare", nargs=2, metavar=("A", "B"), help="two result files or folders, "
+                      "or two commits of this checkout, which are then measured in turn with the "
+                      "other options given")  # fmt: skip
+    what.add_argument("--charts", type=Path, metavar="FOLDER", help="only draw the charts of the "
+                      "rows in FOLDER")  # fmt: skip
     how = parser.add_argument_group("how")
     how.add_argument("--ways", default="", help="only these: reference, cpu, compiled, ...")
     how.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -73,6 +93,8 @@ def add_parser(commands: Any) -> None:
     how.add_argument("--warmup", type=int, default=2, help="calls before them (2)")
     how.add_argument("--budget", type=float, default=20.0, help="seconds for the rounds of one "
                      "configuration; at least 3 are made (20)")  # fmt: skip
+    how.add_argument("--repeats", type=int, default=2, help="runs of each commit of --compare (2)")
+    how.add_argument("--no-charts", action="store_true", help="leave out the charts")
     how.add_argument("--no-memory", action="store_true", help="leave out the peak memory")
     parser.add_argument("-o", "--out", type=Path, default=rows.FOLDER, help="folder of results "
                         "(benchmarks/results)")  # fmt: skip
@@ -80,14 +102,27 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measures, prints a table, writes the rows."""
+    """Measures, prints a table, writes the rows and draws them."""
+    if args.charts:
+        return _draw(args.charts)
+    if args.compare:
+        return _compare(args)
     prepare(args)
     folder = args.out / device_slug(args.device)
     if args.impl:
         return _impl(args, folder / "ops.jsonl")
-    if args.op:
-        return finish(_ops(args), tables.ops, folder / "ops.jsonl")
-    return finish(_network(args), tables.network, folder / "network.jsonl")
+    if args.scale:
+        status = finish(_scale(args), tables.scale, folder / "scale.jsonl")
+    elif args.op:
+        status = finish(_ops(args), tables.ops, folder / "ops.jsonl")
+    else:
+        status = finish(_network(args), tables.network, folder / "network.jsonl")
+    if not args.no_charts:
+        try:
+            _draw(folder)
+        except ImportError as error:
+            print(error)
+    return status
 
 
 def prepare(args: argparse.Namespace) -> None:
@@ -96,7 +131,7 @@ def prepare(args: argparse.Namespace) -> None:
     Raises:
         ValueError: an option breaks a rule.
     """
-    for name in ("rounds", "warmup"):
+    for name in ("rounds", "warmup", "repeats"):
         if getattr(args, name) < 1:
             raise ValueError(f"--{name} must be at least 1, got {getattr(args, name)}")
     if torch.device(args.device).type == "cuda" and not torch.cuda.is_available():
@@ -208,6 +243,56 @@ def _ops(
                 foreign=extra,
                 say=bar.set_description_str,
             )
+
+
+def _scale(args: argparse.Namespace) -> Iterator[rows.Row]:
+    axes = words(args.scale)
+    if unknown := [axis for axis in axes if axis not in scale_suite.AXES]:
+        known = ", ".join(scale_suite.AXES)
+        raise ValueError(f"--scale must be axes among {known}, got {unknown[0]}")
+    ways = words(args.ways) or [providers.EAGER, *providers.backends_of("glue", args.device)]
+    origin = provenance(args.threads, args.device)
+    top = {"area": args.largest, "threads": os.cpu_count() or 1}
+    with tqdm(axes, unit="axis", dynamic_ncols=True) as bar:
+        for axis in bar:
+            every = scale_suite.AXES[axis].values
+            yield from scale_suite.run(
+                axis,
+                [value for value in every if value <= top.get(axis, value)],
+                origin,
+                ways=ways,
+                device=args.device,
+                threads=args.threads,
+                rounds=args.rounds,
+                with_memory=not args.no_memory,
+                say=bar.set_description_str,
+            )
+
+
+def _compare(args: argparse.Namespace) -> int:
+    a, b = compare.sides(args.compare, _options(args), args.repeats)
+    print(compare.table(a, b))
+    return 0
+
+
+def _options(args: argparse.Namespace) -> list[str]:
+    """The command line that measures the same, for a run of a commit."""
+    found = ["--no-charts", "--no-memory"]
+    for name in ("coarse", "fine", "checkpoint", "sizes", "zooms", "n", "preset", "image", "op",
+                 "scale", "largest", "ways", "device", "dtype", "threads", "rounds", "warmup",
+                 "budget"):  # fmt: skip
+        value = getattr(args, name)
+        if value not in (None, ""):
+            found += [f"--{name}", str(value)]
+    for name in ("channels_last", "compile"):
+        found += [f"--{name.replace('_', '-')}"] if getattr(args, name) else []
+    return [*found, *(["--masks", *args.masks] if args.masks else [])]
+
+
+def _draw(folder: Path) -> int:
+    for file in charts.draw(rows.read(folder), folder):
+        print(f"-> {file}")
+    return 0
 
 
 def words(text: str) -> list[str]:

@@ -1,0 +1,253 @@
+"""Two sets of rows side by side: result files, or commits measured by the harness of this checkout.
+
+What is told is the ratio of the medians and how much samples and runs scatter; what follows from it
+is left to the reader.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from . import rows
+from .provenance import ROOT
+from .rows import Row
+from .tables import columns
+
+# What a commit is measured with: the code of this checkout lies over the commit's own.
+_HARNESS = ("bench", "testing", "cli/bench.py")
+_CHILD = """\
+import argparse, sys
+from c2fcore.cli import bench
+parser = argparse.ArgumentParser()
+bench.add_parser(parser.add_subparsers())
+args = parser.parse_args(["bench", *sys.argv[1:]])
+sys.exit(args.run(args))
+"""
+
+
+class Side(NamedTuple):
+    """One side of a comparison.
+
+    Attributes:
+        name: file, folder or commit, as it was given.
+        runs: rows of each run.
+    """
+
+    name: str
+    runs: list[list[Row]]
+
+
+class Change(NamedTuple):
+    """One case on both sides.
+
+    Attributes:
+        case: in words.
+        before: median cost of A, milliseconds or the demand's unit.
+        after: of B.
+        ratio: after over before.
+        noise: relative scatter of that ratio: half the distance of the 20th and the 80th
+            percentile of each side, or half the distance of its runs if that is more, combined as
+            independent errors.
+    """
+
+    case: str
+    before: float
+    after: float
+    ratio: float
+    noise: float
+
+
+def sides(
+    names: Sequence[str],
+    options: Sequence[str],
+    repeats: int,
+    say: Callable[[str], None] = print,
+) -> list[Side]:
+    """Reads files and folders; measures commits, in turn: A B B A ...
+
+    Args:
+        names: two files, folders or commits.
+        options: of `c2f bench`, for commits.
+        repeats: runs of each commit.
+        say: told what is going on.
+
+    Raises:
+        ValueError: neither a file, nor a folder with rows, nor a commit.
+        RuntimeError: a commit does not build, or its measurement stops.
+    """
+    found = [Side(name, []) for name in names]
+    commits = [side for side in found if not Path(side.name).exists()]
+    for side in found:
+        if Path(side.name).exists():
+            side.runs.append(rows.read(Path(side.name)))
+    hashes = {side.name: _commit(side.name) for side in commits}
+    with tempfile.TemporaryDirectory() as scratch:
+        trees = {}
+        for side in commits:
+            say(f"{side.name}: checking out and building {hashes[side.name][:10]}")
+            trees[side.name] = _tree(hashes[side.name], Path(scratch) / hashes[side.name])
+        try:
+            for turn in range(repeats if commits else 0):
+                for side in commits if turn % 2 == 0 else commits[::-1]:
+                    say(f"{side.name}: run {turn + 1} of {repeats}")
+                    out = Path(scratch) / f"run-{found.index(side)}-{turn}"
+                    side.runs.append(_measured(trees[side.name], options, out))
+        finally:
+            for tree in set(trees.values()):
+                _git("worktree", "remove", "--force", str(tree))
+    for side in found:
+        if not any(side.runs):
+            raise ValueError(f"--compare {side.name}: must hold rows of results, got none")
+    return found
+
+
+def changes(a: Side, b: Side) -> list[Change]:
+    """Every case that has figures on both sides, in A's order."""
+    before, after = _costs(a), _costs(b)
+    found = []
+    for key, (case, *first) in before.items():
+        if key not in after:
+            continue
+        _, *second = after[key]
+        cost_a, scatter_a = _cost_and_scatter(first)
+        cost_b, scatter_b = _cost_and_scatter(second)
+        noise = (scatter_a**2 + scatter_b**2) ** 0.5
+        found.append(Change(case, cost_a, cost_b, cost_b / cost_a, noise))
+    return found
+
+
+def table(a: Side, b: Side) -> str:
+    """The comparison for the terminal, with what both sides were measured on."""
+    found = changes(a, b)
+    lines = [
+        (c.case, f"{c.before:.4g}", f"{c.after:.4g}", f"{c.ratio:.3f}", f"{c.noise:.1%}")
+        for c in found
+    ]
+    text = columns(("case", "A", "B", "B / A", "noise"), lines)
+    only = [len(_costs(x).keys() - _costs(y).keys()) for x, y in ((a, b), (b, a))]
+    notes = [f"{count} cases in {name} only" for count, name in zip(only, "AB") if count]
+    origins = "\n".join(f"{name}: {side.name}, {_origin(side)}" for name, side in zip("AB", (a, b)))
+    return "\n".join([
+        text,
+        origins,
+        *notes,
+        "noise: scatter of the ratio, from samples (20th to 80th percentile) and repeated runs",
+    ])  # fmt: skip
+
+
+def _costs(side: Side) -> dict[str, tuple[Any, ...]]:
+    """By key: the case in words, then (median, p20, p80) of every run."""
+    found: dict[str, tuple[Any, ...]] = {}
+    for run in side.runs:
+        for row in run:
+            cost = _cost(row)
+            if cost is not None:
+                key = rows.key(row)
+                found[key] = (*found.get(key, (_words(row),)), cost)
+    return found
+
+
+def _cost(row: Row) -> tuple[float, float, float] | None:
+    if row["error"]:
+        return None
+    if "demand" in row:
+        return row["value"], row["p20"], row["p80"]
+    ms = row["result"].get("ms")
+    if ms is None:
+        return None
+    if isinstance(ms, dict):
+        return ms["median"], ms["p20"], ms["p80"]
+    return ms[0], ms[1], ms[2]
+
+
+def _cost_and_scatter(runs: Sequence[tuple[float, float, float]]) -> tuple[float, float]:
+    medians = [median for median, _, _ in runs]
+    cost = statistics.median(medians)
+    within = statistics.median((high - low) / 2 for _, low, high in runs)
+    between = (max(medians) - min(medians)) / 2
+    return cost, max(within, between) / abs(cost) if cost else 0.0
+
+
+def _words(row: Row) -> str:
+    if "demand" in row:
+        return str(row["text"])
+    return " ".join(
+        f"{v:g}" if isinstance(v, float) else str(v)
+        for k, v in row["case"].items()
+        if v not in ("", {}, False, None) and k not in ("device", "threads", "classes", "layout")
+    )
+
+
+def _origin(side: Side) -> str:
+    origins = [row.get("origin", row) for run in side.runs for row in run]
+    first = origins[0]
+    loads = [origin["load"] for origin in origins]
+    dirty = " with changes" if first["dirty"] else ""
+    return (
+        f"commit {first['commit'][:10]}{dirty}, {first['device']}, {first['threads']} threads, "
+        f"torch {first['torch']}, {first['native']}, load {min(loads):g} to {max(loads):g}, "
+        f"{len(side.runs)} runs"
+    )
+
+
+def _commit(name: str) -> str:
+    try:
+        return _git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
+    except (OSError, subprocess.CalledProcessError):
+        raise ValueError(
+            f"--compare {name}: must be a file or folder of results, or a commit of this checkout"
+        ) from None
+
+
+def _tree(commit: str, where: Path) -> Path:
+    """A checkout of a commit with its kernels built and the harness of this one."""
+    if where.exists():
+        return where
+    _git("worktree", "add", "--detach", str(where), commit)
+    # An editable installation finds the kernels of another tree; a link finds these.
+    if not (where / "c2fcore" / "kernels").exists():
+        (where / "c2fcore" / "kernels").symlink_to(where / "kernels")
+    command = [sys.executable, "setup.py", "-q", "build_native", "--inplace"]
+    built = subprocess.run(command, cwd=where, capture_output=True, text=True, check=False)
+    if built.returncode:
+        lines = (built.stderr or built.stdout).strip().splitlines() or ["no output"]
+        raise RuntimeError(f"--compare: {commit[:10]} does not build: {lines[-1]}")
+    package = ROOT / "c2fcore"
+    for name in _HARNESS:
+        if (package / name).is_dir():
+            shutil.copytree(package / name, where / "c2fcore" / name, dirs_exist_ok=True)
+        else:
+            shutil.copy2(package / name, where / "c2fcore" / name)
+    return where
+
+
+def _measured(tree: Path, options: Sequence[str], out: Path) -> list[Row]:
+    """Rows of one run of `c2f bench` on the package of a tree."""
+    environment = {**os.environ, "PYTHONPATH": str(tree)}
+    command = [sys.executable, "-c", _CHILD, *options, "-o", str(out)]
+    with tempfile.TemporaryDirectory() as elsewhere:
+        done = subprocess.run(
+            command, cwd=elsewhere, env=environment, stdout=subprocess.PIPE, text=True, check=False
+        )
+    files = list(out.glob("*/*.jsonl"))
+    if not files:
+        raise RuntimeError(f"--compare: measuring {tree.name[:10]} ended with {done.returncode}")
+    found = [row for file in files for row in rows.read(file)]
+    for row in found:  # the harness lies over the tree, which is not a change of what is measured
+        row["origin"]["dirty"] = False
+    return found
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()

@@ -1,0 +1,171 @@
+"""What is made of rows: comparisons, growth, charts, tables, and the README's copy of them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from c2fcore.bench import charts, compare, report, rows, scale_suite
+from c2fcore.cli import main
+from c2fcore.images import write_png
+
+ROOT = Path(__file__).resolve().parents[1]
+ORIGIN = {
+    "commit": "0123456789abcdef", "dirty": False, "device": "a processor", "cores": 2, "threads": 2,
+    "torch": "2.14", "native": "_cpu_avx2", "date": "2026-01-02T03:04:05+00:00",
+}  # fmt: skip
+
+
+def op_row(ms: list[float], provider: str = "cpu", **case: Any) -> rows.Row:
+    identity = {"op": "aggregate", "options": {}, "content": "realistic", "preset": "", "size": 64,
+                "dtype": "float32", "provider": provider, **case}  # fmt: skip
+    result = {"ms": ms, "gbs": 1.0, "copy_gbs": 10.0, "share_of_copy": 0.1, "bytes": 10**6,
+              "max_error": 0.0, "over_reference": [2.0, 1.9, 2.1]}  # fmt: skip
+    return rows.make("op", identity, ORIGIN, result)
+
+
+def network_row(way: str, zoom: float, ms: float) -> rows.Row:
+    case = {"way": way, "coarse": "a", "fine": "b", "height": 64, "width": 96, "zoom": zoom,
+            "n": 4, "preset": "paper", "dtype": "float32", "device": "cpu"}  # fmt: skip
+    result: dict[str, Any] = {
+        "fps": 1e3 / ms,
+        "ms": {"median": ms, "p20": 0.9 * ms, "p80": 1.1 * ms},
+        "of_coarse": [10 / ms, 0.0, 1.0],
+        "windows": 4,
+    }
+    if way != "coarse":
+        result["stages_ms"] = dict.fromkeys(("coarse", "select", "extract", "fine", "aggregate"), 2)
+    return rows.make("network", case, ORIGIN, result)
+
+
+def scale_row(op: str, axis: str, value: int, ms: float) -> rows.Row:
+    case = {"axis": axis, "value": value, "op": op, "way": "cpu"}
+    return rows.make("scale", case, ORIGIN, {"ms": [ms, ms, ms]})
+
+
+def test_comparison_tells_ratio_and_noise() -> None:
+    a = compare.Side("a", [[op_row([10.0, 9.0, 11.0])]])
+    b = compare.Side("b", [[op_row([5.0, 4.9, 5.1])], [op_row([6.0, 5.9, 6.1])]])
+    (change,) = compare.changes(a, b)
+    assert (change.before, change.after, change.ratio) == (10.0, 5.5, 0.55)
+    # Samples of A: +-10 %. Runs of B lie +-0.5 around 5.5, which is more than their samples do.
+    assert change.noise == pytest.approx((0.1**2 + (0.5 / 5.5) ** 2) ** 0.5)
+
+
+def test_comparison_of_files_has_no_verdict(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, ms in (("a.jsonl", 10.0), ("b.jsonl", 12.0)):
+        both = [op_row([ms, ms, ms]), op_row([ms, ms, ms], provider=name)]
+        rows.write(tmp_path / name, both)
+    paths = [str(tmp_path / name) for name in ("a.jsonl", "b.jsonl")]
+    assert main(["bench", "--compare", *paths]) == 0
+    said = capsys.readouterr().out
+    assert "1.200" in said
+    assert "1 cases in A only" in said
+    assert "1 cases in B only" in said
+    assert "load" in said
+    assert not {"faster", "slower", "better", "worse"} & set(said.split())
+
+
+def test_comparison_needs_rows_or_a_commit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", "--compare", "no-such-thing", "neither"]) == 2
+    assert "--compare no-such-thing: must be a file or folder of results" in capsys.readouterr().err
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert main(["bench", "--compare", str(empty), str(empty)]) == 2
+    assert "must hold rows of results, got none" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs a git checkout")
+def test_comparison_of_commits_measures_both(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """HEAD against itself, without native kernels."""
+    mask = tmp_path / "mask.png"
+    write_png(mask, np.eye(64, dtype=np.uint8))
+    monkeypatch.setenv("C2F_BENCH_MASKS", str(mask))
+    monkeypatch.setenv("C2F_BUILD", "none")
+    options = ["--op", "count_windows", "--sizes", "64", "--rounds", "1", "--ways", "reference"]
+    options += ["--device", "cpu", "--no-charts"]
+    a, b = compare.sides(["HEAD", "HEAD~0"], options, 1, say=lambda text: None)
+    commit = subprocess.run(
+        ["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    assert len(compare.changes(a, b)) == 2  # realistic and noise
+    assert {row["origin"]["commit"] for row in a.runs[0] + b.runs[0]} == {commit}
+    assert {row["result"]["source"] for row in a.runs[0]} == {"masks", "noise"}
+    trees = subprocess.run(
+        ["git", "-C", str(ROOT), "worktree", "list"], capture_output=True, text=True, check=True
+    ).stdout
+    assert f"/{commit}" not in trees  # nothing is left behind
+
+
+def test_growth_of_known_series() -> None:
+    linear = [scale_row("count_windows", "area", side, side**2 / 1e4) for side in (512, 1024, 2048)]
+    steps = [scale_row("aggregate", "n", n, ms) for n, ms in ((8, 1.0), (16, 1.0), (32, 4.0))]
+    area, windows = scale_suite.growth([*linear, *steps])
+    assert (area.exponent, area.worst, area.expected) == (pytest.approx(1), pytest.approx(1), 1.0)
+    assert windows.exponent == pytest.approx(1)
+    assert windows.worst in (pytest.approx(0), pytest.approx(2))  # both one off the whole
+    assert windows.expected is None
+
+
+def test_tables_show_figures_and_failures(tmp_path: Path) -> None:
+    broken = rows.make("op", op_row([1.0] * 3)["case"], ORIGIN, error="RuntimeError: no memory")
+    folder = tmp_path / "results"
+    made = [op_row([3.0, 2.0, 4.0], provider="fold"), broken, network_row("cpu", 2, 50.0)]
+    rows.write(folder / "x.jsonl", made)
+    text = "a\n<!-- rows: ops results -->\nold\n<!-- end of rows -->\nb\n"
+    full = report.filled(text, tmp_path)
+    assert "| aggregate 64^2 | fold | 3 | 2x | 10.0% | 0.0e+00 |" in full
+    assert "failed: RuntimeError: no memory" in full
+    assert "a processor, 2 cores, 2 threads" in full
+    assert "\nold\n" not in full
+    assert full.startswith("a\n")
+    assert full.endswith("b\n")
+    assert report.filled(full, tmp_path) == full
+    assert "| a + b | 64 x 96 | 4 | 2 | cpu | 20 |" in report.fps(made)
+    with pytest.raises(ValueError, match="must be one of demands, fps, ops, scale, got nothing"):
+        report.filled("<!-- rows: nothing results -->\n<!-- end of rows -->", tmp_path)
+
+
+def test_charts_come_from_rows_and_are_light(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    made = [op_row([3.0, 2.0, 4.0]), op_row([9.0, 8.0, 9.5], provider="reference")]
+    made += [network_row(way, zoom, 10.0 * zoom) for way in ("coarse", "cpu") for zoom in (1, 2, 4)]
+    made += [scale_row("glue", "area", side, side / 100) for side in (512, 1024)]
+    first = charts.draw(made, tmp_path / "a")
+    assert [file.stem for file in first] == ["roofline", "fps", "stages", "scale"]
+    again = charts.draw(made, tmp_path / "b")
+    for file, other in zip(first, again, strict=True):
+        assert file.stat().st_size < 100_000
+        assert file.read_bytes() == other.read_bytes()
+    assert charts.draw([], tmp_path / "c") == []
+
+
+@pytest.mark.skipif(not (ROOT / "benchmarks").exists(), reason="only the tests are here")
+def test_readme_tables_are_those_of_the_committed_rows() -> None:
+    for name in ("README.md", "benchmarks/README.md"):
+        text = (ROOT / name).read_text()
+        assert "<!-- rows: " in text
+        stale = f"{name}: run python benchmarks/readme_tables.py"
+        assert report.filled(text, ROOT) == text, stale
+
+
+@pytest.mark.skipif(not (ROOT / "benchmarks").exists(), reason="only the tests are here")
+def test_committed_rows_have_their_provenance() -> None:
+    files = list((ROOT / "benchmarks" / "results").glob("*/*.jsonl"))
+    assert files
+    for file in files:
+        for row in rows.read(file):
+            origin = row.get("origin", row)
+            assert {"commit", "dirty", "torch", "device", "threads", "load", "date"} <= set(origin)
+            assert json.dumps(row).count("/tmp/") == 0
