@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 Row = dict[str, Any]
 BACKENDS = ("triton", "cuda")
+ENGINE = ("engine",)
+AT_MOST = ("us", "launches", "share at most")
 
 
 class Gate(NamedTuple):
@@ -22,8 +24,9 @@ class Gate(NamedTuple):
         text: what has to hold.
         gate: bound that has to be kept.
         stretch: bound that is hoped for.
-        unit: "us" or "launches", at most the bound; "x" or "share", at least the bound.
+        unit: one of AT_MOST, at most the bound; "x" or "share", at least the bound.
         value: the figure of a backend among the rows of a device; None without a row of it.
+        of: the backends that have to keep it, or the engine.
     """
 
     text: str
@@ -31,6 +34,7 @@ class Gate(NamedTuple):
     stretch: float
     unit: str
     value: Callable[[list[Row], str], float | None]
+    of: tuple[str, ...] = BACKENDS
 
 
 class Verdict(NamedTuple):
@@ -61,7 +65,7 @@ def judge(rows: Sequence[Row]) -> list[Verdict]:
     usable = [row for row in rows if row.get("result") and not row.get("error")]
     found = []
     for gate in GATES:
-        for backend in BACKENDS:
+        for backend in gate.of:
             value = gate.value(usable, backend)
             met = [_met(gate.unit, value, bound) for bound in (gate.gate, gate.stretch)]
             found.append(
@@ -85,7 +89,7 @@ def table(verdicts: Iterable[Verdict]) -> str:
 def _met(unit: str, value: float | None, bound: float) -> bool | None:
     if value is None:
         return None
-    return value <= bound if unit in ("us", "launches") else value >= bound
+    return value <= bound if unit in AT_MOST else value >= bound
 
 
 def _find(rows: Sequence[Row], op: str, provider: str, **case: Any) -> list[Row]:
@@ -182,6 +186,43 @@ def _launches(op: str, **case: Any) -> Callable[[list[Row], str], float | None]:
     return value
 
 
+def _frames(rows: Sequence[Row], way: str, **case: Any) -> list[Row]:
+    """Rows of whole frames, 512 x 512, zoom 1, at batch 1."""
+    usual = {"way": way, "device": "cuda", "height": 512, "width": 512, "zoom": 1.0}
+    fields = {**usual, "preset": "paper", "compile": False, **case}
+    return [r for r in rows if all(r["case"].get(name) == v for name, v in fields.items())]
+
+
+def _frame_over(way: str, **case: Any) -> Callable[[list[Row], str], float | None]:
+    """How many frames of the engine go into one of another way, with the same networks."""
+
+    def value(rows: list[Row], engine: str) -> float | None:
+        ratios = []
+        for row in _frames(rows, engine, **case):
+            for peer in _frames(rows, way, **case):
+                if {**peer["case"], "way": engine} == row["case"]:
+                    ratios.append(peer["result"]["ms"]["median"] / row["result"]["ms"]["median"])
+        return _best(ratios, min)
+
+    return value
+
+
+def _glue_share(rows: list[Row], engine: str) -> float | None:
+    """Select, extract and aggregate in a frame of the engine."""
+    shares = []
+    for row in _frames(rows, engine):
+        stages = row["result"].get("stages_ms")
+        if stages:
+            glue = sum(stages[name] for name in ("select", "extract", "aggregate"))
+            shares.append(glue / sum(stages.values()))
+    return _best(shares, max)
+
+
+def _of_coarse(rows: list[Row], engine: str) -> float | None:
+    found = _frames(rows, engine, preset="fast")
+    return _best((row["result"]["of_coarse"][0] for row in found), min)
+
+
 GATES = [
     Gate("glue in a graph, 512, labels", 40, 18, "us", _graph_us("glue", size=512)),
     Gate(
@@ -212,6 +253,14 @@ GATES = [
     Gate("launches of extract_patches", 1, 1, "launches", _launches("extract_patches")),
     Gate("launches of aggregate", 1, 1, "launches", _launches("aggregate")),
     Gate("launches of the whole glue", 4, 3, "launches", _launches("glue")),
+    Gate("frame over the eager reference, float32", 5, 8, "x",
+         _frame_over("reference", dtype="float32"), ENGINE),
+    Gate("frame over the eager reference, bfloat16, channels_last", 3, 8, "x",
+         _frame_over("reference", dtype="bfloat16", channels_last=True), ENGINE),
+    Gate("frame over compiled networks with eager glue", 1.25, 1.4, "x",
+         _frame_over("reference", compile=True), ENGINE),
+    Gate("glue of a frame", 0.02, 0.01, "share at most", _glue_share, ENGINE),
+    Gate("frames per second of the coarse network's, cover", 0.9, 1, "share", _of_coarse, ENGINE),
 ]  # fmt: skip
 
 

@@ -1,8 +1,7 @@
-"""The driver of `make gpu-check`, without a GPU: limits, failures, order, gates, restarts."""
+"""The driver of `make gpu-check`, without a GPU: limits, failures, order, summary."""
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import subprocess
@@ -11,16 +10,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import gates
 import gpu_check
-import gpu_run
 import gpu_stages
 import pytest
 import samples
 import stages
+from gate_rows import row_of
 from stages import ALONE, FAILED, OK, SKIPPED, TIMEOUT, Stage
-
-from c2fcore.bench import op_suite
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 GPU = {"device": "Some GPU 9000", "torch": "2.11.0", "capability": [9, 0]}
@@ -172,7 +168,7 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_the_whole_check(check: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    row = json.dumps(_row("glue", "cuda", 512, graph_ms=[0.030, 0.029, 0.031]))
+    row = json.dumps(row_of("glue", "cuda", 512, graph_ms=[0.030, 0.029, 0.031]))
     rows = tmp_path / "out" / "some-gpu-9000" / "ops.jsonl"
     measures = f"open({str(rows)!r}, 'w').write({row!r}); print('1 row')"
     good = python("install", "print('installed')"), python("bench", measures, after=("install",))
@@ -194,7 +190,7 @@ def test_the_whole_check(check: Any, tmp_path: Path, capsys: pytest.CaptureFixtu
     code, summary = check(python("install", "raise SystemExit(1)"), *good[1:])
     assert code == 1
     assert [s["status"] for s in summary["stages"]] == [FAILED, OK]
-    slow = json.dumps(_row("glue", "cuda", 512, graph_ms=[0.050, 0.049, 0.051]))
+    slow = json.dumps(row_of("glue", "cuda", 512, graph_ms=[0.050, 0.049, 0.051]))
     code, summary = check(good[0], python("bench", measures.replace(row, slow)))
     assert code == 1, "a gate that was measured and not met"
     assert summary["counts"]["failed"] == 0
@@ -262,132 +258,3 @@ def test_what_this_version_lacks_is_left_out(tmp_path: Path) -> None:
         json.dumps({"aggregate": {"cuda": [False, "no CUDA driver"]}})
     )
     assert absent() == "", "one that is there and cannot run has to fail"
-
-
-# Gates.
-
-
-def _row(op: str, provider: str, size: int, **result: Any) -> dict[str, Any]:
-    options = result.pop("options", {})
-    case = {
-        "op": op, "provider": provider, "size": size, "options": options, "device": "cuda",
-        "dtype": result.pop("dtype", "float16"), "content": "realistic", "preset": "",
-        "layout": "planar", "classes": 16, "threads": 1,
-    }  # fmt: skip
-    return {"suite": "op", "case": case, "result": result, "error": ""}
-
-
-def _verdict(rows: list[dict[str, Any]], text: str, backend: str = "cuda") -> gates.Verdict:
-    return next(v for v in gates.judge(rows) if v.text == text and v.backend == backend)
-
-
-def test_gates_are_judged_by_rows() -> None:
-    rows = [
-        _row("glue", "cuda", 512, graph_ms=[0.02, 0.02, 0.02], dtype="float32", launches=3),
-        _row("glue", "cuda", 512, graph_ms=[0.03, 0.03, 0.03], launches=4),
-        _row("glue", "reference", 512, ms=[0.6, 0.5, 0.7]),
-        _row("glue", "compiled", 512, ms=[0.06, 0.05, 0.07]),
-        _row("extract_patches", "cuda", 512, options={"zoom": 4.0}, graph_ms=[9.0, 9, 9],
-             bytes=1, copy_gbs=4000.0),
-        _row("extract_patches", "cuda", 6000, options={"zoom": 4.0}, graph_ms=[0.0145, 0, 0],
-             bytes=51_900_000, copy_gbs=4000.0),
-        _row("select_windows", "cuda", 6000, options={"strategy": "cover"}, graph_ms=[0.1, 0, 0]),
-        _row("count_windows", "cuda", 6000, graph_ms=[0.045, 0, 0], bytes=1, copy_gbs=1.0),
-    ]  # fmt: skip
-    slowest = _verdict(rows, "glue in a graph, 512, labels")
-    assert slowest.value == pytest.approx(30)
-    assert (slowest.met, slowest.stretch_met) == (True, False)
-    eager = _verdict(rows, "glue over the eager chain, 512")
-    assert eager.value == pytest.approx(20), "the half-precision row has a peer, the other has none"
-    assert eager.stretch_met
-    compiled = _verdict(rows, "glue over torch.compile of the chain, 512")
-    assert compiled.met is False
-    assert compiled.value == pytest.approx(2)
-    share = _verdict(rows, "extract_patches zoom 4, of copy bandwidth")
-    assert share.value == pytest.approx(51.9e6 / 14.5e-6 / 4e12)
-    cover = _verdict(rows, "greedy cover of 32 windows beyond counting, 6000")
-    assert cover.value == pytest.approx(55)
-    assert _verdict(rows, "launches of the whole glue").value == 4
-    assert all(v.met is None for v in gates.judge(rows) if v.backend == "triton")
-    assert all(v.met is None for v in gates.judge([{**r, "error": "x"} for r in rows]))
-    shown = gates.table(gates.judge(rows))
-    assert "NOT MET" in shown
-    assert "met, stretch too" in shown
-
-
-def test_gates_read_the_rows_that_c2f_bench_writes() -> None:
-    """Rows measured here, said to be a GPU's: the gates know the names that figures have there."""
-    found = []
-    for op, side in (("glue", 512), ("extract_patches", 160)):
-        (variant,) = (v for v in op_suite.variants(op, [4.0])
-                      if v.content == "realistic" and not v.preset)  # fmt: skip
-        setting = op_suite.Setting(rounds=1, target_s=0.0, dtype="float16")
-        for row in op_suite.run(variant, side, setting, {}, 10.0, only=["reference"]):
-            assert not row["error"]
-            row["case"]["device"] = "cuda"
-            ours = copy.deepcopy(row)
-            ours["case"]["provider"] = "cuda"
-            ours["result"].update(graph_ms=ours["result"]["ms"], launches=4)
-            found += [row, ours]
-    found = json.loads(json.dumps(found))
-    assert _verdict(found, "glue over the eager chain, 512").value == pytest.approx(1)
-    assert _verdict(found, "glue in a graph, 512, labels").value is not None
-    assert _verdict(found, "extract_patches zoom 4, of copy bandwidth").value is not None
-    assert _verdict(found, "launches of extract_patches").met is False
-
-
-# Tests that go on behind a broken kernel.
-
-BREAKING = """
-import os, signal
-import pytest
-
-def test_good(): pass
-def test_crashes(): os.kill(os.getpid(), signal.SIGKILL)
-def test_wrong(): assert 1 == 2
-def test_skipped(): pytest.skip("not here")
-def test_poisons(): raise RuntimeError("CUDA error: an illegal memory access was encountered")
-def test_last(): pass
-"""
-# A context that is unusable after that test, and only in its process.
-POISONED = """
-import gpu_run
-
-def pytest_runtest_logreport(report):
-    if "test_poisons" in report.nodeid and report.failed:
-        gpu_run.context_is_broken = lambda: True
-"""
-
-
-def test_one_broken_kernel_does_not_hide_the_others(tmp_path: Path) -> None:
-    (tmp_path / "test_kernels.py").write_text(BREAKING)
-    (tmp_path / "conftest.py").write_text(POISONED)
-    (tmp_path / "pytest.ini").write_text("[pytest]\n")
-    script, record = str(Path(gpu_run.__file__)), tmp_path / "record.jsonl"
-    done = subprocess.run(
-        [sys.executable, script, str(record), "-q", "-p", "no:cacheprovider", str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": str(Path(script).parent)},
-        cwd=tmp_path,
-        text=True,
-        capture_output=True,
-        check=False,
-    )
-    assert done.returncode == 1
-    outcomes = {k.split("::")[1]: v["outcome"] for k, v in gpu_run.read(record).items()}
-    assert outcomes == {
-        "test_good": "passed", "test_crashes": "started", "test_wrong": "failed",
-        "test_skipped": "skipped", "test_poisons": "failed", "test_last": "passed",
-    }  # fmt: skip
-    last = done.stdout.strip().splitlines()[-1]
-    assert last.startswith("2 passed, 2 failed, 1 crashed, 1 skipped, 2 restarts; first: ")
-    assert "test_crashes: the process died" in last
-    (tmp_path / "test_kernels.py").write_text("def test_good(): pass\n")
-    done = subprocess.run(
-        [sys.executable, script, str(record), "-q", "-p", "no:cacheprovider", str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": str(Path(script).parent)},
-        cwd=tmp_path,
-        text=True,
-        capture_output=True,
-        check=False,
-    )
-    assert (done.returncode, done.stdout.strip().splitlines()[-1]) == (0, "1 passed, 0 failed")

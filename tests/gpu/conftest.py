@@ -35,5 +35,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             chosen = [name for name in names if not wanted or name in wanted]
             metafunc.parametrize(fixture, chosen)
     if "call" in metafunc.fixturenames:
-        calls = [(op, sample) for op in samples.OPS for sample in samples.of(op)]
+        # Without a GPU one sample of an op stands for all: a thousand skips say no more.
+        some = None if torch.cuda.is_available() else 1
+        calls = [(op, sample) for op in samples.OPS for sample in samples.of(op)[:some]]
         metafunc.parametrize("call", calls, ids=[f"{op}-{sample}" for op, sample in calls])
