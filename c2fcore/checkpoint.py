@@ -249,7 +249,12 @@ def _locate(
     if folder.is_dir():
         for name in (CONFIG_FILE, WEIGHTS_FILE):
             if not (folder / name).is_file():
-                raise FileNotFoundError(f"from_pretrained: {folder} must hold {name}, got none")
+                # What `c2f train` leaves in the folder of a run.
+                deeper = folder / "checkpoint"
+                hint = f"; {deeper} does" if (deeper / name).is_file() else ""
+                raise FileNotFoundError(
+                    f"from_pretrained: {folder} must hold {name}, got none{hint}"
+                )
         return folder / CONFIG_FILE, folder / WEIGHTS_FILE
     text = str(source)
     if isinstance(source, Path) or text.count("/") != 1 or text.startswith((".", "/", "~")):

@@ -345,6 +345,21 @@ def test_bad_options_are_one_line(
     assert "Traceback" not in said
 
 
+def test_folders_that_hold_something_else_are_told(
+    data: Path, net_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "checkpoint").symlink_to(net_folder / "net")
+    for folder, given, message in (
+        (data, run, f"run must hold config.json, got none; {run / 'checkpoint'} does"),
+        (tmp_path / "none", net_folder / "net", "data must be in a folder, got"),
+        (data / "images", net_folder / "net", "or hold images/ and masks/ (or SPLIT/images/"),
+    ):
+        assert main(["eval", str(folder), "--checkpoint", str(given)]) == 2
+        assert message in capsys.readouterr().err
+
+
 def test_bad_files_are_named(
     net_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -78,7 +78,11 @@ class TruthObjects:
             )
         found = np.zeros((len(self._classes), len(self._areas) + 1, len(FIELDS)), np.int64)
         for row, c, (objects, count) in zip(found, self._classes, self._objects):
-            self._count(row, (predicted == c) & ~self._ignored, objects, count)
+            answer = (predicted == c) & ~self._ignored
+            # Most classes fill a small part of the image: the rest is not looked at.
+            box = _bounding_box(answer | (objects > 0) if count else answer)
+            if box is not None:
+                self._count(row, answer[box], objects[box], count)
         return found
 
     def _count(
@@ -142,6 +146,14 @@ def recall(found: Any) -> Any:
     """Share of the objects' pixels that were found; NaN where a bin has no object."""
     with np.errstate(invalid="ignore"):
         return found[..., 1] / (found[..., 1] + found[..., 2])
+
+
+def _bounding_box(mask: npt.NDArray[np.bool_]) -> tuple[slice, slice] | None:
+    """Rows and columns that hold all of a mask; None for an empty one."""
+    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    if not len(rows):
+        return None
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
 def _largest_overlap(

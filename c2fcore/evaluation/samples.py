@@ -202,6 +202,8 @@ def open_samples(
         FileNotFoundError: a folder or a mask is missing.
         ValueError: classes that are not the network's; options of plain folders for a prepared one.
     """
+    if not root.is_dir():
+        raise FileNotFoundError(f"data must be in a folder, got {root}")
     if (root / DATASET_FILE).is_file():
         if encoding or tile is not None or overlap:
             raise ValueError(
@@ -215,11 +217,16 @@ def open_samples(
     info = replace(catalogue.custom(",".join(map(str, range(config.num_classes)))),
                    class_names=names, palette=config.palette or ())  # fmt: skip
     layout = "mmseg" if (root / "img_dir").is_dir() else "folders"
+    if layout == "folders" and not any(root.glob("images")) and not any(root.glob("*/images")):
+        raise FileNotFoundError(
+            f"data must be a folder that `c2f prepare` finished, or hold images/ and masks/ (or "
+            f"SPLIT/images/ and SPLIT/masks/), got {root}"
+        )
     found = sources.find(info, root, layout, [split] if split else None)
     chosen = _choose(list(found), split, root)
     if overlap and tile is None:
         raise ValueError(f"--overlap needs --tile, got {overlap} without it")
-    name = f"{root.name} {chosen}" if split else root.name
+    name = root.name if chosen == "all" else f"{root.name} {chosen}"
     return FolderSamples(found[chosen], info, encoding or "index", tile, overlap, unknown, name)
 
 
