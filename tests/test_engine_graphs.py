@@ -113,6 +113,30 @@ def test_a_program_that_cannot_be_captured_is_called(caplog: pytest.LogCaptureFi
     ]
 
 
+def test_an_input_that_fails_says_nothing_of_graphs() -> None:
+    class Strict(Replayed):
+        def capture(self, body: Any) -> Any:
+            body()
+            return super().capture(body)
+
+    bad = [False]
+
+    def body() -> Tensor:
+        if bad[0]:
+            raise ValueError("this image")
+        return torch.ones(1)
+
+    program = Program("look", body, Strict())
+    for _ in range(RUNS_BEFORE_CAPTURE):
+        program.run()
+    bad[0] = True
+    with pytest.raises(ValueError, match="this image"):
+        program.run()
+    bad[0] = False
+    program.run()
+    assert program.captured
+
+
 class Owner:
     def __init__(self, count: int) -> None:
         body = Program("", Counter(), Direct())

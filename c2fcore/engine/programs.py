@@ -157,9 +157,10 @@ class Program(Generic[T]):
             try:
                 self._graph = self._recorder.capture(self._body)
             except Exception as error:
+                answer = self._body()  # an input that fails here, too, says nothing of graphs
                 self._refused = True
                 _log.warning("engine: %s runs without a CUDA graph: %s", self.name, error)
-                return self._body()
+                return answer
         replay, outputs = self._graph
         replay()
         return outputs
