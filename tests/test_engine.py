@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 import c2fcore
 from c2fcore import C2FNet, Engine
+from c2fcore.cli.demo import DEMO_WEIGHTS
+from c2fcore.data.scenes import make_scene
 from c2fcore.engine import networks as engine_networks
 from c2fcore.engine import working_set
 from c2fcore.models import build, low_resolution
@@ -215,6 +217,18 @@ def test_low_resolution_of_the_wrong_kind() -> None:
 
     with pytest.raises(TypeError, match=r"Wrong.low_resolution\(\) must return an nn.Module"):
         network(Wrong()).compile()
+
+
+def test_trained_networks_agree_with_the_eager_path() -> None:
+    net = C2FNet.from_pretrained(DEMO_WEIGHTS)
+    image = torch.from_numpy(make_scene(3, 320).image).permute(2, 0, 1)
+    expected = net.detailed(image[None])
+    assert int(expected.windows.num) > 3
+    # Another memory format rounds the logits otherwise; few pixels are that close.
+    assert (net.compile()(image) == expected.labels[0]).float().mean() > 0.9999
+    if engine_networks.native_bfloat16(torch.device("cpu")):
+        engine = net.compile(precision="auto")
+        assert (engine(image) == expected.labels[0]).float().mean() > 0.995
 
 
 def test_bfloat16() -> None:

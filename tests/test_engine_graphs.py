@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -18,7 +20,7 @@ from c2fcore import Engine, Windows, ops
 from c2fcore.engine import packing
 from c2fcore.engine.buckets import Buckets, Chunk
 from c2fcore.engine.plan import Shape
-from c2fcore.engine.programs import RUNS_BEFORE_CAPTURE, Direct, Plans, Program
+from c2fcore.engine.programs import RUNS_BEFORE_CAPTURE, Direct, Plan, Plans, Program
 from c2fcore.engine.programs import no_conditional_nodes as reason
 
 
@@ -137,27 +139,60 @@ def test_an_input_that_fails_says_nothing_of_graphs() -> None:
     assert program.captured
 
 
-class Owner:
+class Owner(Plan):
     def __init__(self, count: int) -> None:
+        super().__init__()
         body = Program("", Counter(), Direct())
-        self.programs: dict[Any, Program[Any]] = dict.fromkeys(range(count), body)
+        self.programs.update(dict.fromkeys(range(count), body))
 
 
 def test_plans_go_in_the_order_of_their_last_use() -> None:
     plans: Plans[Owner] = Plans(5)
+
+    def use(key: str, count: int) -> Owner:
+        plan = plans.get(key, lambda: Owner(count))
+        plans.release(plan)
+        return plan
+
+    def keys() -> list[Any]:
+        return [key for key, _ in plans.items()]
+
     for key, count in (("a", 2), ("b", 0), ("c", 2)):
-        plans.get(key, lambda count=count: Owner(count))
+        use(key, count)
     assert plans.programs() == 5  # one without programs counts as one
-    kept = plans.get("a", lambda: Owner(9))
-    assert len(kept.programs) == 2
-    plans.get("d", lambda: Owner(1))
-    assert plans.keys() == ["c", "a", "d"]
-    kept.programs.update(dict.fromkeys("uvwxyz", kept.programs[0]))
-    plans.trim()
-    assert plans.keys() == ["d"]
-    assert plans.evicted == 3
-    plans.get("e", lambda: Owner(40))
-    assert plans.keys() == ["e"]  # the last one stays, however large
+    assert len(use("a", 9).programs) == 2
+    use("d", 1)
+    assert keys() == ["c", "a", "d"]
+    held = plans.get("a", lambda: Owner(9))
+    held.programs.update(dict.fromkeys("uvwxyz", held.programs[0]))
+    use("e", 40)
+    assert keys() == ["e"]  # the last one stays, however large
+    assert plans.evicted == 4
+    assert len(held.programs) == 8  # a lane still works with it
+    plans.release(held)
+    assert not held.programs
+    plans.clear()
+    assert plans.programs() == 0
+
+
+def test_what_is_evicted_is_freed_at_once(recorders: list[Replayed]) -> None:
+    engine = network(n=4).compile(max_graphs=4, buckets="powers")
+    image, _ = scene(60, 64, objects=9)
+    for _ in range(RUNS_BEFORE_CAPTURE + 2):
+        engine(image)
+    gc.collect()
+    gc.disable()
+    try:
+        plans = [weakref.ref(plan) for _, plan in engine._plans.items()]
+        for size in (40, 48, 56):
+            for _ in range(RUNS_BEFORE_CAPTURE + 2):
+                engine(scene(size, 64, objects=9)[0])
+        assert [plan() for plan in plans] == [None] * len(plans)
+    finally:
+        gc.enable()
+    engine.release()
+    assert engine.programs() == 0
+    assert torch.equal(engine(image), network(n=4)(image))
 
 
 @pytest.fixture
@@ -190,7 +225,7 @@ def test_replays_answer_like_the_eager_path(
         for result, labels in zip(results, expected, strict=True):
             assert torch.equal(result.labels, labels)
     assert sum(recorder.captures for recorder in recorders) > 0
-    names = {name for plan in engine._plans._plans.values() for name in plan.programs}
+    names = {name for plan in (plan for _, plan in engine._plans.items()) for name in plan.programs}
     fits = batch * (options["n"] or 99) <= options.get("max_batch", 32)
     assert ("whole" in names) == (conditional and fits)
 
@@ -201,7 +236,7 @@ def test_each_size_of_the_second_look_is_one_program(recorders: list[Replayed]) 
     for i in range(30):
         image, _ = scene(96, 96, objects=i % 12, seed=i)
         assert torch.equal(engine(image), net(image))
-    (plan,) = (plan for key, plan in engine._plans._plans.items() if len(key) == 2)
+    (plan,) = (plan for key, plan in engine._plans.items() if len(key) == 2)
     assert {name for name in plan.programs if name != "look"} <= {
         ("second", size) for size in (0, 4, 8, 16)
     }
@@ -215,7 +250,7 @@ def test_sizes_that_pass_by_share_the_networks(recorders: list[Replayed]) -> Non
         image, _ = scene(57 + i % 8, 64, objects=9, seed=i)
         assert torch.equal(engine(image), net(image))
     assert engine.programs() <= 8
-    shapes = {key[2] for key in engine._plans.keys() if key[1] == "coarse"}  # noqa: SIM118
+    shapes = {key[2] for key, _ in engine._plans.items() if key[1] == "coarse"}
     assert shapes == {(1, 3, 64, 64)}
 
 

@@ -236,6 +236,10 @@ class Engine:
         """Programs kept at the moment; image sizes without any count as one."""
         return self._plans.programs()
 
+    def release(self) -> None:
+        """Gives buffers and graphs back; later calls make them anew."""
+        self._plans.clear()
+
     def answer(self, images: Sequence[Tensor], clock: Clock | None = None) -> Answer:
         """Labels and windows of images [H, W, C] of one size and dtype, in one batch."""
         lane = self._lanes.get()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -15,8 +15,16 @@ from .. import _backend, _stages
 from .._clock import Clock
 from ..models import logits_of
 from .networks import Networks
-from .plan import Plan, Shape
-from .programs import NETWORK_RUNS_BEFORE_CAPTURE, CudaGraphs, Direct, Plans, Program, Recorder
+from .plan import Shape, ShapePlan
+from .programs import (
+    NETWORK_RUNS_BEFORE_CAPTURE,
+    CudaGraphs,
+    Direct,
+    Plan,
+    Plans,
+    Program,
+    Recorder,
+)
 
 
 @dataclass(frozen=True)
@@ -48,15 +56,16 @@ class Answer(NamedTuple):
     origins: list[Tensor]
 
 
-class _NetworkPlan:
+class _NetworkPlan(Plan):
     """A network on inputs of one shape, whatever the images' sizes are."""
 
     def __init__(self, stage: str, like: Tensor, recorder: Recorder, run: Callable[..., Tensor]):
+        super().__init__()
         self._input = torch.empty_like(like)
         name = f"{stage} network on {tuple(like.shape)}"
         body = functools.partial(run, stage, self._input)
         program = Program(name, body, recorder, NETWORK_RUNS_BEFORE_CAPTURE)
-        self.programs: dict[Hashable, Program[Any]] = {stage: program}
+        self.programs[stage] = program
 
     def run(self, pixels: Tensor) -> Tensor:
         self._input.copy_(pixels)
@@ -93,7 +102,7 @@ class Lane:
         if networks.device.type == "cuda":
             self._stream = torch.cuda.Stream(networks.device)
         self._recorder = recorder_for(networks, self._stream if settings.graphs else None)
-        self._plan: Plan | None = None
+        self._plan: ShapePlan | None = None
         self._merged: Tensor | None = None
         self._event: Any = None
         self._downloading = False
@@ -142,45 +151,49 @@ class Lane:
         """Runs everything that batches of a shape may need once, on black images."""
         plan = self._take(shape)
         plan.clock = Clock()
-        with self._running():
-            plan.image.zero_()
-            if self._whole(plan):
-                plan.run_whole()
-            else:
-                plan.run_look()
-                for total in (0, *plan.buckets.sizes):
-                    plan.run_second(total)
-            event = self._record()
-        _wait(event)
-        self._release()
+        try:
+            with self._running():
+                plan.image.zero_()
+                if self._whole(plan):
+                    plan.run_whole()
+                else:
+                    plan.run_look()
+                    for total in (0, *plan.buckets.sizes):
+                        plan.run_second(total)
+                event = self._record()
+            _wait(event)
+        finally:
+            self._release()
 
     def abandon(self) -> None:
         """Gives up the batch after an error; the lane is free then."""
-        self._release()
         if self._stream is not None:
             self._stream.synchronize()
+        self._release()
 
-    def _current(self) -> Plan:
+    def _current(self) -> ShapePlan:
         assert self._plan is not None, "no batch in this lane"
         return self._plan
 
-    def _take(self, shape: Shape) -> Plan:
+    def _take(self, shape: Shape) -> ShapePlan:
         self._plan = self._plans.get((self._number, shape), lambda: self._make(shape))
         return self._current()
 
     def _release(self) -> None:
-        self._plan = self._merged = self._event = None
+        plan, self._plan = self._plan, None
+        self._merged = self._event = None
         self._downloading = False
-        self._plans.trim()
+        if plan is not None:
+            self._plans.release(plan)
 
-    def _whole(self, plan: Plan) -> bool:
+    def _whole(self, plan: ShapePlan) -> bool:
         """Whether this batch is one program."""
         wanted = self._settings.conditional and self._recorder.glue and not plan.clock.running
         return wanted and plan.branches()
 
-    def _make(self, shape: Shape) -> Plan:
+    def _make(self, shape: Shape) -> ShapePlan:
         settings = self._settings
-        return Plan(
+        return ShapePlan(
             shape,
             self._networks,
             self._recorder,
@@ -189,7 +202,7 @@ class Lane:
             self._call_network,
         )
 
-    def _upload(self, plan: Plan, images: Iterable[Tensor]) -> None:
+    def _upload(self, plan: ShapePlan, images: Iterable[Tensor]) -> None:
         for b, image in enumerate(images):
             staged = self._stream is not None and not image.is_cuda
             (plan.staged if staged else plan.image)[b].copy_(image)
@@ -204,7 +217,10 @@ class Lane:
         plan = self._plans.get(
             key, lambda: _NetworkPlan(stage, pixels, recorder, self._run_network)
         )
-        answer: Tensor = plan.run(pixels)
+        try:
+            answer: Tensor = plan.run(pixels)
+        finally:
+            self._plans.release(plan)
         return answer
 
     def _run_network(self, stage: str, pixels: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from ..windows import Windows, grid_shape
 from . import packing
 from .buckets import Buckets, Chunk
 from .networks import Networks
-from .programs import Body, Program, Recorder, T
+from .programs import Body, Plan, Program, Recorder, T
 
 
 class Looked(NamedTuple):
@@ -55,11 +55,10 @@ class Shape:
 NetworkCall = Callable[[str, Tensor], Tensor]
 
 
-class Plan:
+class ShapePlan(Plan):
     """Static buffers for a shape, and the steps that read and write them.
 
     Attributes:
-        programs: those in use so far, by name.
         image: [B, H, W, C], the raw pixels, to be filled before a look.
         looked: what the last look found; on a graph's memory, until the next.
         clock: what the steps are timed with.
@@ -85,8 +84,8 @@ class Plan:
             call_network: runs "coarse" or "fine" on its input.
         """
         config = networks.config
+        super().__init__()
         self.shape = shape
-        self.programs: dict[Hashable, Program[Any]] = {}
         self.clock = Clock()
         self.looked: Looked
         self._networks = networks

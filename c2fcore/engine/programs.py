@@ -166,10 +166,19 @@ class Program(Generic[T]):
         return outputs
 
 
-class Plan(Protocol):
-    """What `Plans` keeps."""
+class Plan:
+    """Programs and what they work on, as `Plans` keeps them.
 
-    programs: dict[Hashable, Program[Any]]
+    Attributes:
+        programs: those in use so far, by name.
+        holders: lanes at work with it.
+        kept: whether it is still among those kept.
+    """
+
+    def __init__(self) -> None:
+        self.programs: dict[Hashable, Program[Any]] = {}
+        self.holders = 0
+        self.kept = True
 
 
 P = TypeVar("P", bound=Plan)
@@ -178,8 +187,8 @@ P = TypeVar("P", bound=Plan)
 class Plans(Generic[P]):
     """Plans by key, bounded by the number of their programs; the least recently used goes first.
 
-    A plan without programs counts as one. One that a lane still works with lives on until the lane
-    is done; the bound counts it no more. Thread-safe.
+    A plan without programs counts as one. One that a lane still works with lives on until it is
+    released; the bound counts it no more. Thread-safe.
     """
 
     def __init__(self, bound: int) -> None:
@@ -189,18 +198,21 @@ class Plans(Generic[P]):
         self._lock = threading.Lock()
 
     def get(self, key: Hashable, make: Callable[[], P]) -> P:
-        """The plan of `key`, made if there is none, and now the most recently used."""
+        """The plan of `key`, made if there is none, to be released after use."""
         with self._lock:
             plan = self._plans.get(key)
             if plan is None:
                 plan = self._plans[key] = make()
+            plan.holders += 1
             self._plans.move_to_end(key)
             self._trim()
             return plan
 
-    def trim(self) -> None:
-        """Drops plans until the bound holds; the most recently used one always stays."""
+    def release(self, plan: P) -> None:
+        """Gives a plan back, and drops plans until the bound holds; the last used one stays."""
         with self._lock:
+            plan.holders -= 1
+            self._free(plan)
             self._trim()
 
     def programs(self) -> int:
@@ -208,20 +220,31 @@ class Plans(Generic[P]):
         with self._lock:
             return self._count()
 
-    def keys(self) -> list[Hashable]:
-        """From the least to the most recently used."""
+    def items(self) -> list[tuple[Hashable, P]]:
+        """Keys and plans, from the least to the most recently used."""
         with self._lock:
-            return list(self._plans)
+            return list(self._plans.items())
 
     def clear(self) -> None:
         """Forgets all."""
         with self._lock:
-            self._plans.clear()
+            while self._plans:
+                self._drop_oldest()
 
     def _count(self) -> int:
         return sum(max(1, len(plan.programs)) for plan in self._plans.values())
 
     def _trim(self) -> None:
         while len(self._plans) > 1 and self._count() > self.bound:
-            self._plans.popitem(last=False)
+            self._drop_oldest()
             self.evicted += 1
+
+    def _drop_oldest(self) -> None:
+        _, plan = self._plans.popitem(last=False)
+        plan.kept = False
+        self._free(plan)
+
+    def _free(self, plan: P) -> None:
+        if not plan.kept and not plan.holders:
+            # Programs refer to their plan: device memory must not wait for garbage collection.
+            plan.programs.clear()

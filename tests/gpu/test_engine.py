@@ -49,7 +49,7 @@ def branching(engine: Engine, wanted: bool) -> Engine:
 
 
 def captured(engine: Engine) -> set[Any]:
-    plans = engine._plans._plans.values()
+    plans = [plan for _, plan in engine._plans.items()]
     programs: list[tuple[Any, Program[Any]]] = [item for p in plans for item in p.programs.items()]
     return {name for name, program in programs if program.captured}
 
