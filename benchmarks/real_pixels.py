@@ -54,10 +54,16 @@ VARIANTS = {
     "windows of the coarse answer": ["--loss.windows_from=coarse"],
     "false alarms added": ["--loss.negatives=1"],
     "classes balanced": ["--balance=sqrt"],
+    "small classes balanced": ["--balance=small"],
+    "same, zoom 1 and windows of 128": [
+        "--balance=small",
+        "--c2f.zoom=1",
+        "--c2f.window=128",
+        "--c2f.n=32",
+        "--train_n=2",
+    ],
     "borders x 4": ["--loss.boundary_weight=4"],
     "random windows": ["--loss.sampling=random"],
-    "zoom 1": ["--c2f.zoom=1"],
-    "zoom 3": ["--c2f.zoom=3"],
 }
 # Changes of the configuration that need no training, scored on variant "fast".
 SCORED: dict[str, dict[str, Any]] = {

@@ -262,6 +262,9 @@ def test_class_weights() -> None:
     found = class_weights("inverse", [80, 20, 0], 3)
     assert found == pytest.approx((0.625, 2.5, 0))
     assert (80 * found[0] + 20 * found[1]) / 100 == pytest.approx(1)
+    # The rarer small class counts as much as the other; background stays at 1.
+    assert class_weights("small", [900, 80, 20], 3, (1, 2)) == pytest.approx((1, 0.625, 2.5))
+    assert class_weights("small", [9, 0, 0], 3, (1, 2)) is None
     with pytest.raises(ValueError, match="must have 3 weights, got 2"):
         class_weights([1, 2], [9, 1, 1], 3)
 

@@ -84,7 +84,8 @@ def build_parser(stage: str) -> Any:
             help="C2FConfig where it differs from the preset, such as --c2f.window 64")  # fmt: skip
         add("--train_n", type=int | None, default=None, help="windows per crop in training")
     add("--balance", type=str | list[float], default="none",
-        help="classes in the loss: none, sqrt, inverse (of frequency), or weights")  # fmt: skip
+        help="classes in the loss: none, sqrt or inverse (frequency), small (the small "
+        "classes among each other), or weights")  # fmt: skip
     loss = CoarseLoss if stage == "coarse" else FineLoss
     parser.add_class_arguments(loss, "loss", skip={"class_weights"}, instantiate=False)
     parser.add_class_arguments(Recipe, "recipe", instantiate=False)
@@ -166,7 +167,7 @@ def _coarse_task(made: Any, data: Tiles) -> CoarseTask:
     )
     network = build(made.coarse, config.num_classes, pretrained=made.pretrained, **made.options)
     pixels = facts.split(data.train_split).pixels
-    weights = class_weights(made.balance, pixels, config.num_classes)
+    weights = class_weights(made.balance, pixels, config.num_classes, config.small_classes)
     loss = CoarseLoss(**made.loss, class_weights=weights)
     return CoarseTask(network, config, Recipe(**made.recipe), loss)
 
@@ -193,7 +194,7 @@ def _fine_task(made: Any, data: Tiles) -> FineTask:
     )
     fine = build(made.fine, made.fine_channels, pretrained=made.pretrained, **made.options)
     pixels = facts.split(data.train_split).pixels
-    weights = class_weights(made.balance, pixels, config.num_classes)
+    weights = class_weights(made.balance, pixels, config.num_classes, config.small_classes)
     loss = FineLoss(**made.loss, class_weights=weights)
     return FineTask(C2FNet(coarse, fine, config), Recipe(**made.recipe), loss, made.train_n)
 

@@ -67,18 +67,24 @@ class Recipe:
 
 
 def class_weights(
-    balance: str | Sequence[float], pixels: Sequence[int], num_classes: int
+    balance: str | Sequence[float],
+    pixels: Sequence[int],
+    num_classes: int,
+    small_classes: Sequence[int] = (),
 ) -> tuple[float, ...] | None:
     """Weight of each class in a loss.
 
     Args:
-        balance: "none"; "sqrt" or "inverse", by frequency, the weights' mean over all pixels being
-            1; or the weights.
+        balance: "none"; "sqrt" or "inverse", by frequency; "small", the small classes among each
+            other by inverse frequency, 1 for all others: each counts as much as the next, and
+            background against small objects as before; or the weights.
         pixels: of each class in the training split.
         num_classes: how many weights there must be.
+        small_classes: for "small".
 
     Returns:
-        One weight per class, 0 for a class without pixels; None for "none".
+        One weight per class, 0 for a class without pixels where frequency counts; the weights' mean
+        over all pixels concerned is 1. None for "none".
 
     Raises:
         ValueError: another word, or not num_classes weights.
@@ -87,10 +93,14 @@ def class_weights(
         if len(balance) != num_classes:
             raise ValueError(f"balance must have {num_classes} weights, got {len(balance)}")
         return tuple(float(w) for w in balance)
-    _checks.choice("loss", "balance", balance, ("none", "sqrt", "inverse"))
+    _checks.choice("loss", "balance", balance, ("none", "sqrt", "inverse", "small"))
     if balance == "none":
         return None
     power = 0.5 if balance == "sqrt" else 1.0
-    raw = [count**-power if count else 0.0 for count in pixels]
-    mean = sum(w * count for w, count in zip(raw, pixels)) / max(sum(pixels), 1)
-    return tuple(w / mean for w in raw) if mean else None
+    concerned = small_classes if balance == "small" else range(num_classes)
+    raw = {c: pixels[c] ** -power if pixels[c] else 0.0 for c in concerned}
+    total = sum(pixels[c] for c in concerned)
+    if not total:
+        return None
+    mean = sum(w * pixels[c] for c, w in raw.items()) / total
+    return tuple(raw[c] / mean if c in raw else 1.0 for c in range(num_classes))
