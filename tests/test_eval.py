@@ -424,12 +424,13 @@ import faulthandler, os, sys, torch
 faulthandler.dump_traceback_later(120, exit=True)
 torch.set_num_threads(1)
 from c2fcore.cli import main
-good, bad = sys.argv[1].split(";"), sys.argv[2].split(";")
+good, bad, table = (text.split(";") for text in sys.argv[1:])
 from c2fcore.evaluation.distributed import process_group
 with process_group(torch.device("cpu")):  # joined once: a process cannot leave and join again
     assert main(good) == 0
     assert main(bad) == 2
-print("rank", os.environ["RANK"], "knows of both")
+    assert main(table) == 0
+print("rank", os.environ["RANK"], "knows of all")
 """
 
 
@@ -443,16 +444,19 @@ def test_processes_share_the_work(data: Path, net_folder: Path, tmp_path: Path) 
     program = tmp_path / "program.py"
     program.write_text(_PROGRAM)
     good = ["eval", str(data), *common, "-o", str(two)]
+    swept = ["reproduce", "fig2", "--data", str(data), *common, "--sweep", "n=1,4", "-o", str(two)]
     run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
-        [*run, str(program), ";".join(good), ";".join(["eval", str(bad), *common])],
+        [*run, str(program), *map(";".join, (good, ["eval", str(bad), *common], swept))],
         capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("knows of both") == 2
+    assert done.stdout.count("knows of all") == 2
     assert "got 7 (1600 px) in" in done.stderr
     ours, theirs = (json.loads((folder / "scores.json").read_text()) for folder in (one, two))
     assert theirs["speed"]["processes"] == 2
     for key in ("confusion", "classes", "sizes", "means", "windows", "images"):
         assert ours[key] == theirs[key], key
+    stored = json.loads((two / "fig2" / "rows" / "n-4.json").read_text())
+    assert stored["summary"]["confusion"] == ours["confusion"]
     assert (one / "images.csv").read_text() == (two / "images.csv").read_text()

@@ -105,8 +105,10 @@ def device_of(args: argparse.Namespace) -> torch.device:
     Raises:
         ValueError: none of that name, or not here.
     """
-    if not args.device:
-        return distributed.default_device()
+    if not args.device or args.device == "cuda":
+        found = distributed.default_device()  # of several GPUs this process's own
+        if found.type == (args.device or found.type):
+            return found
     try:
         device = torch.device(args.device)
         torch.empty(0, device=device)
