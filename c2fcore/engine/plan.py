@@ -131,13 +131,14 @@ class ShapePlan(Plan):
         return _stages.Frame(packing.tall(self.image), remaining, self.true_size)
 
     def _statistics(self) -> tuple[Tensor | None, Tensor | None]:
-        config, channels = self._networks.config, self.shape.channels
+        """Mean and std for a row of pixels, [W * C]: long rows are vectorised, channels are not."""
+        config, shape = self._networks.config, self.shape
         found = (
-            _checks.per_channel("Engine", name, value, channels)
+            _checks.per_channel("Engine", name, value, shape.channels)
             for name, value in (("mean", config.mean), ("std", config.std))
         )
         mean, std = (
-            None if v is None else torch.tensor(v, device=self.image.device)[:, None, None]
+            None if v is None else torch.tensor(v, device=self.image.device).repeat(shape.width)
             for v in found
         )
         return mean, std
@@ -254,17 +255,18 @@ class ShapePlan(Plan):
     def _normalised(self) -> Tensor:
         """The batch as the coarse network takes it, bit for bit as the eager path makes it."""
         config = self._networks.config
-        pixels = _stages.crop(self._pixels, self.true_size)
-        pixels.copy_(self.image.permute(0, 3, 1, 2))
+        whole = self._pixels.permute(0, 2, 3, 1)  # [B, H', W', C], contiguous
+        rows = whole[:, : self.shape.height, : self.shape.width].flatten(2)  # a view
+        rows.copy_(self.image.flatten(2))
         scale = config.scale
         if scale is None:
             scale = 1 / 255 if self.shape.dtype == torch.uint8 else 1.0
         if scale != 1.0:
-            pixels.mul_(scale)
+            rows.mul_(scale)
         if self._mean is not None:
-            pixels.sub_(self._mean)
+            rows.sub_(self._mean)
         if self._std is not None:
-            pixels.div_(self._std)
+            rows.div_(self._std)
         return self._pixels
 
     def _coarse(self, pixels: Tensor) -> Tensor:
