@@ -16,6 +16,15 @@ OPS = ("count_windows", "select_windows", "extract_patches", "extract_targets", 
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 FOUND = 86  # exit code of a compute-sanitizer that found something
 ABSENT = "not part of this version"
+# Nearly every sample is a kernel of its own to Triton, seconds to compile.
+SHARDS = {
+    "test_count_windows.py": 4,
+    "test_select_windows.py": 8,
+    "test_extract_patches.py": 6,
+    "test_aggregate.py": 6,
+    "test_library.py": 2,
+    "gpu": 4,
+}
 HALF, THREE = ["--dtype", "float16"], ["--sizes", "512,1024,6000"]
 
 
@@ -58,7 +67,8 @@ class Plan:
 
 def every_stage(plan: Plan) -> list[Stage]:
     """All stages, those first that others wait for."""
-    beside = [*_tests(plan), *_warm(plan), *_compiles(plan), *_sanitizers(plan)]
+    tests = _tests(plan)
+    beside = [*tests, *_warm(plan), *_compiles(plan), *_sanitizers(plan, tests)]
     return [*_install(plan), *beside, *_bench(plan)]
 
 
@@ -92,7 +102,7 @@ def _install(plan: Plan) -> list[Stage]:
         )
 
     light = stage("install-python", "python", "none", 120, 1)
-    cores = max(1, (os.cpu_count() or 1) * 3 // 4)
+    cores = max(1, (os.cpu_count() or 1) // 2)
     full = stage("install", "native", "auto", 330, cores)
     return [light, _after(full, "install-python")]
 
@@ -104,29 +114,38 @@ def _tests(plan: Plan) -> list[Stage]:
         for op in (*OPS, "library"):
             # The last op to be ported stands for the operators as a whole, as in that test file.
             ask = "aggregate" if op == "library" else op
-            found.append(_pytest(plan, f"tests-{backend}-{op}", backend, [f"test_{op}.py"], ask))
+            found += _pytest(plan, f"tests-{backend}-{op}", backend, f"test_{op}.py", ask)
     for backend in ("triton", "cuda", "reference"):
-        found.append(_pytest(plan, f"tests-{backend}-gpu", backend, ["gpu"], "count_windows", 300))
+        before = tuple(stage.name for stage in found if backend in stage.name)
+        found += _pytest(plan, f"tests-{backend}-gpu", backend, "gpu", "count_windows", before)
     return found
 
 
 def _pytest(
-    plan: Plan, name: str, backend: str, files: list[str], op: str, limit_s: float = 240
-) -> Stage:
+    plan: Plan, name: str, backend: str, file: str, op: str, after: tuple[str, ...] = ()
+) -> list[Stage]:
+    """A test file (or folder), by several processes where Triton has much to compile."""
     environment = "native" if backend == "cuda" else "python"
-    command = [plan.python(environment), str(plan.root / "tests" / "gpu_run.py")]
-    command += [str(plan.work / "records" / f"{name}.jsonl"), *_pytest_options(plan)]
-    command += ["--backend", backend, "-o", "faulthandler_timeout=100"]
-    command += [str(plan.root / "tests" / file) for file in files]
     installed = "install" if environment == "native" else "install-python"
-    return Stage(
-        name,
-        command,
-        limit_s,
-        after=(installed,),
-        env={**plan.tests(), "C2F_REQUIRE": backend},
-        unless=_absent(plan, installed, op, backend),
-    )
+    shards = SHARDS.get(file, 1) if backend == "triton" else 1
+    command = [plan.python(environment), str(plan.root / "tests" / "gpu_run.py")]
+    options = [*_pytest_options(plan), "--backend", backend, "-o", "faulthandler_timeout=100"]
+    options.append(str(plan.root / "tests" / file))
+    found = []
+    for number in range(1, shards + 1):
+        this = name if shards == 1 else f"{name}-{number}of{shards}"
+        record = str(plan.work / "records" / f"{this}.jsonl")
+        found.append(
+            Stage(
+                this,
+                [*command, record, "--shard", f"{number}/{shards}", *options],
+                300 if file == "gpu" else 240,
+                after=(installed, *after),
+                env={**plan.tests(), "C2F_REQUIRE": backend},
+                unless=_absent(plan, installed, op, backend),
+            )
+        )
+    return found
 
 
 def _pytest_options(plan: Plan) -> list[str]:
@@ -156,7 +175,7 @@ def _compiles(plan: Plan) -> list[Stage]:
     return found
 
 
-def _sanitizers(plan: Plan) -> list[Stage]:
+def _sanitizers(plan: Plan, tests: list[Stage]) -> list[Stage]:
     """compute-sanitizer on the sample lists, each call once, without PyTorch's memory pools."""
     tool = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
     found = []
@@ -174,8 +193,12 @@ def _sanitizers(plan: Plan) -> list[Stage]:
                     command,
                     300,
                     # Behind the tests: their kernels are compiled by then.
-                    after=(installed, *(f"tests-{backend}-{op}" for op in (*OPS, "gpu"))),
-                    env={**plan.tests(), "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"},
+                    after=(installed, *(t.name for t in tests if backend in t.name)),
+                    env={
+                        **plan.tests(),
+                        "PYTORCH_NO_CUDA_MEMORY_CACHING": "1",
+                        "C2F_REQUIRE": backend,
+                    },
                     unless=lambda absent=absent: (  # type: ignore[misc]
                         absent() or ("" if Path(tool).exists() else "no compute-sanitizer")
                     ),

@@ -34,8 +34,9 @@ def read(record: Path) -> dict[str, dict[str, str]]:
 class Recorder:
     """Writes the record, leaves out what stands in it, stops when the context is broken."""
 
-    def __init__(self, record: Path) -> None:
+    def __init__(self, record: Path, shard: str) -> None:
         self.record = record
+        self.first, self.step = (int(word) for word in shard.split("/"))
         self.done = read(record)
         self.outcome, self.why = "passed", ""
         self.session: pytest.Session | None = None
@@ -49,7 +50,8 @@ class Recorder:
         self.session = session
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        items[:] = [item for item in items if item.nodeid not in self.done]
+        mine = items[self.first - 1 :: self.step]
+        items[:] = [item for item in mine if item.nodeid not in self.done]
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         self.outcome, self.why = "passed", ""
@@ -97,12 +99,14 @@ def context_is_broken() -> bool:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--record", type=Path, help="file of outcomes (tests/gpu_run.py)")
+    parser.addoption("--shard", default="1/1", help="2/5: the second of every five tests")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     record = config.getoption("--record")
     if record is not None:
-        config.pluginmanager.register(Recorder(record), "gpu_run-recorder")
+        shard = Recorder(record, config.getoption("--shard"))
+        config.pluginmanager.register(shard, "gpu_run-recorder")
 
 
 def sums(record: Path, restarts: int) -> tuple[str, bool]:

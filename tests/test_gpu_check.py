@@ -235,7 +235,8 @@ def test_stages_of_the_real_check(tmp_path: Path) -> None:
     assert len(set(names)) == len(names)
     assert samples.OPS == gpu_stages.OPS
     for backend in ("triton", "cuda"):
-        assert {f"tests-{backend}-{op}" for op in (*samples.OPS, "library", "gpu")} <= set(names)
+        for op in (*samples.OPS, "library", "gpu"):
+            assert any(name.startswith(f"tests-{backend}-{op}") for name in names)
         assert {f"sanitize-{backend}-{tool}" for tool in gpu_stages.TOOLS} <= set(names)
     for stage in listed:
         assert stage.limit_s > 0

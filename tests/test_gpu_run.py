@@ -30,19 +30,24 @@ def pytest_runtest_logreport(report):
 """
 
 
-def test_one_broken_kernel_does_not_hide_the_others(tmp_path: Path) -> None:
-    (tmp_path / "test_kernels.py").write_text(BREAKING)
-    (tmp_path / "conftest.py").write_text(POISONED)
-    (tmp_path / "pytest.ini").write_text("[pytest]\n")
-    script, record = str(Path(gpu_run.__file__)), tmp_path / "record.jsonl"
-    done = subprocess.run(
-        [sys.executable, script, str(record), "-q", "-p", "no:cacheprovider", str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": str(Path(script).parent)},
-        cwd=tmp_path,
+def _run(folder: Path, record: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    script = Path(gpu_run.__file__)
+    return subprocess.run(
+        [sys.executable, script, record, "-q", "-p", "no:cacheprovider", *options, folder],
+        env={**os.environ, "PYTHONPATH": str(script.parent)},
+        cwd=folder,
         text=True,
         capture_output=True,
         check=False,
     )
+
+
+def test_one_broken_kernel_does_not_hide_the_others(tmp_path: Path) -> None:
+    (tmp_path / "test_kernels.py").write_text(BREAKING)
+    (tmp_path / "conftest.py").write_text(POISONED)
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    record = tmp_path / "record.jsonl"
+    done = _run(tmp_path, record)
     assert done.returncode == 1
     outcomes = {k.split("::")[1]: v["outcome"] for k, v in gpu_run.read(record).items()}
     assert outcomes == {
@@ -52,13 +57,18 @@ def test_one_broken_kernel_does_not_hide_the_others(tmp_path: Path) -> None:
     last = done.stdout.strip().splitlines()[-1]
     assert last.startswith("2 passed, 2 failed, 1 crashed, 1 skipped, 2 restarts; first: ")
     assert "test_crashes: the process died" in last
-    (tmp_path / "test_kernels.py").write_text("def test_good(): pass\n")
-    done = subprocess.run(
-        [sys.executable, script, str(record), "-q", "-p", "no:cacheprovider", str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": str(Path(script).parent)},
-        cwd=tmp_path,
-        text=True,
-        capture_output=True,
-        check=False,
+
+
+def test_shards_are_all_tests_once(tmp_path: Path) -> None:
+    (tmp_path / "test_good.py").write_text(
+        "import pytest\n@pytest.mark.parametrize('i', range(7))\ndef test_good(i): pass\n"
     )
-    assert (done.returncode, done.stdout.strip().splitlines()[-1]) == (0, "1 passed, 0 failed")
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    seen: list[str] = []
+    for shard, line in (("1/3", "3 passed, 0 failed"), ("2/3", "2 passed, 0 failed"),
+                        ("3/3", "2 passed, 0 failed")):  # fmt: skip
+        record = tmp_path / f"{shard[0]}.jsonl"
+        done = _run(tmp_path, record, "--shard", shard)
+        assert (done.returncode, done.stdout.strip().splitlines()[-1]) == (0, line)
+        seen += gpu_run.read(record)
+    assert len(seen) == len(set(seen)) == 7
