@@ -127,7 +127,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def choose(everything: Sequence[stages.Stage], only: str, skip: str) -> list[stages.Stage]:
-    """The stages asked for; what is not yet installed is installed in any case.
+    """The stages asked for, and the installations they need that are not there yet.
 
     Raises:
         SystemExit: a word that no stage begins with.
@@ -140,16 +140,16 @@ def choose(everything: Sequence[stages.Stage], only: str, skip: str) -> list[sta
                 raise SystemExit(f"gpu-check: no stage begins with {word!r}; --list shows them")
         if words:
             chosen = [s for s in chosen if s.name.startswith(tuple(words)) == keep]
-    if any(not stage.name.startswith("install") for stage in chosen):
-        missing = [
-            stage
-            for stage in everything
-            if stage.name.startswith("install")
-            and stage not in chosen
-            and not (WORK / f"{stage.name}.done").exists()
-        ]
-        chosen = missing + chosen
-    return chosen
+    needed = {name for stage in chosen for name in stage.after}
+    missing = [
+        stage
+        for stage in everything
+        if stage.name.startswith("install")
+        and stage.name in needed
+        and stage not in chosen
+        and not (WORK / f"{stage.name}.done").exists()
+    ]
+    return missing + chosen
 
 
 def probe() -> dict[str, Any]:

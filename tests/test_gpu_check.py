@@ -212,7 +212,10 @@ def test_environments_see_the_packages_of_the_running_python(tmp_path: Path) -> 
 
 def test_choice_of_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_check, "WORK", tmp_path)
-    all_ = [python(name, "") for name in ("install", "tests-cuda-a", "tests-cuda-b", "bench-a")]
+    all_ = [
+        python(name, "", after=() if name == "install" else ("install",))
+        for name in ("install", "tests-cuda-a", "tests-cuda-b", "bench-a")
+    ]
 
     def names(only: str, skip: str = "") -> list[str]:
         return [stage.name for stage in gpu_check.choose(all_, only, skip)]
