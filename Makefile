@@ -9,7 +9,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-CPP = $(shell find csrc kernels -name '*.h' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu')
+CPP = $(shell find csrc kernels tests -name '*.h' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu')
 BUILD_NATIVE = $(BIN)/python setup.py -q build_native --inplace
 INSTALL_INPUTS := pyproject.toml setup.py MANIFEST.in constraints-test.txt
 
@@ -30,13 +30,14 @@ lint: $(VENV)/.installed-dev  ## ruff, clang-format, and the rules no linter kno
 	@refuse() { local rule=$$1; shift; local rc=0; grep -rnE "$$@" || rc=$$?; \
 	  if [ $$rc -ne 1 ]; then echo "$$rule" >&2; exit 1; fi; }; \
 	refuse "no torch headers in kernels/ or csrc/" '#include *[<"](torch|ATen|c10)' kernels csrc; \
-	refuse "no fast-math" -e '-ffast-math|-Ofast|--use_fast_math|-funsafe-math' kernels csrc CMakeLists.txt; \
+	refuse "no fast-math" -e '-ffast-math|-Ofast|--use_fast_math|-funsafe-math' kernels csrc cmake CMakeLists.txt; \
 	refuse "no .item() in c2fcore/ops: ops never wait for the device" '\.item\(\)' c2fcore/ops
 
 types: $(VENV)/.installed-dev  ## mypy, strict, on c2fcore
 	$(BIN)/mypy
 
 # A backend that is missing is a failure here, not a skip.
+pytest: C2F_BUILD := $(or $(C2F_BUILD),$(if $(shell command -v nvcc),cuda))
 pytest: $(VENV)/.installed-dev build  ## Run the tests, and the benchmark bodies once each
 	C2F_REQUIRE=cpu $(BIN)/pytest $(PYTEST_ARGS)
 	C2F_REQUIRE=cpu $(BIN)/pytest benchmarks --benchmark-disable -q

@@ -2,7 +2,8 @@
 
 CMakeLists.txt says how the modules are made; the command below configures, builds and places
 them. C2F_BUILD=auto|none|cpu|cuda chooses (default auto: what compiles is taken, the reason for the
-rest is kept in c2fcore/_build_info.py). CMAKE_ARGS is handed to cmake as it is.
+rest is kept in c2fcore/_build_info.py; cuda means the cpu backend, too). CMAKE_ARGS is handed to
+cmake as it is.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ CHOICE = os.environ.get("C2F_BUILD") or "auto"
 if CHOICE not in CHOICES:
     raise SystemExit(f"C2F_BUILD must be one of {', '.join(CHOICES)}, got {CHOICE!r}")
 
-MODULES = {"cpu": "_cpu_*", "cuda": "_cuda*"}  # file names of each backend's modules
+MODULES = {"cpu": "_cpu_*", "cuda": "_cuda_*"}  # file names of each backend's modules
 LIBRARY_SUFFIXES = (".so", ".pyd")
-UNAVAILABLE = {"cuda": "the cuda backend is not part of this version"}
+WANTED_BY = {"cpu": ("auto", "cpu", "cuda"), "cuda": ("auto", "cuda")}
 
 
 class BuildError(Exception):
@@ -66,21 +67,19 @@ class build_native(Command):
     def run(self) -> None:
         self.target.mkdir(parents=True, exist_ok=True)
         with _one_at_a_time(Path(self.build_temp)):
-            built = {"cpu": self._build("cpu", self._cpu), "cuda": self._build("cuda")}
+            built = {backend: self._build(backend) for backend in ("cuda", "cpu")}
         self._write_build_info(built)
 
-    def _build(self, backend: str, compile_modules=None) -> tuple[bool, str]:
+    def _build(self, backend: str) -> tuple[bool, str]:
         """Builds one backend; a failure becomes the reason in auto mode, else ends the build."""
         placed: list[str] = []
         try:
-            if backend in UNAVAILABLE:
-                raise BuildError(UNAVAILABLE[backend])
-            if CHOICE not in ("auto", backend):
+            if CHOICE not in WANTED_BY[backend]:
                 raise BuildError(f"C2F_BUILD={CHOICE} leaves it out")
-            placed = compile_modules()
+            placed = self._compile(backend)
             return True, ""
         except BuildError as error:
-            if backend == CHOICE:
+            if CHOICE in WANTED_BY[backend] and CHOICE != "auto":
                 raise SystemExit(f"C2F_BUILD={CHOICE}: {error}") from None
             if CHOICE == "auto":
                 print(f"c2fcore: {backend} backend not built: {error}")
@@ -91,12 +90,16 @@ class build_native(Command):
                 if old.name not in placed:
                     old.unlink()
 
-    def _cpu(self) -> list[str]:
+    def _compile(self, backend: str) -> list[str]:
         cmake, environment = _find_cmake()
         if "CXX" not in os.environ and not any(map(shutil.which, ("c++", "g++", "clang++", "cl"))):
             raise BuildError("no C++ compiler was found")
-        tree, out = Path(self.build_temp) / "cmake", Path(self.build_temp) / "out"
+        if backend == "cuda" and not (nvcc := _find_nvcc(environment)):
+            raise BuildError("no nvcc was found (on PATH, or by CUDACXX, CUDA_HOME or CUDA_PATH)")
+        tree, out = (Path(self.build_temp) / f"{folder}-{backend}" for folder in ("cmake", "out"))
         options = [
+            f"-DC2F_BACKEND={backend}",
+            *([f"-DCMAKE_CUDA_COMPILER={nvcc}"] if backend == "cuda" else []),
             f"-DPython_EXECUTABLE={sys.executable}",
             f"-Dpybind11_DIR={_pybind11_dir()}",
             "-DCMAKE_INSTALL_MESSAGE=NEVER",
@@ -104,8 +107,9 @@ class build_native(Command):
         ]
         # Cached paths may be of another environment: every isolated build has its own cmake.
         ninja = shutil.which("ninja", path=environment["PATH"]) or ""
-        key = "\n".join([cmake, ninja, *options, os.environ.get("CXX", "")])
-        key_file = Path(self.build_temp) / "options.txt"
+        said = (os.environ.get(name, "") for name in ("CXX", "CUDAARCHS"))
+        key = "\n".join([cmake, ninja, *options, *said])
+        key_file = tree.with_suffix(".txt")
         if not key_file.exists() or key_file.read_text() != key:
             shutil.rmtree(tree, ignore_errors=True)
             if ninja:
@@ -117,7 +121,7 @@ class build_native(Command):
         _run(
             [cmake, "--build", str(tree), "--parallel", jobs],
             environment,
-            "the C++ sources did not compile",
+            f"the {backend} sources did not compile",
         )
         shutil.rmtree(out, ignore_errors=True)
         _run([cmake, "--install", str(tree), "--prefix", str(out)], environment, "install failed")
@@ -191,6 +195,14 @@ def _find_cmake() -> tuple[str, dict[str, str]]:
     if cmake is None:
         raise BuildError("no cmake was found")
     return cmake, {**os.environ, "PATH": path}
+
+
+def _find_nvcc(environment: dict[str, str]) -> str:
+    """nvcc, "" where there is none."""
+    named = environment.get("CUDACXX", "")
+    homes = [environment.get(name, "") for name in ("CUDA_HOME", "CUDA_PATH")]
+    places = [environment["PATH"], *(str(Path(home) / "bin") for home in homes if home)]
+    return shutil.which(named or "nvcc", path=os.pathsep.join(places)) or ""
 
 
 def _pybind11_dir() -> str:

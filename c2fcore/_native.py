@@ -1,4 +1,4 @@
-"""The compiled CPU kernels: which build fits this processor, or why there is none."""
+"""The compiled modules: which build of the CPU kernels fits this processor, or why none does."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def cpu() -> Native:
     wanted = os.environ.get("C2F_CPU_ISA", "auto")
     if wanted not in ("auto", "portable", "avx2"):
         raise ValueError(f"C2F_CPU_ISA must be auto, portable or avx2, got {wanted!r}")
-    portable = _load("_cpu_portable")
+    portable = load("_cpu_portable", "cpu")
     if portable.module is None or wanted == "portable":
         return portable
     if not portable.module.cpu_has_avx2():
         if wanted == "avx2":
             return Native(None, "C2F_CPU_ISA=avx2, but this processor lacks AVX2, FMA or F16C")
         return portable
-    avx2 = _load("_cpu_avx2")
+    avx2 = load("_cpu_avx2", "cpu")
     return avx2 if avx2.module is not None or wanted == "avx2" else portable
 
 
@@ -47,18 +47,19 @@ def cpu_missing() -> str:
     return cpu().reason
 
 
-def _load(name: str) -> Native:
+def load(name: str, backend: str) -> Native:
+    """A compiled module of a backend."""
     try:
         return Native(importlib.import_module(f"c2fcore.{name}"), "")
     except ImportError as error:
-        return Native(None, _build_reason() or f"c2fcore.{name} does not load: {error}")
+        return Native(None, _build_reason(backend) or f"c2fcore.{name} does not load: {error}")
 
 
-def _build_reason() -> str:
-    """Why the build left the CPU module out, if it did."""
+def _build_reason(backend: str) -> str:
+    """Why the build left a backend out, if it did."""
     try:
         from ._build_info import BUILT  # type: ignore[import-not-found,unused-ignore]
     except ImportError:
         return ""
-    ok, reason = BUILT.get("cpu", (True, ""))
+    ok, reason = BUILT.get(backend, (True, ""))
     return "" if ok else f"not built: {reason}"

@@ -18,7 +18,8 @@ void run_count_windows(py::handle seg, std::string_view table, int64_t H, int64_
   CountWindowsParams params{};
   params.seg = seg_of(seg, op, "seg");
   params.classes = class_table_of(table, op);
-  require_grid(params.seg, H, W, window, stride, threads, op);
+  require_grid(params.seg, H, W, window, stride, op);
+  require_threads(threads, op);
   const TensorView out = view_contiguous(counts, DType::kI32, 3, op, "counts");
   const int64_t R = WindowAxis{H, window, stride, flush}.count();
   const int64_t S = WindowAxis{W, window, stride, flush}.count();

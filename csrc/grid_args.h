@@ -4,14 +4,14 @@
 #include <cstdint>
 
 #include "../kernels/common/params.h"
-#include "../kernels/cpu/upsample.h"
+#include "../kernels/common/source_position.h"
 #include "tensor.h"
 
 namespace c2f {
 
 // Source rows and columns are held as int32, and so are window counts.
 inline void require_grid(const Seg& seg, int64_t H, int64_t W, int64_t window, int64_t stride,
-                         int threads, const char* op) {
+                         const char* op) {
   const Sides size{H, W}, own{seg.h, seg.w};
   require(seg.h >= 1 && seg.w >= 1, op, "seg must have at least one pixel, got ", own);
   require(H < (int64_t{1} << 31) && W < (int64_t{1} << 31), op,
@@ -19,7 +19,7 @@ inline void require_grid(const Seg& seg, int64_t H, int64_t W, int64_t window, i
   if (seg.is_logits) {
     require(H >= seg.h && W >= seg.w, op, "size must not be smaller than the logits' own ", own,
             ", got ", size);
-    const int64_t longest = cpu::AxisTaps::kMaxAxis;
+    const int64_t longest = kMaxResizedAxis;
     require((H == seg.h || H <= longest) && (W == seg.w || W <= longest), op,
             "size must be at most ", longest, " per interpolated axis, got ", size);
   } else {
@@ -31,7 +31,6 @@ inline void require_grid(const Seg& seg, int64_t H, int64_t W, int64_t window, i
   require(window <= 46340, op, "window must be at most 46340 for its count to fit int32, got ",
           window);
   require(stride >= 1, op, "stride must be at least 1, got ", stride);
-  require(threads >= 1, op, "threads must be at least 1, got ", threads);
 }
 
 // The optional label output, nullptr for None.

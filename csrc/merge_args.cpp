@@ -31,7 +31,7 @@ Image fine_of(py::handle fine, int64_t patches) {
 }
 
 void set_output(py::handle out, bool labels_given, AggregateParams* params) {
-  const TensorView view = view_cpu_tensor(out, kOp, "out");
+  const TensorView view = view_tensor(out, kOp, "out");
   const bool labels = view.dtype == DType::kU8;
   if (!labels && view.dtype != DType::kF32) {
     throw py::type_error("aggregate: out must be uint8 labels or float32 scores, got " +

@@ -27,7 +27,8 @@ void run_select_windows(py::handle seg, std::string_view table, int64_t H, int64
   SelectWindowsParams params{};
   params.seg = seg_of(seg, op, "seg");
   params.classes = class_table_of(table, op);
-  require_grid(params.seg, H, W, window, stride, threads, op);
+  require_grid(params.seg, H, W, window, stride, op);
+  require_threads(threads, op);
   require(n >= 1, op, "n must be at least 1, got ", n);
   require(min_pixels >= 1, op, "min_pixels must be at least 1, got ", min_pixels);
   const int64_t B = params.seg.B;

@@ -39,10 +39,17 @@ struct DLPackExchangeApi {
   void* managed_tensor_from_py_object_no_sync;
   void* managed_tensor_to_py_object_no_sync;
   int (*dltensor_from_py_object_no_sync)(void* py_object, DLTensor* out);
-  void* current_work_stream;
+  int (*current_work_stream)(int32_t device_type, int32_t device_id, void** stream);
 };
 
-constexpr int32_t kDLCPU = 1;
+// The device that this module's kernels read: C2F_GPU is set for those of CUDA.
+#if defined(C2F_GPU)
+constexpr int32_t kDevice = 2;  // kDLCUDA
+constexpr const char *kDeviceType = "cuda", *kWhere = "on a GPU", *kBackend = "cuda";
+#else
+constexpr int32_t kDevice = 1;  // kDLCPU
+constexpr const char *kDeviceType = "cpu", *kWhere = "on the CPU", *kBackend = "cpu";
+#endif
 constexpr uint8_t kDLInt = 0, kDLUInt = 1, kDLFloat = 2, kDLBfloat = 4;
 
 bool dtype_of(DLDataType t, DType* out) {
@@ -103,15 +110,14 @@ const DLPackExchangeApi* exchange_api(py::handle tensor) {
 }
 
 [[noreturn]] void refuse_dtype(py::handle tensor, const char* op, const char* name) {
-  throw py::type_error(std::string(op) + ": " + name +
-                       " has a dtype the cpu backend cannot read, got " +
-                       std::string(py::str(tensor.attr("dtype"))));
+  throw py::type_error(std::string(op) + ": " + name + " has a dtype the " + kBackend +
+                       " backend cannot read, got " + std::string(py::str(tensor.attr("dtype"))));
 }
 
 TensorView view_by_attributes(py::handle tensor, const char* op, const char* name) {
   TensorView view;
-  if (std::string(py::str(tensor.attr("device").attr("type"))) != "cpu") {
-    throw py::value_error(std::string(op) + ": " + name + " must be on the CPU, got " +
+  if (std::string(py::str(tensor.attr("device").attr("type"))) != kDeviceType) {
+    throw py::value_error(std::string(op) + ": " + name + " must be " + kWhere + ", got " +
                           std::string(py::str(tensor.attr("device"))));
   }
   if (!dtype_of(std::string(py::str(tensor.attr("dtype"))), &view.dtype)) {
@@ -126,6 +132,8 @@ TensorView view_by_attributes(py::handle tensor, const char* op, const char* nam
     view.strides[i] = strides[i].cast<int64_t>();
   }
   view.data = reinterpret_cast<void*>(tensor.attr("data_ptr")().cast<uintptr_t>());
+  const py::object index = tensor.attr("device").attr("index");
+  view.device = index.is_none() ? 0 : index.cast<int>();
   return view;
 }
 
@@ -163,18 +171,19 @@ void require_shape(const TensorView& view, std::initializer_list<int64_t> shape,
   require(same, op, name, " must be of shape ", wanted, ", got ", got);
 }
 
-TensorView view_cpu_tensor(py::handle tensor, const char* op, const char* name) {
+TensorView view_tensor(py::handle tensor, const char* op, const char* name) {
   const DLPackExchangeApi* api = exchange_api(tensor);
   if (api == nullptr) return view_by_attributes(tensor, op, name);
   DLTensor dl;
   if (api->dltensor_from_py_object_no_sync(tensor.ptr(), &dl) != 0) throw py::error_already_set();
-  if (dl.device.device_type != kDLCPU) {
-    throw py::value_error(std::string(op) + ": " + name + " must be on the CPU, got " +
+  if (dl.device.device_type != kDevice) {
+    throw py::value_error(std::string(op) + ": " + name + " must be " + kWhere + ", got " +
                           std::string(py::str(tensor.attr("device"))));
   }
   TensorView view;
   if (!dtype_of(dl.dtype, &view.dtype)) refuse_dtype(tensor, op, name);
   require(dl.ndim <= kMaxDims, op, name, " has too many dimensions");
+  view.device = dl.device.device_id;
   view.ndim = dl.ndim;
   int64_t packed = 1;
   for (int i = dl.ndim - 1; i >= 0; --i) {
@@ -188,11 +197,24 @@ TensorView view_cpu_tensor(py::handle tensor, const char* op, const char* name) 
 
 TensorView view_contiguous(py::handle tensor, DType dtype, int ndim, const char* op,
                            const char* name) {
-  const TensorView view = view_cpu_tensor(tensor, op, name);
+  const TensorView view = view_tensor(tensor, op, name);
   require(view.ndim == ndim, op, name, " must have ", ndim, " dimensions, got ", view.ndim);
-  require(view.dtype == dtype, op, name, " has the wrong dtype for the cpu backend");
+  require(view.dtype == dtype, op, name, " has the wrong dtype for the ", kBackend, " backend");
   require(view.contiguous(), op, name, " must be contiguous");
   return view;
+}
+
+int device_of(py::handle tensor) { return view_tensor(tensor, "cuda", "tensor").device; }
+
+void* current_stream(py::handle tensor, int device) {
+  const DLPackExchangeApi* api = exchange_api(tensor);
+  if (api != nullptr && api->current_work_stream != nullptr) {
+    void* stream = nullptr;
+    if (api->current_work_stream(kDevice, device, &stream) != 0) throw py::error_already_set();
+    return stream;
+  }
+  const py::object current = py::module_::import("torch.cuda").attr("current_stream")(device);
+  return reinterpret_cast<void*>(current.attr("cuda_stream").cast<uintptr_t>());
 }
 
 }  // namespace c2f

@@ -19,6 +19,7 @@ constexpr int kMaxDims = 8;
 struct TensorView {
   void* data = nullptr;
   DType dtype = DType::kF32;
+  int device = 0;  // index, of GPU tensors
   int ndim = 0;
   int64_t shape[kMaxDims] = {};
   int64_t strides[kMaxDims] = {};  // elements
@@ -27,8 +28,9 @@ struct TensorView {
   bool contiguous() const;
 };
 
-// Views a CPU tensor. `op` and `name` begin the error text: "<op>: <name> must be ..., got ...".
-TensorView view_cpu_tensor(pybind11::handle tensor, const char* op, const char* name);
+// Views a tensor of the module's kind of device. `op` and `name` begin the error text: "<op>:
+// <name> must be ..., got ...".
+TensorView view_tensor(pybind11::handle tensor, const char* op, const char* name);
 
 [[noreturn]] void refuse(const char* op, const std::string& rule);
 
@@ -59,5 +61,9 @@ void require_shape(const TensorView& view, std::initializer_list<int64_t> shape,
                    const char* name);
 TensorView view_contiguous(pybind11::handle tensor, DType dtype, int ndim, const char* op,
                            const char* name);
+
+// Index of the GPU a tensor is on, and the caller's current stream there.
+int device_of(pybind11::handle tensor);
+void* current_stream(pybind11::handle tensor, int device);
 
 }  // namespace c2f

@@ -7,7 +7,7 @@ namespace py = pybind11;
 namespace c2f {
 
 Seg seg_of(py::handle tensor, const char* op, const char* name) {
-  const TensorView v = view_cpu_tensor(tensor, op, name);
+  const TensorView v = view_tensor(tensor, op, name);
   require(v.ndim == 3 || v.ndim == 4, op, name, " must have 3 or 4 dimensions, got ", v.ndim);
   const bool is_logits = v.ndim == 4;
   const bool is_float = v.dtype == DType::kF32 || v.dtype == DType::kF16 || v.dtype == DType::kBF16;
@@ -30,7 +30,7 @@ Seg seg_of(py::handle tensor, const char* op, const char* name) {
 }
 
 Image image_of(py::handle tensor, const char* op, const char* name) {
-  const TensorView v = view_cpu_tensor(tensor, op, name);
+  const TensorView v = view_tensor(tensor, op, name);
   require(v.ndim == 4, op, name, " must have 4 dimensions, got ", v.ndim);
   return Image{v.data,     v.dtype,      v.shape[0],   v.shape[1],   v.shape[2],
                v.shape[3], v.strides[0], v.strides[1], v.strides[2], v.strides[3]};
@@ -47,8 +47,11 @@ WindowList windows_of(py::handle origins, py::handle num, int64_t B, int64_t win
   const TensorView m = view_contiguous(num, DType::kI32, 1, op, "windows.num");
   require(o.shape[0] == B && m.shape[0] == B && o.shape[2] == 2, op,
           "windows must be of shape [B, n, 2] with B = ", B);
-  WindowList list{static_cast<const int32_t*>(o.data), static_cast<const int32_t*>(m.data), B,
-                  o.shape[1], window_px};
+  const WindowList list{static_cast<const int32_t*>(o.data), static_cast<const int32_t*>(m.data), B,
+                        o.shape[1], window_px};
+#if defined(C2F_GPU)
+  (void)H, (void)W;
+#else
   for (int64_t b = 0; b < B; ++b) {
     require(list.num[b] >= 0 && list.num[b] <= list.n, op, "windows.num must be in 0..", list.n,
             ", got ", list.num[b]);
@@ -60,6 +63,7 @@ WindowList windows_of(py::handle origins, py::handle num, int64_t B, int64_t win
               window_px, " for ", Sides{H, W});
     }
   }
+#endif
   return list;
 }
 

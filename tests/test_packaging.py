@@ -20,7 +20,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 BUILD_REQUIREMENTS = ("setuptools", "pybind11", "cmake", "ninja")
 # Of the tree: what a build reads.
-FOLDERS = ("c2fcore", "kernels", "csrc", "tests", "benchmarks")
+FOLDERS = ("c2fcore", "kernels", "csrc", "cmake", "tests", "benchmarks")
 FILES = ("setup.py", "pyproject.toml", "CMakeLists.txt", "MANIFEST.in", "README.md", "LICENSE")
 
 pytestmark = pytest.mark.skipif(
@@ -137,7 +137,9 @@ def test_sdist_contents(tree: Path, sdist: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {f"kernels/{name}" for name in headers(tree)} <= names
-    assert {f"csrc/{path.name}" for path in (tree / "csrc").iterdir() if path.is_file()} <= names
+    for folder in ("csrc", "cmake"):
+        sources = (path for path in (tree / folder).rglob("*") if path.is_file())
+        assert {path.relative_to(tree).as_posix() for path in sources} <= names
     assert {*FILES, "CHANGELOG.md", "c2fcore/py.typed"} <= names
     assert not [name for name in names if name.endswith((".so", ".pyd", "_build_info.py"))]
     assert not [name for name in names if name.split("/")[0] in ("tests", "benchmarks", "build")]
@@ -162,11 +164,21 @@ def test_unknown_choice_is_refused(tree: Path, tmp_path: Path) -> None:
     assert "C2F_BUILD must be one of auto, none, cpu, cuda, got 'nonsense'" in failure.value.output
 
 
-def test_cuda_is_refused_until_it_exists(tree: Path, tmp_path: Path) -> None:
+def test_cuda_without_nvcc(tree: Path, tmp_path: Path) -> None:
+    """Demanded, it fails with the reason; whatever else the machine can compile."""
+    nothing = tmp_path / "bin"
+    nothing.mkdir()
     with pytest.raises(subprocess.CalledProcessError) as failure:
-        build(tree, "wheel", tmp_path, C2F_BUILD="cuda")
-    said = "C2F_BUILD=cuda: the cuda backend is not part of this version"
-    assert said in failure.value.output
+        build(
+            tree,
+            "wheel",
+            tmp_path / "out",
+            path=str(nothing),
+            C2F_BUILD="cuda",
+            CXX="c++",
+            **dict.fromkeys(("CUDACXX", "CUDA_HOME", "CUDA_PATH"), ""),
+        )
+    assert "C2F_BUILD=cuda: no nvcc was found (on PATH, " in failure.value.output
 
 
 @pytest.mark.parametrize("choice", ["auto", "cpu"])

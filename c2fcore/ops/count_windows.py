@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .. import _arrays, _backend, _checks, _native, _triton, reference
+from .. import _arrays, _backend, _checks, _cuda, _native, _triton, reference
 from .._classes import class_set
 from ..windows import grid_shape
 from . import _library
@@ -118,7 +119,8 @@ def _cpu(
     return counts
 
 
-def _by_triton(
+def _by_kernels(
+    launch: Callable[..., None],
     seg: Tensor,
     ids: Sequence[int],
     window: int,
@@ -130,7 +132,7 @@ def _by_triton(
     counts = _fake(seg, ids, window, stride, height, width, edge)
     table = class_set(tuple(ids)).table
     flush = edge == "flush"
-    _triton.run("count_windows", seg, table, height, width, window, stride, flush, counts, None)
+    launch("count_windows", seg, table, height, width, window, stride, flush, counts, None)
     return counts
 
 
@@ -150,7 +152,12 @@ def _fake(
 
 _backend.register(
     "count_windows",
-    triton=_backend.Backend(_by_triton, _triton.missing, _triton.why_not, auto=False),
+    cuda=_backend.Backend(
+        partial(_by_kernels, _cuda.run), _cuda.missing, _cuda.why_not, auto=False
+    ),
+    triton=_backend.Backend(
+        partial(_by_kernels, _triton.run), _triton.missing, _triton.why_not, auto=False
+    ),
     cpu=_backend.Backend(_cpu, _native.cpu_missing, _library.cpu_only),
     reference=_backend.Backend(_reference),
 )

@@ -9,6 +9,9 @@
 
 namespace c2f {
 
+// Longest output axis that can be interpolated: beyond it float32 positions skip columns.
+constexpr int64_t kMaxResizedAxis = int64_t{1} << 22;
+
 // Rounded once. F.interpolate's builds contract this expression into a fused multiply-add; with two
 // roundings the weights of ratios that are no power of two differ by an ulp of the position.
 C2F_HD float source_position(int64_t dst, float scale) {

@@ -14,9 +14,6 @@ namespace c2f::cpu {
 // Taps of every output position along one axis. Eight more entries follow the last one and repeat
 // it, so that a vector of taps may be read at any valid position.
 struct AxisTaps {
-  // Longest output axis that can be interpolated: beyond it float32 positions skip columns.
-  static constexpr int64_t kMaxAxis = int64_t{1} << 22;
-
   AxisTaps(int64_t in_size, int64_t out_size) : in(in_size), out(out_size) {
     const size_t padded = static_cast<size_t>(out_size + 8);
     i0.resize(padded);
@@ -57,7 +54,7 @@ struct UpsampleTaps {
 
 // Horizontal taps of the 8 output pixels from x on, as two unaligned loads and two permutations of
 // a logit row. Upsampling (in <= out) keeps 8 neighbours within 8 source columns for either tap, as
-// long as float32 tells neighbouring columns apart (kMaxAxis).
+// long as float32 tells neighbouring columns apart (kMaxResizedAxis).
 struct ColumnTaps8 {
   int64_t base0, base1;
   Vec8i lane0, lane1;  // source columns relative to base0, base1

@@ -1,0 +1,108 @@
+"""The CUDA kernels: loaded when first needed, or why they cannot be; the memory they work in."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import os
+import threading
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import _native, _triton
+
+
+def on_host() -> str:
+    """Path of a module that runs the kernels on the CPU, on CPU tensors: C2F_CUDA_ON_HOST, or "".
+
+    For tests (tests/cuda_on_host); slow.
+    """
+    return os.environ.get("C2F_CUDA_ON_HOST", "")
+
+
+@functools.cache
+def _load() -> _native.Native:
+    if on_host():
+        return _native.Native(_from_file(on_host()), "")
+    return _native.load("_cuda_prebuilt", "cuda")
+
+
+def _from_file(path: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("_cuda_on_host", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@functools.cache
+def missing() -> str:
+    """Why the CUDA kernels cannot run on this machine, "" if they can."""
+    module, reason = _load()
+    if module is None:
+        return reason
+    found: str = module.missing()
+    if not found and not on_host() and not torch.cuda.is_available():
+        return "this torch has no CUDA, or sees no device"
+    return found
+
+
+def why_not(tensor: Tensor, grad: bool) -> str:
+    """Why a call with this first tensor cannot run, "" if it can."""
+    if not tensor.is_cuda and not on_host():
+        return f"takes CUDA tensors, got {tensor.device}"
+    return "has no gradient" if grad else ""
+
+
+def run(op: str, first: Tensor, *args: Any) -> None:
+    """Runs the native function of an op on its first tensor's device, on the current stream there.
+
+    The function gets the arguments and, last, the workspace.
+    """
+    getattr(_load().module, op)(first, *args, _workspace(first.device))
+
+
+class Workspace:
+    """Device memory of kernels, allocated by torch: scratch, and counters that stay zero."""
+
+    def __init__(self, device: torch.device) -> None:
+        """For calls on one device."""
+        self._device = device
+        self._held = _Tickets()
+
+    def scratch(self, name: str, count: int) -> Tensor:
+        """At least `count` bytes of the current stream; content is garbage."""
+        return _triton.workspace(self._device, f"cuda {name}", torch.uint8, count)
+
+    def tickets(self, count: int) -> Tensor:
+        """`count` int32 zeros that no other call running at the same time uses.
+
+        Kernels leave them zero. They are kept per stream and thread; a captured graph, which may be
+        replayed beside anything, gets some of its own, and keeps them.
+        """
+        if self._device.type != "cuda":
+            return torch.zeros(count, dtype=torch.int32)
+        if torch.cuda.is_current_stream_capturing():
+            # Zeroed once more by every replay, before the kernel: a node of its own.
+            return torch.zeros(count, dtype=torch.int32, device=self._device)
+        stream = torch.cuda.current_stream(self._device).cuda_stream
+        held = self._held.by_stream.get(stream)
+        if held is None or held.numel() < count:
+            held = torch.zeros(max(count, 64), dtype=torch.int32, device=self._device)
+            self._held.by_stream[stream] = held
+        return held
+
+
+class _Tickets(threading.local):
+    def __init__(self) -> None:
+        self.by_stream: dict[int, Tensor] = {}
+
+
+@functools.cache
+def _workspace(device: torch.device) -> Workspace:
+    return Workspace(device)

@@ -1,0 +1,77 @@
+// Launching a kernel, whoever compiled it: launch_runtime.cpp does it for kernels compiled by nvcc
+// (module _cuda_prebuilt), the emulator of the tests for kernels that run on the CPU.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "kernel_table.h"
+
+namespace c2f::cuda {
+
+struct Launch {
+  const KernelTable& table;
+  uint32_t key;
+  int64_t blocks;  // all of them along x: y and z end at 65535
+  uint32_t threads;
+  uint32_t dynamic_shared = 0;  // bytes
+  bool early = false;           // may start before the previous launch ends: see gpu.cuh
+};
+
+// The caller's device and stream; the device is current while this lives.
+class Queue {
+ public:
+  // The stream of the device that `tensor` is on.
+  explicit Queue(pybind11::handle tensor);
+  ~Queue();
+  Queue(const Queue&) = delete;
+  Queue& operator=(const Queue&) = delete;
+
+  int device = 0;
+  void* stream = nullptr;
+
+ private:
+  int restore_ = -1;
+};
+
+// Starts a kernel that takes one argument, by value. Throws std::runtime_error with CUDA's reason.
+void launch_bytes(const Launch& launch, const void* args, size_t bytes, const Queue& queue);
+
+template <class Args>
+void launch(const Launch& launch, const Args& args, const Queue& queue) {
+  static_assert(sizeof(Args) <= 4096, "kernel arguments are limited to 4 KB");
+  launch_bytes(launch, &args, sizeof(Args), queue);
+}
+
+// Device memory of a call, from Python's side, where PyTorch allocates it; kept while this lives,
+// which has to be until the launches that use it are made.
+class Workspace {
+ public:
+  explicit Workspace(pybind11::handle python) : python_(python) {}
+
+  // Garbage, of the current stream only; one address per name.
+  template <class T>
+  T* scratch(const char* name, int64_t count) {
+    return static_cast<T*>(bytes(name, count * static_cast<int64_t>(sizeof(T))));
+  }
+
+  // Counters that are zero, and that the kernel leaves zero.
+  uint32_t* tickets(int64_t count);
+
+ private:
+  void* bytes(const char* name, int64_t count);
+
+  pybind11::handle python_;
+  pybind11::list held_;
+};
+
+// Why kernels cannot run on this machine, "" if they can.
+std::string missing();
+
+// What a module has of its own beside the ops.
+void bind_launcher(pybind11::module_& m);
+
+}  // namespace c2f::cuda

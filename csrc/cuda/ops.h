@@ -1,0 +1,10 @@
+// One binding function per op, each in the file of the op's name.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace c2f::cuda {
+
+void bind_count_windows(pybind11::module_& m);
+
+}  // namespace c2f::cuda

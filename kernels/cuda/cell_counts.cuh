@@ -1,0 +1,339 @@
+// Small-object pixels of every bin, and labels: the part that count_windows and select_windows
+// share.
+//
+// One block counts one tile of bins, in shared memory, and alone writes them: nothing needs to be
+// zero beforehand, and no sum depends on an order. Coarse logits are upsampled by corner agreement:
+// pixels with the same first taps form a cell; where the source pixels at its corners have the same
+// first argmax with finite values, all its pixels have that label, for weights are not negative and
+// every rounding step is monotone (kernels/cpu/coarse_labels.h). Columns of the remaining, mixed
+// cells are listed and evaluated densely, so that no lane idles though boundaries are thin.
+#pragma once
+
+#include "../common/bilinear.h"
+#include "argmax.cuh"
+#include "cell_counts_args.h"
+
+namespace c2f::cuda {
+
+// Taps along one axis of the tile.
+struct CellAxis {
+  float scale;
+  int32_t in, out;
+
+  __device__ __forceinline__ bool resized() const { return in != out; }
+  __device__ __forceinline__ BilinearTap tap(int32_t dst) const {
+    return resized() ? bilinear_tap(dst, scale, in) : unresized_tap(dst);
+  }
+  // How many source pixels beside each other a cell has.
+  __device__ __forceinline__ int32_t reach() const { return resized() ? 1 : 0; }
+};
+
+// The tile of this block, and its part of shared memory.
+struct Tile {
+  int64_t b;
+  int32_t first_bin_y, first_bin_x, bins_y, bins_x;
+  int32_t y0, x0, height, width;  // pixels
+  int32_t* bins;                  // [bins_y, bins_x]
+  uint16_t *column_bin, *row_bin, *column_tap, *row_first, *entries;
+  int16_t* points;
+
+  __device__ Tile(const CellCountsArgs& a, unsigned char* shared) {
+    const int32_t block = blockIdx.x;
+    const int32_t tile = block % (a.y.tiles * a.x.tiles);
+    b = block / (a.y.tiles * a.x.tiles);
+    first_bin_y = tile / a.x.tiles * a.y.tile_bins;
+    first_bin_x = tile % a.x.tiles * a.x.tile_bins;
+    bins_y = min(a.y.tile_bins, a.y.bins - first_bin_y);
+    bins_x = min(a.x.tile_bins, a.x.bins - first_bin_x);
+    y0 = a.y.bin_start(first_bin_y);
+    x0 = a.x.bin_start(first_bin_x);
+    height = a.y.bin_start(first_bin_y + bins_y) - y0;
+    width = a.x.bin_start(first_bin_x + bins_x) - x0;
+    bins = reinterpret_cast<int32_t*>(shared);
+    column_bin = reinterpret_cast<uint16_t*>(shared + a.layout.column_bin);
+    row_bin = reinterpret_cast<uint16_t*>(shared + a.layout.row_bin);
+    column_tap = reinterpret_cast<uint16_t*>(shared + a.layout.column_tap);
+    row_first = reinterpret_cast<uint16_t*>(shared + a.layout.row_first);
+    points = reinterpret_cast<int16_t*>(shared + a.layout.points);
+    entries = reinterpret_cast<uint16_t*>(shared + a.layout.entries);
+  }
+
+  // Zeroes the bins and says which bin each row and column of pixels is in.
+  __device__ void begin(const CellCountsArgs& a) const {
+    for (int i = threadIdx.x; i < bins_y * bins_x; i += blockDim.x) bins[i] = 0;
+    for (int i = threadIdx.x; i < width; i += blockDim.x) {
+      column_bin[i] = static_cast<uint16_t>(a.x.bin_of(x0 + i) - first_bin_x);
+    }
+    for (int i = threadIdx.x; i < height; i += blockDim.x) {
+      row_bin[i] = static_cast<uint16_t>(a.y.bin_of(y0 + i) - first_bin_y);
+    }
+  }
+
+  // Adds `rows` times the members among the 32 pixels from column `from` on, which are those of the
+  // lanes of this warp. Called by whole warps: every lane takes part in the vote, those past the
+  // tile's width as well, with the last column's bin.
+  __device__ __forceinline__ void add(int32_t row, int32_t from, unsigned members,
+                                      int32_t rows) const {
+    if (members == 0) return;  // the same in all lanes
+    const int lane = lane_of_thread();
+    const int32_t column = min(from + lane, width - 1);
+    const int32_t bin = column_bin[column];
+    // Lanes where a bin begins count its members up to the next such lane.
+    const bool begins = lane == 0 || column_bin[min(from + lane - 1, width - 1)] != bin;
+    const unsigned starts = __ballot_sync(kWarp, begins);
+    if (begins) {
+      const unsigned later = lane == 31 ? 0u : starts >> (lane + 1);
+      const int length = later == 0 ? 32 - lane : __ffs(later);
+      const unsigned mine = length == 32 ? kWarp : ((1u << length) - 1u) << lane;
+      const int count = __popc(members & mine);
+      if (count > 0) atomicAdd(&bins[row_bin[row] * bins_x + bin], count * rows);
+    }
+  }
+
+  __device__ void store(const CellCountsArgs& a) const {
+    int32_t* out = a.bins + b * a.y.bins * a.x.bins;
+    for (int i = threadIdx.x; i < bins_y * bins_x; i += blockDim.x) {
+      const int32_t at_y = first_bin_y + i / bins_x, at_x = first_bin_x + i % bins_x;
+      out[static_cast<int64_t>(at_y) * a.x.bins + at_x] = bins[i];
+    }
+  }
+};
+
+// Pixels that need no interpolation: T is the type of a label, or that of a logit.
+template <class T, int N, CellKind kKind>
+__device__ __forceinline__ void count_pixels(const CellCountsArgs& a, const Tile& tile) {
+  const T* image = static_cast<const T*>(a.seg.data) + tile.b * a.seg.stride_b;
+  uint8_t* labels =
+      a.labels == nullptr ? nullptr : a.labels + tile.b * a.y.size_px * int64_t{a.x.size_px};
+  const int across = (tile.width + 31) / 32;
+  for (int item = warp_of_thread(); item < tile.height * across; item += blockDim.x / 32) {
+    const int32_t row = item / across, from = item % across * 32;
+    const int32_t y = tile.y0 + row, column = from + lane_of_thread();
+    const int32_t x = tile.x0 + column;
+    bool member = false;
+    if (column < tile.width) {
+      const T* pixel = image + y * a.seg.stride_y + x * a.seg.stride_x;
+      uint8_t label;
+      if constexpr (kKind == CellKind::kLabels) {
+        const int64_t id = *pixel;
+        label = static_cast<uint8_t>(id);
+        member = id >= 0 && id < kMaxClasses && a.small.has(static_cast<int32_t>(id));
+      } else {
+        const auto found =
+            first_argmax<T, N>(pixel, a.seg.stride_n, static_cast<int32_t>(a.seg.N), a.packed);
+        label = static_cast<uint8_t>(found.label);
+        member = a.small.has(found.label);
+      }
+      if (labels != nullptr) labels[y * int64_t{a.x.size_px} + x] = label;
+    }
+    // Items are handed out to whole warps: all lanes are here.
+    tile.add(row, from, __ballot_sync(kWarp, member), 1);
+  }
+}
+
+// Logits taken to full size.
+template <class T, int N>
+class UpsampledTile {
+ public:
+  __device__ UpsampledTile(const CellCountsArgs& a, const Tile& tile)
+      : a_(a),
+        tile_(tile),
+        y_{a.scale_y, static_cast<int32_t>(a.seg.h), a.y.size_px},
+        x_{a.scale_x, static_cast<int32_t>(a.seg.w), a.x.size_px},
+        image_(static_cast<const T*>(a.seg.data) + tile.b * a.seg.stride_b),
+        labels_(a.labels == nullptr ? nullptr
+                                    : a.labels + tile.b * a.y.size_px * int64_t{a.x.size_px}) {
+    top_ = y_.tap(tile.y0).i0;
+    left_ = x_.tap(tile.x0).i0;
+    cell_rows_ = y_.tap(tile.y0 + tile.height - 1).i0 - top_ + 1;
+    point_columns_ = x_.tap(tile.x0 + tile.width - 1).i0 - left_ + 1 + x_.reach();
+  }
+
+  // Which cell row a row of pixels begins, which cell column each column of pixels is in.
+  __device__ void begin() const {
+    for (int i = threadIdx.x; i < tile_.width; i += blockDim.x) {
+      tile_.column_tap[i] = static_cast<uint16_t>(x_.tap(tile_.x0 + i).i0 - left_);
+    }
+    // Every entry of row_first is written by the one thread in whose step over cell rows it lies.
+    for (int i = threadIdx.x; i < tile_.height; i += blockDim.x) {
+      const int32_t cell = y_.tap(tile_.y0 + i).i0 - top_;
+      const int32_t before = i == 0 ? -1 : y_.tap(tile_.y0 + i - 1).i0 - top_;
+      for (int32_t c = before + 1; c <= cell; ++c) tile_.row_first[c] = static_cast<uint16_t>(i);
+    }
+    if (threadIdx.x == 0) tile_.row_first[cell_rows_] = static_cast<uint16_t>(tile_.height);
+  }
+
+  // Labels of the source pixels under the tile, -1 where the best logit is not finite.
+  __device__ void label_points() const {
+    const int32_t last_y = y_.in - 1, last_x = x_.in - 1;
+    const int32_t points = (cell_rows_ + y_.reach()) * point_columns_;
+    for (int i = threadIdx.x; i < points; i += blockDim.x) {
+      const int32_t y = min(top_ + i / point_columns_, last_y);
+      const int32_t x = min(left_ + i % point_columns_, last_x);
+      const auto found =
+          first_argmax<T, N>(at(y, x), a_.seg.stride_n, static_cast<int32_t>(a_.seg.N), a_.packed);
+      tile_.points[i] = static_cast<int16_t>(found.finite() ? found.label : -1);
+    }
+  }
+
+  // Labels and counts of the cells whose corners agree; lists the columns of the others.
+  __device__ void count_agreed(int32_t* num_entries) const {
+    const int across = (tile_.width + 31) / 32;
+    for (int item = warp_of_thread(); item < cell_rows_ * across; item += blockDim.x / 32) {
+      const int32_t cell = item / across, from = item % across * 32;
+      const int32_t column = from + lane_of_thread();
+      const bool inside = column < tile_.width;
+      const int32_t label = agreed_label(cell, tile_.column_tap[min(column, tile_.width - 1)]);
+      const bool agreed = inside && label >= 0;
+      const int32_t row0 = tile_.row_first[cell], row1 = tile_.row_first[cell + 1];
+      if (labels_ != nullptr && agreed) {
+        for (int32_t row = row0; row < row1; ++row) {
+          *label_at(row, column) = static_cast<uint8_t>(label);
+        }
+      }
+      // Items are handed out to whole warps: all lanes are here, and in the loop, whose bounds are
+      // the same in all of them.
+      const unsigned members = __ballot_sync(kWarp, agreed && a_.small.has(label));
+      for (int32_t row = row0; row < row1;) {
+        int32_t end = row + 1;
+        while (end < row1 && tile_.row_bin[end] == tile_.row_bin[row]) ++end;
+        tile_.add(row, from, members, end - row);
+        row = end;
+      }
+      const unsigned mixed = __ballot_sync(kWarp, inside && label < 0);
+      if (mixed != 0) {
+        int32_t first = 0;
+        if (lane_of_thread() == 0) first = atomicAdd(num_entries, __popc(mixed));
+        first = __shfl_sync(kWarp, first, 0);
+        if (inside && label < 0) {
+          tile_.entries[first + __popc(mixed & lanes_below())] =
+              static_cast<uint16_t>(cell << 8 | column);
+        }
+      }
+    }
+  }
+
+  // The columns of mixed cells, one per thread.
+  __device__ void count_mixed(int32_t num_entries) const {
+    for (int32_t i = threadIdx.x; i < num_entries; i += blockDim.x) {
+      const int32_t cell = tile_.entries[i] >> 8, column = tile_.entries[i] & 255;
+      const int32_t row1 = tile_.row_first[cell + 1];
+      for (int32_t row = tile_.row_first[cell]; row < row1; row += kRows) {
+        evaluate(column, row, min(row1 - row, kRows));
+      }
+    }
+  }
+
+ private:
+  static constexpr int kRows = 4;  // pixels of a column evaluated at once: those of a cell at x4
+
+  __device__ __forceinline__ const T* at(int32_t y, int32_t x) const {
+    return image_ + y * a_.seg.stride_y + x * a_.seg.stride_x;
+  }
+  __device__ __forceinline__ uint8_t* label_at(int32_t row, int32_t column) const {
+    return labels_ + (tile_.y0 + row) * int64_t{a_.x.size_px} + tile_.x0 + column;
+  }
+
+  __device__ __forceinline__ int32_t agreed_label(int32_t cell, int32_t tap) const {
+    const int16_t* upper = tile_.points + cell * point_columns_ + tap;
+    const int16_t* lower = upper + y_.reach() * point_columns_;
+    const int32_t label = upper[0];
+    const bool same = upper[x_.reach()] == label && lower[0] == label && lower[x_.reach()] == label;
+    return same ? label : -1;
+  }
+
+  // value = (w0y, w1y) . corners . (w0x, w1x), as the other backends round it.
+  __device__ __forceinline__ void evaluate(int32_t column, int32_t row, int32_t rows) const {
+    const BilinearTap tx = x_.tap(tile_.x0 + column);
+    const BilinearTap ty = y_.tap(tile_.y0 + row);  // all rows of a cell have these taps
+    const T* p00 = at(ty.i0, tx.i0);
+    const T* p10 = at(ty.i1, tx.i0);
+    const int64_t beside = (tx.i1 - tx.i0) * a_.seg.stride_x;
+    float w1[kRows];
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      w1[r] = y_.tap(tile_.y0 + row + min(r, rows - 1)).w1;
+    }
+    FirstArgmax found[kRows];
+    const int32_t classes = N != 0 ? N : static_cast<int32_t>(a_.seg.N);
+    const float wx1 = tx.w1, wx0 = 1.0f - wx1;
+#pragma unroll 2
+    for (int32_t c = 0; c < classes; ++c) {
+      const float top = fmaf(to_float(p00[beside]), wx1, to_float(p00[0]) * wx0);
+      const float bottom = fmaf(to_float(p10[beside]), wx1, to_float(p10[0]) * wx0);
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+        found[r].offer(fmaf(bottom, w1[r], top * (1.0f - w1[r])), c);
+      }
+      p00 += a_.seg.stride_n;
+      p10 += a_.seg.stride_n;
+    }
+    const int32_t bin = tile_.column_bin[column];
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      if (r >= rows) continue;
+      if (labels_ != nullptr) *label_at(row + r, column) = static_cast<uint8_t>(found[r].label);
+      if (a_.small.has(found[r].label)) {
+        atomicAdd(&tile_.bins[tile_.row_bin[row + r] * tile_.bins_x + bin], 1);
+      }
+    }
+  }
+
+  const CellCountsArgs& a_;
+  const Tile& tile_;
+  CellAxis y_, x_;
+  const T* image_;
+  uint8_t* labels_;
+  int32_t top_, left_, cell_rows_, point_columns_;
+};
+
+// Counts this block's tile and writes its bins, and the labels where they are wanted. Called by all
+// threads of the block.
+template <class T, int N, CellKind kKind>
+__device__ __forceinline__ int64_t count_cells(const CellCountsArgs& a, unsigned char* shared) {
+  const Tile tile(a, shared);
+  tile.begin(a);
+  if constexpr (kKind == CellKind::kUpsampled) {
+    C2F_SHARED(int32_t, num_entries);
+    const UpsampledTile<T, N> cells(a, tile);
+    if (threadIdx.x == 0) num_entries = 0;
+    cells.begin();
+    cells.label_points();
+    // Each barrier below is reached by all threads: nothing above or between returns or branches
+    // around it. This one: tables, points and zeroed bins are read by other threads from here on.
+    __syncthreads();
+    cells.count_agreed(&num_entries);
+    // The list is complete.
+    __syncthreads();
+    cells.count_mixed(num_entries);
+  } else {
+    __syncthreads();
+    count_pixels<T, N, kKind>(a, tile);
+  }
+  // The sums are complete.
+  __syncthreads();
+  tile.store(a);
+  return tile.b;
+}
+
+// Whether this block is the last of image b to get here; it then sees the bins of all of them.
+//
+// Every thread's stores to global memory come before the barrier, the barrier before thread 0's
+// fence, the fence before its ticket: who draws the last ticket has, after a fence of its own, all
+// those stores behind it, and the barrier after that passes this on to its whole block (causality
+// order is transitive, PTX memory model). The last one puts the ticket back to 0 for the next
+// launch or graph replay, which the stream keeps from starting before this kernel ends.
+__device__ __forceinline__ bool last_of_image(uint32_t* ticket, uint32_t blocks) {
+  C2F_SHARED(int32_t, last);
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    __threadfence();
+    last = atomicAdd(ticket, 1u) == blocks - 1u ? 1 : 0;
+    if (last != 0) *ticket = 0;
+    __threadfence();
+  }
+  __syncthreads();
+  return last != 0;
+}
+
+}  // namespace c2f::cuda

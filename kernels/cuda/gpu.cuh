@@ -1,0 +1,44 @@
+// What device code of this folder stands on, whoever compiles it: nvcc, NVRTC, or (C2F_ON_HOST) a
+// C++ compiler with the emulator of tests/cuda_on_host. Kernels use CUDA's own names; what differs
+// between the three is named here.
+#pragma once
+
+#include <cstdint>
+
+#if defined(C2F_ON_HOST)
+#include "device_on_host.h"
+#else
+#define C2F_BOUNDS(...) __launch_bounds__(__VA_ARGS__)
+// Static shared memory of a block.
+#define C2F_SHARED(Type, name) __shared__ Type name
+// The shared memory whose size the launch says, as bytes.
+#define C2F_DYNAMIC_SHARED(name) extern __shared__ __align__(16) unsigned char name[]
+#endif
+
+namespace c2f::cuda {
+
+constexpr unsigned kWarp = 0xffffffffu;  // mask of all lanes
+constexpr int kWarpSize = 32;
+
+__device__ __forceinline__ int lane_of_thread() { return threadIdx.x % kWarpSize; }
+__device__ __forceinline__ int warp_of_thread() { return threadIdx.x / kWarpSize; }
+
+// Lanes below this one.
+__device__ __forceinline__ unsigned lanes_below() { return (1u << lane_of_thread()) - 1u; }
+
+// Programmatic dependent launch, where the architecture has it: a kernel launched `early` runs up
+// to here while its predecessor ends, and may read what that wrote only after it.
+__device__ __forceinline__ void wait_for_previous() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+// From here on the next launch, if it is an early one, may be set up on free multiprocessors.
+__device__ __forceinline__ void let_next_start() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+}  // namespace c2f::cuda

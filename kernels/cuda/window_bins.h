@@ -1,0 +1,102 @@
+// Windows along an axis, and the bins they are unions of, in closed form, so that kernels need no
+// table.
+//
+// Starts and ends of all windows cut an axis into intervals that no window's border straddles:
+// counts over intervals make exact counts over windows, whatever window, stride and edge are. With
+// s the stride and k the window, starts lie at i * s and ends at offset rest = k mod s into a
+// period of s; a flush window adds its start F = H - k. A period is [0, rest) and [rest, s), each
+// cut into bins of `unit` pixels (the last one may be shorter), numbered through; from F on they
+// are numbered one higher. Where F falls on a cut the bin before it is empty, which does no harm.
+#pragma once
+
+#include <cstdint>
+
+#include "../common/host_device.h"
+
+namespace c2f::cuda {
+
+constexpr int32_t kNoFlush = 0x7fffffff;
+
+struct BinAxis {
+  int32_t size_px, window_px, stride_px;
+  int32_t windows;
+  int32_t regular;   // windows at i * stride; one more, if any, starts at flush_px
+  int32_t flush_px;  // kNoFlush without one
+  int32_t flush_bin;
+  int32_t rest_px;    // k mod s
+  int32_t rest_bins;  // bins of [0, rest)
+  int32_t period_bins;
+  int32_t unit_px;
+  int32_t bins;
+  // A tile is the bins that one block counts; tiles never share a bin.
+  int32_t tile_bins, tile_px, tiles;  // tile_px: most pixels of one
+
+  C2F_HD int32_t bin_of(int32_t px) const {
+    const int32_t at = px % stride_px;
+    const int32_t inside = at < rest_px ? at / unit_px : rest_bins + (at - rest_px) / unit_px;
+    return px / stride_px * period_bins + inside + (px >= flush_px ? 1 : 0);
+  }
+
+  // First pixel of bin e; the axis' end for bins past the last.
+  C2F_HD int32_t bin_start(int32_t e) const {
+    if (e == flush_bin) return flush_px;
+    if (e >= bins) return size_px;
+    const int32_t base = e > flush_bin ? e - 1 : e;
+    const int32_t inside = base % period_bins;
+    const int32_t offset =
+        inside < rest_bins ? inside * unit_px : rest_px + (inside - rest_bins) * unit_px;
+    // The bin before the flush cut may start behind it when the cut makes it empty; a bin of the
+    // last period may start behind the end. 64-bit: a period may end past 2^31.
+    const int64_t start = static_cast<int64_t>(base / period_bins) * stride_px + offset;
+    return start < size_px ? static_cast<int32_t>(start) : size_px;
+  }
+
+  C2F_HD int32_t origin(int32_t i) const { return i < regular ? i * stride_px : flush_px; }
+
+  // Window i is the bins first .. last - 1.
+  C2F_HD void window_bins(int32_t i, int32_t* first, int32_t* last) const {
+    const int32_t start = origin(i);
+    *first = bin_of(start);
+    *last = bin_of(start + window_px - 1) + 1;
+  }
+
+  // Windows first .. last - 1 share pixels with window i.
+  C2F_HD void overlapping(int32_t i, int32_t* first, int32_t* last) const {
+    const int32_t start = origin(i);
+    *first = start < window_px ? 0 : (start - window_px) / stride_px + 1;
+    const int32_t after = (start + window_px - 1) / stride_px + 1;
+    *last = flush_px < start + window_px ? windows : (after < regular ? after : regular);
+  }
+};
+
+inline int32_t ceil_div(int64_t a, int64_t b) { return static_cast<int32_t>((a + b - 1) / b); }
+
+// The axis; no tile is longer than tile_px pixels. size < 2^31.
+inline BinAxis make_bin_axis(int64_t size, int64_t window, int64_t stride, bool flush,
+                             int32_t tile_px) {
+  BinAxis axis{};
+  axis.size_px = static_cast<int32_t>(size);
+  axis.window_px = static_cast<int32_t>(window);
+  // A stride past the last fitting start gives the same windows as the first one past it.
+  axis.stride_px = static_cast<int32_t>(stride < size - window + 1 ? stride : size - window + 1);
+  const int32_t s = axis.stride_px;
+  axis.regular = (axis.size_px - axis.window_px) / s + 1;
+  const bool flushed = flush && (axis.size_px - axis.window_px) % s != 0;
+  axis.windows = axis.regular + (flushed ? 1 : 0);
+  axis.flush_px = flushed ? axis.size_px - axis.window_px : kNoFlush;
+  axis.rest_px = axis.window_px % s;
+  axis.unit_px = s > tile_px ? tile_px : s;
+  axis.rest_bins = ceil_div(axis.rest_px, axis.unit_px);
+  axis.period_bins = axis.rest_bins + ceil_div(s - axis.rest_px, axis.unit_px);
+  // One bin per tile, or as many whole periods as fit.
+  axis.tile_bins = 2 * static_cast<int64_t>(s) > tile_px ? 1 : tile_px / s * axis.period_bins;
+  axis.flush_bin = flushed ? axis.bin_of(axis.flush_px) : kNoFlush;
+  axis.bins = axis.bin_of(axis.size_px - 1) + 1;
+  const int32_t periods = axis.tile_bins / axis.period_bins;
+  axis.tile_px = axis.tile_bins == 1 ? axis.unit_px : s * periods;
+  if (axis.tile_px > axis.size_px) axis.tile_px = axis.size_px;
+  axis.tiles = ceil_div(axis.bins, axis.tile_bins);
+  return axis;
+}
+
+}  // namespace c2f::cuda
