@@ -1,6 +1,6 @@
 # What every build of the CUDA module is made of (this one, and the emulator of the tests).
 set(C2F_CUDA_GLUE
-  csrc/tensor.cpp csrc/views.cpp csrc/cuda/module.cpp csrc/cuda/launch.cpp csrc/cuda/cell_plan.cpp
-  csrc/cuda/count_windows.cpp)
+  csrc/tensor.cpp csrc/views.cpp csrc/cuda/module.cpp csrc/cuda/launch.cpp csrc/cuda/windows_plan.cpp
+  csrc/cuda/count_windows.cpp csrc/cuda/select_windows.cpp)
 set(C2F_CUDA_KERNELS
-  csrc/cuda/count_windows.cu)
+  csrc/cuda/windows.cu)

@@ -25,7 +25,7 @@ pytestmark = [
     pytest.mark.skipif(bool(os.environ.get("C2F_CUDA_ON_HOST")), reason="runs in that process"),
 ]
 
-OPS = ("count_windows",)
+OPS = ("count_windows", "select_windows")
 
 
 def _run(command: list[str], **environment: str) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .. import _arrays, _backend, _checks, _native, _triton
+from .. import _arrays, _backend, _checks, _cuda, _native, _triton
 from .._classes import class_set
 from ..reference.select_windows import select_with_labels
 from ..windows import Windows
@@ -146,7 +147,8 @@ def _cpu(
     return found
 
 
-def _by_triton(
+def _by_kernels(
+    launch: Callable[..., None],
     seg: Tensor,
     ids: Sequence[int],
     window: int,
@@ -160,7 +162,7 @@ def _by_triton(
     return_labels: bool,
 ) -> _Found:
     origins, counts, num, labels = found = _outputs(seg, height, width, n, return_labels)
-    _triton.run(
+    launch(
         "select_windows",
         seg,
         class_set(tuple(ids)).table,
@@ -219,7 +221,12 @@ def _fake(
 
 _backend.register(
     "select_windows",
-    triton=_backend.Backend(_by_triton, _triton.missing, _triton.why_not, auto=False),
+    cuda=_backend.Backend(
+        partial(_by_kernels, _cuda.run), _cuda.missing, _cuda.why_not, auto=False
+    ),
+    triton=_backend.Backend(
+        partial(_by_kernels, _triton.run), _triton.missing, _triton.why_not, auto=False
+    ),
     cpu=_backend.Backend(_cpu, _native.cpu_missing, _library.cpu_only),
     reference=_backend.Backend(_reference),
 )

@@ -16,6 +16,13 @@ size_t KernelTable::find(uint32_t key) const {
   throw std::logic_error(std::string(op) + ": no kernel with key " + std::to_string(key));
 }
 
+void lacking(const char* op, const std::string& what) {
+  const std::string text =
+      std::string(op) + ": backend 'cuda' " + what + "; 'reference' can run this";
+  PyErr_SetString(PyExc_NotImplementedError, text.c_str());
+  throw py::error_already_set();
+}
+
 void* Workspace::bytes(const char* name, int64_t count) {
   const py::object held = python_.attr("scratch")(name, count);
   held_.append(held);

@@ -68,6 +68,9 @@ class Workspace {
   pybind11::list held_;
 };
 
+// Raises NotImplementedError.
+[[noreturn]] void lacking(const char* op, const std::string& what);
+
 // Why kernels cannot run on this machine, "" if they can.
 std::string missing();
 

@@ -10,4 +10,5 @@ PYBIND11_MODULE(C2F_MODULE, m) {
   m.def("missing", &c2f::cuda::missing);
   c2f::cuda::bind_launcher(m);
   c2f::cuda::bind_count_windows(m);
+  c2f::cuda::bind_select_windows(m);
 }

@@ -6,5 +6,6 @@
 namespace c2f::cuda {
 
 void bind_count_windows(pybind11::module_& m);
+void bind_select_windows(pybind11::module_& m);
 
 }  // namespace c2f::cuda

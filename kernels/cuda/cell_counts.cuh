@@ -316,24 +316,4 @@ __device__ __forceinline__ int64_t count_cells(const CellCountsArgs& a, unsigned
   return tile.b;
 }
 
-// Whether this block is the last of image b to get here; it then sees the bins of all of them.
-//
-// Every thread's stores to global memory come before the barrier, the barrier before thread 0's
-// fence, the fence before its ticket: who draws the last ticket has, after a fence of its own, all
-// those stores behind it, and the barrier after that passes this on to its whole block (causality
-// order is transitive, PTX memory model). The last one puts the ticket back to 0 for the next
-// launch or graph replay, which the stream keeps from starting before this kernel ends.
-__device__ __forceinline__ bool last_of_image(uint32_t* ticket, uint32_t blocks) {
-  C2F_SHARED(int32_t, last);
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    __threadfence();
-    last = atomicAdd(ticket, 1u) == blocks - 1u ? 1 : 0;
-    if (last != 0) *ticket = 0;
-    __threadfence();
-  }
-  __syncthreads();
-  return last != 0;
-}
-
 }  // namespace c2f::cuda

@@ -32,9 +32,8 @@ struct CellCountsArgs {
   float scale_y, scale_x;
   bool packed;  // the classes of a pixel lie side by side, in multiples of 16 bytes
   TileLayout layout;
-  uint8_t* labels;    // [B, H, W], or nullptr
-  int32_t* bins;      // [B, y.bins, x.bins], scratch
-  uint32_t* tickets;  // [B], zero before and after
+  uint8_t* labels;  // [B, H, W], or nullptr
+  int32_t* bins;    // [B, y.bins, x.bins], scratch
 };
 
 }  // namespace c2f::cuda

@@ -1,25 +1,163 @@
-// count_windows in one launch: the last block of an image to finish its tile adds up the windows.
+// Counts of windows from counts of bins, by the blocks that happen to finish last.
 #pragma once
 
-#include "cell_counts.cuh"
-#include "count_windows_args.h"
-#include "window_sums.cuh"
+#include "gpu.cuh"
+#include "window_bins.h"
+#include "windows_args.h"
 
 namespace c2f::cuda {
 
-template <class T, int N, CellKind kKind>
-__global__ void C2F_BOUNDS(kCellThreads, 3)
-    count_windows_kernel(const __grid_constant__ CountWindowsArgs a) {
-  C2F_DYNAMIC_SHARED(shared);
-  wait_for_previous();
-  const int64_t b = count_cells<T, N, kKind>(a.cells, shared);
-  const BinAxis &y = a.cells.y, &x = a.cells.x;
-  if (!last_of_image(a.cells.tickets + b, static_cast<uint32_t>(y.tiles) * x.tiles)) return;
-  int32_t* across = a.across + b * y.bins * x.windows;
-  sum_across(x, a.cells.bins + b * y.bins * x.bins, across, y.bins);
-  // All threads of this block are here: the condition above is the same in all of them.
+// Draws the next of `total` tickets; true for the last, who puts the counter back to 0 for the next
+// launch or graph replay, which the stream keeps from starting before this kernel ends.
+//
+// Called by one thread after a barrier of its block, and followed by another where it returns true.
+// Every store of the block to global memory comes before the barrier, the barrier before this
+// thread's fence, the fence before its ticket: who draws the last one has, after a fence of its
+// own, all those stores behind it, and the next barrier passes this on to its whole block
+// (causality order is transitive, PTX memory model).
+__device__ __forceinline__ bool last_ticket(uint32_t* ticket, uint32_t total, uint32_t drawn = 1) {
+  __threadfence();
+  const bool last = atomicAdd(ticket, drawn) + drawn == total;
+  if (last) *ticket = 0;
+  __threadfence();
+  return last;
+}
+
+// The same for a whole block: all threads call it, and all get the answer.
+__device__ __forceinline__ bool block_is_last(uint32_t* ticket, uint32_t total,
+                                              uint32_t drawn = 1) {
+  C2F_SHARED(int32_t, last);
+  // Stores of all threads are made; and nobody still reads `last` of the call before.
   __syncthreads();
-  sum_down(y, x.windows, across, a.counts + b * y.windows * x.windows);
+  if (threadIdx.x == 0) last = last_ticket(ticket, total, drawn) ? 1 : 0;
+  // `last` is written.
+  __syncthreads();
+  return last != 0;
+}
+
+// across[t, j]: the bins that column of windows j has in row t, for rows [t0, t1).
+__device__ __forceinline__ void sum_across(const BinAxis& x, const int32_t* bins, int32_t* across,
+                                           int32_t t0, int32_t t1) {
+  const int64_t end = static_cast<int64_t>(t1 - t0) * x.windows;
+  for (int64_t i = threadIdx.x; i < end; i += blockDim.x) {
+    const int32_t t = t0 + static_cast<int32_t>(i / x.windows);
+    const int32_t j = static_cast<int32_t>(i % x.windows);
+    int32_t first, last, sum = 0;
+    x.window_bins(j, &first, &last);
+    const int32_t* row = bins + static_cast<int64_t>(t) * x.bins;
+#pragma unroll 4
+    for (int32_t u = first; u < last; ++u) sum += row[u];
+    across[static_cast<int64_t>(t) * x.windows + j] = sum;
+  }
+}
+
+// counts[i, j] from the rows of `across` that row of windows i has, for one row.
+__device__ __forceinline__ void sum_down(const BinAxis& y, int32_t columns, const int32_t* across,
+                                         int32_t* counts, int32_t i, int32_t j) {
+  int32_t first, last, sum = 0;
+  y.window_bins(i, &first, &last);
+#pragma unroll 4
+  for (int32_t t = first; t < last; ++t) sum += across[static_cast<int64_t>(t) * columns + j];
+  counts[static_cast<int64_t>(i) * columns + j] = sum;
+}
+
+// Bands of tile rows along y.
+struct Bands {
+  const BinAxis& y;
+  int32_t band_bins;
+
+  __device__ Bands(const BinAxis& axis, const WindowSums& sums)
+      : y(axis), band_bins(sums.band_tiles * axis.tile_bins) {}
+  __device__ __forceinline__ int32_t first_bin(int32_t band) const { return band * band_bins; }
+  __device__ __forceinline__ int32_t last_bin(int32_t band) const {
+    return min((band + 1) * band_bins, y.bins);
+  }
+  // How many bands have bins of row of windows i; a flush cut may leave a window's first bin empty,
+  // which counts all the same.
+  __device__ __forceinline__ int32_t of_row(int32_t i) const {
+    int32_t first, last;
+    y.window_bins(i, &first, &last);
+    return (last - 1) / band_bins - first / band_bins + 1;
+  }
+  // Rows of windows first .. last - 1 that have bins of a band.
+  __device__ __forceinline__ void rows(int32_t band, int32_t* first, int32_t* last) const {
+    *first = lower_bound(first_bin(band), true);
+    *last = lower_bound(last_bin(band), false);
+  }
+
+ private:
+  // First row of windows whose bins end behind `bin` (ends) or start at or behind it; both ascend.
+  __device__ int32_t lower_bound(int32_t bin, bool ends) const {
+    int32_t low = 0, high = y.windows;
+    while (low < high) {
+      const int32_t middle = low + (high - low) / 2;
+      int32_t first, last;
+      y.window_bins(middle, &first, &last);
+      if (ends ? last > bin : first >= bin) {
+        high = middle;
+      } else {
+        low = middle + 1;
+      }
+    }
+    return low;
+  }
+};
+
+// What one image's sums are made of.
+struct ImageSums {
+  const int32_t* bins;
+  int32_t *across, *counts;
+  uint32_t *band_tickets, *row_tickets, *image_ticket;
+
+  __device__ ImageSums(const WindowsArgs& a, int64_t b) {
+    const BinAxis &y = a.cells.y, &x = a.cells.x;
+    bins = a.cells.bins + b * y.bins * x.bins;
+    across = a.sums.across + b * y.bins * x.windows;
+    counts = a.sums.counts + b * y.windows * x.windows;
+    band_tickets = a.sums.tickets + b * (a.sums.bands + y.windows + int64_t{1});
+    row_tickets = band_tickets + a.sums.bands;
+    image_ticket = row_tickets + y.windows;
+  }
+};
+
+// Adds up what this block's band completes, row by row of windows; `on_row(i)` is called by whole
+// warps for every completed row once its counts are written. Returns how many there were. Only
+// where there are several bands.
+template <class OnRow>
+__device__ __forceinline__ int32_t complete_rows(const WindowsArgs& a, const ImageSums& image,
+                                                 int32_t band, const OnRow& on_row) {
+  C2F_SHARED(int32_t, num_complete);
+  using RowPerThread = int32_t[kCellThreads];
+  C2F_SHARED(RowPerThread, complete);
+  const BinAxis &y = a.cells.y, &x = a.cells.x;
+  const Bands bands(y, a.sums);
+  int32_t first, last, total = 0;
+  bands.rows(band, &first, &last);
+  for (int32_t start = first; start < last; start += blockDim.x) {
+    // All threads take every turn of this loop: its bounds are the same in all of them. This
+    // barrier: sums across are stored, and the list of the turn before is no longer read.
+    __syncthreads();
+    if (threadIdx.x == 0) num_complete = 0;
+    // The list is empty.
+    __syncthreads();
+    const int32_t row = start + static_cast<int32_t>(threadIdx.x);
+    if (row < last && last_ticket(image.row_tickets + row, bands.of_row(row))) {
+      complete[atomicAdd(&num_complete, 1)] = row;
+    }
+    // The list is complete, and each fence of its writers behind.
+    __syncthreads();
+    const int32_t rows = num_complete;
+    total += rows;
+    for (int32_t r = warp_of_thread(); r < rows; r += blockDim.x / kWarpSize) {
+      for (int32_t j = lane_of_thread(); j < x.windows; j += kWarpSize) {
+        sum_down(y, x.windows, image.across, image.counts, complete[r], j);
+      }
+      // Lanes read what others of their warp have stored.
+      __syncwarp();
+      on_row(complete[r]);
+    }
+  }
+  return total;
 }
 
 }  // namespace c2f::cuda

@@ -14,6 +14,7 @@
 #define __device__
 #define __host__
 #define __forceinline__ inline
+#define __noinline__
 #define __grid_constant__
 #define C2F_BOUNDS(...)
 #define C2F_SHARED(Type, name)                        \

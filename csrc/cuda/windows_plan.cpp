@@ -1,0 +1,151 @@
+#include "windows_plan.h"
+
+#include <algorithm>
+#include <string>
+
+#include "../../kernels/common/bilinear.h"
+#include "../../kernels/cuda/windows_args.h"
+#include "windows_kernels.h"
+
+// The emulator of the tests sets these lower, so that small images take every path.
+#if !defined(C2F_ONE_BAND_TILES)
+#define C2F_ONE_BAND_TILES 512
+#endif
+#if !defined(C2F_SELECT_SHARED_BYTES)
+#define C2F_SELECT_SHARED_BYTES (12 << 10)
+#endif
+
+namespace c2f::cuda {
+
+extern const KernelTable windows_kernels;
+
+namespace {
+
+constexpr int64_t kInt32Max = 0x7fffffff;
+
+// Pixels of a tile along x. Wider tiles read fewer source pixels twice, narrower ones give small
+// images enough blocks to fill a GPU: at 512 x 512 there are 256 of 32 x 32.
+int32_t tile_width(int64_t pixels) {
+  return pixels >= int64_t{1} << 21 ? 128 : pixels >= int64_t{1} << 19 ? 64 : 32;
+}
+
+// Source rows (or columns) of the cells that tile_px pixels have, at most: they span
+// (tile_px - 1) * scale, which meets one more source than it has steps, and rounding may add one.
+int32_t most_cells(int32_t tile_px, float scale) {
+  return static_cast<int32_t>(static_cast<float>(tile_px - 1) * scale) + 3;
+}
+
+TileLayout layout_of(const CellCountsArgs& args, bool upsampled) {
+  TileLayout layout{};
+  uint32_t at = 0;
+  const auto reserve = [&at](int64_t bytes) {
+    const uint32_t start = at;
+    at += static_cast<uint32_t>((bytes + 15) / 16 * 16);
+    return start;
+  };
+  reserve(int64_t{4} * args.y.tile_bins * args.x.tile_bins);
+  layout.column_bin = reserve(2 * args.x.tile_px);
+  layout.row_bin = reserve(2 * args.y.tile_px);
+  if (upsampled) {
+    const int32_t rows = most_cells(args.y.tile_px, args.scale_y);
+    const int32_t columns = most_cells(args.x.tile_px, args.scale_x);
+    layout.column_tap = reserve(2 * args.x.tile_px);
+    layout.row_first = reserve(2 * (rows + 1));
+    layout.points = reserve(2 * (rows + 1) * (columns + 1));
+    layout.entries = reserve(2 * rows * args.x.tile_px);
+  }
+  layout.bytes = at;
+  return layout;
+}
+
+// Whether a pixel's classes can be loaded 16 bytes at a time.
+bool packed(const Seg& seg) {
+  const int64_t elems = 16 / dtype_bytes(seg.dtype);
+  return seg.stride_n == 1 && seg.N % elems == 0 && seg.stride_b % elems == 0 &&
+         seg.stride_y % elems == 0 && seg.stride_x % elems == 0 &&
+         reinterpret_cast<uintptr_t>(seg.data) % 16 == 0;
+}
+
+struct WindowsPlan {
+  WindowsArgs args;
+  Launch launch;
+};
+
+// What both ops have in common; Params is that of either.
+template <class Params>
+WindowsPlan plan_windows(const Params& p, int64_t stride_px, Workspace& workspace, const char* op) {
+  const Seg& seg = p.seg;
+  const CellKind kind = !seg.is_logits                 ? CellKind::kLabels
+                        : seg.h == p.H && seg.w == p.W ? CellKind::kOwnSize
+                                                       : CellKind::kUpsampled;
+  WindowsArgs args{};
+  CellCountsArgs& cells = args.cells;
+  cells.seg = seg;
+  cells.small = class_bits(p.classes);
+  cells.y = make_bin_axis(p.H, p.window_px, stride_px, p.flush, kMaxTileY);
+  cells.x = make_bin_axis(p.W, p.window_px, stride_px, p.flush, tile_width(seg.B * p.H * p.W));
+  const int64_t windows = int64_t{cells.y.windows} * cells.x.windows;
+  const int64_t tiles = int64_t{cells.y.tiles} * cells.x.tiles;
+  // Kernels number the windows of an image in 32 bits, and the launch the tiles of all.
+  if (windows > kInt32Max || seg.B * tiles > kInt32Max) {
+    lacking(op, "takes fewer than 2^31 windows per image, got " + std::to_string(windows));
+  }
+  cells.scale_y = resize_scale(seg.h, p.H);
+  cells.scale_x = resize_scale(seg.w, p.W);
+  cells.packed = seg.is_logits && packed(seg);
+  cells.layout = layout_of(cells, kind == CellKind::kUpsampled);
+  cells.labels = p.labels;
+  cells.bins = workspace.scratch<int32_t>("bins", seg.B * cells.y.bins * cells.x.bins);
+  WindowSums& sums = args.sums;
+  sums.band_tiles = tiles <= C2F_ONE_BAND_TILES ? cells.y.tiles : 1;
+  sums.bands = ceil_div(cells.y.tiles, sums.band_tiles);
+  sums.across = workspace.scratch<int32_t>("across", seg.B * cells.y.bins * cells.x.windows);
+  sums.tickets = workspace.tickets(seg.B * (int64_t{sums.bands} + cells.y.windows + 1));
+  constexpr int64_t kCompiledIn[] = {2, 6, 7, 16};
+  const bool hot = seg.is_logits && std::find(std::begin(kCompiledIn), std::end(kCompiledIn),
+                                              seg.N) != std::end(kCompiledIn);
+  const Launch launch{windows_kernels,    cell_key(seg.dtype, kind, hot ? seg.N : 0),
+                      seg.B * tiles,      kCellThreads,
+                      cells.layout.bytes, true};
+  return {args, launch};
+}
+
+}  // namespace
+
+void launch_count_windows(const CountWindowsParams& params, Workspace& workspace,
+                          const Queue& queue) {
+  WindowsPlan plan = plan_windows(params, params.stride_px, workspace, "count_windows");
+  plan.args.sums.counts = params.counts;
+  launch(plan.launch, plan.args, queue);
+}
+
+void launch_select_windows(const SelectWindowsParams& params, Workspace& workspace,
+                           const Queue& queue) {
+  const bool all = params.strategy == Strategy::kAll;
+  WindowsPlan plan =
+      plan_windows(params, all ? params.window_px : params.stride_px, workspace, "select_windows");
+  const BinAxis &y = plan.args.cells.y, &x = plan.args.cells.x;
+  const int64_t windows = int64_t{y.windows} * x.windows;
+  const int64_t B = params.seg.B;
+  SelectArgs& select = plan.args.select;
+  select.wanted = true;
+  select.strategy = params.strategy;
+  select.n = params.n;
+  select.min_pixels = static_cast<int32_t>(std::min(params.min_pixels, kInt32Max));
+  select.origins = params.origins;
+  select.counts = params.counts;
+  select.num = params.num;
+  // Bins, sums across, gains, best of the rows: select_windows.cuh.
+  const int64_t bytes = 4 * (int64_t{y.bins} * x.bins + int64_t{y.bins} * x.windows + windows +
+                             int64_t{2} * y.windows);
+  select.in_shared = plan.args.sums.bands == 1 && bytes <= C2F_SELECT_SHARED_BYTES;
+  if (select.in_shared) {
+    plan.launch.dynamic_shared = std::max(plan.launch.dynamic_shared, static_cast<uint32_t>(bytes));
+  } else {
+    plan.args.sums.counts = workspace.scratch<int32_t>("gains", B * windows);
+    select.row_best = workspace.scratch<int32_t>("row best", 2 * B * y.windows);
+  }
+  launch(plan.launch, plan.args, queue);
+}
+
+}  // namespace c2f::cuda

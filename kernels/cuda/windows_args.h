@@ -1,0 +1,39 @@
+// Arguments of the kernel behind count_windows and select_windows.
+#pragma once
+
+#include "cell_counts_args.h"
+
+namespace c2f::cuda {
+
+// From bins to counts. Rows of tiles are grouped into bands; the last block of a band to finish
+// adds its bins up along x, and the last band of a row of windows adds these up along y. Small
+// images are one band: one block does it all.
+struct WindowSums {
+  int32_t band_tiles;  // rows of tiles in a band
+  int32_t bands;
+  int32_t* across;  // [B, y.bins, x.windows], scratch
+  int32_t* counts;  // [B, y.windows, x.windows]
+  uint32_t*
+      tickets;  // [B, bands + y.windows + 1]: of bands, of rows, of the image; zero before, after
+};
+
+struct SelectArgs {
+  bool wanted;  // select_windows; else only `counts` is written
+  Strategy strategy;
+  int32_t min_pixels;
+  int64_t n;
+  int32_t*
+      row_best;      // [B, y.windows, 2]: largest gain of a row of windows, and its column; scratch
+  int32_t* origins;  // [B, n, 2]
+  int32_t* counts;   // [B, n]
+  int32_t* num;      // [B]
+  bool in_shared;    // bins, sums and gains of an image fit the block's dynamic shared memory
+};
+
+struct WindowsArgs {
+  CellCountsArgs cells;
+  WindowSums sums;
+  SelectArgs select;
+};
+
+}  // namespace c2f::cuda
