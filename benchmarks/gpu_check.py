@@ -178,7 +178,10 @@ def environment(folder: Path) -> None:
 
 
 def source() -> dict[str, Any]:
-    """What is checked: the commit where git knows it, and a hash of the files in any case."""
+    """What is checked: the commit, and a hash of the files in any case.
+
+    A copy of a checkout that git does not know has its commit from C2F_COMMIT, if that is set.
+    """
 
     def git(*arguments: str) -> str:
         try:
@@ -195,7 +198,7 @@ def source() -> dict[str, Any]:
             if path.suffix in (".py", ".h", ".cuh", ".cu", ".cpp") and path.is_file():
                 digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
     return {
-        "commit": git("rev-parse", "HEAD"),
+        "commit": os.environ.get("C2F_COMMIT") or git("rev-parse", "HEAD"),
         "dirty": bool(git("status", "--porcelain", "--untracked-files=no")),
         "sources_sha256": digest.hexdigest(),
     }

@@ -23,7 +23,7 @@ ROOT = Path(os.environ.get("C2F_CHECKOUT") or Path(__file__).resolve().parents[2
 def provenance(threads: int, device: str = "cpu") -> dict[str, Any]:
     """Commit, versions, device, load and time of a measurement."""
     return {
-        "commit": _git("rev-parse", "HEAD"),
+        "commit": os.environ.get("C2F_COMMIT") or _git("rev-parse", "HEAD"),
         "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
         "c2fcore": __version__,
         "native": native_name(),
