@@ -189,9 +189,9 @@ def _scale(plt: Any, rows: list[Row]) -> Any:
     ))  # fmt: skip
     if not panels:
         return None
-    columns = min(3, len(panels))
+    columns = min(2, len(panels))
     lines = math.ceil(len(panels) / columns)
-    figure, grid = plt.subplots(lines, columns, figsize=(3.4 * columns, 3 * lines), squeeze=False)
+    figure, grid = plt.subplots(lines, columns, figsize=(5 * columns, 3 * lines), squeeze=False)
     for axes, (axis, is_memory) in zip(grid.flat, panels):
         power = 2 if axis == "area" else 1
         for series in found:
@@ -202,17 +202,19 @@ def _scale(plt: Any, rows: list[Row]) -> Any:
             dashed = "--" if series.way == "reference" else "-"
             label = f"{series.op} {series.way} ({series.exponent:.2f})"
             axes.plot(x, y, dashed, marker="o", markersize=2.5, linewidth=1, label=label)
-        low, high = axes.get_xlim()
-        bottom = axes.get_ylim()[0]
-        start = max(bottom, 1e-3)
-        sign = -1 if axis == "threads" else 1
-        ends = [max(low, min(x)), high]
-        axes.plot(ends, [start, start * (ends[1] / ends[0]) ** sign], ":", color="black")
+        lines_drawn = axes.get_lines()
+        ends = [f(f(line.get_xdata()) for line in lines_drawn) for f in (min, max)]
+        start = min(min(line.get_ydata()) for line in lines_drawn)
+        if axis == "threads":  # twice the threads, half the time
+            guide = [start * ends[1] / ends[0], start]
+        else:
+            guide = [start, start * ends[1] / ends[0]]
+        axes.plot(ends, guide, ":", color="black")
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.set_xlabel("Mpx" if axis == "area" else axis)
         axes.set_ylabel("peak MiB" if is_memory else "ms")
-        axes.legend(frameon=False, fontsize=5.5)
+        axes.legend(frameon=False, fontsize=6, loc="upper left", bbox_to_anchor=(1, 1))
     for axes in list(grid.flat)[len(panels) :]:
         axes.set_axis_off()
     figure.tight_layout()

@@ -82,7 +82,7 @@ class Effort:
 
     Attributes:
         rounds: samples of each way, at most.
-        warmup: calls before them; one that is known from its last sets the rounds by the budget.
+        warmup: calls before them; the last one tells how many rounds the budget allows.
         budget_s: rounds are cut, down to 3, so that they last about this long, seconds.
         memory: whether the peak is measured, in further processes.
     """
@@ -285,13 +285,12 @@ def _warm(
         say(f"{_title(spec)}: {way}, first call")
         try:
             call = call_of(net, image, way, spec.compile)
-            got = call()
             start = time.perf_counter()
+            got = call()
             for _ in range(effort.warmup - 1):
                 start = time.perf_counter()
                 call()
-            # The last warm-up; of a single one nothing is known, and the budget rules alone.
-            results[way] = {"first_s": time.perf_counter() - start if effort.warmup > 1 else 0.0}
+            results[way] = {"first_s": time.perf_counter() - start}  # of the last warm-up
             if way == EAGER:
                 wanted = got
             elif way != COARSE and wanted is not None:

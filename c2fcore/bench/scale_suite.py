@@ -33,11 +33,11 @@ class Axis(NamedTuple):
 
 
 AXES = {
-    "area": Axis((512, 1024, 2048, 4096, 6000, 8192, 12000), 0, "side, pixels"),
+    "area": Axis((512, 1024, 2048, 4096, 6000, 12000), 0, "side, pixels"),
     "n": Axis((8, 16, 32, 64, 128, 256), 1024, "windows"),
     "classes": Axis((2, 4, 8, 16, 32, 64, 128, 256), 1024, "classes"),
     "batch": Axis((1, 2, 4, 8, 16), 512, "images"),
-    "threads": Axis((1, 2, 4, 8, 16, 32, 64), 2048, "threads"),
+    "threads": Axis((1, 2, 4, 8, 16, 32, 64), 1024, "threads"),
 }
 
 # Exponent that an op should have along an axis: 1 is linear, 0 constant. What is left out depends
@@ -111,7 +111,7 @@ def _times(
     try:
         case = inputs.make_case(**arguments).to(identity["device"])
         job = Job(op, {})
-        if EAGER in sides:
+        if arguments["size"] <= REFERENCE_SIDE:
             held = contest.hold(job, case, sides, rounds, device=identity["device"])
         else:
             held = contest.Contest(calls={w: providers.call_of(job, w, case) for w in sides})
