@@ -115,9 +115,6 @@ def _tests(plan: Plan) -> list[Stage]:
             # The last op to be ported stands for the operators as a whole, as in that test file.
             ask = "aggregate" if op == "library" else op
             found += _pytest(plan, f"tests-{backend}-{op}", backend, f"test_{op}.py", ask)
-            if backend == "cuda":  # the same sources, compiled at run time
-                name, jit = f"tests-cuda-jit-{op}", {"C2F_JIT": "1"}
-                found += _pytest(plan, name, backend, f"test_{op}.py", ask, env=jit)
     for backend in ("triton", "cuda", "reference"):
         before = tuple(stage.name for stage in found if backend in stage.name)
         found += _pytest(plan, f"tests-{backend}-gpu", backend, "gpu", "count_windows", before)
@@ -131,7 +128,6 @@ def _pytest(
     file: str,
     op: str,
     after: tuple[str, ...] = (),
-    env: dict[str, str] | None = None,
 ) -> list[Stage]:
     """A test file (or folder), by several processes where Triton has much to compile."""
     environment = "native" if backend == "cuda" else "python"
@@ -150,7 +146,7 @@ def _pytest(
                 [*command, record, "--shard", f"{number}/{shards}", *options],
                 300 if file == "gpu" else 240,
                 after=(installed, *after),
-                env={**plan.tests(), "C2F_REQUIRE": backend, **(env or {})},
+                env={**plan.tests(), "C2F_REQUIRE": backend},
                 unless=_absent(plan, installed, op, backend),
             )
         )

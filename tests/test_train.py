@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import load_file
-from torchmetrics.classification import MulticlassJaccardIndex
 
 from c2fcore import C2FNet, metrics
 from c2fcore.checkpoint import load_coarse
@@ -24,6 +23,7 @@ from c2fcore.data.prepared import TileDataset
 
 pytest.importorskip("lightning")
 pytest.importorskip("jsonargparse")
+pytest.importorskip("torchmetrics")
 
 from c2fcore.train import command
 from c2fcore.train.batches import Tiles
@@ -207,6 +207,8 @@ def test_two_processes_train_stage_2(data: Path, coarse: Path, tmp_path: Path) -
 def test_validation_agrees_with_torchmetrics(data: Path, coarse: Path) -> None:
     network, config = load_coarse(coarse)
     task = CoarseTask(network, config, Recipe(), CoarseLoss())
+    from torchmetrics.classification import MulticlassJaccardIndex
+
     theirs = MulticlassJaccardIndex(2, average="none", ignore_index=255)
     tiles = Tiles(str(data), workers=0)
     for item in TileDataset(tiles.prepared, "val"):
