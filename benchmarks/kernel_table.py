@@ -22,7 +22,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from triton_cases import ARCHITECTURES, Case, plan
+from triton_cases import ARCHITECTURES, Case, MergeCase, PatchCase, plan
 
 from c2fcore.kernels.triton import _compile
 from c2fcore.kernels.triton._cell_counts import bin_grid
@@ -70,12 +70,78 @@ def windows_bytes(case: Case, launches: list[Any]) -> Bytes:
 def _source_points(axis: Any, small: int) -> int:
     """Source rows (or columns) read by the tiles along an axis, added up."""
     edges = axis.edges()
-    scale = np.float32(small) / np.float32(axis.size)
-    at = scale * (np.arange(axis.size, dtype=np.float32) + np.float32(0.5)) - np.float32(0.5)
+    return _points([*edges[:-1][:: axis.tile_bins], edges[-1]], axis.size, small)
+
+
+def _points(starts: list[int], full: int, small: int) -> int:
+    """Source rows read by the tiles [starts[i], starts[i + 1]) of an axis, added up."""
+    scale = np.float32(small) / np.float32(full)
+    at = scale * (np.arange(full, dtype=np.float32) + np.float32(0.5)) - np.float32(0.5)
     taps = np.minimum(np.maximum(at, 0).astype(np.int64), small - 1)
-    starts = [*edges[:-1][:: axis.tile_bins], edges[-1]]
     tiles = [(a, b) for a, b in zip(starts[:-1], starts[1:], strict=True) if b > a]
     return int(sum(min(taps[b - 1] + 1, small - 1) - taps[a] + 1 for a, b in tiles))
+
+
+def patches_bytes(case: PatchCase, launches: list[Any]) -> Bytes:
+    """extract_patches and extract_targets, windows apart from each other where they fit."""
+    args, constants = launches[0].args, launches[0].constants
+    source = args["labels_ptr" if case.op == "extract_targets" else "image_ptr"]
+    out = _size(args["targets_ptr" if case.op == "extract_targets" else "patches_ptr"])
+    per_pixel = _size(source) // case.full**2
+    windows = case.n * case.window**2 * per_pixel
+    rows = case.window
+    if constants.get("TAPS", 1) > 1:
+        rows += (args["strips"] - 1) * (constants["TAPS"] - 1)
+    read = windows * rows // case.window
+    reasons = []
+    if windows > _size(source):
+        reasons.append(f"windows overlap {windows / _size(source):.2f}x at least (L2)")
+    if rows > case.window:
+        reasons.append(f"strips read their first sources again ({rows / case.window:.2f}x, L2)")
+    return Bytes(min(windows, _size(source)) + out, read + out, "; ".join(reasons) or "-")
+
+
+def backward_bytes(case: PatchCase, launches: list[Any]) -> Bytes:
+    """extract_patches_backward."""
+    args, constants = launches[0].args, launches[0].constants
+    grad, out = _size(args["grad_ptr"]), _size(args["found_ptr"])
+    # A tile reads the outputs of its pixels and those its neighbours' sources share with them.
+    block, beyond = constants["BLOCK_Y"], constants["TAPS"] if constants["TAPS"] > 1 else 0
+    share = ((block + beyond) / block) ** 2
+    reason = f"outputs on borders of tiles read from both sides ({share:.2f}x, L2 mostly)"
+    return Bytes(grad + out, int(grad * share) + out, reason)
+
+
+def merge_bytes(case: MergeCase, launches: list[Any]) -> Bytes:
+    """aggregate. Evaluation of mixed cells and of conflicts depends on the data: left out."""
+    args, constants = launches[0].args, launches[0].constants
+    coarse, fine = _size(args["coarse_ptr"]), _size(args["fine_ptr"])
+    out = _size(args["labels_ptr" if case.output == "labels" else "probs_ptr"])
+    covered = min(case.n * case.window**2, case.full**2)
+    shares = []
+    for block in (constants["BLOCK_Y"], constants["BLOCK_X"]):
+        starts = [*range(0, case.full, block), case.full]
+        shares.append(_points(starts, case.full, case.low) / case.low)
+    share = shares[0] * shares[1]
+    # A window reaches one tile more than it fills; each reads its part and the taps around it.
+    side = case.window / case.side
+    tiles = [case.window / constants[name] + 1 for name in ("BLOCK_Y", "BLOCK_X")]
+    points = [(case.side + 2 * count) / case.side for count in tiles] if side != 1 else [1.0, 1.0]
+    again = points[0] * points[1]
+    reasons = [f"fine logits on borders of tiles ({again:.2f}x, L2)"] if again > 1 else []
+    if case.given:
+        reasons.append("coarse logits only at conflicts: none counted")
+        return Bytes(fine + 2 * covered, int(fine * again) + 2 * covered, "; ".join(reasons))
+    if share > 1:
+        reasons.insert(0, f"borders of tiles read from both sides ({share:.2f}x, L2 mostly)")
+    asked = int(coarse * share) + int(fine * again) + out
+    if case.output == "labels":
+        asked += 2 * covered
+        reasons.append("labels under windows read again and rewritten (L2)")
+    elif not constants["KEEP"] and not constants["OFFICIAL"]:
+        asked += int(coarse * share)
+        reasons.append("logits interpolated once per pass over the classes (L1)")
+    return Bytes(coarse + fine + out, asked, "; ".join(reasons) or "-")
 
 
 def _size(tensor: torch.Tensor) -> int:
@@ -83,6 +149,9 @@ def _size(tensor: torch.Tensor) -> int:
 
 
 F16 = torch.float16
+LARGE = {"low": 1500, "full": 6000}
+PLANAR = {"zoom": 4.0, "out": torch.float32, "channels_last": False}
+BACKWARD = PatchCase(op="extract_patches_backward", dtype=torch.bfloat16, zoom=2.0)
 COUNT = {"op": "count_windows", "labels": False}
 ROWS = [
     Row("count_windows 512, x4 fp32", Case(**COUNT), plan, windows_bytes),
@@ -119,6 +188,37 @@ ROWS = [
         plan,
         windows_bytes,
     ),
+    *[
+        Row(name, PatchCase(**options), plan, patches_bytes)
+        for name, options in (
+            ("extract_patches zoom 1, uint8 to bf16, channels_last", {}),
+            ("extract_patches zoom 2, uint8 to bf16, channels_last", {"zoom": 2.0}),
+            ("extract_patches zoom 4, uint8 to bf16, channels_last", {"zoom": 4.0}),
+            ("extract_patches zoom 4, uint8 to fp32, planar", PLANAR),
+            ("extract_patches zoom 4 bicubic", {"zoom": 4.0, "mode": "bicubic"}),
+            ("extract_patches zoom 2 nearest", {"zoom": 2.0, "mode": "nearest"}),
+            ("extract_targets uint8", {"op": "extract_targets"}),
+        )
+    ],
+    Row("extract_patches backward zoom 2, bf16", BACKWARD, plan, backward_bytes),
+    *[
+        Row(name, MergeCase(**options), plan, merge_bytes)
+        for name, options in (
+            ("aggregate labels 512, x4 fp32", {}),
+            ("aggregate labels 512, x4 fp32, labels given", {"given": True}),
+            ("aggregate labels 512, own size fp32", {"low": 512, "side": 128}),
+            ("aggregate labels 6000, x4 fp16", {**LARGE, "dtype": F16}),
+            (
+                "aggregate labels 6000, x4 fp16, labels given",
+                {**LARGE, "dtype": F16, "given": True},
+            ),
+            ("aggregate labels 512 official", {"rule": "official"}),
+            ("aggregate probs 512, x4 fp32", {"output": "probs"}),
+            ("aggregate probs 512 official", {"output": "probs", "rule": "official"}),
+            ("aggregate probs 512, 150 classes", {"output": "probs", "classes": 150}),
+            ("aggregate probs 6000, x4 fp16", {**LARGE, "dtype": F16, "output": "probs"}),
+        )
+    ],
 ]
 
 

@@ -16,7 +16,9 @@ from triton_cases import (
     DTYPES,
     IMAGE_DTYPES,
     SOME,
+    AnyCase,
     Case,
+    MergeCase,
     PatchCase,
     every_case,
     plan,
@@ -40,7 +42,7 @@ def seen() -> set[tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_compiles_without_spills(case: Case | PatchCase, seen: set[tuple[Any, ...]]) -> None:
+def test_compiles_without_spills(case: AnyCase, seen: set[tuple[Any, ...]]) -> None:
     from c2fcore.kernels.triton import _compile
 
     for launch in plan(case):
@@ -66,6 +68,12 @@ def test_the_few_cases_cover_the_grid() -> None:
         (PatchCase, "out", DTYPES),
         (PatchCase, "mode", ("nearest", "bilinear", "bicubic")),
         (PatchCase, "op", ("extract_patches", "extract_patches_backward", "extract_targets")),
+        (MergeCase, "sm", ARCHITECTURES),
+        (MergeCase, "dtype", DTYPES),
+        (MergeCase, "classes", CLASSES),
+        (MergeCase, "rule", ("paper", "normalized", "official")),
+        (MergeCase, "output", ("labels", "probs")),
+        (MergeCase, "given", (False, True)),
     ]
     for kind, field, values in wanted:
         found = {getattr(case, field) for case in SOME if isinstance(case, kind)}

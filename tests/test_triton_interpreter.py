@@ -40,6 +40,14 @@ SELECTION = {
         "or (test_backward and dtype0 and (1.0 or nearest or 1.5-bilinear))"
     ),
     "extract_targets": "test_table or test_loops",
+    "aggregate": (
+        "test_merge_rule or half_is or averaged or outside or (test_same_as_reference and ("
+        "paper-labels-two or paper-probs-one or normalized-probs-overlaps or official-labels-one "
+        "or official-probs-fine or paper-labels-own or normalized-probs-own or paper-labels-num-0 "
+        "or nan-inf-coarse or paper-labels-nan-inf-wider or paper-probs-nan-inf-taller "
+        "or bfloat16-labels or channels_last-labels or empty-batch or fine-1x1)) "
+        "or (test_labels_given and (same-window or paper-labels-nan-inf-fine or window-is-image))"
+    ),
 }
 
 outside = pytest.mark.skipif(INTERPRETED, reason="starts the interpreter's process")
@@ -203,7 +211,7 @@ def test_selection_among_many_windows(name: str, monkeypatch: pytest.MonkeyPatch
 def test_wide_tiles(width: int, stride: int, monkeypatch: pytest.MonkeyPatch) -> None:
     from c2fcore.kernels.triton import _cell_counts
 
-    monkeypatch.setattr(_cell_counts, "_tile_width", lambda *_: width)
+    monkeypatch.setattr(_cell_counts, "tile_width", lambda *_: width)
     seg = blob_logits(1, 3, 16, 44, seed=1)
     _same_counts_and_labels(seg, (1,), window=40, stride=stride, size=(64, 176))
 

@@ -68,6 +68,32 @@ class PatchCase(NamedTuple):
         return _changed(self)
 
 
+class MergeCase(NamedTuple):
+    """A call of aggregate."""
+
+    op: str = "aggregate"
+    dtype: torch.dtype = torch.float32
+    classes: int = 16
+    channels_last: bool = False
+    low: int = 128  # side of the coarse logits
+    full: int = 512
+    window: int = 128
+    n: int = 32
+    side: int = 32  # of the fine logits
+    channels: int = 2
+    rule: str = "paper"
+    output: str = "labels"
+    given: bool = False  # the labels of select_windows are edited
+    small: tuple[int, ...] = (1,)
+    sm: int = 90
+
+    def __str__(self) -> str:
+        return _changed(self)
+
+
+AnyCase = Case | PatchCase | MergeCase
+
+
 def _changed(case: Any) -> str:
     changed = [
         f"{field}={value}".replace("torch.", "")
@@ -86,9 +112,26 @@ def scratch(name: str, dtype: torch.dtype, numel: int) -> torch.Tensor:
     return meta(numel, dtype=dtype)
 
 
-def plan(case: Case | PatchCase) -> list[Any]:
+def plan(case: AnyCase) -> list[Any]:
     """The launches of a case, on tensors that have no memory."""
-    return _plan_windows(case) if isinstance(case, Case) else _plan_patches(case)
+    if isinstance(case, Case):
+        return _plan_windows(case)
+    return _plan_patches(case) if isinstance(case, PatchCase) else _plan_merge(case)
+
+
+def _plan_merge(case: MergeCase) -> list[Any]:
+    layout = torch.channels_last if case.channels_last else torch.contiguous_format
+    coarse = meta(1, case.classes, case.low, case.low, dtype=case.dtype).to(memory_format=layout)
+    fine = meta(case.n, case.channels, case.side, case.side, dtype=case.dtype)
+    out = meta(1, case.full, case.full, dtype=torch.uint8)
+    if case.output == "probs":
+        out = meta(1, case.classes, case.full, case.full, dtype=torch.float32)
+    launches = _triton.kernels("aggregate").plan_aggregate(
+        coarse, fine.to(memory_format=layout), meta(1, case.n, 2), meta(1), case.window,
+        class_set(case.small).table, case.full, case.full, case.rule, out, case.given, scratch,
+    )  # fmt: skip
+    assert len(launches) == 1
+    return list(launches)
 
 
 def _plan_patches(case: PatchCase) -> list[Any]:
@@ -145,11 +188,38 @@ def _plan_windows(case: Case) -> list[Any]:
     return list(launches)
 
 
-def every_case() -> Iterator[Case | PatchCase]:
+def every_case() -> Iterator[AnyCase]:
     """The whole grid."""
     for sm in ARCHITECTURES:
         yield from _window_cases(sm)
         yield from _patch_cases(sm)
+        yield from _merge_cases(sm)
+
+
+def _merge_cases(sm: int) -> Iterator[MergeCase]:
+    for dtype in DTYPES:
+        for classes in CLASSES:
+            for channels_last in (False, True):
+                at = MergeCase(sm=sm, dtype=dtype, classes=classes, channels_last=channels_last)
+                yield at
+                yield at._replace(output="probs")
+    for rule in ("paper", "normalized", "official"):
+        for given in (False, True):
+            for channels in (1, 2):
+                at = MergeCase(sm=sm, rule=rule, given=given, channels=channels)
+                yield at
+                yield at._replace(side=128, low=512)
+        for classes in (2, 16, 17):
+            yield MergeCase(sm=sm, rule=rule, output="probs", classes=classes)
+            yield MergeCase(sm=sm, rule=rule, output="probs", classes=classes, low=512, side=128)
+    for output in ("labels", "probs"):
+        at = MergeCase(sm=sm, output=output, dtype=torch.float16)
+        yield at._replace(full=6000, low=1500)
+        yield at._replace(full=6000, low=6000, n=2209, rule="official")
+        yield at._replace(full=500, low=213, window=37, n=3)
+        yield at._replace(full=500, low=480, n=1)
+        yield at._replace(full=9, low=1, window=1, side=1, n=1, classes=2)
+        yield at._replace(classes=256, small=(3, 200))
 
 
 def _patch_cases(sm: int) -> Iterator[PatchCase]:
@@ -207,7 +277,7 @@ def _window_cases(sm: int) -> Iterator[Case]:
 
 
 F16, BF16, U8, I64 = torch.float16, torch.bfloat16, torch.uint8, torch.int64
-SOME: list[Case | PatchCase] = [
+SOME: list[AnyCase] = [
     Case(),
     Case(sm=80, dtype=F16, classes=6, full=1024, low=256, strategy="top"),
     Case(sm=100, dtype=BF16, classes=21, channels_last=True),
@@ -231,4 +301,13 @@ SOME: list[Case | PatchCase] = [
     PatchCase(op="extract_patches_backward", sm=100, dtype=F16, out=F16, zoom=2.0, mode="bicubic"),
     PatchCase(op="extract_targets", dtype=U8),
     PatchCase(op="extract_targets", sm=80, dtype=I64),
+    MergeCase(),
+    MergeCase(sm=80, dtype=F16, classes=21, channels_last=True, given=True, channels=1),
+    MergeCase(sm=100, dtype=BF16, classes=150, rule="official", low=512, side=128),
+    MergeCase(sm=80, classes=256, rule="normalized", small=(3, 200)),
+    MergeCase(sm=100, classes=6, output="probs"),
+    MergeCase(dtype=F16, classes=16, output="probs", full=6000, low=1500),
+    MergeCase(dtype=F16, classes=7, output="probs", rule="normalized", channels_last=True),
+    MergeCase(sm=80, classes=2, output="probs", rule="official"),
+    MergeCase(sm=100, dtype=BF16, classes=150, output="probs"),
 ]

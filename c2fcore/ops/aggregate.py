@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import _arrays, _backend, _checks, _native, reference
+from .. import _arrays, _backend, _checks, _native, _triton, reference
 from .._classes import class_set
 from ..windows import Windows
 from . import _library
-from .extract_patches import windows_of
+from .extract_patches import checked_windows, windows_of
 
 RULES = ("paper", "normalized", "official")
 OUTPUTS = ("labels", "probs")
@@ -181,6 +181,37 @@ def _cpu(
     return out
 
 
+def _by_triton(
+    coarse: Tensor,
+    fine: Tensor,
+    origins: Tensor,
+    num: Tensor,
+    window: int,
+    ids: Sequence[int],
+    height: int,
+    width: int,
+    rule: str,
+    output: str,
+    labels: Tensor | None = None,
+) -> Tensor:
+    out = labels
+    if out is None:
+        out = _fake(coarse, fine, origins, num, window, ids, height, width, rule, output)
+    _triton.run(
+        "aggregate",
+        coarse,
+        fine,
+        *checked_windows("aggregate", origins, num, window, height, width),
+        class_set(tuple(ids)).table,
+        height,
+        width,
+        rule,
+        out,
+        labels is not None,
+    )
+    return out
+
+
 def _fake(
     coarse: Tensor,
     fine: Tensor,
@@ -203,6 +234,7 @@ def _fake(
 
 _backend.register(
     "aggregate",
+    triton=_backend.Backend(_by_triton, _triton.missing, _triton.why_not, auto=False),
     cpu=_backend.Backend(_cpu, _native.cpu_missing, _library.cpu_only),
     reference=_backend.Backend(_reference),
 )

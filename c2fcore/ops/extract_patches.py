@@ -176,7 +176,7 @@ def _by_triton(
     channels_last: bool,
 ) -> Tensor:
     patches = _fake(image, origins, num, window, side, mode, scale, mean, std, dtype, channels_last)
-    where = checked_windows("extract_patches", origins, num, window, image)
+    where = checked_windows("extract_patches", origins, num, window, *image.shape[-2:])
     _triton.run("extract_patches", image, *where, patches, mode, scale, mean, std, channels_last)
     return patches
 
@@ -281,11 +281,11 @@ def windows_of(origins: Tensor, num: Tensor, window: int) -> Windows:
 
 
 def checked_windows(
-    op: str, origins: Tensor, num: Tensor, window: int, image: Tensor
+    op: str, origins: Tensor, num: Tensor, window: int, height: int, width: int
 ) -> tuple[Tensor, Tensor, int]:
     """Contiguous origins and num, and k; those on the CPU are looked at."""
     if not origins.is_cuda:
-        check_inside(op, windows_of(origins, num, window), image.shape[-2], image.shape[-1])
+        check_inside(op, windows_of(origins, num, window), height, width)
     return origins.contiguous(), num.contiguous(), window
 
 

@@ -95,7 +95,7 @@ def _by_triton(
     ignore_index: int,
 ) -> Tensor:
     targets = _fake(labels, origins, num, window, ids, ignore_index)
-    where = checked_windows("extract_targets", origins, num, window, labels)
+    where = checked_windows("extract_targets", origins, num, window, *labels.shape[-2:])
     table = class_set(tuple(ids)).table
     _triton.run("extract_targets", labels, *where, table, ignore_index, targets)
     return targets

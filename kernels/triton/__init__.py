@@ -12,7 +12,13 @@ share stands in files with a leading underscore:
 
     _classes.py       membership in the set of small classes
     _upsample.py      bilinear taps, their inverse, first argmax, interpolated argmax
+    _cells.py         coarse labels of a tile by corner agreement
+    _coarse.py        one interpolated coarse logit per pixel
     _window_grid.py   windows and the bins they are unions of, on host and device
+    _windows.py       windows in use, and those that reach a rectangle
+    _resample.py      nearest, bilinear and bicubic taps of a patch
+    _foreground.py    p_f under the windows
+    _merge.py         the merge rule
     _launch.py        what a launch is made of; rules for the number of warps
     _compile.py       ahead-of-time compilation of a launch, registers, shared memory, spills
 

@@ -1,67 +1,26 @@
 """First launch of count_windows and select_windows: small-object pixels of every bin, and labels.
 
 One program counts one tile of bins and alone writes them. Coarse logits are upsampled by corner
-agreement: pixels with the same first taps form a cell; where the four source pixels at its corners
-have the same first argmax with finite values, all its pixels have that label, for weights are not
-negative and every rounding step is monotone (should two classes round to the same number, the
-label may differ from evaluation's at that tie). The rest, the mixed cells, are listed and evaluated
-together, so that lanes stay busy though boundaries are thin and crooked.
+agreement, see _cells.py.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from ._cells import Cells, agreed_labels, mixed_columns, mixed_labels, quotient
 from ._classes import WORDS, class_words, is_small, words_in_use
-from ._launch import Launch, ceil_div, class_block, pow2
-from ._upsample import (
-    bilinear_argmax,
-    first_argmax,
-    first_output,
-    first_tap,
-    second_weight,
-    to_second_tap,
-)
+from ._launch import Launch, class_block, pow2
+from ._upsample import first_argmax, first_tap
 from ._window_grid import Axis, bin_of, bin_start, make_axis
 
 INT32_MAX = (1 << 31) - 1
 LABELS, OWN_SIZE, UPSAMPLED = 0, 1, 2  # the constexpr KIND
-
-
-@triton.jit
-def _agreed_labels(image_ptr, mixed_ptr, stride_n, stride_y, stride_x, first_row, last_row,
-                   first_column, last_column, h, w, N: tl.constexpr, CLASS_BLOCK: tl.constexpr,
-                   POINTS: tl.constexpr, POINTS_X: tl.constexpr, UNROLL: tl.constexpr):  # fmt: skip
-    """Labels of the cells of a tile, [POINTS], -1 where mixed; lists and counts the mixed ones.
-
-    Slot i stands for the source pixel (first_row + i // POINTS_X, first_column + i % POINTS_X) and
-    for the cell whose upper left corner it is.
-    """
-    slot = tl.arange(0, POINTS)
-    row = first_row + slot // POINTS_X
-    column = first_column + slot % POINTS_X
-    offsets = (
-        tl.minimum(row, h - 1).to(tl.int64) * stride_y
-        + tl.minimum(column, w - 1).to(tl.int64) * stride_x
-    )
-    valid = (row <= last_row + 1) & (column <= last_column + 1)
-    best, label = first_argmax(image_ptr, offsets, valid, stride_n, N, CLASS_BLOCK, UNROLL)
-    # A corner at infinity proves nothing about the pixels between.
-    label = tl.where(tl.abs(best) < float("inf"), label, -1)
-    beside = tl.gather(label, tl.minimum(slot + 1, POINTS - 1), 0)
-    pair = tl.where(label == beside, label, -1)
-    below = tl.gather(pair, tl.minimum(slot + POINTS_X, POINTS - 1), 0)
-    label = tl.where(pair == below, pair, -1)
-    mixed = ((row <= last_row) & (column <= last_column) & (label < 0)).to(tl.int32)
-    rank = tl.cumsum(mixed, 0) - 1
-    tl.store(mixed_ptr + rank, slot.to(tl.int16), mask=mixed != 0)
-    return label, tl.sum(mixed, 0)
 
 
 @triton.jit(do_not_specialize=WORDS)
@@ -130,7 +89,7 @@ def _cell_counts_kernel(
         mixed_ptr += program.to(tl.int64) * POINTS
         row0 = first_tap(y0, scale_y, h)
         column0 = first_tap(x0, scale_x, w)
-        cell_label, mixed = _agreed_labels(
+        cell_label, mixed = agreed_labels(
             image_ptr, mixed_ptr, seg_stride_n, seg_stride_y, seg_stride_x,
             row0, first_tap(y1 - 1, scale_y, h), column0, first_tap(x1 - 1, scale_x, w),
             h, w, N, CLASS_BLOCK, POINTS, POINTS_X, UNROLL,
@@ -178,37 +137,17 @@ def _cell_counts_kernel(
     if KIND == 2:
         # One lane per column of a cell. LANES // CELL_X cells at a time.
         for start in range(0, mixed, LANES // CELL_X):
-            lane = tl.arange(0, LANES)
-            entry = start + lane // CELL_X
-            listed = (entry < mixed) & (lane < LANES // CELL_X * CELL_X)
-            cell = tl.load(mixed_ptr + entry, mask=listed, other=0).to(tl.int32)
-            row = row0 + cell // POINTS_X
-            column = column0 + cell % POINTS_X
-            top = tl.maximum(first_output(row, scale_y, ratio_y, h, H), y0)
-            bottom = tl.minimum(first_output(row + 1, scale_y, ratio_y, h, H), y1)
-            left = tl.maximum(first_output(column, scale_x, ratio_x, w, W), x0)
-            right = tl.minimum(first_output(column + 1, scale_x, ratio_x, w, W), x1)
-            p00 = image_ptr + row.to(tl.int64) * seg_stride_y + column.to(tl.int64) * seg_stride_x
-            p01 = p00 + to_second_tap(column, w, W, seg_stride_x)
-            below = to_second_tap(row, h, H, seg_stride_y)
-            # Once around for most cells; those at the image's border have more pixels.
+            listed, row, column, top, bottom, left, right = mixed_columns(
+                mixed_ptr, start, mixed, row0, column0, y0, y1, x0, x1,
+                scale_y, scale_x, ratio_y, ratio_x, h, w, H, W, POINTS_X, LANES, CELL_X,
+            )  # fmt: skip
             for dy in range(0, tl.max(tl.where(listed, bottom - top, 0), 0), CELL_Y):
                 for dx in range(0, tl.max(tl.where(listed, right - left, 0), 0), CELL_X):
-                    line = dy + tl.arange(0, CELL_ROWS)
-                    py = top[None, :] + line[:, None]
-                    px = left + dx + lane % CELL_X
-                    wanted = (
-                        (listed & (px < right))[None, :]
-                        & (line < dy + CELL_Y)[:, None]
-                        & (py < bottom[None, :])
-                    )
-                    found = bilinear_argmax(
-                        p00, p01, p00 + below, p01 + below,
-                        second_weight(py, row[None, :], scale_y),
-                        second_weight(px, column, scale_x),
-                        listed, seg_stride_n, num_classes,
+                    py, px, wanted, found = mixed_labels(
+                        image_ptr, seg_stride_n, seg_stride_y, seg_stride_x, num_classes,
+                        listed, row, column, top, bottom, left, right, dy, dx,
+                        scale_y, scale_x, h, w, H, W, LANES, CELL_Y, CELL_X, CELL_ROWS,
                     )  # fmt: skip
-                    px = px[None, :]
                     if WRITE_LABELS:
                         at = labels_ptr + py.to(tl.int64) * W + px
                         tl.store(at, found.to(tl.uint8), mask=wanted)
@@ -229,7 +168,7 @@ def _cell_counts_kernel(
         tl.store(bins_ptr + first_y * bins_x + first_x, total)
 
 
-def _tile_width(seg: Tensor, height: int, width: int) -> int:
+def tile_width(seg: Tensor, height: int, width: int) -> int:
     """Pixels of a tile along x, by the size of the whole task; along y they are at most 32.
 
     Wider tiles read fewer source pixels twice (a tile of 32 x 128 at x4 reads 1.3 times its share,
@@ -248,7 +187,7 @@ def bin_grid(
     """The window grid of an image, cut into tiles."""
     # A tile is one row of bins from strides of 8 on: then columns are summed before they are added.
     y = make_axis(height, window, stride, flush, min(stride, 32) if stride >= 8 else 16)
-    x = make_axis(width, window, stride, flush, _tile_width(seg, height, width))
+    x = make_axis(width, window, stride, flush, tile_width(seg, height, width))
     # Within an image pixels, bins and windows are numbered in 32 bits.
     largest = max(height, width, y.bins * x.bins, y.windows * x.windows)
     if largest > INT32_MAX:
@@ -279,7 +218,7 @@ def plan_cell_counts(
     classes = seg.shape[1] if logits else 1
     programs = batch * y.tiles * x.tiles
     block_y, block_x = pow2(y.tile_px), pow2(x.tile_px)
-    cells = _Cells(h, w, y.size, x.size, block_y, block_x)
+    cells = Cells(h, w, y.size, x.size, block_y, block_x)
     mixed = scratch("mixed", torch.int16, programs * cells.points) if kind == UPSAMPLED else None
     strides = seg.stride() if logits else (seg.stride(0), 0, *seg.stride()[1:])
     warps = 8 if max(block_y * block_x, cells.points if kind == UPSAMPLED else 0) >= 2048 else 4
@@ -294,8 +233,8 @@ def plan_cell_counts(
             **dict(zip(("seg_stride_b", "seg_stride_n", "seg_stride_y", "seg_stride_x"), strides)),
             "num_classes": classes,
             **{"h": h, "w": w, "H": y.size, "W": x.size},
-            **{"scale_y": _quotient(h, y.size), "scale_x": _quotient(w, x.size)},
-            **{"ratio_y": _quotient(y.size, h), "ratio_x": _quotient(x.size, w)},
+            **{"scale_y": quotient(h, y.size), "scale_x": quotient(w, x.size)},
+            **{"ratio_y": quotient(y.size, h), "ratio_x": quotient(x.size, w)},
             **y.args("y"),
             **x.args("x"),
             **{"tile_bins_y": y.tile_bins, "tile_bins_x": x.tile_bins},
@@ -314,34 +253,8 @@ def plan_cell_counts(
             "BLOCK_X": block_x,
             "LANES": 32 * warps,
             "UNROLL": 16 if cells.points <= 64 * warps else 8,
-            **(cells.constants() if kind == UPSAMPLED else _Cells(1, 1, 1, 1, 1, 1).constants()),
+            **(cells.constants() if kind == UPSAMPLED else Cells(1, 1, 1, 1, 1, 1).constants()),
         },
         num_warps=warps,
         max_registers=128,
     )
-
-
-class _Cells:
-    """Shapes of the blocks over source pixels and cells."""
-
-    def __init__(self, h: int, w: int, H: int, W: int, block_y: int, block_x: int) -> None:
-        # Cells that `block` pixels touch, at most: (block - 1) / ratio + 1, one for rounding, one
-        # because source positions start anywhere; corners are one more.
-        points_y = (block_y - 1) * h // H + 4
-        self.points_x = (block_x - 1) * w // W + 4
-        self.points = pow2(points_y * self.points_x)
-        self.cell_y = min(ceil_div(H, h), 4)  # each row of pixels takes registers of its lane
-        self.cell_x = min(ceil_div(W, w), 8)
-
-    def constants(self) -> dict[str, int]:
-        return {
-            "POINTS": self.points,
-            "POINTS_X": self.points_x,
-            "CELL_Y": self.cell_y,
-            "CELL_X": self.cell_x,
-            "CELL_ROWS": pow2(self.cell_y),
-        }
-
-
-def _quotient(a: int, b: int) -> float:
-    return float(np.float32(a) / np.float32(b))

@@ -1,0 +1,69 @@
+"""One interpolated coarse logit per pixel, wherever a pixel has to be looked at by itself."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from ._upsample import first_tap, second_weight, to_second_tap
+
+
+@triton.jit
+def coarse_taps(
+    y, x, stride_y, stride_x, scale_y, scale_x, h, w, H, W, RESIZED: tl.constexpr
+):  # fmt: skip
+    """Offsets of the four taps of pixels (y, x) and the weights of the second ones."""
+    if RESIZED:
+        row = first_tap(y, scale_y, h)
+        column = first_tap(x, scale_x, w)
+        wy = second_weight(y, row, scale_y)
+        wx = second_weight(x, column, scale_x)
+    else:
+        row = y
+        column = x
+        wy = tl.zeros_like(y).to(tl.float32)
+        wx = tl.zeros_like(x).to(tl.float32)
+    at00 = row.to(tl.int64) * stride_y + column.to(tl.int64) * stride_x
+    at01 = at00
+    at10 = at00
+    at11 = at00
+    if RESIZED:
+        right = to_second_tap(column, w, W, stride_x)
+        below = to_second_tap(row, h, H, stride_y)
+        at01 = at00 + right
+        at10 = at00 + below
+        at11 = at10 + right
+    return at00, at01, at10, at11, wy, wx
+
+
+@triton.jit
+def _tap(ptr, at, second, mask, MARGIN: tl.constexpr):
+    value = tl.load(ptr + at, mask=mask, other=0.0).to(tl.float32)
+    if MARGIN:
+        value = tl.load(ptr + second + at, mask=mask, other=0.0).to(tl.float32) - value
+    return value
+
+
+@triton.jit
+def interpolated(
+    ptr, second, at00, at01, at10, at11, wy, wx, mask, RESIZED: tl.constexpr, MARGIN: tl.constexpr
+):  # fmt: skip
+    """The plane at `ptr` at the pixels of `coarse_taps`, float32, NaN as it is.
+
+    With MARGIN the plane `second` elements further on minus that one.
+    """
+    value = _tap(ptr, at00, second, mask, MARGIN)
+    if RESIZED:
+        wx0 = 1.0 - wx
+        top = tl.fma(_tap(ptr, at01, second, mask, MARGIN), wx, value * wx0)
+        left = _tap(ptr, at10, second, mask, MARGIN)
+        bottom = tl.fma(_tap(ptr, at11, second, mask, MARGIN), wx, left * wx0)
+        value = tl.fma(bottom, wy, top * (1.0 - wy))
+    return value
+
+
+@triton.jit
+def coarse_logit(class_ptr, at00, at01, at10, at11, wy, wx, mask, RESIZED: tl.constexpr):
+    """As `interpolated`, but NaN counts as -inf."""
+    value = interpolated(class_ptr, 0, at00, at01, at10, at11, wy, wx, mask, RESIZED, False)
+    return tl.where(value == value, value, float("-inf"))

@@ -1,0 +1,346 @@
+"""aggregate: coarse and fine answer merged, in one launch.
+
+Labels. A program makes the coarse labels of a tile as count_windows does, then looks at the windows
+that reach the tile, in slot order. Only pixels whose p_f contradicts their label are interpolated
+and merged, in blocks that hold such a pixel; of an N x H x W tensor there is nothing. With labels
+given (those select_windows wrote) there is one program per tile of a window instead, which leaves
+to lower slots what those cover, and the rest of the image is not touched.
+
+Scores (_merge_probs.py). A program makes N planes of a tile.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ._cell_counts import tile_width
+from ._cells import Cells, agreed_labels, mixed_columns, mixed_labels, quotient
+from ._classes import WORDS, class_words, is_small, words_in_use
+from ._coarse import coarse_logit, coarse_taps
+from ._foreground import foreground
+from ._launch import Launch, ceil_div, class_block, pow2, strides_of
+from ._merge import add_exp, offer, probability
+from ._merge_probs import plan_probs
+from ._upsample import first_argmax, first_tap
+from ._windows import NO_SLOT, next_window, slot_block, slots_in_use, window_origin
+
+
+@triton.jit
+def _coarse_tile(
+    image_ptr, labels_ptr, mixed_ptr, stride_n, stride_y, stride_x,
+    num_classes, h, w, H, W, scale_y, scale_x, ratio_y, ratio_x, y0, y1, x0, x1,
+    RESIZED: tl.constexpr, N: tl.constexpr, CLASS_BLOCK: tl.constexpr, UNROLL: tl.constexpr,
+    BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr, POINTS: tl.constexpr, POINTS_X: tl.constexpr,
+    LANES: tl.constexpr, CELL_Y: tl.constexpr, CELL_X: tl.constexpr, CELL_ROWS: tl.constexpr,
+):  # fmt: skip
+    """Writes the coarse labels of a tile."""
+    pixel = tl.arange(0, BLOCK_Y * BLOCK_X)
+    y = y0 + pixel // BLOCK_X
+    x = x0 + pixel % BLOCK_X
+    inside = (y < y1) & (x < x1)
+    at = labels_ptr + y.to(tl.int64) * W + x
+    if not RESIZED:
+        offsets = y.to(tl.int64) * stride_y + x.to(tl.int64) * stride_x
+        _, label = first_argmax(image_ptr, offsets, inside, stride_n, N, CLASS_BLOCK)
+        tl.store(at, label.to(tl.uint8), mask=inside)
+    else:
+        row0 = first_tap(y0, scale_y, h)
+        column0 = first_tap(x0, scale_x, w)
+        cell_label, mixed = agreed_labels(
+            image_ptr, mixed_ptr, stride_n, stride_y, stride_x,
+            row0, first_tap(y1 - 1, scale_y, h), column0, first_tap(x1 - 1, scale_x, w),
+            h, w, N, CLASS_BLOCK, POINTS, POINTS_X, UNROLL,
+        )  # fmt: skip
+        slot = (first_tap(y, scale_y, h) - row0) * POINTS_X + first_tap(x, scale_x, w) - column0
+        label = tl.gather(cell_label, tl.where(inside, slot, 0), 0)
+        tl.store(at, label.to(tl.uint8), mask=inside & (label >= 0))
+        tl.debug_barrier()
+        for start in range(0, mixed, LANES // CELL_X):
+            listed, row, column, top, bottom, left, right = mixed_columns(
+                mixed_ptr, start, mixed, row0, column0, y0, y1, x0, x1,
+                scale_y, scale_x, ratio_y, ratio_x, h, w, H, W, POINTS_X, LANES, CELL_X,
+            )  # fmt: skip
+            for dy in range(0, tl.max(tl.where(listed, bottom - top, 0), 0), CELL_Y):
+                for dx in range(0, tl.max(tl.where(listed, right - left, 0), 0), CELL_X):
+                    py, px, wanted, found = mixed_labels(
+                        image_ptr, stride_n, stride_y, stride_x, num_classes,
+                        listed, row, column, top, bottom, left, right, dy, dx,
+                        scale_y, scale_x, h, w, H, W, LANES, CELL_Y, CELL_X, CELL_ROWS,
+                    )  # fmt: skip
+                    tl.store(labels_ptr + py.to(tl.int64) * W + px, found.to(tl.uint8), mask=wanted)
+
+
+@triton.jit
+def _merged_labels(
+    image_ptr, stride_n, y, x, label, small, p_f, wanted, num_classes, stride_y, stride_x,
+    scale_y, scale_x, h, w, H, W, word0, word1, word2, word3, word4, word5, word6, word7,
+    RESIZED: tl.constexpr, OFFICIAL: tl.constexpr, NUM_WORDS: tl.constexpr,
+):  # fmt: skip
+    """Labels of the `wanted` pixels after merging; the others keep `label`."""
+    at00, at01, at10, at11, wy, wx = coarse_taps(
+        tl.where(wanted, y, 0), tl.where(wanted, x, 0), stride_y, stride_x,
+        scale_y, scale_x, h, w, H, W, RESIZED,
+    )  # fmt: skip
+    top = tl.zeros_like(p_f) + float("-inf")
+    total = tl.zeros_like(p_f)
+    best0 = top
+    best1 = top
+    class0 = tl.zeros_like(label) - 1
+    class1 = class0
+    found = tl.zeros_like(label)
+    for i in range(num_classes):
+        c = tl.full([], 0, tl.int32) + i
+        value = coarse_logit(image_ptr, at00, at01, at10, at11, wy, wx, wanted, RESIZED)
+        image_ptr += stride_n
+        member = is_small(c, word0, word1, word2, word3, word4, word5, word6, word7, NUM_WORDS)
+        if OFFICIAL:
+            value += tl.where(member, p_f, 0.0)
+            found = tl.where(value > top, c, found)
+            top = tl.maximum(top, value)
+        else:
+            best0, class0, best1, class1 = offer(value, c, member, best0, class0, best1, class1)
+            top, total = add_exp(value, top, total)
+    if not OFFICIAL:
+        p = probability(tl.where(small, best1, best0), top, total)
+        # The coarse label has the largest logit.
+        p = tl.where(tl.abs(top) < float("inf"), p, 1.0)
+        raised = probability(tl.where(small, best0, best1), top, total)
+        raised += tl.where(small, 1.0 - p_f, p_f)
+        target = tl.where(small, class0, class1)
+        wins = (raised > p) | ((raised == p) & (target < label))
+        found = tl.where(wins & (target >= 0), target, label)
+    return tl.where(wanted, found, label)
+
+
+@triton.jit(do_not_specialize=WORDS)
+def _merge_labels_kernel(
+    coarse_ptr,  # [B, N, h, w]
+    labels_ptr,  # uint8 [B, H, W] contiguous; with GIVEN the coarse labels
+    mixed_ptr,  # int16 [programs, POINTS], scratch, or None
+    fine_ptr,  # [B*n, 1 or 2, hf, wf]
+    origins_ptr,  # int32 [B, n, 2] contiguous
+    num_ptr,  # int32 [B]
+    coarse_stride_b, coarse_stride_n, coarse_stride_y, coarse_stride_x,
+    fine_stride_patch, fine_stride_c, fine_stride_y, fine_stride_x,
+    num_classes, h, w, H, W, scale_y, scale_x, ratio_y, ratio_x,
+    n, window, hf, wf, fine_scale_y, fine_scale_x,
+    tiles_y, tiles_x,
+    word0, word1, word2, word3, word4, word5, word6, word7,
+    GIVEN: tl.constexpr,
+    OFFICIAL: tl.constexpr,
+    RESIZED: tl.constexpr,
+    N: tl.constexpr,
+    CLASS_BLOCK: tl.constexpr,
+    UNROLL: tl.constexpr,
+    NUM_WORDS: tl.constexpr,
+    TWO_CHANNELS: tl.constexpr,
+    FINE_RESIZED: tl.constexpr,
+    SLOTS: tl.constexpr,
+    BLOCK_Y: tl.constexpr,
+    BLOCK_X: tl.constexpr,  # pixels of a tile
+    PIXELS: tl.constexpr,  # of them merged at once
+    POINTS: tl.constexpr,
+    POINTS_X: tl.constexpr,
+    LANES: tl.constexpr,
+    CELL_Y: tl.constexpr,
+    CELL_X: tl.constexpr,
+    CELL_ROWS: tl.constexpr,
+    NONE: tl.constexpr,
+):  # fmt: skip
+    program = tl.program_id(0)
+    tile_x = program % tiles_x
+    tile_y = (program // tiles_x) % tiles_y
+    index = program // (tiles_x * tiles_y)
+    if GIVEN:
+        b = (index // n).to(tl.int64)
+        owner = index % n
+    else:
+        b = index.to(tl.int64)
+        owner = tl.zeros_like(index)
+    used = slots_in_use(num_ptr, b, n)
+    origins_ptr += b * n * 2
+    image_ptr = coarse_ptr + b * coarse_stride_b
+    if CLASS_BLOCK > 0:
+        image_ptr = coarse_ptr + tl.multiple_of(b * coarse_stride_b, CLASS_BLOCK)
+    labels_ptr += b * H * W
+    fine_ptr += b * n * fine_stride_patch
+    if GIVEN:
+        if owner >= used:
+            return
+        top, left = window_origin(origins_ptr, owner, window, H, W)
+        y0 = top + tile_y * BLOCK_Y
+        x0 = left + tile_x * BLOCK_X
+        y1 = tl.minimum(y0 + BLOCK_Y, top + window)
+        x1 = tl.minimum(x0 + BLOCK_X, left + window)
+    else:
+        y0 = tile_y * BLOCK_Y
+        x0 = tile_x * BLOCK_X
+        y1 = tl.minimum(y0 + BLOCK_Y, H)
+        x1 = tl.minimum(x0 + BLOCK_X, W)
+        if RESIZED:
+            mixed_ptr += program.to(tl.int64) * POINTS
+        _coarse_tile(
+            image_ptr, labels_ptr, mixed_ptr, coarse_stride_n, coarse_stride_y, coarse_stride_x,
+            num_classes, h, w, H, W, scale_y, scale_x, ratio_y, ratio_x, y0, y1, x0, x1,
+            RESIZED, N, CLASS_BLOCK, UNROLL, BLOCK_Y, BLOCK_X, POINTS, POINTS_X,
+            LANES, CELL_Y, CELL_X, CELL_ROWS,
+        )  # fmt: skip
+        if next_window(origins_ptr, used, -1, window, H, W, y0, y1, x0, x1, SLOTS) == NONE:
+            return
+        tl.debug_barrier()
+
+    # Rows that no window reaches, and blocks without a pixel to merge, cost a look each.
+    for start in range(0, BLOCK_Y * BLOCK_X, PIXELS):
+        pixel = start + tl.arange(0, PIXELS)
+        y = y0 + pixel // BLOCK_X
+        x = x0 + pixel % BLOCK_X
+        row0 = y0 + start // BLOCK_X
+        row1 = tl.minimum(row0 + PIXELS // BLOCK_X, y1)
+        p_f, wanted = foreground(
+            fine_ptr, origins_ptr, used, owner, window, H, W, y, x, (y < y1) & (x < x1),
+            row0, row1, x0, x1,
+            fine_stride_patch, fine_stride_c, fine_stride_y, fine_stride_x,
+            hf, wf, fine_scale_y, fine_scale_x, TWO_CHANNELS, FINE_RESIZED, SLOTS,
+        )  # fmt: skip
+        at = labels_ptr + y.to(tl.int64) * W + x
+        label = tl.load(at, mask=wanted, other=0).to(tl.int32)
+        small = is_small(label, word0, word1, word2, word3, word4, word5, word6, word7, NUM_WORDS)
+        if not OFFICIAL:
+            wanted = wanted & (small != (p_f >= 0.5))
+        if tl.max(wanted.to(tl.int32), 0) > 0:
+            found = _merged_labels(
+                image_ptr, coarse_stride_n, y, x, label, small, p_f, wanted, num_classes,
+                coarse_stride_y, coarse_stride_x, scale_y, scale_x, h, w, H, W,
+                word0, word1, word2, word3, word4, word5, word6, word7,
+                RESIZED, OFFICIAL, NUM_WORDS,
+            )  # fmt: skip
+            tl.store(at, found.to(tl.uint8), mask=wanted & (found != label))
+
+
+def plan_aggregate(
+    coarse: Tensor,
+    fine: Tensor,
+    origins: Tensor,
+    num: Tensor,
+    window: int,
+    table: bytes,
+    height: int,
+    width: int,
+    rule: str,
+    out: Tensor,
+    given: bool,
+    scratch: Any,
+) -> list[Launch]:
+    """The launch of `aggregate`."""
+    batch, classes, h, w = coarse.shape
+    n = origins.shape[1]
+    if out.numel() == 0:
+        return []
+    resized = (h, w) != (height, width)
+    args = {
+        "coarse_ptr": coarse,
+        "fine_ptr": fine,
+        "origins_ptr": origins,
+        "num_ptr": num,
+        **strides_of("coarse", coarse, "bnyx"),
+        **strides_of("fine", fine, ("patch", "c", "y", "x")),
+        **{"h": h, "w": w, "H": height, "W": width},
+        **{"scale_y": quotient(h, height), "scale_x": quotient(w, width)},
+        **{"n": n, "window": window, "hf": fine.shape[2], "wf": fine.shape[3]},
+        **{"fine_scale_y": quotient(fine.shape[2], window)},
+        **{"fine_scale_x": quotient(fine.shape[3], window)},
+        **class_words(table),
+    }
+    constants = {
+        "OFFICIAL": rule == "official",
+        "RESIZED": resized,
+        "N": classes,
+        "NUM_WORDS": words_in_use(table),
+        "TWO_CHANNELS": fine.shape[1] == 2,
+        "FINE_RESIZED": tuple(fine.shape[2:]) != (window, window),
+        "SLOTS": slot_block(n),
+    }
+    if out.dtype == torch.float32:
+        return [plan_probs(args, constants, rule, out)]
+    block_y, block_x = (16, 32) if given else (32, tile_width(coarse, height, width))
+    block_y, block_x = min(block_y, pow2(height)), min(block_x, pow2(width))
+    side_y, side_x = (window, window) if given else (height, width)
+    tiles_y, tiles_x = ceil_div(side_y, block_y), ceil_div(side_x, block_x)
+    programs = (batch * n if given else batch) * tiles_y * tiles_x
+    if programs == 0:
+        return []
+    cells = Cells(h, w, height, width, block_y, block_x)
+    listed = resized and not given
+    if not listed:
+        cells = Cells(1, 1, 1, 1, 1, 1)
+    warps = 8 if max(block_y * block_x, cells.points) >= 2048 else 4
+    return [
+        Launch(
+            _merge_labels_kernel,
+            programs,
+            {
+                **args,
+                "labels_ptr": out,
+                "num_classes": classes,
+                "mixed_ptr": scratch("mixed", torch.int16, programs * cells.points)
+                if listed
+                else None,
+                **{"ratio_y": quotient(height, h), "ratio_x": quotient(width, w)},
+                **{"tiles_y": tiles_y, "tiles_x": tiles_x},
+            },
+            {
+                **constants,
+                "GIVEN": given,
+                "CLASS_BLOCK": 0 if given else class_block(coarse),
+                "UNROLL": 16 if cells.points <= 64 * warps else 8,
+                **{"BLOCK_Y": block_y, "BLOCK_X": block_x},
+                "PIXELS": min(64 * warps, block_y * block_x),
+                "LANES": 32 * warps,
+                **cells.constants(),
+                "NONE": NO_SLOT,
+            },
+            num_warps=warps,
+            max_registers=128,
+        )
+    ]
+
+
+def aggregate(
+    coarse: Tensor,
+    fine: Tensor,
+    origins: Tensor,
+    num: Tensor,
+    window: int,
+    table: bytes,
+    height: int,
+    width: int,
+    rule: str,
+    out: Tensor,
+    given: bool,
+    scratch: Any,
+) -> None:
+    """Merges the coarse and the fine answer.
+
+    Args:
+        coarse: logits [B, N, h, w], float16/bfloat16/float32, any strides.
+        fine: logits [B*n, 1 or 2, hf, wf], of those types, any strides.
+        origins: int32 [B, n, 2] contiguous.
+        num: int32 [B] contiguous, slots in use.
+        window: side k, pixels.
+        table: 256 bytes, 1 where the class is small.
+        height: H.
+        width: W.
+        rule: "paper", "normalized" or "official".
+        out: contiguous, to be written: uint8 [B, H, W] or float32 [B, N, H, W].
+        given: `out` holds the coarse labels, to be edited.
+        scratch: function (name, dtype, numel) -> Tensor of the current stream's workspace.
+    """
+    for launch in plan_aggregate(
+        coarse, fine, origins, num, window, table, height, width, rule, out, given, scratch
+    ):
+        launch.run()
