@@ -1,7 +1,7 @@
 """Scores of aggregate: N planes of float32, written once; their bytes are what the launch costs.
 
-A program makes a tile of 4 x 64 pixels, a pixel to a thread, and goes through the classes in blocks
-that a thread holds in registers. Up to 32 classes are one block, interpolated once; more are
+A program makes a tile of 4 rows of pixels, a pixel to a thread, and goes through the classes in
+blocks that a thread holds in registers. Up to 32 classes are one block, interpolated once; more are
 interpolated again for each pass. A tile that no window reaches takes the short way: maximum, sum,
 planes.
 """
@@ -214,9 +214,9 @@ def _merge_probs_kernel(
 def plan_probs(args: dict[str, Any], constants: dict[str, Any], rule: str, probs: Tensor) -> Launch:
     """The launch that writes scores, from the arguments that aggregate's launches share."""
     batch, classes, height, width = probs.shape
-    # Between 16 and 32 classes a thread needs more registers, a program fewer threads.
-    wide = 16 < classes <= KEPT
-    block_y, block_x = 4, 32 if wide else 64
+    # With many classes a thread needs more registers, and a program fewer threads.
+    few = classes <= 8
+    block_y, block_x = 4, 64 if few else 32
     tiles_y, tiles_x = ceil_div(height, block_y), ceil_div(width, block_x)
     return Launch(
         _merge_probs_kernel,
@@ -236,6 +236,6 @@ def plan_probs(args: dict[str, Any], constants: dict[str, Any], rule: str, probs
             "BLOCK_Y": block_y,
             "BLOCK_X": block_x,
         },
-        num_warps=4 if wide else 8,
-        max_registers=168 if wide else 128,
+        num_warps=8 if few else 4,
+        max_registers=128 if few else 168 if classes <= 16 else 255,
     )

@@ -207,7 +207,7 @@ def plan_extract_patches(
         row = side * (count if together else 1)
         lanes = _lanes(row)
         lane_blocks = ceil_div(row, lanes)
-        rows = min(pow2(ceil_div(side, window)), 4) if taps > 1 else 2048 // lanes
+        rows = min(pow2(ceil_div(side, window)), 4) if taps > 1 else 1024 // lanes
         # A strip is 32 outputs or more: each one reads its first sources again.
         cells = max(ceil_div(32 * window, side), rows if taps == 1 else 1)
         strips = ceil_div(window + (taps == 4), cells)
