@@ -268,7 +268,7 @@ setup(
             "train/configs/**/*",
             "evaluation/paper.json",
         ],
-        "c2fcore.kernels": ["**/*.h", "**/*.cuh"],
+        "c2fcore.kernels": ["**/*.h", "**/*.cuh", "cuda/nvrtc/*"],
     },
     cmdclass={"build": build_with_native, "build_native": build_native},
     distclass=NativeDistribution,

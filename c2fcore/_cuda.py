@@ -27,11 +27,12 @@ def on_host() -> str:
 @functools.cache
 def _load() -> _native.Native:
     if on_host():
-        return _native.Native(_from_file(on_host()), "")
+        return _native.Native(from_file(on_host()), "")
     return _native.load("_cuda_prebuilt", "cuda")
 
 
-def _from_file(path: str) -> ModuleType:
+def from_file(path: str) -> ModuleType:
+    """A compiled module that is no part of the package."""
     spec = importlib.util.spec_from_file_location("_cuda_on_host", path)
     assert spec is not None
     assert spec.loader is not None

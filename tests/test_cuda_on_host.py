@@ -16,13 +16,18 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from c2fcore import _cuda
+from c2fcore._classes import class_set
+from c2fcore.windows import grid_origins
 
 HERE = Path(__file__).parent
 BUILD = HERE.parent / "build" / "cuda_on_host"
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(bool(os.environ.get("C2F_CUDA_ON_HOST")), reason="runs in that process"),
+    pytest.mark.skipif(bool(_cuda.on_host()), reason="runs in that process"),
 ]
 
 OPS = ("count_windows", "select_windows")
@@ -73,3 +78,79 @@ def test_samples_of(op: str, module: str) -> None:
         C2F_CUDA_ON_HOST=module,
         C2F_REQUIRE="cuda",
     )
+
+
+# Bins: where windows start and end, and where 32-bit indices come to their end.
+
+AXES = [  # size, window, stride, flush, longest tile
+    (512, 128, 32, True, 32),
+    (6000, 128, 32, True, 128),
+    (6000, 128, 32, False, 32),
+    (500, 128, 50, True, 32),
+    (97, 17, 5, True, 32),
+    (97, 17, 5, False, 128),
+    (29, 3, 7, True, 32),
+    (16, 5, 2, True, 32),
+    (301, 7, 300, True, 64),
+    (64, 64, 64, True, 32),
+    (11, 4, 100, True, 32),
+    (40, 3, 1, True, 32),
+    (1, 1, 1, False, 32),
+]
+
+
+@pytest.mark.parametrize(("size", "window", "stride", "flush", "tile"), AXES)
+def test_bins_cut_where_windows_start_and_end(
+    size: int, window: int, stride: int, flush: bool, tile: int, module: str
+) -> None:
+    axis = _cuda.from_file(module).BinAxis(size, window, stride, flush, tile)
+    edges = [axis.bin_start(e) for e in range(axis.bins + 1)]
+    assert edges[0] == 0
+    assert edges[-1] == size
+    assert edges == sorted(edges)
+    bins = [axis.bin_of(px) for px in range(size)]
+    assert all(edges[e] <= px < edges[e + 1] for px, e in enumerate(bins))
+    origins = grid_origins(size, window, stride, "flush" if flush else "drop")
+    assert [axis.origin(i) for i in range(axis.windows)] == list(origins)
+    for i, origin in enumerate(origins):
+        first, last = axis.window_bins(i)
+        assert (edges[first], edges[last]) == (origin, origin + window)
+        shared = [j for j, other in enumerate(origins) if abs(other - origin) < window]
+        assert axis.overlapping(i) == (shared[0], shared[-1] + 1)
+    for first in range(0, axis.bins, axis.tile_bins):
+        span = edges[min(first + axis.tile_bins, axis.bins)] - edges[first]
+        assert span <= axis.tile_px <= tile
+
+
+LONGEST = 2**31 - 1
+
+
+@pytest.mark.parametrize("window", [1, 2, 127, 46340])
+@pytest.mark.parametrize("stride", [1, 2, 3, 31, 127, 65536, LONGEST])
+def test_bins_of_the_longest_axis(window: int, stride: int, module: str) -> None:
+    """No index of an axis just below 2^31 pixels wraps; the sanitizer would say so, too."""
+    for size in (LONGEST, LONGEST - 1):
+        axis = _cuda.from_file(module).BinAxis(size, window, stride, True, 128)
+        assert 0 < axis.bins <= min(size + 1, LONGEST)  # a flush window adds one
+        assert axis.bin_start(axis.bins) == size
+        assert axis.bin_of(size - 1) == axis.bins - 1
+        assert axis.origin(axis.windows - 1) == size - window
+        first, last = axis.window_bins(axis.windows - 1)
+        assert axis.bin_start(first) == size - window
+        assert last == axis.bins
+        assert axis.overlapping(axis.windows - 1)[1] == axis.windows
+        assert axis.tiles == -(-axis.bins // axis.tile_bins)
+
+
+def test_too_many_windows_or_tiles_are_refused(module: str) -> None:
+    """What kernels number in 32 bits: checked before anything is allocated or read."""
+    loaded = _cuda.from_file(module)
+    # 2^16 x 2^16 pixels that share one address; windows of one pixel.
+    seg = torch.zeros(1, 1, 1, dtype=torch.uint8).expand(1, 1 << 16, 1 << 16)
+    counts = torch.zeros(1, 1, 1, dtype=torch.int32).expand(1, 1 << 16, 1 << 16)
+    origins, few, num = (torch.zeros(*s, dtype=torch.int32) for s in ((1, 1, 2), (1, 1), (1,)))
+    grid = (class_set((1,)).table, 1 << 16, 1 << 16, 1, 1, True)
+    with pytest.raises(ValueError, match=r"count_windows: counts must be contiguous"):
+        loaded.count_windows(seg, *grid, counts, None, None)
+    with pytest.raises(NotImplementedError, match=r"fewer than 2\^31 windows .*got 4294967296"):
+        loaded.select_windows(seg, *grid, 1, "top", 1, origins, few, num, None, None)

@@ -1,0 +1,81 @@
+"""What nvcc made of the CUDA kernels: registers, stack and shared memory, read from the module."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
+
+_FUNCTION = re.compile(r"^\s*Function (\S+):$")
+_USAGE = re.compile(r"REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)")
+_TYPES = {"f": "float", "N_3F16E": "F16", "N_4BF16E": "BF16", "h": "uint8", "s": "int16"}
+_TYPES |= {"i": "int32", "l": "int64"}
+_KINDS = ("labels", "own size", "upsampled")
+
+
+class Usage(NamedTuple):
+    """One kernel on one architecture; bytes are of a thread, shared ones of a block."""
+
+    sm: int
+    kernel: str
+    registers: int
+    stack: int
+    shared: int
+    local: int
+
+
+def cuobjdump() -> Path | None:
+    """The tool that reads it; triton brings one."""
+    spec = importlib.util.find_spec("triton")
+    if spec is None or spec.origin is None:
+        return None
+    found = Path(spec.origin).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    return found if found.exists() else None
+
+
+def usage(tool: Path, module: str) -> list[Usage]:
+    """Every kernel of a compiled module, per architecture."""
+    text = _run(tool, "-res-usage", module)
+    found: list[Usage] = []
+    sm, name = 0, ""
+    for line in text.splitlines():
+        if match := re.match(r"^arch = sm_(\d+)", line):
+            sm = int(match[1])
+        elif match := _FUNCTION.match(line):
+            name = match[1]
+        elif (match := _USAGE.search(line)) and "kernel" in name:
+            registers, stack, shared, local = map(int, match.groups())
+            found.append(Usage(sm, readable(name), registers, stack, shared, local))
+    return found
+
+
+def architectures(tool: Path, module: str) -> tuple[set[int], set[int]]:
+    """Architectures with machine code, and those with PTX."""
+
+    def of(option: str, ending: str) -> set[int]:
+        return {
+            int(number)
+            for number in re.findall(rf"\.sm_(\d+)\.{ending}", _run(tool, option, module))
+        }
+
+    return of("-lelf", "cubin"), of("-lptx", "ptx")
+
+
+def readable(symbol: str) -> str:
+    """The name of an instantiation, shorter than the compiler's: windows_kernel<float, 16, ...>."""
+    base = re.search(r"\d+([a-z_]+_kernel)", symbol)
+    name = base[1] if base else symbol
+    match = re.search(r"_kernelI(N_3F16E|N_4BF16E|NS_3F16E|NS_4BF16E|[fhsil])Li(\d+)E(.*)", symbol)
+    if match is None:
+        return name
+    kind = re.search(r"CellKindE(\d)", match[3])
+    type_name = _TYPES.get(match[1].replace("NS_", "N_"), match[1])
+    classes = "" if type_name.startswith(("int", "uint")) else f", N = {match[2]}"
+    return f"{name} {type_name}{classes}" + (f", {_KINDS[int(kind[1])]}" if kind else "")
+
+
+def _run(tool: Path, option: str, module: str) -> str:
+    done = subprocess.run([str(tool), option, module], text=True, capture_output=True, check=True)
+    return done.stdout

@@ -1,0 +1,96 @@
+"""The module that nvcc compiles, on any machine: it loads, says why it cannot run, spills nothing.
+
+Skipped where the build left it out; `make test` compiles it wherever nvcc is found.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import cuda_resources
+import pytest
+import torch
+
+import c2fcore
+from c2fcore import _cuda, _native, ops
+
+OPS = ("count_windows", "select_windows")
+SEG = torch.zeros(1, 8, 8, dtype=torch.uint8)
+
+pytestmark = pytest.mark.skipif(bool(_cuda.on_host()), reason="the emulator takes its place")
+
+
+@pytest.fixture(scope="module")
+def module() -> str:
+    """Path of the module."""
+    loaded, reason = _native.load("_cuda_prebuilt", "cuda")
+    if loaded is None:
+        pytest.skip(reason)
+    assert loaded.__file__ is not None
+    return loaded.__file__
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_the_reason_without_a_gpu() -> None:
+    """Whether it was built or not: the table and the error say the same."""
+    for op in OPS:
+        ok, reason = c2fcore.backends()[op]["cuda"]
+        assert not ok
+        assert "driver" in reason or "device" in reason or "not built" in reason
+    with pytest.raises(RuntimeError, match="backend 'cuda' cannot run here") as caught:
+        ops.count_windows(SEG, (1,), window=2, stride=1, backend="cuda")
+    assert c2fcore.backends()["count_windows"]["cuda"][1] in str(caught.value)
+
+
+def test_loads_alone_and_without_cuda_libraries(module: str) -> None:
+    """No torch, no driver, and nothing of CUDA's to find: the runtime is inside."""
+    code = (
+        "import importlib.util, sys\n"
+        "spec = importlib.util.spec_from_file_location('_cuda_prebuilt', sys.argv[1])\n"
+        "module = importlib.util.module_from_spec(spec); spec.loader.exec_module(module)\n"
+        "assert 'torch' not in sys.modules\n"
+        "print(type(module.missing()).__name__)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code, module], text=True, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "str"
+    needed = subprocess.run(["ldd", module], text=True, capture_output=True, check=True).stdout
+    assert "libcud" not in needed
+
+
+def test_refuses_cpu_tensors(module: str) -> None:
+    """The launch guards memory by itself, whatever Python checked."""
+    loaded = _native.load("_cuda_prebuilt", "cuda").module
+    counts = torch.zeros(1, 7, 7, dtype=torch.int32)
+    with pytest.raises(ValueError, match="count_windows: seg must be on a GPU, got cpu"):
+        loaded.count_windows(SEG, bytes(256), 8, 8, 2, 1, True, counts, None, None)
+
+
+@pytest.fixture(scope="module")
+def tool() -> Path:
+    found = cuda_resources.cuobjdump()
+    if found is None:
+        pytest.skip("no cuobjdump: triton brings one")
+    return found
+
+
+def test_no_spills_and_no_stack(module: str, tool: Path) -> None:
+    found = cuda_resources.usage(tool, module)
+    assert found
+    for kernel in found:
+        assert kernel.stack == 0, kernel
+        assert kernel.local == 0, kernel
+        assert kernel.shared <= 48 << 10, kernel
+    per_architecture = {sm: sum(k.sm == sm for k in found) for sm in {k.sm for k in found}}
+    assert len(set(per_architecture.values())) == 1, per_architecture
+
+
+def test_architectures(module: str, tool: Path) -> None:
+    code, ptx = cuda_resources.architectures(tool, module)
+    assert 90 in code
+    assert ptx <= code
+    assert ptx
