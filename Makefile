@@ -104,5 +104,5 @@ $(VENV)/.installed: $(INSTALL_INPUTS) | $(BIN)/python
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	C2F_BUILD=none $(PIP) install -q -c constraints-test.txt --no-build-isolation -e '.[dev,models,train,scene,plot]'
+	C2F_BUILD=none $(PIP) install -q -c constraints-test.txt --no-build-isolation -e '.[dev,models,train,scene,plot,cuda13]'
 	@touch $@

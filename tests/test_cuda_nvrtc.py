@@ -11,7 +11,8 @@ import pytest
 
 import c2fcore.kernels
 
-nvrtc = pytest.importorskip("cupy.cuda.nvrtc", reason="needs CuPy (pip install 'c2fcore[cuda13]')")
+cuda = pytest.importorskip("cupy.cuda", reason="needs CuPy (pip install 'c2fcore[cuda13]')")
+nvrtc = cuda.nvrtc
 
 pytestmark = pytest.mark.slow
 
