@@ -222,6 +222,8 @@ def run(args: argparse.Namespace) -> None:
     result = json.loads(result_file.read_text()) if result_file.is_file() else {}
     result.setdefault("seconds", {})["coarse"] = coarse_s
     for name in args.variants:
+        if name in result:  # of an earlier run
+            continue
         own = [*base, *FINE, f"--coarse={coarse}", f"--trainer.max_steps={fine_steps}"]
         folder = out / name.replace(" ", "-")
         path, result["seconds"][name] = trained("fine", [*own, *VARIANTS[name]], folder)

@@ -130,6 +130,14 @@ def test_stage_2_trains_the_fine_network_alone(data: Path, coarse: Path, tmp_pat
     assert any(row["coarse/small_iou"] for row in logged)
 
 
+def test_mixed_precision(data: Path, coarse: Path, tmp_path: Path) -> None:
+    arguments = [f"--coarse={coarse}", f"--data.root={data}", f"--out={tmp_path / 'run'}", *FINE]
+    path = command.train("fine", [*arguments, "--trainer.precision=bf16-mixed"])
+    held = weights(path)
+    assert all(value.isfinite().all() for value in held.values())
+    assert held["fine.head.weight"].dtype == torch.float32  # as in full precision
+
+
 @pytest.mark.parametrize("stage", ["coarse", "fine"])
 def test_an_interrupted_run_goes_on_as_if_it_had_not_been(
     stage: str, data: Path, coarse: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
