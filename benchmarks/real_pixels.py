@@ -48,7 +48,7 @@ COMMON = ["--config", "small", "--data.val=null", "--data.batch_size=6", "--data
           "--augment.crop=160", "--augment.hue=0.1", "--trainer.enable_progress_bar=false",
           "--trainer.enable_model_summary=false", "--recipe.warmup=50"]  # fmt: skip
 # Four times as many windows as "small" has, of half the side, as preset "fast": the same area.
-FINE = ["--c2f.n=128", "--train_n=3"]
+FINE = ["--c2f.n=128", "--train_n=3", "--balance=none"]
 VARIANTS = {
     "fast": [],
     "windows of the coarse answer": ["--loss.windows_from=coarse"],
