@@ -121,7 +121,8 @@ def merge_bytes(case: MergeCase, launches: list[Any]) -> Bytes:
     shares = []
     for block in (constants["BLOCK_Y"], constants["BLOCK_X"]):
         starts = [*range(0, case.full, block), case.full]
-        shares.append(_points(starts, case.full, case.low) / case.low)
+        resized = case.low != case.full
+        shares.append(_points(starts, case.full, case.low) / case.low if resized else 1.0)
     share = shares[0] * shares[1]
     # A window reaches one tile more than it fills; each reads its part and the taps around it.
     side = case.window / case.side
@@ -248,6 +249,11 @@ def lines(architectures: tuple[int, ...]) -> Iterator[str]:
                     f"| {row.name} | {launch.kernel.__name__.strip('_')} | {sm} | {launch.grid} | "
                     f"{taken.warps} | {taken.registers} | {fit} | {taken.shared} | {taken.stack} |"
                 )
+    yield from byte_lines()
+
+
+def byte_lines() -> Iterator[str]:
+    """Its second part, which needs no compiler."""
     yield ""
     yield "| op and input | launches | floor MB | asked MB | ratio | why more |"
     yield "|--|--|--|--|--|--|"
