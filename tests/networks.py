@@ -67,6 +67,13 @@ class Coarse(Counting):
         return F.avg_pool2d(F.conv2d(image, self.weight, self.bias), self.ratio)
 
 
+class Conv(nn.Conv2d):
+    """With a forward of its own: torch 2.11 compiles no outermost module of torch.nn."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return super().forward(image)
+
+
 class Fine(Counting):
     """Foreground where channel 0 or 2 is bright, pixel by pixel: no pixel knows its neighbours."""
 

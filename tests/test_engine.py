@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import Coarse, Fine, Refusing, network, scene
+from networks import Coarse, Conv, Fine, Refusing, network, scene
 from PIL import Image
 from torch import Tensor, nn
 
@@ -249,7 +249,7 @@ def test_bfloat16() -> None:
 
 
 def test_compiled_networks() -> None:
-    net = network(nn.Conv2d(3, 4, 1), nn.Conv2d(3, 1, 1))
+    net = network(Conv(3, 4, 1), Conv(3, 1, 1))
     with torch.no_grad():  # small objects everywhere: both networks must run
         net.coarse.bias[net.config.small_classes[0]] = 100.0
     image, _ = scene(50, 64, objects=9)

@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from networks import FORMS, Coarse, Fine, Refusing, network, scene
-from torch import Tensor, nn
+from torch import Tensor
 
 import c2fcore
 from c2fcore import C2FNet, reference
@@ -318,13 +318,6 @@ def test_copies() -> None:
     assert torch.equal(pickle.loads(pickle.dumps(net))(image), expected)
     net.config = net.config.replace(n=1)
     assert int(net.detailed(image).windows.num) == 1
-
-
-class Conv(nn.Conv2d):
-    """With a forward of its own: torch 2.11 compiles no outermost module of torch.nn."""
-
-    def forward(self, image: Tensor) -> Tensor:
-        return super().forward(image)
 
 
 def test_compiled() -> None:
