@@ -26,6 +26,7 @@ from properties import for_any_data, st
 from samples import Sample
 from samples.inputs import noise_logits, random_windows, windows_of
 
+import c2fcore
 from c2fcore import ops
 
 OP = "aggregate"
@@ -184,6 +185,36 @@ def test_same_as_reference(backend: str, device: str, sample: Sample) -> None:
         assert not ((got != want) & ~_tosses(sample)).any()
 
 
+def test_scores_of_a_larger_image(backend: str, device: str) -> None:
+    """Large enough that the cuda backend takes larger tiles; sides are no multiples of theirs."""
+    if backend == "triton" and device == "cpu":
+        pytest.skip("takes minutes in Triton's interpreter")
+    coarse, fine = noise_logits((1, 2, 137, 133), seed=5), noise_logits((3, 1, 16, 16), seed=6)
+    windows = random_windows(1, 548, 532, 64, 3, seed=7, device=device)
+    args = (coarse.to(device), fine.to(device), windows, (1,))
+    options: dict[str, Any] = {"size": (548, 532), "rule": "normalized", "output": "probs"}
+    got = ops.aggregate(*args, **options, backend=backend)
+    want = ops.aggregate(*args, **options, backend="reference")
+    off = (got - want).abs().amax(1) > tolerances.prob_error(coarse) + tolerances.logit_margin(fine)
+    assert_rare(off)
+
+
+def test_sizes_beyond_32_bits_are_refused(backend: str, device: str) -> None:
+    """The cuda kernels number pixels along an axis in 32 bits: longer ones must not reach them."""
+    if backend != "cuda":
+        pytest.skip("a limit of the cuda backend")
+    windows = windows_of([[(0, 0)]], 1, 1, device)
+    coarse = torch.zeros(1, 2, 1, 1, device=device)
+    fine = torch.zeros(1, 1, 1, 1, device=device)
+    for size in (((1 << 22) + 1, 1), (1, (1 << 22) + 1)):
+        with pytest.raises(NotImplementedError, match=r"at most 4194304 pixels per interpolated"):
+            ops.aggregate(coarse, fine, windows, (1,), size=size, backend=backend)
+    side = (1 << 22) + 1
+    long = torch.zeros(1, 1, 1, 1, device=device).expand(1, 1, side, 1)
+    with pytest.raises(NotImplementedError, match=r"at most 4194304 pixels a side, got 4194305"):
+        ops.aggregate(coarse, long, windows, (1,), backend=backend)
+
+
 REPEATED = [
     f"{rule}-{output}-blobs"
     for rule in ("paper", "normalized", "official")
@@ -204,6 +235,9 @@ def test_labels_given(backend: str, device: str, sample: Sample) -> None:
     coarse, fine, windows, classes = sample.args(device)
     if coarse.shape[0] == 0:
         return
+    ok, reason = c2fcore.backends()["select_windows"][backend]
+    if not ok:
+        pytest.skip(f"select_windows: {reason}")
     full = {"size": sample.options["size"]} if "size" in sample.options else {}
     _, labels = ops.select_windows(
         coarse, classes, window=1, stride=1, n=1, **full, _return_labels=True, backend=backend

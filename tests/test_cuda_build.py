@@ -16,7 +16,7 @@ import torch
 import c2fcore
 from c2fcore import _cuda, _native, ops
 
-OPS = ("count_windows", "select_windows")
+OPS = ("count_windows", "select_windows", "extract_patches", "extract_targets", "aggregate")
 SEG = torch.zeros(1, 8, 8, dtype=torch.uint8)
 
 pytestmark = pytest.mark.skipif(bool(_cuda.on_host()), reason="the emulator takes its place")

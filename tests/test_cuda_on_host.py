@@ -30,7 +30,7 @@ pytestmark = [
     pytest.mark.skipif(bool(_cuda.on_host()), reason="runs in that process"),
 ]
 
-OPS = ("count_windows", "select_windows")
+OPS = ("count_windows", "select_windows", "extract_patches", "extract_targets", "aggregate")
 
 
 def _run(command: list[str], **environment: str) -> None:

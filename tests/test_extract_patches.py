@@ -147,6 +147,17 @@ def test_windows_outside_the_image(backend: str, device: str, window: tuple[int,
     assert ops.extract_patches(image, unused, backend=backend).shape == (2, 1, 4, 4)
 
 
+def test_sides_beyond_float32_positions_are_refused(backend: str, device: str) -> None:
+    """The cuda kernels place taps in float32 and number them in 32 bits."""
+    if backend != "cuda":
+        pytest.skip("a limit of the cuda backend")
+    side = (1 << 20) + 1
+    image = torch.zeros(1, 1, 1, 1, device=device).expand(1, 1, side, side)
+    windows = windows_of([[(0, 0)]], side, 1, device)
+    with pytest.raises(NotImplementedError, match=r"at most 1048576 pixels a side, got 1048577"):
+        ops.extract_patches(image, windows, zoom=1 / side, backend=backend)
+
+
 class TestGradient:
     def test_gradcheck(self) -> None:
         windows = windows_of([[(0, 1), (1, 1)]], 3)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .. import _arrays, _backend, _checks, _native, _triton, reference
+from .. import _arrays, _backend, _checks, _cuda, _native, _triton, reference
 from .._classes import class_set
 from ..windows import Windows
 from . import _library
@@ -181,7 +182,8 @@ def _cpu(
     return out
 
 
-def _by_triton(
+def _by_kernels(
+    launch: Callable[..., None],
     coarse: Tensor,
     fine: Tensor,
     origins: Tensor,
@@ -197,7 +199,7 @@ def _by_triton(
     out = labels
     if out is None:
         out = _fake(coarse, fine, origins, num, window, ids, height, width, rule, output)
-    _triton.run(
+    launch(
         "aggregate",
         coarse,
         fine,
@@ -234,7 +236,12 @@ def _fake(
 
 _backend.register(
     "aggregate",
-    triton=_backend.Backend(_by_triton, _triton.missing, _triton.why_not, auto=False),
+    cuda=_backend.Backend(
+        partial(_by_kernels, _cuda.run), _cuda.missing, _cuda.why_not, auto=False
+    ),
+    triton=_backend.Backend(
+        partial(_by_kernels, _triton.run), _triton.missing, _triton.why_not, auto=False
+    ),
     cpu=_backend.Backend(_cpu, _native.cpu_missing, _library.cpu_only),
     reference=_backend.Backend(_reference),
 )

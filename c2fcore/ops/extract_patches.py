@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import _arrays, _backend, _checks, _native, _triton, reference
+from .. import _arrays, _backend, _checks, _cuda, _native, _triton, reference
 from ..reference.extract_patches import check_inside, extract_patches_backward
 from ..windows import Windows
 from . import _library
@@ -162,6 +162,25 @@ def _cpu(
     return patches
 
 
+def _by_cuda(
+    image: Tensor,
+    origins: Tensor,
+    num: Tensor,
+    window: int,
+    side: int,
+    mode: str,
+    scale: float,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    dtype: torch.dtype,
+    channels_last: bool,
+) -> Tensor:
+    patches = _fake(image, origins, num, window, side, mode, scale, mean, std, dtype, channels_last)
+    where = (image, origins.contiguous(), num.contiguous(), window)
+    _cuda.run("extract_patches", *where, patches, mode, scale, mean, std)
+    return patches
+
+
 def _by_triton(
     image: Tensor,
     origins: Tensor,
@@ -233,6 +252,22 @@ def _cpu_backward(
     return found.to(image.dtype)
 
 
+def _backward_by_cuda(
+    grad: Tensor,
+    image: Tensor,
+    origins: Tensor,
+    num: Tensor,
+    window: int,
+    mode: str,
+    scale: float,
+    std: Sequence[float] | None,
+) -> Tensor:
+    found = torch.empty(image.shape, dtype=torch.float32, device=image.device)
+    where = (grad, origins.contiguous(), num.contiguous(), window)
+    _cuda.run("extract_patches_backward", *where, found, mode, scale, std)
+    return found.to(image.dtype)
+
+
 def _backward_by_triton(
     grad: Tensor,
     image: Tensor,
@@ -289,6 +324,12 @@ def checked_windows(
     return origins.contiguous(), num.contiguous(), window
 
 
+def _cuda_reads(image: Tensor, grad: bool) -> str:
+    if image.dtype == torch.float64:
+        return "does not read float64 images"
+    return _cuda.why_not(image, grad)
+
+
 def _triton_reads(image: Tensor, grad: bool) -> str:
     if image.dtype == torch.float64:
         return "does not read float64 images"
@@ -303,12 +344,14 @@ def _cpu_reads(image: Tensor, grad: bool) -> str:
 
 _backend.register(
     "extract_patches",
+    cuda=_backend.Backend(_by_cuda, _cuda.missing, _cuda_reads, auto=False),
     triton=_backend.Backend(_by_triton, _triton.missing, _triton_reads, auto=False),
     cpu=_backend.Backend(_cpu, _native.cpu_missing, _cpu_reads),
     reference=_backend.Backend(_reference),
 )
 _backend.register(
     "extract_patches_backward",
+    cuda=_backend.Backend(_backward_by_cuda, _cuda.missing, _cuda_reads, auto=False),
     triton=_backend.Backend(_backward_by_triton, _triton.missing, _triton_reads, auto=False),
     cpu=_backend.Backend(_cpu_backward, _native.cpu_missing, _cpu_reads),
     reference=_backend.Backend(_reference_backward),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .. import _arrays, _backend, _checks, _native, _triton, reference
+from .. import _arrays, _backend, _checks, _cuda, _native, _triton, reference
 from .._classes import class_set
 from ..windows import Windows
 from . import _library
@@ -86,7 +87,8 @@ def _cpu(
     return targets
 
 
-def _by_triton(
+def _by_kernels(
+    launch: Callable[..., None],
     labels: Tensor,
     origins: Tensor,
     num: Tensor,
@@ -97,7 +99,7 @@ def _by_triton(
     targets = _fake(labels, origins, num, window, ids, ignore_index)
     where = checked_windows("extract_targets", origins, num, window, *labels.shape[-2:])
     table = class_set(tuple(ids)).table
-    _triton.run("extract_targets", labels, *where, table, ignore_index, targets)
+    launch("extract_targets", labels, *where, table, ignore_index, targets)
     return targets
 
 
@@ -116,7 +118,12 @@ def _fake(
 
 _backend.register(
     "extract_targets",
-    triton=_backend.Backend(_by_triton, _triton.missing, _triton.why_not, auto=False),
+    cuda=_backend.Backend(
+        partial(_by_kernels, _cuda.run), _cuda.missing, _cuda.why_not, auto=False
+    ),
+    triton=_backend.Backend(
+        partial(_by_kernels, _triton.run), _triton.missing, _triton.why_not, auto=False
+    ),
     cpu=_backend.Backend(_cpu, _native.cpu_missing, _library.cpu_only),
     reference=_backend.Backend(_reference),
 )

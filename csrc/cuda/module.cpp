@@ -11,4 +11,6 @@ PYBIND11_MODULE(C2F_MODULE, m) {
   c2f::cuda::bind_launcher(m);
   c2f::cuda::bind_count_windows(m);
   c2f::cuda::bind_select_windows(m);
+  c2f::cuda::bind_extract_patches(m);
+  c2f::cuda::bind_aggregate(m);
 }

@@ -164,6 +164,7 @@ SAMPLES: list[Sample] = [
     _merge("256-classes", coarse=(1, 256, 3, 3), size=(12, 12), classes=(0, 255), n=2, loops=False),
     _merge("window-1", coarse=(1, 4, 5, 5), size=(5, 5), window=1, n=6),
     _merge("window-is-image", coarse=(1, 4, 4, 4), size=(16, 16), window=16, n=1),
+    _merge("many-windows", coarse=(1, 4, 5, 5), size=(20, 20), window=3, n=300, fine=(3, 3)),
     _merge("fine-1x1", fine=(1, 1)),
     _merge("corners", boxes=[[(0, 0), (20, 28), (0, 28)], [(20, 0)]], n=3, fine=(2, 2)),
     _merge("same-window-three-times", boxes=[[(5, 6)] * 3, [(1, 1), (1, 2), (2, 1)]], n=3),

@@ -1,0 +1,166 @@
+#include <algorithm>
+#include <string>
+#include <string_view>
+
+#include "../../kernels/common/resample_tap.h"
+#include "../../kernels/cuda/extract_patches_args.h"
+#include "../../kernels/cuda/extract_targets_args.h"
+#include "../patch_args.h"
+#include "../views.h"
+#include "extract_patches_kernels.h"
+#include "extract_targets_kernels.h"
+#include "launch.h"
+#include "ops.h"
+#include "supported.h"
+
+namespace py = pybind11;
+
+namespace c2f::cuda {
+
+extern const KernelTable extract_patches_kernels;
+extern const KernelTable extract_patches_backward_kernels;
+extern const KernelTable extract_targets_kernels;
+
+namespace {
+
+// Tiles that keep every multiprocessor of a large GPU busy; smaller tiles are made for fewer.
+constexpr int64_t kEnoughBlocks = 4 * 132;
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+void require_sides(int64_t window, int64_t side, const char* op) {
+  require_supported(window <= kPatchMaxSide && side <= kPatchMaxSide, op,
+                    "windows and patches of at most ", kPatchMaxSide, " pixels a side, got ",
+                    window, " and ", side);
+}
+
+// Whether rows of tiles start on multiples of 16 bytes.
+bool vector_stores(const ExtractPatchesParams& p, bool channels_last) {
+  const int64_t elems = 16 / dtype_bytes(p.out_dtype);
+  return reinterpret_cast<uintptr_t>(p.out) % 16 == 0 && p.out_stride_y % elems == 0 &&
+         p.out_stride_patch % elems == 0 &&
+         (channels_last || (p.out_stride_x == 1 && p.out_stride_c % elems == 0));
+}
+
+// Most rows of a tile: those whose source rows fit into the slots of shared memory. The sources of
+// r rows, enlarged, lie within (r - 1) * k / p + taps, and rounding may add one.
+int64_t most_tile_rows(int64_t window, int64_t side, int taps) {
+  if (side == window) return kPatchSlots;
+  if (side < window) return kPatchSlots / taps;
+  const int64_t rows = 1 + (kPatchSlots - taps - 1) * side / window;
+  return std::min<int64_t>(rows, kPatchRows);
+}
+
+PatchArgs plan_patches(const ExtractPatchesParams& p, int64_t first_channel, int64_t channels,
+                       int taps) {
+  PatchArgs args{};
+  args.image = p.image;
+  args.windows = p.windows;
+  args.mode = p.mode;
+  args.out = p.out;
+  args.out_dtype = p.out_dtype;
+  args.out_stride_patch = p.out_stride_patch;
+  args.out_stride_c = p.out_stride_c;
+  args.out_stride_y = p.out_stride_y;
+  args.side = static_cast<int32_t>(p.p);
+  args.first_channel = static_cast<int32_t>(first_channel);
+  const bool channels_last =
+      p.out_stride_c == 1 && p.out_stride_x == p.image.C && p.image.C == channels;
+  args.group = static_cast<int32_t>(channels_last ? channels : 1);
+  args.groups = static_cast<int32_t>(channels / args.group);
+  args.out_stride_elem = channels_last ? 1 : p.out_stride_x;
+  args.row_elems = static_cast<int32_t>(p.p * args.group);
+  args.vector_stores = vector_stores(p, channels_last);
+  const int64_t across = ceil_div(args.row_elems, kPatchWidth);
+  args.tile_width = static_cast<int32_t>(ceil_div(ceil_div(args.row_elems, across), 8) * 8);
+  args.tiles_x = static_cast<int32_t>(ceil_div(args.row_elems, args.tile_width));
+  const int64_t rows_of_tiles = p.image.B * p.windows.n * args.groups * args.tiles_x;
+  int64_t rows = std::min(most_tile_rows(p.windows.window_px, p.p, taps), p.p);
+  while (rows > 4 && rows_of_tiles * ceil_div(p.p, rows) < kEnoughBlocks) rows = (rows + 1) / 2;
+  args.tile_rows = static_cast<int32_t>(rows);
+  args.tiles_y = static_cast<int32_t>(ceil_div(p.p, rows));
+  std::copy_n(p.gain + first_channel, channels, args.gain);
+  std::copy_n(p.bias + first_channel, channels, args.bias);
+  return args;
+}
+
+void run_extract_patches(py::handle image, py::handle origins, py::handle num, int64_t window,
+                         py::handle out, const std::string& mode, double scale,
+                         const Channels& mean, const Channels& std, py::handle) {
+  const char* op = "extract_patches";
+  const PatchesCall call = patches_call(image, origins, num, window, out, mode, scale, mean, std);
+  const ExtractPatchesParams& p = call.params;
+  require_sides(window, p.p, op);
+  const int64_t patches = p.image.B * p.windows.n;
+  if (patches == 0) return;
+  const int taps = resample_taps(p.mode, p.p != window);
+  const Queue queue(image);
+  // One launch, but for images of more channels than its arguments have room for.
+  for (int64_t c = 0; c < p.image.C; c += kPatchChannels) {
+    const int64_t channels = std::min<int64_t>(kPatchChannels, p.image.C - c);
+    const PatchArgs args = plan_patches(p, c, channels, taps);
+    const int64_t blocks = patches * args.groups * args.tiles_y * args.tiles_x;
+    launch({extract_patches_kernels, patches_key(p.image.dtype, taps), blocks, kPatchThreads}, args,
+           queue);
+  }
+}
+
+void run_extract_patches_backward(py::handle grad, py::handle origins, py::handle num,
+                                  int64_t window, py::handle out, const std::string& mode,
+                                  double scale, const Channels& std, py::handle) {
+  const PatchesBackwardCall call =
+      patches_backward_call(grad, origins, num, window, out, mode, scale, std);
+  const ExtractPatchesBackwardParams& p = call.params;
+  require_sides(window, p.grad_patches.W, "extract_patches_backward");
+  if (p.B * p.C * p.H * p.W == 0) return;
+  const Queue queue(grad);
+  for (int64_t c = 0; c < p.C; c += kPatchChannels) {
+    PatchBackwardArgs args{};
+    args.grad_patches = p.grad_patches;
+    args.windows = p.windows;
+    args.mode = p.mode;
+    args.grad_image = p.grad_image;
+    args.B = p.B;
+    args.C = p.C;
+    args.H = p.H;
+    args.W = p.W;
+    args.first_channel = static_cast<int32_t>(c);
+    args.channels = static_cast<int32_t>(std::min<int64_t>(kPatchChannels, p.C - c));
+    std::copy_n(p.gain + c, args.channels, args.gain);
+    const int64_t blocks = ceil_div(p.B * args.channels * p.H * p.W, kPatchThreads);
+    launch({extract_patches_backward_kernels, patches_backward_key(p.grad_patches.dtype), blocks,
+            kPatchThreads},
+           args, queue);
+  }
+}
+
+void run_extract_targets(py::handle labels, py::handle origins, py::handle num, int64_t window,
+                         std::string_view table, int64_t ignore_index, py::handle out, py::handle) {
+  const ExtractTargetsParams p =
+      targets_params(labels, origins, num, window, table, ignore_index, out);
+  const int64_t patches = p.windows.B * p.windows.n;
+  if (patches == 0) return;
+  TargetArgs args{};
+  args.labels = p.labels;
+  args.windows = p.windows;
+  args.classes = class_bits(p.classes);
+  args.ignore_index = static_cast<int32_t>(ignore_index);
+  args.out = p.out;
+  args.elems = window * window;
+  args.blocks = ceil_div(args.elems, 4 * kTargetThreads);
+  args.words = args.elems % 4 == 0 && reinterpret_cast<uintptr_t>(p.out) % 4 == 0;
+  const Queue queue(labels);
+  launch(
+      {extract_targets_kernels, targets_key(p.labels.dtype), patches * args.blocks, kTargetThreads},
+      args, queue);
+}
+
+}  // namespace
+
+void bind_extract_patches(py::module_& m) {
+  m.def("extract_patches", &run_extract_patches);
+  m.def("extract_patches_backward", &run_extract_patches_backward);
+  m.def("extract_targets", &run_extract_targets);
+}
+
+}  // namespace c2f::cuda

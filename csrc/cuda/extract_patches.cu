@@ -1,0 +1,5 @@
+#include "../../kernels/cuda/extract_patches.cuh"
+#include "define_kernels.h"
+#include "extract_patches_kernels.h"
+
+C2F_KERNEL_TABLE(extract_patches, C2F_EXTRACT_PATCHES_KERNELS)

@@ -1,0 +1,274 @@
+// aggregate to scores, in one launch: N planes of float32 are streamed out, 128 bytes per warp and
+// class, and nothing of full size is ever read back.
+//
+// The source pixels of a tile are staged in shared memory as float32, whatever their type and
+// strides, a plane per class; every class of an output pixel then costs four loads from there. With
+// the number of classes compiled in, the logits of a pixel stay in registers from sampling to the
+// last store. Otherwise classes come in chunks, once for the statistics of the softmax and once for
+// the scores (and once more between for the second softmax of "paper").
+#pragma once
+
+#include <cstdint>
+
+#include "patch_foreground.cuh"
+
+namespace c2f::cuda {
+
+// Source pixels under the tile: rows [top, top + rows), columns [left, left + columns).
+struct SourceRect {
+  int32_t top, left, rows, columns;
+
+  __device__ __forceinline__ SourceRect(const MergeTile& at, const Axis& y, const Axis& x) {
+    top = y.tap(at.y0).i0;
+    left = x.tap(at.x0).i0;
+    rows = y.tap(at.y0 + at.height - 1).i1 - top + 1;
+    columns = x.tap(at.x0 + at.width - 1).i1 - left + 1;
+  }
+};
+
+// Planes of classes [c0, c0 + count). Warps take rows of a plane, or pixels where the classes of a
+// pixel lie side by side, so that lanes read neighbours.
+template <class T>
+__device__ __forceinline__ void stage_classes_as(const Seg& seg, int64_t b, const SourceRect& rect,
+                                                 int32_t c0, int count, float* planes) {
+  constexpr int kWarps = kMergeThreads / kWarpSize;
+  const T* corner = static_cast<const T*>(seg.data) + b * seg.stride_b + c0 * seg.stride_n +
+                    rect.top * seg.stride_y + rect.left * seg.stride_x;
+  if (seg.stride_n == 1) {
+    const int points = rect.rows * rect.columns;
+    for (int i = warp_of_thread(); i < points; i += kWarps) {
+      const int row = i / rect.columns;
+      const T* pixel = corner + row * seg.stride_y + (i - row * rect.columns) * seg.stride_x;
+      for (int c = lane_of_thread(); c < count; c += kWarpSize) {
+        planes[c * kPlaneElems + i] = pixel_value(pixel[c]);
+      }
+    }
+    return;
+  }
+  for (int i = warp_of_thread(); i < count * rect.rows; i += kWarps) {
+    const int c = i / rect.rows, row = i - c * rect.rows;
+    const T* source = corner + c * seg.stride_n + row * seg.stride_y;
+    for (int column = lane_of_thread(); column < rect.columns; column += kWarpSize) {
+      planes[c * kPlaneElems + row * rect.columns + column] =
+          pixel_value(source[column * seg.stride_x]);
+    }
+  }
+}
+
+// Called by all threads of the block; ends with a barrier.
+__device__ __forceinline__ void stage_classes(const Seg& seg, int64_t b, const SourceRect& rect,
+                                              int32_t c0, int count, float* planes) {
+  if (seg.dtype == DType::kF32) {
+    stage_classes_as<float>(seg, b, rect, c0, count, planes);
+  } else if (seg.dtype == DType::kF16) {
+    stage_classes_as<F16>(seg, b, rect, c0, count, planes);
+  } else {
+    stage_classes_as<BF16>(seg, b, rect, c0, count, planes);
+  }
+  __syncthreads();  // threads sample what others staged; no caller's branch divides a block
+}
+
+// Where an output pixel's taps lie in a plane.
+struct StagedPixel {
+  int p00, right, below;
+  float w1_y, w1_x;
+  bool resized;
+
+  __device__ __forceinline__ StagedPixel(const SourceRect& rect, BilinearTap y, BilinearTap x,
+                                         bool is_resized)
+      : p00((y.i0 - rect.top) * rect.columns + x.i0 - rect.left),
+        right(x.i1 - x.i0),
+        below((y.i1 - y.i0) * rect.columns),
+        w1_y(y.w1),
+        w1_x(x.w1),
+        resized(is_resized) {}
+
+  // NaN counts as -inf.
+  __device__ __forceinline__ float sample(const float* plane) const {
+    const float* at = plane + p00;
+    float value = at[0];
+    if (resized) {
+      value = bilinear_value(value, at[right], at[below], at[below + right], w1_y, w1_x);
+    }
+    return value == value ? value : -INFINITY;
+  }
+};
+
+// p_f of a pixel of the tile, NaN where it counts as not covered.
+__device__ __forceinline__ float p_f_or_nan(const ForegroundTile& fine, int pixel) {
+  return fine.covered(pixel) ? fine.p_f(pixel) : NAN;
+}
+
+struct ProbTile {
+  MergeTile at;
+  Axis y, x;
+  SourceRect rect;
+  bool resized;
+  int64_t plane;  // H * W
+
+  __device__ __forceinline__ ProbTile(const MergeArgs& a, MergeTile tile)
+      : at(tile),
+        y(a.coarse.h, a.H),
+        x(a.coarse.w, a.W),
+        rect(at, y, x),
+        resized(y.resized() || x.resized()),
+        plane(a.H * a.W) {}
+
+  __device__ __forceinline__ StagedPixel pixel(int p) const {
+    return {rect, y.tap(at.y0 + at.row(p)), x.tap(at.x0 + at.column(p)), resized};
+  }
+  __device__ __forceinline__ float* out(const MergeArgs& a, int p) const {
+    return a.probs + at.b * a.coarse.N * plane + (at.y0 + at.row(p)) * a.W + at.x0 + at.column(p);
+  }
+};
+
+__device__ __forceinline__ MergeTile prob_tile_of_block(const MergeArgs& a) {
+  const int32_t tiles = a.tiles_y * a.tiles_x;
+  const int64_t b = blockIdx.x / tiles;
+  const int32_t inside = static_cast<int32_t>(blockIdx.x - b * tiles);
+  MergeTile at{b,
+               inside / a.tiles_x * a.tile_y,
+               inside % a.tiles_x * a.tile_x,
+               a.tile_y,
+               a.tile_x,
+               a.tile_x_log2};
+  if (a.H - at.y0 < at.height) at.height = static_cast<int32_t>(a.H - at.y0);
+  if (a.W - at.x0 < at.width) at.width = static_cast<int32_t>(a.W - at.x0);
+  return at;
+}
+
+// Scores of a pixel whose logits are in registers.
+template <int N>
+__device__ __forceinline__ void store_merged(const MergeArgs& a, float (&v)[N], float p_f,
+                                             float* out, int64_t plane) {
+  if (a.rule == MergeRule::kOfficial) {
+    const float addition = is_covered(p_f) ? p_f : 0.0f;
+#pragma unroll
+    for (int c = 0; c < N; ++c) {
+      __stcs(out, a.small.has(c) ? v[c] + addition : v[c]);
+      out += plane;
+    }
+    return;
+  }
+  GroupBest best;
+#pragma unroll
+  for (int c = 0; c < N; ++c) best.add(c, a.small.has(c), v[c]);
+  const float top = best.top();
+  const bool one_hot = !(fabsf(top) < INFINITY);
+  float sum = 0.0f;
+#pragma unroll
+  for (int c = 0; c < N; ++c) {
+    v[c] = one_hot ? (c == best.winner() ? 1.0f : 0.0f) : expf(v[c] - top);
+    sum += v[c];
+  }
+  const Addition added = addition_of(best, p_f);
+  float scale = 1.0f / sum;
+  if (a.rule == MergeRule::kPaper && is_covered(p_f)) {
+    // Values lie in [0, 2]: the softmax needs no maximum.
+    float second = 0.0f;
+#pragma unroll
+    for (int c = 0; c < N; ++c) {
+      v[c] = expf(fmaf(v[c], scale, c == added.target ? added.value : 0.0f));
+      second += v[c];
+    }
+    scale = 1.0f / second;
+#pragma unroll
+    for (int c = 0; c < N; ++c) {
+      __stcs(out, v[c] * scale);
+      out += plane;
+    }
+    return;
+  }
+  const float share = 1.0f / (1.0f + added.value);
+#pragma unroll
+  for (int c = 0; c < N; ++c) {
+    // Where nothing is added p is kept as it is: share is 1.
+    __stcs(out, fmaf(v[c], scale, c == added.target ? added.value : 0.0f) * share);
+    out += plane;
+  }
+}
+
+template <int N>
+__global__ void C2F_BOUNDS(kMergeThreads, N > 16 ? 2 : 4)
+    aggregate_probs_kernel(const __grid_constant__ MergeArgs a) {
+  using Planes = float[N * kPlaneElems];
+  C2F_SHARED(Planes, planes);
+  C2F_SHARED(ForegroundTile, fine);
+  const ProbTile tile(a, prob_tile_of_block(a));
+  stage_classes(a.coarse, tile.at.b, tile.rect, 0, N, planes);
+  find_foreground(a, tile.at, fine, nullptr);
+  for (int p = threadIdx.x; p < tile.at.pixels(); p += kMergeThreads) {
+    if (!tile.at.holds(p)) continue;
+    const StagedPixel pixel = tile.pixel(p);
+    float v[N];
+#pragma unroll
+    for (int c = 0; c < N; ++c) v[c] = pixel.sample(planes + c * kPlaneElems);
+    store_merged<N>(a, v, p_f_or_nan(fine, p), tile.out(a, p), tile.plane);
+  }
+}
+
+// Any number of classes. Tiles are narrow: one pixel per thread, whose state outlives the chunks.
+__global__ void C2F_BOUNDS(kMergeThreads, 2)
+    aggregate_probs_any_kernel(const __grid_constant__ MergeArgs a) {
+  using Planes = float[kStagedClasses * kPlaneElems];
+  C2F_SHARED(Planes, planes);
+  C2F_SHARED(ForegroundTile, fine);
+  const ProbTile tile(a, prob_tile_of_block(a));
+  const bool any_window = find_foreground(a, tile.at, fine, nullptr);
+  const int p = threadIdx.x;
+  const bool mine = tile.at.holds(p);
+  const StagedPixel pixel = tile.pixel(mine ? p : 0);
+  const float p_f = mine ? p_f_or_nan(fine, p) : NAN;
+  const int32_t classes = static_cast<int32_t>(a.coarse.N);
+
+  // Calls body(class, logit) for all classes of this thread's pixel. Called by all threads.
+  const auto for_classes = [&](const auto& body) {
+    for (int32_t c0 = 0; c0 < classes; c0 += kStagedClasses) {
+      const int count = classes - c0 < kStagedClasses ? classes - c0 : kStagedClasses;
+      stage_classes(a.coarse, tile.at.b, tile.rect, c0, count, planes);
+      if (mine) {
+        for (int i = 0; i < count; ++i) body(c0 + i, pixel.sample(planes + i * kPlaneElems));
+      }
+      __syncthreads();  // all have sampled: the next chunk may overwrite. The bounds are uniform.
+    }
+  };
+
+  float* out = mine ? tile.out(a, p) : nullptr;
+  if (a.rule == MergeRule::kOfficial) {
+    const float addition = is_covered(p_f) ? p_f : 0.0f;
+    for_classes([&](int32_t c, float logit) {
+      __stcs(out, a.small.has(c) ? logit + addition : logit);
+      out += tile.plane;
+    });
+    return;
+  }
+  GroupBest best;
+  RunningExpSum exps;
+  for_classes([&](int32_t c, float logit) {
+    best.add(c, a.small.has(c), logit);
+    exps.add(logit);
+  });
+  const float top = best.top(), scale = 1.0f / exps.sum;
+  const bool one_hot = !(fabsf(top) < INFINITY);
+  const int32_t winner = best.winner();
+  const Addition added = addition_of(best, p_f);
+  const auto raised = [&](int32_t c, float logit) {
+    const float addition = c == added.target ? added.value : 0.0f;
+    return one_hot ? (c == winner ? 1.0f : 0.0f) + addition
+                   : fmaf(expf(logit - top), scale, addition);
+  };
+  const bool second_softmax = a.rule == MergeRule::kPaper && is_covered(p_f);
+  float share = 1.0f / (1.0f + added.value);
+  if (a.rule == MergeRule::kPaper && any_window) {  // the same in all threads
+    float second = 0.0f;
+    for_classes([&](int32_t c, float logit) { second += expf(raised(c, logit)); });
+    if (second_softmax) share = 1.0f / second;
+  }
+  for_classes([&](int32_t c, float logit) {
+    const float value = raised(c, logit);
+    __stcs(out, (second_softmax ? expf(value) : value) * share);
+    out += tile.plane;
+  });
+}
+
+}  // namespace c2f::cuda

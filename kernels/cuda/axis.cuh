@@ -1,0 +1,25 @@
+// Bilinear taps along one axis.
+#pragma once
+
+#include <cstdint>
+
+#include "../common/bilinear.h"
+#include "gpu.cuh"
+
+namespace c2f::cuda {
+
+struct Axis {
+  int32_t in, out;
+  float scale;
+
+  __device__ __forceinline__ Axis(int64_t in_size, int64_t out_size)
+      : in(static_cast<int32_t>(in_size)),
+        out(static_cast<int32_t>(out_size)),
+        scale(resize_scale(in_size, out_size)) {}
+  __device__ __forceinline__ bool resized() const { return in != out; }
+  __device__ __forceinline__ BilinearTap tap(int32_t dst) const {
+    return resized() ? bilinear_tap(dst, scale, in) : unresized_tap(dst);
+  }
+};
+
+}  // namespace c2f::cuda

@@ -1,0 +1,47 @@
+// What extract_patches' kernels are told.
+#pragma once
+
+#include <cstdint>
+
+#include "../common/params.h"
+
+namespace c2f::cuda {
+
+constexpr int kPatchThreads = 256;
+constexpr int kPatchChannels = 64;          // of one launch
+constexpr int kPatchSlots = 16;             // resampled source rows a block holds
+constexpr int kPatchRows = 32;              // most output rows of a tile
+constexpr int kPatchWidth = 512;            // most elements of a tile's row
+constexpr int64_t kPatchMaxSide = 1 << 20;  // of windows and patches: float32 positions stay exact
+
+// A row of a patch is `row_elems` elements side by side: p pixels of one channel, or of all
+// `group` channels where they are stored last. `out_stride_elem` is 1 for both.
+struct PatchArgs {
+  Image image;
+  WindowList windows;
+  Resample mode;
+  void* out;
+  DType out_dtype;
+  int64_t out_stride_patch, out_stride_c, out_stride_y, out_stride_elem;  // elements
+  int32_t side;                                                           // p
+  int32_t first_channel;  // of this launch; gain[0] is its
+  int32_t group, groups;  // channels of a row; rows of a pixel row
+  int32_t row_elems;
+  int32_t tile_rows, tile_width;  // tile_width: a multiple of 8
+  int32_t tiles_y, tiles_x;       // per patch and group
+  bool vector_stores;             // every tile row starts on 16 bytes
+  // (v * scale - mean) / std, folded.
+  float gain[kPatchChannels], bias[kPatchChannels];
+};
+
+struct PatchBackwardArgs {
+  Image grad_patches;  // [B*n, C, p, p]
+  WindowList windows;
+  Resample mode;
+  float* grad_image;  // [B, C, H, W] contiguous
+  int64_t B, C, H, W;
+  int32_t first_channel, channels;  // of this launch
+  float gain[kPatchChannels];
+};
+
+}  // namespace c2f::cuda

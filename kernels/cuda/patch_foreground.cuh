@@ -1,0 +1,153 @@
+// p_f, the fine network's probability of a small object, for the pixels of a tile: gathered from
+// the windows that reach the tile, in slot order, so that sums come out the same every time.
+#pragma once
+
+#include <cstdint>
+
+#include "../common/merge_rule.h"
+#include "aggregate_args.h"
+#include "axis.cuh"
+#include "gpu.cuh"
+#include "pixel.cuh"
+#include "window_list.cuh"
+
+namespace c2f::cuda {
+
+// Rows [y0, y0 + height) and columns [x0, x0 + width) of image b. A thread works on the pixels
+// threadIdx.x, threadIdx.x + kMergeThreads, ... of the tile, numbered row by row with
+// 1 << stride_log2 columns; those past the width are not there.
+struct MergeTile {
+  int64_t b;
+  int32_t y0, x0, height, width;
+  int32_t stride_log2;
+
+  __device__ __forceinline__ int pixels() const { return height << stride_log2; }
+  __device__ __forceinline__ int row(int pixel) const { return pixel >> stride_log2; }
+  __device__ __forceinline__ int column(int pixel) const {
+    return pixel & ((1 << stride_log2) - 1);
+  }
+  __device__ __forceinline__ bool holds(int pixel) const {
+    return pixel < pixels() && column(pixel) < width;
+  }
+};
+
+// Shared memory of a block. `value` of a pixel: the fine logit where one window covers it, else the
+// sum of the windows' probabilities; only the thread that works on a pixel touches its entries.
+struct ForegroundTile {
+  float value[kTilePixels];
+  int32_t covers[kTilePixels];
+  // Windows that reach the tile, out of the slots looked at together.
+  int32_t slot[kMergeThreads], y[kMergeThreads], x[kMergeThreads];
+  int32_t warp_count[kMergeThreads / kWarpSize];
+
+  __device__ __forceinline__ bool covered(int pixel) const {
+    return covers[pixel] > 0 && value[pixel] == value[pixel];
+  }
+  // p_f >= 0.5 of a covered pixel: by the sign of its logit where one window covers it.
+  __device__ __forceinline__ bool foreground(int pixel) const {
+    return covers[pixel] == 1 ? sigmoid_at_least_half(value[pixel]) : p_f(pixel) >= 0.5f;
+  }
+  // Of a covered pixel.
+  __device__ __forceinline__ float p_f(int pixel) const {
+    return covers[pixel] == 1 ? sigmoid(value[pixel])
+                              : value[pixel] / static_cast<float>(covers[pixel]);
+  }
+};
+
+template <class T>
+__device__ __forceinline__ float fine_sample(const Image& fine, int64_t patch, BilinearTap y,
+                                             BilinearTap x, bool resized) {
+  const T* base = static_cast<const T*>(fine.data) + patch * fine.stride_b;
+  const int64_t top = y.i0 * fine.stride_y, bottom = y.i1 * fine.stride_y;
+  const int64_t left = x.i0 * fine.stride_x, right = x.i1 * fine.stride_x;
+  const auto logit = [&](int64_t at) {
+    const float first = pixel_value(base[at]);
+    return fine.C == 1 ? first : pixel_value(base[at + fine.stride_c]) - first;
+  };
+  const float corner = logit(top + left);
+  if (!resized) return corner;
+  return bilinear_value(corner, logit(top + right), logit(bottom + left), logit(bottom + right),
+                        y.w1, x.w1);
+}
+
+// Foreground logit of pixel (dy, dx) of a window.
+__device__ __forceinline__ float fine_logit(const MergeArgs& a, int64_t patch, int32_t dy,
+                                            int32_t dx) {
+  const Axis y(a.fine.H, a.windows.window_px), x(a.fine.W, a.windows.window_px);
+  const bool resized = y.resized() || x.resized();
+  if (a.fine.dtype == DType::kF32) {
+    return fine_sample<float>(a.fine, patch, y.tap(dy), x.tap(dx), resized);
+  }
+  if (a.fine.dtype == DType::kF16) {
+    return fine_sample<F16>(a.fine, patch, y.tap(dy), x.tap(dx), resized);
+  }
+  return fine_sample<BF16>(a.fine, patch, y.tap(dy), x.tap(dx), resized);
+}
+
+// Lists, in slot order, those of the slots first .. first + kMergeThreads - 1 whose windows reach
+// the tile; returns how many. Called by all threads of the block.
+__device__ __forceinline__ int list_windows(const MergeArgs& a, const MergeTile& tile,
+                                            int32_t first, int32_t num, ForegroundTile& out) {
+  const int32_t j = first + static_cast<int32_t>(threadIdx.x);
+  const int64_t k = a.windows.window_px;
+  Origin origin{0, 0, false};
+  if (j < num) origin = origin_of(a.windows, tile.b, j, a.H, a.W);
+  const bool reaches = origin.used && origin.y < tile.y0 + tile.height && origin.y + k > tile.y0 &&
+                       origin.x < tile.x0 + tile.width && origin.x + k > tile.x0;
+  // All lanes of all warps are here: the loop around this has the same bounds in all threads.
+  const unsigned votes = __ballot_sync(kWarp, reaches);
+  if (lane_of_thread() == 0) out.warp_count[warp_of_thread()] = __popc(votes);
+  __syncthreads();  // all counts are there, and nobody reads the list of the slots before
+  int before = 0, total = 0;
+#pragma unroll
+  for (int w = 0; w < kMergeThreads / kWarpSize; ++w) {
+    if (w < warp_of_thread()) before += out.warp_count[w];
+    total += out.warp_count[w];
+  }
+  if (reaches) {
+    const int at = before + __popc(votes & lanes_below());
+    out.slot[at] = j;
+    out.y[at] = origin.y;
+    out.x[at] = origin.x;
+  }
+  __syncthreads();  // the list is complete
+  return total;
+}
+
+// Fills `out` for all pixels of the tile, and `first_slot` (or nullptr) for those that are covered;
+// returns whether any window reaches the tile. Called by all threads of the block.
+__device__ __forceinline__ bool find_foreground(const MergeArgs& a, const MergeTile& tile,
+                                                ForegroundTile& out, int32_t* first_slot) {
+  for (int p = threadIdx.x; p < tile.pixels(); p += kMergeThreads) {
+    out.value[p] = 0.0f;
+    out.covers[p] = 0;
+  }
+  const int32_t num = windows_of_image(a.windows, tile.b);
+  const int64_t k = a.windows.window_px;
+  bool any = false;
+  for (int32_t first = 0; first < num; first += kMergeThreads) {
+    const int listed = list_windows(a, tile, first, num, out);
+    any = any || listed > 0;
+    for (int p = threadIdx.x; p < tile.pixels() && listed > 0; p += kMergeThreads) {
+      if (!tile.holds(p)) continue;
+      const int32_t y = tile.y0 + tile.row(p), x = tile.x0 + tile.column(p);
+      float value = out.value[p];
+      int32_t covers = out.covers[p];
+      for (int i = 0; i < listed; ++i) {
+        const int32_t dy = y - out.y[i], dx = x - out.x[i];
+        if (dy < 0 || dy >= k || dx < 0 || dx >= k) continue;
+        if (covers == 0 && first_slot != nullptr) first_slot[p] = out.slot[i];
+        const int64_t patch = tile.b * a.windows.n + out.slot[i];
+        const float logit = fine_logit(a, patch, dy, dx);
+        if (covers == 1) value = sigmoid(value);
+        value = covers == 0 ? logit : value + sigmoid(logit);
+        ++covers;
+      }
+      out.value[p] = value;
+      out.covers[p] = covers;
+    }
+  }
+  return any;
+}
+
+}  // namespace c2f::cuda

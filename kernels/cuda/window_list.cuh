@@ -1,0 +1,31 @@
+// Which slots of a window list hold a window. The host never reads the list: a count beyond the
+// slots is taken as all of them, and a window that leaves the image as an unused slot.
+#pragma once
+
+#include <cstdint>
+
+#include "../common/params.h"
+#include "gpu.cuh"
+
+namespace c2f::cuda {
+
+struct Origin {
+  int32_t y, x;
+  bool used;
+};
+
+__device__ __forceinline__ int32_t windows_of_image(const WindowList& windows, int64_t b) {
+  const int32_t num = windows.num[b];
+  return num < 0 ? 0 : num < windows.n ? num : static_cast<int32_t>(windows.n);
+}
+
+// Slot j, below the image's number of windows, of image b of size H x W.
+__device__ __forceinline__ Origin origin_of(const WindowList& windows, int64_t b, int64_t j,
+                                            int64_t H, int64_t W) {
+  const int32_t* at = windows.origins + 2 * (b * windows.n + j);
+  const int32_t y = at[0], x = at[1];
+  const int64_t k = windows.window_px;
+  return {y, x, y >= 0 && x >= 0 && y + k <= H && x + k <= W};
+}
+
+}  // namespace c2f::cuda
