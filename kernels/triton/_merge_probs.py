@@ -215,7 +215,7 @@ def plan_probs(args: dict[str, Any], constants: dict[str, Any], rule: str, probs
     """The launch that writes scores, from the arguments that aggregate's launches share."""
     batch, classes, height, width = probs.shape
     # With many classes a thread needs more registers, and a program fewer threads.
-    few = classes <= 8
+    few = classes <= 4
     block_y, block_x = 4, 64 if few else 32
     tiles_y, tiles_x = ceil_div(height, block_y), ceil_div(width, block_x)
     return Launch(
