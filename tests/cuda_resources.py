@@ -12,6 +12,15 @@ _FUNCTION = re.compile(r"^\s*Function (\S+):$")
 _USAGE = re.compile(r"REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)")
 _TYPES = {"f": "float", "N_3F16E": "F16", "N_4BF16E": "BF16", "h": "uint8", "s": "int16"}
 _TYPES |= {"i": "int32", "l": "int64"}
+_TYPES |= {"t": "uint16"}
+# Kernels without a kind: what their number says.
+_ARGUMENTS = {
+    "aggregate_labels_kernel": "N = {}",
+    "aggregate_probs_kernel": "N = {}",
+    "extract_patches_kernel": "{} taps",
+    "extract_patches_backward_kernel": "",
+    "extract_targets_kernel": "",
+}
 _KINDS = ("labels", "own size", "upsampled")
 
 
@@ -67,6 +76,12 @@ def readable(symbol: str) -> str:
     """The name of an instantiation, shorter than the compiler's: windows_kernel<float, 16, ...>."""
     base = re.search(r"\d+([a-z_]+_kernel)", symbol)
     name = base[1] if base else symbol
+    if base and base[1] in _ARGUMENTS:
+        found = re.match(rf"[^I]*{name}I(N_3F16E|N_4BF16E|NS_3F16E|NS_4BF16E|[fhstil])?", symbol)
+        type_name = _TYPES.get((found[1] or "").replace("NS_", "N_"), "") if found else ""
+        number = re.search(rf"{name}I\S*?Li(\d+)E", symbol)
+        parts = [type_name, _ARGUMENTS[name].format(number[1]) if number else ""]
+        return " ".join([name, ", ".join(part for part in parts if part)])
     match = re.search(r"_kernelI(N_3F16E|N_4BF16E|NS_3F16E|NS_4BF16E|[fhsil])Li(\d+)E(.*)", symbol)
     if match is None:
         return name

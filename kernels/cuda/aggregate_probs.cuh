@@ -8,6 +8,7 @@
 // the scores (and once more between for the second softmax of "paper").
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 
 #include "patch_foreground.cuh"

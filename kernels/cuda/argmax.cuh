@@ -1,6 +1,8 @@
 // First argmax over the classes of a pixel of coarse logits.
 #pragma once
 
+#include <cmath>
+
 #include "element.cuh"
 
 namespace c2f::cuda {
