@@ -21,11 +21,16 @@ def as_tensor(op: str, name: str, value: Any) -> Tensor:
     that is copied. CuPy arrays are read on CuPy's current stream through DLPack.
     """
     if isinstance(value, Tensor):
-        if value.layout is not torch.strided:
-            raise TypeError(f"{op}: {name} must be a dense tensor, got {value.layout}")
-        # Kernels read memory as it is; a lazily negated view (conj().imag) is not what it holds.
-        lazy = torch.compiler.is_compiling() or value.is_neg()  # is_neg() cannot be traced
-        return value.resolve_neg() if lazy else value
+        if not _dense(value):
+            layout = "nested" if value.is_nested else value.layout
+            raise TypeError(f"{op}: {name} must be a dense tensor, got {layout}")
+        if torch.compiler.is_compiling():  # neither test below can be traced
+            return value.resolve_neg()
+        # Kernels read memory as it is. A lazily negated view (conj().imag) is not what it holds,
+        # and the zeros that automatic differentiation hands around have none.
+        if value.is_neg() or value._is_zerotensor():
+            return value.clone()
+        return value
     if isinstance(value, np.ndarray):
         if not value.dtype.isnative or any(s < 0 for s in value.strides):
             value = np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("="))
@@ -62,7 +67,8 @@ def windows_as_tensors(op: str, value: Any) -> Any:
     if not isinstance(value, Windows):
         return value
     origins, counts, num, _ = cast(tuple[object, ...], value)
-    if isinstance(origins, Tensor) and isinstance(counts, Tensor) and isinstance(num, Tensor):
+    tensors = isinstance(origins, Tensor) and isinstance(num, Tensor)
+    if tensors and isinstance(counts, Tensor) and _dense(origins) and _dense(num):
         return value
     return Windows(
         as_tensor(op, "windows.origins", value.origins),
@@ -70,6 +76,10 @@ def windows_as_tensors(op: str, value: Any) -> Any:
         as_tensor(op, "windows.num", value.num),
         value.window,
     )
+
+
+def _dense(value: Any) -> bool:
+    return value.layout is torch.strided and not value.is_nested
 
 
 def _is_cupy(value: Any) -> bool:

@@ -140,10 +140,10 @@ def _size(op: str, size: object) -> tuple[int, int]:
 
 
 def _side(op: str, side: Any) -> int:
-    if type(side) is int and side >= 1:
+    if type(side) is int and 1 <= side <= INT32_MAX:
         return side
     # A symbolic size of a traced call stays symbolic.
-    return side if isinstance(side, torch.SymInt) else integer(op, "size", side, 1)  # type: ignore[return-value]
+    return side if isinstance(side, torch.SymInt) else integer(op, "size", side, 1, INT32_MAX)  # type: ignore[return-value]
 
 
 def window_fits(op: str, window: object, height: int, width: int) -> int:
@@ -197,7 +197,8 @@ def per_channel(op: str, name: str, value: object, channels: int) -> list[float]
     """`value` (None, a number, or one per channel) as floats, one per channel."""
     if value is None:
         return None
-    if not isinstance(value, Iterable) or isinstance(value, str):
+    # Arrays of no dimension are numbers that say they can be iterated.
+    if not isinstance(value, Iterable) or isinstance(value, str) or getattr(value, "ndim", 1) == 0:
         return [number(op, name, value)] * channels
     numbers = [number(op, name, v) for v in value]
     if len(numbers) != channels:

@@ -126,6 +126,8 @@ def test_images_that_are_none(given: Any, error: type[Exception], message: str) 
         ({"buckets": (0,)}, ValueError, "buckets must be at least 1, got 0"),
         ({"buckets": 4}, TypeError, "buckets must be 'powers', 'exact' or sizes, got 4"),
         ({"size_multiple": 12}, ValueError, "multiple of the coarse network's 8, got 12"),
+        ({"sizes": [(0, 4)]}, ValueError, "Engine: sizes must be at least 1, got 0"),
+        ({"sizes": [64]}, ValueError, r"Engine: sizes must be pairs \(H, W\), got 64"),
         ({"lanes": 0}, ValueError, "lanes must be at least 1, got 0"),
         ({"chunk": 1.5}, TypeError, "chunk must be an integer, got 1.5"),
     ],

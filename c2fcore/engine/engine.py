@@ -214,7 +214,16 @@ class Engine:
             channels: theirs.
             dtype: theirs.
             progress: show a progress bar.
+
+        Raises:
+            ValueError: a size is not two numbers from 1.
+            TypeError: it holds something else.
         """
+        for size in sizes:
+            if not isinstance(size, Sequence) or len(size) != 2:
+                raise ValueError(f"{_WHO}: sizes must be pairs (H, W), got {size!r}")
+            for side in size:
+                _checks.integer(_WHO, "sizes", side, 1, _checks.INT32_MAX)
         steps = RUNS_BEFORE_CAPTURE + 1 if self.device.type == "cuda" else 1
         shapes = [Shape(self.batch, *size, channels, dtype) for size in sizes]
         total = len(shapes) * len(self._all_lanes) * steps

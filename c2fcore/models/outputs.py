@@ -24,7 +24,7 @@ def logits_of(output: Any, network: str = "network") -> Tensor:
 
     Raises:
         TypeError: another form, or no floating-point tensor.
-        ValueError: not four dimensions.
+        ValueError: not four dimensions, or no pixels.
     """
     found = output
     while not isinstance(found, Tensor):
@@ -50,6 +50,8 @@ def logits_of(output: Any, network: str = "network") -> Tensor:
         raise TypeError(f"{network}: output must be floating-point logits, got {found.dtype}")
     if found.ndim != 4:
         raise ValueError(f"{network}: logits must be [B, N, h, w], got shape {tuple(found.shape)}")
+    if 0 in found.shape[2:]:
+        raise ValueError(f"{network}: logits must have pixels, got shape {tuple(found.shape)}")
     # The ops read float32 and below.
     return found.float() if found.dtype == torch.float64 else found
 

@@ -99,6 +99,11 @@ def _check_extract_patches(
         raise ValueError(
             f"{op}: window * zoom must round to at least 1, got {windows.window} * {zoom}"
         )
+    if side > _checks.INT32_MAX:
+        raise ValueError(
+            f"{op}: window * zoom must be at most {_checks.INT32_MAX}, "
+            f"got {windows.window} * {zoom}"
+        )
     if mode not in MODES:
         _checks.choice(op, "mode", mode, MODES)
     if scale is None:
