@@ -330,7 +330,7 @@ def _rebuild(stage: str, spec: Any, trust_code: bool) -> nn.Module:
 def _check_fit(
     stage: str, network: nn.Module, weights: dict[str, Tensor], source: str | Path
 ) -> None:
-    """Names and shapes of `weights` are those of `network`."""
+    """Names, shapes and kinds of number of `weights` are those of `network`."""
     expected = network.state_dict()
     wrong = [f"{key} is missing" for key in expected if key not in weights]
     wrong += [f"{key} is unknown" for key in weights if key not in expected]
@@ -338,6 +338,12 @@ def _check_fit(
         f"{key} is {list(weights[key].shape)} instead of {list(value.shape)}"
         for key, value in expected.items()
         if key in weights and weights[key].shape != value.shape
+    ]
+    # Floats of another width are converted; integers would be other weights.
+    wrong += [
+        f"{key} is {weights[key].dtype} instead of {value.dtype}"
+        for key, value in expected.items()
+        if key in weights and weights[key].is_floating_point() != value.is_floating_point()
     ]
     if wrong:
         more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
 
-from c2fcore import Windows, models, ops
+from c2fcore import C2FConfig, C2FNet, Windows, models, ops
+from c2fcore.data.masks import read_mask
 
 BACKENDS = pytest.mark.parametrize("place", ["auto", "reference"])
 LOGITS = torch.linspace(-1, 1, 192).reshape(1, 3, 8, 8)
@@ -76,3 +80,27 @@ def test_a_number_may_be_a_tensor(place: str) -> None:
 def test_networks_that_answer_without_pixels() -> None:
     with pytest.raises(ValueError, match=r"^fine network: logits must have pixels, got shape"):
         models.logits_of(torch.zeros(2, 1, 0, 4), "fine network")
+
+
+def test_a_mask_cut_short_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "mask.png"
+    noise = torch.randint(0, 256, (64, 64), dtype=torch.uint8, generator=torch.Generator())
+    Image.fromarray(noise.numpy()).save(path)
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(ValueError, match=r"mask must be readable, got .*mask\.png: "):
+        read_mask(path)
+    with pytest.raises(FileNotFoundError, match=r"none\.png"):
+        read_mask(tmp_path / "none.png")
+
+
+def test_integer_weights_are_not_those_of_a_network(tmp_path: Path) -> None:
+    coarse, fine = models.build("tiny_fcn", 2, width=4), models.build("tiny_fcn", 1, width=4)
+    config = C2FConfig(num_classes=2, small_classes=(1,))
+    C2FNet(coarse, fine, config).save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    weights = load_file(str(path))
+    save_file({key: value.int() for key, value in weights.items()}, str(path))
+    with pytest.raises(ValueError, match=r"is torch\.int32 instead of torch\.float32"):
+        C2FNet.from_pretrained(tmp_path)
+    save_file({k: v.half() if v.is_floating_point() else v for k, v in weights.items()}, str(path))
+    assert C2FNet.from_pretrained(tmp_path).config == config

@@ -33,7 +33,9 @@ def read_mask(path: str | Path) -> npt.NDArray[Any]:
             return np.asarray(image.convert("RGB"))
     except UnidentifiedImageError:
         raise ValueError(f"mask must be an image, got {path}") from None
-    except (SyntaxError, EOFError) as error:
+    except (OSError, SyntaxError, EOFError) as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            raise  # missing or not permitted: the system's error names the file
         raise ValueError(f"mask must be readable, got {path}: {error}") from error
 
 
