@@ -14,7 +14,7 @@ BUILD_NATIVE = $(BIN)/python setup.py -q build_native --inplace
 INSTALL_INPUTS := pyproject.toml setup.py MANIFEST.in constraints-test.txt
 
 help:  ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 demo: $(VENV)/.installed  ## Install what the demo needs and run it; pictures go to demo/
 	@C2F_BUILD=$(or $(C2F_BUILD),auto) $(BUILD_NATIVE)

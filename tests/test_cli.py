@@ -44,6 +44,10 @@ def test_info_shows_every_backend_and_why_not(capsys: pytest.CaptureFixture[str]
     said = capsys.readouterr().out
     for word in ("aggregate", "select_windows", "reference", "cuda: "):
         assert word in said
+    assert "cuda and triton, which no GPU has run\nyet, only when named" in said
+    lines = said.splitlines()
+    column = next(line for line in lines if line.startswith("op ")).index("cuda")
+    assert all(line[column - 2 : column] == "  " for line in lines if line.endswith("yes         "))
 
 
 def test_predict_writes_labels_and_overlay(

@@ -383,7 +383,7 @@ def test_bad_files_are_named(
     mask.unlink()
     assert "s0.png must have a mask of its name" in said()
     (root / "images" / "s0.png").unlink()
-    assert "must have images in layout folders, got none" in said()
+    assert "images in layout folders (SPLIT/images and SPLIT/masks, or images and masks" in said()
 
 
 def test_other_classes_are_refused(data: Path, net_folder: Path, tmp_path: Path) -> None:

@@ -324,7 +324,10 @@ def test_missing_things_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[
     with pytest.raises(FileNotFoundError, match=r"a.png must have a mask of its name"):
         sources.find(POTSDAM, tmp_path, "mmseg")
     (tmp_path / "val").mkdir()
-    with pytest.raises(ValueError, match="split val must have images in layout raw, got none"):
+    with pytest.raises(
+        ValueError,
+        match=r"split val must have images in layout raw \(as distributed, unpacked\), got none",
+    ):
         sources.find(ISAID, tmp_path, "raw", ["val"])
     save(tmp_path / "ann_dir/train/a.png", np.zeros((5, 4), np.uint8))
     common = ["prepare", "potsdam", str(tmp_path), "--workers", "0", "-o"]

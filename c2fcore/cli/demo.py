@@ -125,7 +125,8 @@ def _print_scores(net: C2FNet, scores: _Scores, args: argparse.Namespace) -> Non
         [m(x) * 100 for m in (metrics.iou, metrics.f1) for x in (scores.coarse, scores.refined)], 1
     )
     side = args.size
-    print(f"\n{args.scenes} scenes of {side} x {side} px never seen in training; in percent")
+    count = "1 scene" if args.scenes == 1 else f"{args.scenes} scenes"
+    print(f"\n{count} of {side} x {side} px never seen in training; in percent")
     print(f"{'':<14}{'IoU':^26}{'F1':^26}".rstrip())
     columns = f"{'coarse':>9}{'refined':>9}{'gain':>8}"
     print(f"{'class':<14}{columns}{columns}")

@@ -29,15 +29,19 @@ def run(args: argparse.Namespace) -> int:
     print(f"GPU: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'none found'}\n")
     table = backends()
     names = list(next(iter(table.values())))
-    print(f"{'op':<18}" + "".join(f"{name:<12}" for name in names))
+    width = max(map(len, table)) + 2
+    print(f"{'op':<{width}}" + "".join(f"{name:<12}" for name in names))
     reasons: dict[str, set[str]] = {}
     for op, row in table.items():
-        print(f"{op:<18}" + "".join(f"{'yes' if row[name][0] else '-':<12}" for name in names))
+        print(f"{op:<{width}}" + "".join(f"{'yes' if row[name][0] else '-':<12}" for name in names))
         for name, (_, reason) in row.items():
             if reason:
                 reasons.setdefault(name, set()).add(reason)
     for name, why in reasons.items():
         print(f"\n{name}: {'; '.join(sorted(why))}")
-    print('\n"auto" takes the leftmost that can run a call. To choose: backend="..." per call,')
-    print("c2fcore.use_backend(...) for a block of code, C2F_BACKEND=... for a process.")
+    print('\n"auto" takes the leftmost that can run a call; cuda and triton, which no GPU has run')
+    print(
+        'yet, only when named. To name one: backend="..." per call, c2fcore.use_backend(...) for a'
+    )
+    print("block of code, C2F_BACKEND=... for a process.")
     return 0

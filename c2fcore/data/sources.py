@@ -11,6 +11,12 @@ from typing import Final, NamedTuple
 from .catalogue import DatasetInfo
 
 LAYOUTS: Final = ("raw", "mmseg", "list", "folders")
+_WHERE: Final = {
+    "raw": "as distributed, unpacked",
+    "mmseg": "img_dir/SPLIT and ann_dir/SPLIT",
+    "list": "SPLIT.txt with 'image mask' lines",
+    "folders": "SPLIT/images and SPLIT/masks, or images and masks, which are split all",
+}
 LABELS: Final = ("eroded", "full")
 MASK_SUFFIXES: Final = ("", "_instance_color_RGB", "_mask", "_label", "_labels", "_gt")
 
@@ -77,8 +83,10 @@ def find(
     missing = [s for s in splits or () if not found.get(s)]
     if missing or not any(found.values()):
         what = f"split {missing[0]}" if missing else "any split"
-        raise ValueError(f"{info.name}: {what} must have images in layout {layout}, got none "
-                         f"in {root}")  # fmt: skip
+        raise ValueError(
+            f"{info.name}: {what} must have images in layout {layout} ({_WHERE[layout]}), "
+            f"got none in {root}"
+        )
     return {split: _unique(info, split, pairs) for split, pairs in found.items() if pairs}
 
 
