@@ -210,9 +210,8 @@ def markdown(which: Table, done: Mapping[str, Summary], missing: Mapping[str, st
 
 def _notes(which: Table, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = ["IoU in percent; mean: of the small classes; mIoU: of all; covered: "
-             "small-object pixels within windows. FPS and their ratio to the "
-             "coarse network alone; the paper names neither hardware nor image size, so compare "
-             "the ratio."]  # fmt: skip
+             "small-object pixels within windows. FPS and their ratio to the coarse "
+             "network alone; the paper's are of another machine: compare the ratio."]  # fmt: skip
     known = sum(len(row) - 2 for row in rows if row["figures of"] == "paper")
     lines.append("'-' beside \"paper\": " + ("figures that are not known here." if known else
                  "no figure of the paper's is known here for this table."))  # fmt: skip
