@@ -296,11 +296,18 @@ def _read(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     try:
-        return load_file(str(path))
+        weights = load_file(str(path))
     except SafetensorError as error:
         raise ValueError(
             f"from_pretrained: {path} must be a safetensors file, got {error}"
         ) from None
+    strange = [key for key in weights if key.partition(".")[0] not in _STAGES]
+    if strange:
+        raise ValueError(
+            f"from_pretrained: weights of {path} must be named coarse.* or fine.*, "
+            f"got {', '.join(strange[:_SHOWN])}"
+        )
+    return weights
 
 
 def _of_stage(weights: dict[str, Tensor], stage: str) -> dict[str, Tensor]:
@@ -317,14 +324,23 @@ def _rebuild(stage: str, spec: Any, trust_code: bool) -> nn.Module:
             f"from_pretrained: the {stage} network was given by hand when it was saved, and must "
             f"be passed as {stage}=, got None"
         )
-    if not isinstance(spec, dict) or not {"name", "kwargs"} <= spec.keys():
+    if (
+        not isinstance(spec, dict)
+        or not {"name", "kwargs"} <= spec.keys()
+        or not isinstance(spec["kwargs"], dict)
+    ):
         raise ValueError(f"from_pretrained: {stage} must have a name and kwargs, got {spec!r}")
     if ":" in str(spec["name"]) and not trust_code:
         raise ValueError(
             f"from_pretrained: the checkpoint names code for the {stage} network; pass {stage}= or "
             f"trust_code=True, got {spec['name']!r}"
         )
-    return build(spec["name"], **{**spec["kwargs"], "pretrained": False})
+    try:
+        return build(spec["name"], **{**spec["kwargs"], "pretrained": False})
+    except TypeError as error:  # an option that this version of the network does not have
+        raise ValueError(
+            f"from_pretrained: {stage} must be options of {spec['name']}, got {error}"
+        ) from error
 
 
 def _check_fit(

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from networks import BASE, Coarse, Fine, network, scene
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from c2fcore import C2FConfig, C2FNet, models
@@ -151,6 +152,8 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
         (lambda c: c.update(format="other"), "must be a c2fcore checkpoint's"),
         (lambda c: c.update(format_version=2), "must have format_version 1, got 2"),
         (lambda c: c.update(fine={"name": "tiny_fcn"}), "fine must have a name and kwargs"),
+        (lambda c: c["fine"].update(kwargs=5), "fine must have a name and kwargs"),
+        (lambda c: c["fine"]["kwargs"].update(nope=1), "fine must be options of tiny_fcn.*'nope'"),
         (lambda c: c["fine"].update(name="nothing"), "name must be one of .*got 'nothing'"),
         (lambda c: c["fine"].update(name="os:system"), "names code for the fine .*got 'os:system'"),
     ],
@@ -175,6 +178,14 @@ def test_damaged_files(tmp_path: Path) -> None:
         C2FNet.from_pretrained(tmp_path)
     (tmp_path / "config.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"must hold config.json, got none"):
+        C2FNet.from_pretrained(tmp_path)
+
+
+def test_weights_of_nobody(tmp_path: Path) -> None:
+    named().save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    save_file({**load_file(file), "other.weight": torch.zeros(1)}, file)
+    with pytest.raises(ValueError, match=r"must be named coarse.* or fine.*, got other.weight"):
         C2FNet.from_pretrained(tmp_path)
 
 
