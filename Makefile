@@ -103,6 +103,7 @@ $(VENV)/.installed: $(INSTALL_INPUTS) | $(BIN)/python
 	C2F_BUILD=none $(PIP) install -q -c constraints-test.txt --no-build-isolation -e .
 	@touch $@
 
+# c2fcore is there already: by its name pip adds what the extras need, and leaves compiled modules alone.
 $(VENV)/.installed-dev: $(VENV)/.installed
-	C2F_BUILD=none $(PIP) install -q -c constraints-test.txt --no-build-isolation -e '.[dev,models,train,scene,plot,cuda13]'
+	$(PIP) install -q -c constraints-test.txt 'c2fcore[dev,models,train,scene,plot,cuda13]'
 	@touch $@
