@@ -63,9 +63,17 @@ def test_predict_writes_labels_and_overlay(
     net = C2FNet.from_pretrained(checkpoint).eval()
     image = torch.from_numpy(np.asarray(Image.open(photo)).copy()).permute(2, 0, 1)[None]
     assert np.array_equal(labels, net(image)[0].numpy())
-    said = capsys.readouterr().out
-    assert "90 x 70 px" in said
-    assert "photo_labels.png" in said
+    said = capsys.readouterr()
+    assert "90 x 70 px" in said.out
+    assert "photo_labels.png" in said.out
+    assert "note" not in said.err
+
+
+def test_predict_says_what_the_demo_networks_know(
+    photo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", str(photo), "-o", str(photo.parent / "out")]) == 0
+    assert "synthetic scenes only" in capsys.readouterr().err
 
 
 def test_predict_overrides_the_configuration(checkpoint: Path, photo: Path) -> None:

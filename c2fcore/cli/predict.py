@@ -24,6 +24,10 @@ from .options import add_config_options, config_changes
 
 _SUFFIXES: Final = frozenset((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"))
 _LABELS, _OVERLAY = "_labels.png", "_overlay.png"
+_DEMO_ONLY: Final = (
+    "note: these are the networks of `c2f demo`, which know synthetic scenes only; --checkpoint "
+    "takes yours (c2f train --help)"
+)
 
 
 def add_parser(commands: Any) -> None:
@@ -69,6 +73,8 @@ def run(args: argparse.Namespace) -> int:
     """Segments every image; one that fails is named, and the others go on."""
     images = _images(args.images, args.out)
     targets = _targets(images, args.out, args.overwrite)
+    if args.checkpoint is None:
+        print(_DEMO_ONLY, file=sys.stderr)
     net = C2FNet.from_pretrained(args.checkpoint or DEMO_WEIGHTS).eval()
     net.config = net.config.replace(**config_changes(args))
     engine = net.to(args.device).compile(batch=args.batch, precision=args.precision)
