@@ -133,8 +133,23 @@ def test_tables_show_figures_and_failures(tmp_path: Path) -> None:
     assert full.endswith("b\n")
     assert report.filled(full, tmp_path) == full
     assert "| a + b | 64 x 96 | 4 | 2 | cpu | 20 |" in report.fps(made)
-    with pytest.raises(ValueError, match="must be one of demands, fps, ops, scale, got nothing"):
+    with pytest.raises(ValueError, match="must be one of demands, fps, fps_by_zoom, ops, scale"):
         report.filled("<!-- rows: nothing results -->\n<!-- end of rows -->", tmp_path)
+
+
+def test_short_table_has_a_line_per_zoom() -> None:
+    failed = network_row("cpu", 3, 10.0)
+    failed.update(result=None, error="no memory")
+    other_size = network_row("cpu", 2, 10.0)
+    other_size["case"]["height"] = 65
+    made = [network_row("coarse", zoom, 10.0) for zoom in (2, 3)]
+    made += [network_row("cpu", 2, 20.0), failed, other_size, network_row("engine", 2, 1000 / 3)]
+    text = report.fps_by_zoom(made)
+    assert "| network | zoom | coarse | cpu | engine | paper |" in text
+    assert "| a + b | 2 | 100 | 50 (0.50) | 3 (0.03) | 0.38 |" in text
+    assert "| a + b | 3 | 100 | failed | - | 0.26 |" in text
+    assert "64 x 96, 4 windows" in text
+    assert report.fps_by_zoom([]) == "No rows yet."
 
 
 def test_charts_come_from_rows_and_are_light(tmp_path: Path) -> None:

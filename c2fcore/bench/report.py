@@ -12,6 +12,7 @@ from pathlib import Path
 
 from . import rows
 from .charts import PAPER_SHARES
+from .network_suite import COARSE
 from .rows import Row
 from .scale_suite import SUITE as SCALE
 from .scale_suite import growth
@@ -19,6 +20,14 @@ from .tables import glue_ms, growth_line, markdown, op_title
 
 _PLACE = re.compile(
     r"(<!-- rows: (?P<table>\w+) (?P<folder>\S+) -->\n)(?P<text>.*?)(<!-- end of rows -->)", re.S
+)
+
+# What the rows of a short table have in common.
+_KEPT_BY_ZOOM = ("height", "width", "n", "preset", "dtype", "device")
+_OF_COARSE = (
+    "Of coarse: against the coarse network with the post-processing that everybody has (normalise, "
+    "interpolate, argmax, unfused); on large images that costs more than a second look whose glue "
+    "is fused, so the share can pass 1."
 )
 
 
@@ -59,14 +68,11 @@ def demands(found: Sequence[Row]) -> str:
 
 def fps(found: Sequence[Row]) -> str:
     """Frames per second by network, size, windows and zoom."""
-    chosen = [row for row in found if row.get("suite") == "network"]
+    chosen = _network_rows(found)
     lines = []
     for row in chosen:
         case, result = row["case"], row["result"]
-        network = case["coarse"] if case["fine"] in ("", case["coarse"]) else (
-            f"{case['coarse']} + {case['fine']}"
-        )  # fmt: skip
-        start = [network, f"{case['height']} x {case['width']}", str(case["n"])]
+        start = [_networks(row), f"{case['height']} x {case['width']}", str(case["n"])]
         start += [f"{case['zoom']:g}", case["way"]]
         if row["error"]:
             lines.append([*start, f"failed: {row['error']}", "", "", ""])
@@ -78,17 +84,53 @@ def fps(found: Sequence[Row]) -> str:
             [
                 *start,
                 f"{result['fps']:.3g}",
-                f"{ms['median']:.4g} ({ms['p20']:.4g}..{ms['p80']:.4g})",
+                f"{_ms(ms['median'])} ({_ms(ms['p20'])}..{_ms(ms['p80'])})",
                 f"{result['of_coarse'][0]:.2f}",
                 glue,
                 f"{peak:.0f}" if peak is not None else "",
             ]
         )
-    paper = ", ".join(f"{share:.2f} at zoom {zoom}" for zoom, share in PAPER_SHARES)
     header = ("network", "image", "n", "zoom", "way", "FPS", "ms (p20..p80)", "of coarse",
               "glue ms", "peak MiB")  # fmt: skip
-    table = markdown(header, lines)
-    return _with_origin(f"{table}\n\nOf coarse, in the paper (V100): {paper}.", chosen)
+    paper = ", ".join(f"{share:.2f} at zoom {zoom}" for zoom, share in PAPER_SHARES)
+    below = f"{_OF_COARSE} In the paper (V100): {paper}."
+    return _with_origin(f"{markdown(header, lines)}\n\n{below}", chosen)
+
+
+def fps_by_zoom(found: Sequence[Row]) -> str:
+    """The same in short: a line per network and zoom at the size and n of the first row."""
+    rows_of = _network_rows(found)
+    first = rows_of[0]["case"] if rows_of else {}
+    chosen = [r for r in rows_of if all(r["case"][k] == first[k] for k in _KEPT_BY_ZOOM)]
+    ways = list(dict.fromkeys(row["case"]["way"] for row in chosen))
+    paper = {float(zoom): f"{share:.2f}" for zoom, share in PAPER_SHARES}
+    lines: dict[tuple[str, float], list[str]] = {}
+    for row in chosen:
+        network, zoom, way = _networks(row), float(row["case"]["zoom"]), row["case"]["way"]
+        blank = [network, f"{zoom:g}", *["-"] * len(ways), paper.get(zoom, "-")]
+        line = lines.setdefault((network, zoom), blank)
+        if row["error"]:
+            line[2 + ways.index(way)] = "failed"
+            continue
+        share = f" ({row['result']['of_coarse'][0]:.2f})" if way != COARSE else ""
+        line[2 + ways.index(way)] = f"{row['result']['fps']:.3g}{share}"
+    table = markdown(("network", "zoom", *ways, "paper"), lines.values())
+    size = f"{first.get('height')} x {first.get('width')}, {first.get('n')} windows"
+    below = f"FPS at {size}; in brackets of coarse, as the paper's on a V100. {_OF_COARSE}"
+    return _with_origin(f"{table}\n\n{below}", chosen)
+
+
+def _network_rows(found: Sequence[Row]) -> list[Row]:
+    return [row for row in found if row.get("suite") == "network"]
+
+
+def _networks(row: Row) -> str:
+    coarse, fine = row["case"]["coarse"], row["case"]["fine"]
+    return coarse if fine in ("", coarse) else f"{coarse} + {fine}"
+
+
+def _ms(value: float) -> str:
+    return f"{value:.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 def ops(found: Sequence[Row]) -> str:
@@ -125,6 +167,7 @@ def scale(found: Sequence[Row]) -> str:
 TABLES: dict[str, Callable[[Sequence[Row]], str]] = {
     "demands": demands,
     "fps": fps,
+    "fps_by_zoom": fps_by_zoom,
     "ops": ops,
     "scale": scale,
 }
