@@ -32,5 +32,6 @@ class Clock:
     @staticmethod
     def _now(device: torch.device) -> float:
         if device.type == "cuda":
-            torch.cuda.synchronize(device)
+            # Not the whole device: another thread's stream may be capturing a graph.
+            torch.cuda.current_stream(device).synchronize()
         return time.perf_counter()

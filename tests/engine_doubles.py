@@ -14,7 +14,11 @@ from c2fcore.engine import lane
 
 
 class Replayed:
-    """Programs as a GPU's graphs would run them: always into the memory of the first run."""
+    """Programs as a GPU's graphs would run them: always into the memory of the first run.
+
+    What a graph needs in between may lie where graphs captured later, of the same memory, have
+    their outputs: a replay overwrites those.
+    """
 
     graphs = True
     glue = True
@@ -22,12 +26,19 @@ class Replayed:
 
     def __init__(self) -> None:
         self.captures = 0
+        self._held: dict[str, list[list[Tensor]]] = {}
 
-    def capture(self, body: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
+    def capture(self, body: Callable[[], Any], memory: str) -> tuple[Callable[[], None], Any]:
         self.captures += 1
         outputs = pytree.tree_map_only(Tensor, torch.clone, self._recorded(body))
+        held = self._held.setdefault(memory, [])
+        held.append(tensors(outputs))
+        number = len(held)
 
         def replay() -> None:
+            for later in held[number:]:
+                for tensor in later:
+                    tensor.fill_(float("nan") if tensor.is_floating_point() else 0x5A)
             # Bodies read memory that must not move, so that of the first run is written anew.
             found = self._recorded(body)
             for static, fresh in zip(tensors(outputs), tensors(found), strict=True):

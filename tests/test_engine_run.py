@@ -186,6 +186,59 @@ def test_an_iterable_that_fails_does_so_after_the_images_before_it() -> None:
         next(run)
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit])
+def test_an_iterable_may_end_the_program(error: type[BaseException]) -> None:
+    def source() -> Iterator[Tensor]:
+        yield from pictures(2)
+        raise error("enough")
+
+    run = network().compile().run(source())
+    assert [next(run).index for _ in range(2)] == [0, 1]
+    with pytest.raises(error, match="enough"):
+        next(run)
+
+
+def test_a_device_that_is_lost_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every call fails from then on, also those that give the lanes back."""
+    engine = network(Fragile(), n=4).compile(lanes=2)
+    images = pictures(6)
+    images[3] = images[3].clone()
+    images[3][:, 0, 0] = 255
+    left = lanes.Lane.abandon
+
+    def lost(self: lanes.Lane) -> None:
+        left(self)
+        raise RuntimeError("the device is lost")
+
+    monkeypatch.setattr(lanes.Lane, "abandon", lost)
+    found: list[int] = []
+    with pytest.raises(RuntimeError, match="the device is lost"):
+        for result in engine.run(images):
+            found.append(result.index)
+    assert found == list(range(len(found)))
+    assert len(found) <= 3
+    assert engine._lanes.qsize() == 2
+
+
+def test_leaving_the_loop_does_not_wait_for_an_image_that_never_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(running, "_PATIENCE_S", 0.1)
+    comes = threading.Event()
+
+    def camera() -> Iterator[Tensor]:
+        yield pictures(1)[0]
+        comes.wait(30)
+        yield pictures(1)[0]
+
+    start = time.monotonic()
+    for result in network().compile().run(camera()):
+        assert result.error is None
+        break
+    assert time.monotonic() - start < 10
+    comes.set()
+
+
 def test_no_further_ahead_than_asked() -> None:
     image = pictures(1)[0]
     taken = 0

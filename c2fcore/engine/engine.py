@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _WHO: Final = "Engine"
 _FEWEST_THREADS: Final = 4  # of torch; with fewer, all belong to the networks
 _LANES_GPU: Final = 3  # one in its first look, one in its second, one on its way to the host
+_BUFFER_BYTES: Final = 2 << 30  # kept for image sizes to come back; the size in use may take more
 
 
 class Engine:
@@ -83,7 +84,8 @@ class Engine:
             buckets: how many patches a forward of the fine network may get: "powers" (4, 8, 16,
                 ...), "exact" (any number), or sizes. None is "exact" on the CPU, unless networks
                 are compiled, and "powers" otherwise. Empty places are filled with zeros.
-            max_graphs: programs kept; image sizes that were not seen for longest go first.
+            max_graphs: programs kept, and 2 GiB of buffers; image sizes that were not seen for
+                longest go first.
             size_multiple: pad images for the coarse network to multiples of this, so that images of
                 many sizes need few compiled networks and graphs. The labels are then those of a
                 network whose `stride_multiple` is this.
@@ -111,7 +113,8 @@ class Engine:
         on_gpu = self.device.type == "cuda"
         if buckets is None:
             buckets = "powers" if on_gpu or compile_options is not None else "exact"
-        self._plans: Plans[Any] = Plans(_checks.integer(_WHO, "max_graphs", max_graphs, 1))
+        bound = _checks.integer(_WHO, "max_graphs", max_graphs, 1)
+        self._plans: Plans[Any] = Plans(bound, _BUFFER_BYTES)
         self._chunk = None if chunk is None else _checks.integer(_WHO, "chunk", chunk, 1)
         self.threads = None if threads is None else _checks.integer(_WHO, "threads", threads, 1)
         self._limits: dict[int, int] = {}
@@ -156,7 +159,7 @@ class Engine:
                 for part in image.split(self.batch)
                 if len(part)
             ]
-            empty = torch.empty((0, *image.shape[2:]), dtype=torch.uint8)
+            empty = torch.empty((0, *image.shape[2:]), dtype=torch.uint8, device="cpu")
             return torch.cat([empty, *labels]).to(image.device)
         loaded = load(image)
         return loaded.answer(self.answer([loaded.pixels]).labels[0])
@@ -240,6 +243,13 @@ class Engine:
             finally:
                 for lane in held:
                     self._lanes.put(lane)
+
+    def __reduce__(self) -> Any:
+        """Raises: an engine has threads, streams and graphs, which belong to one process."""
+        raise TypeError(
+            "Engine: an engine can be neither copied nor sent to another process: send the net, "
+            "and call net.compile() there"
+        )
 
     def programs(self) -> int:
         """Programs kept at the moment; image sizes without any count as one."""

@@ -17,6 +17,7 @@ from ..models import logits_of
 from .networks import Networks
 from .plan import Shape, ShapePlan
 from .programs import (
+    NETWORK,
     NETWORK_RUNS_BEFORE_CAPTURE,
     CudaGraphs,
     Direct,
@@ -64,8 +65,9 @@ class _NetworkPlan(Plan):
         self._input = torch.empty_like(like)
         name = f"{stage} network on {tuple(like.shape)}"
         body = functools.partial(run, stage, self._input)
-        program = Program(name, body, recorder, NETWORK_RUNS_BEFORE_CAPTURE)
+        program = Program(name, body, recorder, NETWORK_RUNS_BEFORE_CAPTURE, NETWORK)
         self.programs[stage] = program
+        self.size_bytes = like.numel() * like.element_size()
 
     def run(self, pixels: Tensor) -> Tensor:
         self._input.copy_(pixels)
@@ -109,11 +111,11 @@ class Lane:
 
     def look(self, images: Sequence[Tensor], clock: Clock | None = None) -> None:
         """Uploads images [H, W, C] of one shape and dtype, and starts the first look."""
-        plan = self._take(Shape.of(images))
-        plan.clock = clock or Clock()
         if self._stream is not None and any(image.is_cuda for image in images):
             self._stream.wait_stream(torch.cuda.current_stream(self._networks.device))
         with self._running():
+            plan = self._take(Shape.of(images))
+            plan.clock = clock or Clock()
             self._upload(plan, images)
             if self._whole(plan):
                 self._merged = plan.run_whole()
@@ -149,33 +151,38 @@ class Lane:
 
     def warm_up(self, shape: Shape) -> None:
         """Runs everything that batches of a shape may need once, on black images."""
-        plan = self._take(shape)
-        plan.clock = Clock()
         try:
             with self._running():
+                plan = self._take(shape)
+                plan.clock = Clock()
                 plan.image.zero_()
                 if self._whole(plan):
                     plan.run_whole()
-                else:
+                if not self._whole(plan):
                     plan.run_look()
-                    for total in (0, *plan.buckets.sizes):
+                    for total in plan.totals():
                         plan.run_second(total)
                 event = self._record()
             _wait(event)
-        finally:
-            self._release()
+        except BaseException:
+            self.abandon()
+            raise
+        self._release()
 
     def abandon(self) -> None:
         """Gives up the batch after an error; the lane is free then."""
-        if self._stream is not None:
-            self._stream.synchronize()
-        self._release()
+        try:
+            if self._stream is not None:
+                self._stream.synchronize()
+        finally:
+            self._release()
 
     def _current(self) -> ShapePlan:
         assert self._plan is not None, "no batch in this lane"
         return self._plan
 
     def _take(self, shape: Shape) -> ShapePlan:
+        # Made on the lane's stream: what fills the buffers comes before what reads them.
         self._plan = self._plans.get((self._number, shape), lambda: self._make(shape))
         return self._current()
 

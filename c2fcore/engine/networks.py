@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -63,10 +63,12 @@ class Networks:
                 network.compile(**_with_limit(compile_options))
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """The context that both networks are called in."""
-        if self.precision is None:
-            return nullcontext()
-        return torch.autocast(self.device.type, self.precision, cache_enabled=False)
+        """The context that both networks are called in, whatever the caller's is.
+
+        Casts of weights are not kept: in a graph they would be memory that the next one takes.
+        """
+        wanted = self.precision is not None
+        return torch.autocast(self.device.type, self.precision, enabled=wanted, cache_enabled=False)
 
 
 def native_bfloat16(device: torch.device) -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..windows import Windows
@@ -53,9 +54,11 @@ def pack(windows: Windows, rows: int) -> Packed:
 
 
 def chunk(packed: Packed, offset: int, size: int, window: int) -> Windows:
-    """Packed windows offset..offset+size-1 as those of the one tall image."""
+    """Packed windows offset..offset+size-1 as those of the one tall image, however many exist."""
     origins = packed.origins[offset : offset + size]
     num = (packed.total - offset).clamp(0, len(origins))
+    if len(origins) < size:
+        origins = F.pad(origins, (0, 0, 0, size - len(origins)))
     return Windows(origins[None], origins[None, :, 0], num, window)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -103,7 +103,7 @@ class ShapePlan(Plan):
         self._limit, self._sizes = limit, sizes
 
         device, batch = networks.device, shape.batch
-        pinned = device.type == "cuda"
+        on_gpu = device.type == "cuda"
         held = (batch, shape.height, shape.width, shape.channels)
         # The ops read no float64 images; the coarse network's input is float32 anyway.
         dtype = torch.float32 if shape.dtype == torch.float64 else shape.dtype
@@ -111,12 +111,13 @@ class ShapePlan(Plan):
         # Normalised, with zeros around it for good: [B, H', W', C] in memory.
         padded = (batch, *self.size, shape.channels)
         self._pixels = torch.zeros(padded, device=device).permute(0, 3, 1, 2)
-        self.staged = torch.empty_like(self.image, device="cpu", pin_memory=pinned)
-        self.host_num = torch.zeros(batch, dtype=torch.int32, pin_memory=pinned)
-        self.host_origins = torch.zeros((batch, self.n, 2), dtype=torch.int32, pin_memory=pinned)
-        self.host_labels = torch.empty(
-            (batch, *self.true_size), dtype=torch.uint8, pin_memory=pinned
-        )
+        host: dict[str, Any] = {"device": "cpu", "pin_memory": on_gpu}
+        self.staged = torch.empty(held if on_gpu else 0, dtype=dtype, **host)
+        self.host_num = torch.zeros(batch, dtype=torch.int32, **host)
+        self.host_origins = torch.zeros((batch, self.n, 2), dtype=torch.int32, **host)
+        self.host_labels = torch.empty((batch, *self.true_size), dtype=torch.uint8, **host)
+        buffers = (self.image, self._pixels, self.staged, self.host_origins, self.host_labels)
+        self.size_bytes = sum(t.numel() * t.element_size() for t in buffers)
         self._frame = self._make_frame()
         self._mean, self._std = self._statistics()
 
@@ -155,10 +156,20 @@ class ShapePlan(Plan):
     def run_second(self, total: int) -> Tensor:
         """Labels uint8 [B, H, W] after the second look at the `total` windows of `looked`."""
         chunks = self.buckets.chunks(total) if total else []
-        if len(chunks) > 1:  # more than one forward holds: the merge is launched by itself
-            return self._merge([self._run(("fine", c), self._fine_of(c)) for c in chunks])
-        size = chunks[0].size if chunks else 0
-        return self._run(("second", size), lambda: self._second_in_one(size))
+        if len(chunks) == 1:
+            size = chunks[0].size
+            return self._run(("second", size), lambda: self._second_in_one(size))
+        # More than one forward holds: the networks alone are graphs, for any number of chunks.
+        return self._merge([self._fine(chunk) for chunk in chunks])
+
+    def totals(self) -> list[int]:
+        """Numbers of windows that make the second look do all that it may have to do.
+
+        Those of several chunks come twice: networks by themselves are captured later.
+        """
+        sizes, limit = self.buckets.sizes, self.buckets.limit
+        several = self.shape.batch * self.n > limit
+        return [0, *sizes, *(limit + size for size in sizes * 2 if several)]
 
     def run_whole(self) -> Tensor:
         """Both looks in one program, which branches on the number of windows by itself."""
@@ -167,7 +178,10 @@ class ShapePlan(Plan):
 
     def branches(self) -> bool:
         """Whether `run_whole` can do it: the windows fit one forward, and the sizes are few."""
-        return not self.buckets.exact and self.shape.batch * self.n <= self.buckets.limit
+        if self.buckets.exact or self.shape.batch * self.n > self.buckets.limit:
+            return False
+        whole = self.programs.get("whole")
+        return whole is None or not whole.refused  # called, it would take every branch
 
     def _run(self, name: Hashable, body: Body[T]) -> T:
         """Runs a program of this plan, which is made when it is first asked for.
@@ -194,9 +208,6 @@ class ShapePlan(Plan):
             assert labels is not None
             packed = packing.pack(windows, self._frame.size[0])
         return Looked(logits, labels, windows, packed)
-
-    def _fine_of(self, chunk: Chunk) -> Body[Tensor]:
-        return lambda: self._fine(chunk)
 
     def _fine(self, chunk: Chunk) -> Tensor:
         """Fine logits [P, 1 or 2, hf, wf] of packed patches."""
@@ -230,7 +241,7 @@ class ShapePlan(Plan):
             return _stages.crop(merged, self.true_size)
 
     def _second_in_one(self, size: int) -> Tensor:
-        return self._merge([self._fine(Chunk(0, size, size))] if size else [])
+        return self._merge([self._fine(Chunk(0, size, size))])
 
     def _whole(self) -> tuple[Looked, Tensor]:
         recorder = self._recorder

@@ -10,10 +10,12 @@ use.
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 import torch
@@ -27,11 +29,17 @@ Body = Callable[[], T]
 RUNS_BEFORE_CAPTURE: Final = 2
 # Of a network by itself, which runs up to twice as often before what holds it is captured.
 NETWORK_RUNS_BEFORE_CAPTURE: Final = 3 * RUNS_BEFORE_CAPTURE
+# Graphs of one memory overwrite what later ones of it left, when they are replayed again. A frame's
+# graphs are captured in the order of their replays; a network's may come between them at any time.
+FRAME: Final = "frame"
+NETWORK: Final = "network"
 # Conditional nodes came with CUDA 12.4.
 _CONDITIONAL_DRIVER: Final = 12040
 
 _log = logging.getLogger("c2fcore")
-_capturing = threading.Lock()  # one capture at a time in the process
+# One capture at a time in the process, and nothing freed meanwhile: freeing pinned memory records
+# events on the streams that used it, of which one may be capturing.
+_capturing = threading.RLock()
 
 
 class Recorder(Protocol):
@@ -47,8 +55,11 @@ class Recorder(Protocol):
     glue: bool
     recording: bool
 
-    def capture(self, body: Body[T]) -> tuple[Callable[[], None], T]:
-        """Records what `body` does: a function that does it again, and its static outputs."""
+    def capture(self, body: Body[T], memory: str) -> tuple[Callable[[], None], T]:
+        """Records what `body` does: a function that does it again, and its static outputs.
+
+        Graphs of one memory, FRAME or NETWORK, share what they do not give back.
+        """
 
     def when(self, condition: Tensor, body: Body[Any]) -> None:
         """Runs `body` where `condition`, a bool of no dimensions on the device, is true."""
@@ -61,7 +72,7 @@ class Direct:
     glue = False
     recording = False
 
-    def capture(self, body: Body[T]) -> tuple[Callable[[], None], T]:
+    def capture(self, body: Body[T], memory: str) -> tuple[Callable[[], None], T]:
         """Never asked for."""
         raise AssertionError("Direct captures nothing")
 
@@ -72,7 +83,7 @@ class Direct:
 
 
 class CudaGraphs:
-    """Programs as CUDA graphs, all of one lane in one memory pool: they never run together."""
+    """Programs as CUDA graphs on the stream of a lane, where they never run together."""
 
     graphs = True
 
@@ -81,23 +92,44 @@ class CudaGraphs:
         self.recording = False
         self._device = device
         self._stream = stream
-        self._pool = torch.cuda.graph_pool_handle()
+        self._pools = {memory: torch.cuda.graph_pool_handle() for memory in (FRAME, NETWORK)}
+        # torch 2.11 and before asks a graph about every allocation from its failed capture on.
+        self._failed: list[Any] = []
 
-    def capture(self, body: Body[T]) -> tuple[Callable[[], None], T]:
+    def capture(self, body: Body[T], memory: str) -> tuple[Callable[[], None], T]:
         """The graph's replay, to be called on the lane's stream, and its outputs."""
         graph = torch.cuda.CUDAGraph()
         # Other threads may go on allocating and waiting: only this one's calls are restricted.
         recorded = torch.cuda.graph(
-            graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
+            graph,
+            pool=self._pools[memory],
+            stream=self._stream,
+            capture_error_mode="thread_local",
         )
-        self._stream.synchronize()
-        self.recording = True
-        try:
-            with _capturing, torch.cuda.device(self._device), recorded:
-                outputs = body()
-        finally:
-            self.recording = False
+        with _capturing, _no_collection(), torch.cuda.device(self._device):
+            self.recording = True
+            first: list[BaseException] = []  # the end of a capture that failed fails, too
+            try:
+                with recorded:
+                    try:
+                        outputs = body()
+                    except BaseException as error:
+                        first.append(error)
+                        raise
+            except BaseException as error:
+                self._failed.append(graph)
+                self._leave(graph)
+                raise (first or [error])[0] from None
+            finally:
+                self.recording = False
         return graph.replay, outputs
+
+    def _leave(self, graph: torch.cuda.CUDAGraph) -> None:
+        """Ends a capture that failed inside a conditional node, whose stream is current still."""
+        torch.cuda.set_stream(self._stream)
+        if torch.cuda.is_current_stream_capturing():
+            with suppress(RuntimeError):  # tells once more that it failed
+                graph.capture_end()
 
     def when(self, condition: Tensor, body: Body[Any]) -> None:
         """A conditional node while capturing; a decision on the host otherwise."""
@@ -109,8 +141,11 @@ class CudaGraphs:
         graph.begin_capture_to_if_node(condition)
         try:
             body()
-        finally:
-            graph.end_capture_to_conditional_node()
+        except BaseException:
+            with suppress(RuntimeError):  # the first error is the one to tell
+                graph.end_capture_to_conditional_node()
+            raise
+        graph.end_capture_to_conditional_node()
 
 
 def no_conditional_nodes() -> str:
@@ -124,24 +159,46 @@ def no_conditional_nodes() -> str:
     return ""
 
 
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """No garbage collection inside, which may destroy graphs and free pinned memory."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 class Program(Generic[T]):
-    """A body, and its graph once there is one.
+    """A body, which may be run twice in a row, and its graph once there is one.
 
     A capture that fails (a network that waits for the device, say) is logged once, and the program
     goes on being called.
+
+    Attributes:
+        refused: whether that has happened.
     """
 
     def __init__(
-        self, name: str, body: Body[T], recorder: Recorder, runs: int = RUNS_BEFORE_CAPTURE
+        self,
+        name: str,
+        body: Body[T],
+        recorder: Recorder,
+        runs: int = RUNS_BEFORE_CAPTURE,
+        memory: str = FRAME,
     ) -> None:
-        """A program of `body`, to be captured after so many runs."""
+        """A program of `body`, to be captured in a memory after so many runs."""
         self.name = name
+        self.refused = False
         self._before = runs
+        self._memory = memory
         self._body = body
         self._recorder = recorder
         self._runs = 0
         self._graph: tuple[Callable[[], None], T] | None = None
-        self._refused = False
+        self._warm: threading.Thread | None = None
 
     @property
     def captured(self) -> bool:
@@ -152,13 +209,18 @@ class Program(Generic[T]):
         """Does the work; tensors of a graph hold until the next run."""
         if self._graph is None:
             self._runs += 1
-            if self._refused or not may_capture or self._runs <= self._before:
+            thread = threading.current_thread()
+            if self.refused or not may_capture or self._runs <= self._before:
+                self._warm = thread
                 return self._body()
             try:
-                self._graph = self._recorder.capture(self._body)
+                if self._warm is not thread:
+                    # Handles and chosen algorithms of cuDNN are a thread's: none in a capture.
+                    self._body()
+                self._graph = self._recorder.capture(self._body, self._memory)
             except Exception as error:
                 answer = self._body()  # an input that fails here, too, says nothing of graphs
-                self._refused = True
+                self.refused = True
                 _log.warning("engine: %s runs without a CUDA graph: %s", self.name, error)
                 return answer
         replay, outputs = self._graph
@@ -173,26 +235,29 @@ class Plan:
         programs: those in use so far, by name.
         holders: lanes at work with it.
         kept: whether it is still among those kept.
+        size_bytes: of its buffers.
     """
 
     def __init__(self) -> None:
         self.programs: dict[Hashable, Program[Any]] = {}
         self.holders = 0
         self.kept = True
+        self.size_bytes = 0
 
 
 P = TypeVar("P", bound=Plan)
 
 
 class Plans(Generic[P]):
-    """Plans by key, bounded by the number of their programs; the least recently used goes first.
+    """Plans by key, bounded in programs and bytes; the least recently used goes first.
 
     A plan without programs counts as one. One that a lane still works with lives on until it is
-    released; the bound counts it no more. Thread-safe.
+    released; the bounds count it no more. Thread-safe.
     """
 
-    def __init__(self, bound: int) -> None:
+    def __init__(self, bound: int, bound_bytes: int) -> None:
         self.bound = bound
+        self.bound_bytes = bound_bytes
         self.evicted = 0
         self._plans: OrderedDict[Hashable, P] = OrderedDict()
         self._lock = threading.Lock()
@@ -205,15 +270,16 @@ class Plans(Generic[P]):
                 plan = self._plans[key] = make()
             plan.holders += 1
             self._plans.move_to_end(key)
-            self._trim()
-            return plan
+            dropped = self._trim()
+        self._free(dropped)
+        return plan
 
     def release(self, plan: P) -> None:
-        """Gives a plan back, and drops plans until the bound holds; the last used one stays."""
+        """Gives a plan back, and drops plans until the bounds hold; the last used one stays."""
         with self._lock:
             plan.holders -= 1
-            self._free(plan)
-            self._trim()
+            dropped = [plan, *self._trim()]
+        self._free(dropped)
 
     def programs(self) -> int:
         """What the bound is held against."""
@@ -228,23 +294,36 @@ class Plans(Generic[P]):
     def clear(self) -> None:
         """Forgets all."""
         with self._lock:
-            while self._plans:
-                self._drop_oldest()
+            dropped = [self._drop_oldest() for _ in range(len(self._plans))]
+        self._free(dropped)
 
     def _count(self) -> int:
         return sum(max(1, len(plan.programs)) for plan in self._plans.values())
 
-    def _trim(self) -> None:
-        while len(self._plans) > 1 and self._count() > self.bound:
-            self._drop_oldest()
-            self.evicted += 1
+    def _full(self) -> bool:
+        held = sum(plan.size_bytes for plan in self._plans.values())
+        return self._count() > self.bound or held > self.bound_bytes
 
-    def _drop_oldest(self) -> None:
+    def _trim(self) -> list[P]:
+        dropped = []
+        while len(self._plans) > 1 and self._full():
+            dropped.append(self._drop_oldest())
+            self.evicted += 1
+        return dropped
+
+    def _drop_oldest(self) -> P:
         _, plan = self._plans.popitem(last=False)
         plan.kept = False
-        self._free(plan)
+        return plan
 
-    def _free(self, plan: P) -> None:
-        if not plan.kept and not plan.holders:
-            # Programs refer to their plan: device memory must not wait for garbage collection.
-            plan.programs.clear()
+    @staticmethod
+    def _free(plans: list[P]) -> None:
+        if all(plan.kept for plan in plans):
+            return
+        with _capturing:
+            while plans:
+                plan = plans.pop()
+                if not plan.kept and not plan.holders:
+                    # Programs refer to their plan: its memory must not wait for a collection.
+                    plan.programs.clear()
+                del plan

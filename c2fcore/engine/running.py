@@ -8,10 +8,11 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+import torch
 from torch import Tensor
 
 from .inputs import Loaded, load, name_of
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from .engine import Engine
 
 _POLL_S: Final = 0.05  # how long a blocked thread takes to notice that it should stop
+_PATIENCE_S: Final = 1.0  # with an iterable that does not return
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def run_items(
     try:
         run.start()
         while (found := run.results.get()) is not _END:
-            if isinstance(found, Exception):
+            if isinstance(found, BaseException):
                 raise found
             yield found
     finally:
@@ -127,10 +129,14 @@ class _Run:
         self._in_flight: deque[tuple[Lane, list[_Ready]]] = deque()
         self._finished: dict[int, Result] = {}
         self._next = 0  # index of the result to hand out
+        stream = _current_stream(engine.device)
         self._threads = [
-            # use_backend(...) around the loop holds for the threads, too.
+            # use_backend(...) around the loop holds for the threads, too, as does its stream.
             threading.Thread(
-                target=contextvars.copy_context().run, args=(work,), name=name, daemon=True
+                target=contextvars.copy_context().run,
+                args=(_on, stream, work),
+                name=name,
+                daemon=True,
             )
             for work, name in ((self._feed, "c2f-feed"), (self._compute, "c2f-compute"))
         ]
@@ -140,12 +146,16 @@ class _Run:
             thread.start()
 
     def stop(self) -> None:
-        """Ends all threads; waits for the batch that is being computed."""
+        """Ends all threads; waits for the batch that is being computed.
+
+        An iterable that waits for an image cannot be stopped: its thread ends when it returns.
+        """
         self._stopping.set()
         self._readers.shutdown(wait=False, cancel_futures=True)
-        for thread in self._threads:
-            if thread.ident is not None:
-                thread.join()
+        for thread, patience_s in zip(self._threads, (_PATIENCE_S, None), strict=True):
+            # A collection may end a run that was dropped from within one of its own threads.
+            if thread.ident is not None and thread is not threading.current_thread():
+                thread.join(patience_s)
 
     def _feed(self) -> None:
         """Iterates over the images, no further ahead than `prefetch`."""
@@ -154,7 +164,7 @@ class _Run:
             for index, item in enumerate(self._images):
                 loading = self._readers.submit(load, item, index)
                 self._jobs.put(_Job(index, name_of(item, index), loading))
-        except Exception as error:  # of the user's iterable, or _Stopped
+        except BaseException as error:  # of the user's iterable, or _Stopped
             last = error
         with suppress(_Stopped):
             self._jobs.put(last)
@@ -165,15 +175,14 @@ class _Run:
         try:
             last = self._take_jobs()
             self._settle()
-        except Exception as error:  # never leave the user waiting
+        except BaseException as error:  # never leave the user waiting
             last = error
-        finally:
-            while self._in_flight:
-                lane, _ = self._in_flight.popleft()
-                lane.abandon()
-                self._engine.give_lane(lane)
-            with suppress(_Stopped):
-                self.results.put(last)
+        while self._in_flight:
+            lane, _ = self._in_flight.popleft()
+            with suppress(Exception):  # of a device that is lost, as `last` tells
+                self._drop(lane)
+        with suppress(_Stopped):
+            self.results.put(last)
 
     def _take_jobs(self) -> Any:
         """Computes until the jobs end; returns what ended them."""
@@ -262,8 +271,7 @@ class _Run:
 
     def _give_up(self, lane: Lane, batch: list[_Ready], error: Exception) -> None:
         """After an error in a batch: each of its images by itself, to find the one that fails."""
-        lane.abandon()
-        self._engine.give_lane(lane)
+        self._drop(lane)
         if len(batch) == 1:
             self._fail(batch[0].job, batch[0].loaded.pixels, error)
             return
@@ -274,6 +282,13 @@ class _Run:
                 self._succeed([ready], self._engine.answer([ready.loaded.pixels]))
             except Exception as own:
                 self._fail(ready.job, ready.loaded.pixels, own)
+
+    def _drop(self, lane: Lane) -> None:
+        """Gives a lane back whose batch is lost."""
+        try:
+            lane.abandon()
+        finally:
+            self._engine.give_lane(lane)
 
     def _succeed(self, batch: list[_Ready], answer: Answer) -> None:
         for ready, labels, windows in zip(batch, answer.labels, answer.origins, strict=True):
@@ -297,6 +312,17 @@ class _Run:
                     self._finish_oldest()
             self.results.put(result)
             self._next += 1
+
+
+def _current_stream(device: torch.device) -> Any:
+    """Where this thread's work on the device goes; None if it is no GPU."""
+    return torch.cuda.current_stream(device) if device.type == "cuda" else None
+
+
+def _on(stream: Any, work: Callable[[], None]) -> None:
+    """`work` with that stream current: images made on it are waited for on it."""
+    with nullcontext() if stream is None else torch.cuda.stream(stream):
+        work()
 
 
 def _wait_for(loading: Future[Loaded]) -> None:
