@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,17 +16,26 @@ Pixels = npt.NDArray[np.uint8]
 
 # Pillow refuses images above 179 Mpx as decompression bombs; one aerial mosaic is easily larger.
 _MAX_PIXELS = 4_000_000_000
+_lock = threading.Lock()
+_befores: list[int | None] = []  # limits that were found, the first one below
 
 
 @contextmanager
 def no_size_limit() -> Iterator[None]:
-    """Lets Pillow open images as large as aerial mosaics are."""
-    previous = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = _MAX_PIXELS
+    """Lets Pillow open images as large as aerial mosaics are.
+
+    The limit is the process's: of threads at once the first lifts it, the last sets it again.
+    """
+    with _lock:
+        _befores.append(Image.MAX_IMAGE_PIXELS)
+        Image.MAX_IMAGE_PIXELS = _MAX_PIXELS
     try:
         yield
     finally:
-        Image.MAX_IMAGE_PIXELS = previous
+        with _lock:
+            before = _befores.pop()
+            if not _befores:
+                Image.MAX_IMAGE_PIXELS = before
 
 
 def read_rgb(path: str | Path) -> Pixels:

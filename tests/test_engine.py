@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import pickle
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -132,6 +130,13 @@ def test_images_that_are_none(given: Any, error: type[Exception], message: str) 
         ({"sizes": [64]}, ValueError, r"Engine: sizes must be pairs \(H, W\), got 64"),
         ({"lanes": 0}, ValueError, "lanes must be at least 1, got 0"),
         ({"chunk": 1.5}, TypeError, "chunk must be an integer, got 1.5"),
+        (
+            {"compile": "yes"},
+            TypeError,
+            "compile must be a bool or a mapping of options, got 'yes'",
+        ),
+        ({"graphs": "no"}, TypeError, "graphs must be a bool, got 'no'"),
+        ({"sizes": 64}, TypeError, r"sizes must be a sequence of pairs \(H, W\), got 64"),
     ],
 )
 def test_bad_options(options: dict[str, Any], error: type[Exception], message: str) -> None:
@@ -250,40 +255,6 @@ def test_bfloat16() -> None:
     assert net.fine.stem[0].weight.dtype == torch.float32
     native = engine_networks.native_bfloat16(torch.device("cpu"))
     assert net.compile(precision="auto").networks.precision == (torch.bfloat16 if native else None)
-
-
-def test_the_precision_is_the_engines_own() -> None:
-    """Whatever autocast the caller is in: a graph would keep that of its capture, and threads."""
-    torch.manual_seed(0)
-    net = C2FNet(build("tiny_fcn", 4, width=8), build("tiny_fcn", 2, width=8), network().config)
-    net.eval()
-    image, _ = scene(96, 128, objects=20)
-    engine = net.compile()
-    outputs: list[torch.dtype] = []
-    engine.networks.coarse.register_forward_hook(lambda _, x, y: outputs.append(y.dtype))
-    expected = net.compile()(image)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(engine(image), expected)
-        (found,) = engine.run([image[0]])
-    assert torch.equal(found.labels, expected[0])
-    assert outputs == [torch.float32] * 2
-
-
-def test_the_default_device_is_no_matter() -> None:
-    net = network(n=4)
-    engine = net.compile()
-    image, _ = scene(60, 52, objects=9)
-    expected = net(image)
-    with torch.device("meta"):
-        assert torch.equal(engine(image), expected)
-        assert engine(image[:0]).device.type == "cpu"
-
-
-def test_engines_stay_in_their_process() -> None:
-    engine = network().compile()
-    for attempt in (copy.copy, copy.deepcopy, pickle.dumps):
-        with pytest.raises(TypeError, match=r"call net.compile\(\) there"):
-            attempt(engine)
 
 
 def test_compiled_networks() -> None:

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .. import _checks, _stages
+from .. import _arrays, _checks, _stages
 from .._clock import Clock
 from .buckets import check_sizes
-from .inputs import load
+from .inputs import check_many, load
 from .lane import Answer, Lane, Settings
 from .networks import Networks
 from .plan import Shape
@@ -102,17 +102,19 @@ class Engine:
             ValueError: an option breaks its rule.
             TypeError: an option is of the wrong type.
         """
+        from ..pipeline import C2FNet
+
+        if not isinstance(net, C2FNet):
+            raise TypeError(f"{_WHO}: net must be a C2FNet, got {type(net).__name__}")
         self.config = net.config
         self.batch = _checks.integer(_WHO, "batch", batch, 1)
-        if isinstance(compile, bool):
-            compile_options: Mapping[str, Any] | None = {} if compile else None
-        else:
-            compile_options = compile
-        self.networks = Networks(net, precision, channels_last, compile_options, size_multiple)
+        if not isinstance(graphs, bool):
+            raise TypeError(f"{_WHO}: graphs must be a bool, got {graphs!r}")
+        self.networks = Networks(net, precision, channels_last, compile, size_multiple)
         self.device = self.networks.device
         on_gpu = self.device.type == "cuda"
         if buckets is None:
-            buckets = "powers" if on_gpu or compile_options is not None else "exact"
+            buckets = "powers" if on_gpu or self.networks.compiled is not None else "exact"
         bound = _checks.integer(_WHO, "max_graphs", max_graphs, 1)
         self._plans: Plans[Any] = Plans(bound, _BUFFER_BYTES)
         self._chunk = None if chunk is None else _checks.integer(_WHO, "chunk", chunk, 1)
@@ -153,6 +155,7 @@ class Engine:
             TypeError: a dtype or a kind of image that is not known.
         """
         if isinstance(image, Tensor) and image.ndim == 4:
+            image = _arrays.as_tensor(_WHO, "image", image)
             _stages.check_image(image)
             labels = [
                 self.answer([one.permute(1, 2, 0) for one in part]).labels
@@ -183,8 +186,10 @@ class Engine:
 
         Raises:
             ValueError: an option breaks its rule.
+            TypeError: `images` is one image, or nothing to iterate over.
             Exception: what iterating over `images` raises, after the results before it.
         """
+        check_many(images)
         prefetch = _checks.integer(_WHO, "prefetch", prefetch, 1)
         if readers is None:
             readers = 2 if self.device.type == "cuda" else 1
@@ -222,6 +227,10 @@ class Engine:
             ValueError: a size is not two numbers from 1.
             TypeError: it holds something else.
         """
+        if not isinstance(sizes, Sequence):
+            raise TypeError(f"{_WHO}: sizes must be a sequence of pairs (H, W), got {sizes!r}")
+        channels = _checks.integer(_WHO, "channels", channels, 1)
+        _stages.check_image(torch.empty((1, channels, 1, 1), dtype=dtype, device="meta"))
         for size in sizes:
             if not isinstance(size, Sequence) or len(size) != 2:
                 raise ValueError(f"{_WHO}: sizes must be pairs (H, W), got {size!r}")

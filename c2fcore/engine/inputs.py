@@ -68,11 +68,28 @@ def load(item: Any, index: int = 0) -> Loaded:
         if item.ndim != 3:
             raise ValueError(f"Engine: a tensor must be [C, H, W], got {tuple(item.shape)}")
         device = item.device
-        return Loaded(name, _checked(item.permute(1, 2, 0)), lambda labels: labels.to(device))
+        pixels = _arrays.as_tensor("Engine", "image", item).permute(1, 2, 0)
+        return Loaded(name, _checked(pixels), lambda labels: labels.to(device))
     raise TypeError(
         "Engine: an image must be a path, a Pillow image, an array or a tensor, "
         f"got {type(item).__name__}"
     )
+
+
+def check_many(images: Any) -> None:
+    """What `Engine.run` is given holds images.
+
+    Raises:
+        TypeError: it is one image, whose letters or rows would be taken for images; or no iterable.
+    """
+    one = isinstance(images, (str, Path, Image.Image))
+    if isinstance(images, (np.ndarray, Tensor)):
+        one = images.ndim < 4
+    if one or not (hasattr(images, "__iter__") or hasattr(images, "__getitem__")):
+        raise TypeError(
+            "Engine: images must be an iterable of images, and one image goes to engine(image); "
+            f"got {type(images).__name__}"
+        )
 
 
 def _as_numpy(labels: Tensor) -> Any:

@@ -200,6 +200,12 @@ class Lane:
 
     def _make(self, shape: Shape) -> ShapePlan:
         settings = self._settings
+        needed = self._networks.channels
+        if needed not in (None, shape.channels):
+            raise ValueError(
+                f"Engine: image must have {needed} channels, got {shape.channels} in an image of "
+                f"{shape.height} x {shape.width}"
+            )
         return ShapePlan(
             shape,
             self._networks,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import nn
 
-from .. import _checks
+from .. import _checks, _stages
 from ..models import low_resolution
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 PRECISIONS: Final = ("bfloat16", "float16", "auto")
 # Their inputs are cast to the lower precision under autocast, whoever calls them.
 _CAST: Final = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.Linear)
+_CAPTURING: Final = ("reduce-overhead", "max-autotune")  # modes of torch.compile
 _RECOMPILE_LIMIT: Final = 64  # one per image size and number of patches; torch's own is 8
 
 
@@ -33,6 +34,8 @@ class Networks:
         config: the net's, with the memory format of the copies.
         device: where they are.
         precision: of autocast, or None.
+        compiled: options of torch.compile, or None.
+        channels: of images, if the networks are known to need that many.
     """
 
     def __init__(
@@ -40,17 +43,20 @@ class Networks:
         net: C2FNet,
         precision: str | None,
         channels_last: bool,
-        compile_options: Mapping[str, Any] | None,
+        compile_options: object,
         size_multiple: int | None,
     ) -> None:
         """Makes the copies; see `Engine` for the options."""
         self.config = net.config.replace(channels_last=channels_last)
         coarse, fine = copy.deepcopy(net.coarse), copy.deepcopy(net.fine)
         self.device = next((p.device for p in coarse.parameters()), torch.device("cpu"))
-        self.precision = _precision(precision, self.device)
+        self.precision = _precision(precision, self.device, (coarse, fine))
+        spec = getattr(coarse, "c2f_spec", None) or {}
+        self.channels: int | None = spec.get("kwargs", {}).get("in_channels")
         self.coarse = low_resolution(coarse)
         same_size = round(net.config.window * net.config.zoom) == net.config.window
         self.fine = low_resolution(fine) if same_size else fine
+        self.compiled = check_compile(compile_options, self.device)
         if size_multiple is not None:
             _raise_multiple(self.coarse, size_multiple, net.config.stride_multiple)
         for network in (self.coarse, self.fine):
@@ -59,8 +65,8 @@ class Networks:
                 _cast(network, self.precision)
             if channels_last:
                 network.to(memory_format=torch.channels_last)
-            if compile_options is not None:
-                network.compile(**_with_limit(compile_options))
+            if self.compiled is not None:
+                network.compile(**_with_limit(self.compiled))
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The context that both networks are called in, whatever the caller's is.
@@ -79,10 +85,38 @@ def native_bfloat16(device: torch.device) -> bool:
     return any(getattr(torch.cpu, name, bool)() for name in names)
 
 
-def _precision(name: str | None, device: torch.device) -> torch.dtype | None:
+def check_compile(options: object, device: torch.device) -> Mapping[str, Any] | None:
+    """Options of torch.compile, None for networks that stay as they are.
+
+    Raises:
+        TypeError: neither a bool nor a mapping.
+        ValueError: a mode whose graphs are its own, and of the thread that made them.
+    """
+    if isinstance(options, bool):
+        return {} if options else None
+    if not isinstance(options, Mapping):
+        raise TypeError(f"Engine: compile must be a bool or a mapping of options, got {options!r}")
+    mode = options.get("mode")
+    if device.type == "cuda" and mode in _CAPTURING:
+        raise ValueError(
+            "Engine: compile must leave CUDA graphs to the engine, as mode 'default' and "
+            f"'max-autotune-no-cudagraphs' do, got mode {mode!r}"
+        )
+    return options
+
+
+def _precision(
+    name: str | None, device: torch.device, networks: Iterable[nn.Module]
+) -> torch.dtype | None:
     if name is None:
         return None
     _checks.choice("Engine", "precision", name, PRECISIONS)
+    own = {_stages.dtype_of(network) for network in networks}
+    if own != {torch.float32}:
+        if name == "auto":
+            return None
+        listed = ", ".join(sorted(map(str, own)))
+        raise ValueError(f"Engine: precision {name!r} must be of networks in float32, got {listed}")
     if name == "auto":
         return torch.bfloat16 if native_bfloat16(device) else None
     dtype: torch.dtype = getattr(torch, name)

@@ -11,8 +11,8 @@ import pytest
 import torch
 from availability import need
 from engine_doubles import Fragile
-from networks import network, scene
-from torch import Tensor
+from networks import Fine, network, scene
+from torch import Tensor, nn
 
 from c2fcore import C2FNet, Engine
 from c2fcore.engine.programs import NETWORK_RUNS_BEFORE_CAPTURE, RUNS_BEFORE_CAPTURE, Program
@@ -89,7 +89,7 @@ def test_warm_up_leaves_nothing_to_capture(fused: str) -> None:
     engine = branching(made(fused, n=9).compile(lanes=2), False)
     engine.warm_up([(75, 83)], progress=False)
     before = captured(engine)
-    assert before == {"look", *(("second", size) for size in (0, 4, 8, 9))}
+    assert before == {"look", *(("second", size) for size in (4, 8, 9))}
     programs = engine.programs()
     for image in images(12):
         engine(image)
@@ -141,6 +141,112 @@ def test_images_on_the_device_are_waited_for(everyone: str) -> None:
         labels = engine(late)
     assert labels.is_cuda
     assert torch.equal(labels.cpu(), wanted)
+
+
+def test_images_of_a_run_are_waited_for_on_the_callers_stream(everyone: str) -> None:
+    engine = made(everyone, n=6).compile()
+    right = images(1)[0]
+    wanted = [engine(right) for _ in range(NETWORK_RUNS_BEFORE_CAPTURE + RUNS_BEFORE_CAPTURE)][-1]
+    late = torch.zeros_like(right, device="cuda")
+    with torch.cuda.stream(torch.cuda.Stream()):
+        torch.cuda._sleep(50_000_000)
+        late.copy_(right.pin_memory(), non_blocking=True)
+        (found,) = engine.run([late])
+    assert torch.equal(found.labels.cpu(), wanted)
+
+
+def test_buffers_are_ready_though_the_callers_stream_is_busy(everyone: str) -> None:
+    """Those of a new size are filled on the lane's stream, where they are read."""
+    net = made(everyone, n=6, mean=(0.4, 0.3, 0.2), std=0.25)
+    plain = net.compile(graphs=False, lanes=1)
+    engine = net.compile(lanes=1)
+    for i in range(4):
+        (image,) = images(1, 72 + 8 * i, 83)
+        wanted = plain(image)
+        torch.cuda._sleep(50_000_000)
+        assert torch.equal(engine(image), wanted)
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+def test_sizes_that_pass_by_leave_frames_alone(fused: str, conditional: bool) -> None:
+    """Their networks' graphs are replayed between a captured look and its second look."""
+    net = made(fused, n=4)
+    plain = net.compile(graphs=False, lanes=1)
+    engine = branching(net.compile(lanes=1), conditional)
+    for turn in range(3):
+        for i in range(10):
+            (image,) = images(1, 64 + 8 * i, 83)
+            empty = torch.zeros_like(image)
+            for given in (empty, empty, empty, image):
+                assert torch.equal(engine(given), plain(given)), (turn, i)
+
+
+class Waiting(Fine):
+    """Reads the device on the host, which no capture allows."""
+
+    def logits(self, image: Tensor) -> Tensor:
+        return super().logits(image) + 0.0 * float(image.sum())
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+def test_a_network_that_waits_for_the_device_runs_without_graphs(
+    everyone: str, conditional: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    need(everyone, *GLUE)
+    net = network(fine=Waiting(), n=6, backend=everyone).cuda()
+    plain = net.compile(graphs=False, lanes=1)
+    engine = branching(net.compile(lanes=2), conditional)
+    for image in images(30):
+        assert torch.equal(engine(image), plain(image))
+        assert torch.cuda.current_stream() == torch.cuda.default_stream()
+        assert not torch.cuda.is_current_stream_capturing()
+    assert any("runs without a CUDA graph" in message for message in caplog.messages)
+    assert sum("whole of" in message for message in caplog.messages) <= 2  # once a lane
+    # The lanes' streams capture again: only the fine network is refused.
+    names = captured(engine)
+    assert names & {"look", "coarse"}
+    assert not names & {"whole", "fine"}
+
+
+class Mixing(Fine):
+    """Multiplies matrices large enough for cuBLAS to take its workspace."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.mix = nn.Linear(32 * 32, 32 * 32)
+        nn.init.eye_(self.mix.weight)
+        nn.init.zeros_(self.mix.bias)
+
+    def logits(self, image: Tensor) -> Tensor:
+        found = super().logits(image)
+        return self.mix(found.flatten(1)).view_as(found)
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+def test_lanes_share_no_workspace(everyone: str, conditional: bool) -> None:
+    need(everyone, *GLUE)
+    net = network(fine=Mixing(), n=32, stride=4, backend=everyone).cuda()
+    given = images(24, 160, 160)
+    plain = net.compile(graphs=False, lanes=1)
+    expected = [plain(image) for image in given]
+    engine = branching(net.compile(lanes=3), conditional)
+    for _ in range(6):
+        for result, labels in zip(engine.run(given), expected, strict=True):
+            assert result.error is None
+            assert agreement(result.labels, labels) >= AGREE
+
+
+def test_the_second_gpu(everyone: str) -> None:
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two GPUs")
+    net = made(everyone, n=6)
+    expected = [net(image[None].cuda())[0] for image in images(8)]
+    engine = net.to("cuda:1").compile(lanes=2)
+    for _ in range(3):
+        for result, labels in zip(engine.run(images(8)), expected, strict=True):
+            assert agreement(result.labels, labels) >= AGREE
+    assert torch.cuda.current_device() == 0
 
 
 def test_evicted_graphs_give_their_memory_back(fused: str) -> None:
