@@ -11,7 +11,7 @@ import pytest
 import samples
 import torch
 
-from c2fcore import models, ops
+from c2fcore import Windows, models, ops
 from c2fcore.bench import (
     contest,
     floors,
@@ -24,7 +24,7 @@ from c2fcore.bench import (
     providers,
     rows,
 )
-from c2fcore.bench.scripted import scripted_net
+from c2fcore.bench.scripted import FineAnswer, scripted_net
 from c2fcore.cli import main
 from c2fcore.config import C2FConfig
 
@@ -122,6 +122,24 @@ def test_op_rows(tmp_path: Path) -> None:
         result = row["result"]
         assert result["gbs"] == pytest.approx(result["bytes"] / result["ms"][0] / 1e6, rel=1e-3)
         assert result["max_error"] <= parity.PEER_ERROR
+
+
+def test_scripted_answers_are_those_of_the_frame_in_every_branch_of_a_graph() -> None:
+    """An engine captures forwards of 4, 8, ... patches one after the other, and replays one."""
+    truth = torch.zeros((1, 64, 64), dtype=torch.uint8)
+    truth[:, 8:40, 8:40] = 1
+    answer = FineAnswer(truth, (1,))
+    origins = torch.tensor([[[0, 0], [0, 32], [32, 0], [32, 32], [16, 16], [0, 16]]])
+    windows = Windows(origins.int(), torch.ones((1, 6)).int(), torch.tensor([6]).int(), 32)
+    answer.expect(windows)
+    patches, given = torch.zeros((8, 3, 32, 32)), torch.zeros((8, 2, 8, 8))
+    whole = answer(patches, given)
+    for size in (4, 8, 16):
+        found = answer(torch.zeros((size, 3, 32, 32)), torch.zeros((size, 2, 8, 8)))
+        if size >= 6:
+            assert torch.equal(found[:6], whole[:6])
+    parts = [answer(patches[:n], given[:n]) for n in (4, 4)]  # chunk by chunk as before
+    assert torch.equal(torch.cat(parts)[:6], whole[:6])
 
 
 def test_scripted_networks_look_where_the_map_has_objects() -> None:

@@ -153,6 +153,22 @@ def test_what_is_no_net_and_what_is_no_image_to_warm_up_for() -> None:
         engine.warm_up([(64, 64)], dtype=torch.int64)
 
 
+def test_a_warm_up_that_is_interrupted_loses_no_lane(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = network().compile(lanes=2)
+    take, taken = engine._lanes.get, []
+
+    def interrupted(*args: Any, **options: Any) -> Any:
+        if len(taken) == 1:
+            raise KeyboardInterrupt
+        taken.append(take(*args, **options))
+        return taken[-1]
+
+    monkeypatch.setattr(engine._lanes, "get", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        engine.warm_up([(64, 64)], progress=False)
+    assert engine._lanes.qsize() == 2
+
+
 def test_a_precision_is_one_of_networks_in_float32() -> None:
     net = built().half()
     with pytest.raises(ValueError, match="must be of networks in float32, got "):

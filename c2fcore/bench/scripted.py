@@ -93,7 +93,9 @@ class FineAnswer:
             )
             logits = both if shape[0] == 2 else both[:, 1:] - both[:, :1]
             self._made[shape] = logits.to(given)
-        start, used = self._next, int(self._windows.num[0])
+        used = int(self._windows.num[0])
+        # A forward that holds all begins anew: a graph's branches are captured one after the other.
+        start = 0 if len(given) >= used else self._next
         end = start + len(given)
         self._next = 0 if end >= used else end
         found = self._made[shape][start:end]

@@ -243,8 +243,10 @@ class Engine:
             self._warming,
             tqdm(total=total, desc="warm-up", unit="run", disable=not progress) as bar,
         ):
-            held = [self._lanes.get() for _ in self._all_lanes]
+            held: list[Lane] = []
             try:
+                for _ in self._all_lanes:  # one by one: an interruption must lose none
+                    held.append(self._lanes.get())
                 for shape, lane in itertools.product(shapes, held):
                     for _ in range(steps):
                         lane.warm_up(shape)
