@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import warnings
 from typing import Any, cast
@@ -34,11 +35,10 @@ def as_tensor(op: str, name: str, value: Any) -> Tensor:
     if isinstance(value, np.ndarray):
         if not value.dtype.isnative or any(s < 0 for s in value.strides):
             value = np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("="))
+        if not value.flags.writeable:
+            _hear_of_read_only()
         try:
-            with warnings.catch_warnings():
-                # Read-only arrays (images just decoded) are fine: no op writes to its inputs.
-                warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-                return torch.from_numpy(value)
+            return torch.from_numpy(value)
         except TypeError:
             raise TypeError(
                 f"{op}: {name} must have a numeric dtype torch knows, got {value.dtype}"
@@ -49,6 +49,20 @@ def as_tensor(op: str, name: str, value: Any) -> Tensor:
         f"{op}: {name} must be a torch.Tensor, numpy.ndarray or cupy.ndarray, "
         f"got {type(value).__name__}"
     )
+
+
+@functools.cache
+def _hear_of_read_only() -> None:
+    """Has torch say once, to nobody, that a read-only array is dangerous; it says so only once.
+
+    Such arrays (images just decoded) are fine: no op writes to its inputs. Filters of warnings are
+    the process's, so that changing them at every call would meet those of other threads.
+    """
+    array = np.zeros(1)
+    array.setflags(write=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.from_numpy(array)
 
 
 def like(result: Tensor, given: Any) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -77,6 +79,25 @@ def test_bfloat16_has_no_numpy_type() -> None:
     assert isinstance(got, np.ndarray)
     want = ops.extract_patches(torch.from_numpy(image), windows, dtype=torch.bfloat16)
     np.testing.assert_array_equal(got.astype(np.float32), want.float().numpy())
+
+
+def test_read_only_arrays_leave_the_filters_of_warnings_alone() -> None:
+    """They are the process's: readers in threads would take each other's."""
+    code = """
+import warnings
+import numpy as np
+from c2fcore import ops
+labels = np.zeros((1, 8, 8), dtype=np.uint8)
+labels.setflags(write=False)
+warnings.simplefilter("error")
+ops.count_windows(labels, (1,), window=4, stride=4)
+before = list(warnings.filters)
+warnings.catch_warnings = None
+print(ops.count_windows(labels, (1,), window=4, stride=4).shape, warnings.filters == before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert done.stdout == "(1, 2, 2) True\n"
 
 
 def test_no_copy_and_no_write() -> None:
