@@ -210,6 +210,17 @@ def test_dropout_and_batch_norm_are_those_of_inference() -> None:
     assert (net.float().eval()(image) == found).float().mean() > 0.999
 
 
+def test_one_picture_many_times(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (600, 700, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "noise.png")
+    engine = network(n=1).compile()
+    for _ in range(3):
+        picture = Image.open(tmp_path / "noise.png")
+        results = list(engine.run([picture] * 6, readers=4, prefetch=6))
+        assert [result.error for result in results] == [None] * 6
+        assert all(np.array_equal(result.pixels, pixels) for result in results)
+
+
 def test_readers_share_the_size_limit_of_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that ends must not set the limit while another opens an image above it."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)

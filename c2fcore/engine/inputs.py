@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +13,10 @@ from torch import Tensor
 
 from .. import _arrays, _stages
 from ..images import as_rgb, read_rgb
+
+# A file that Pillow has opened is decoded when its pixels are first asked for. Two threads doing so
+# at once get wrong pixels; an image always finds the same lock.
+_decoding = [threading.Lock() for _ in range(16)]
 
 
 class Loaded(NamedTuple):
@@ -58,7 +63,8 @@ def load(item: Any, index: int = 0) -> Loaded:
     if isinstance(item, (str, Path)):
         item = read_rgb(item)
     elif isinstance(item, Image.Image):
-        item = as_rgb(item)
+        with _decoding[(id(item) >> 4) % len(_decoding)]:
+            item = as_rgb(item)
     if isinstance(item, np.ndarray):
         if item.ndim not in (2, 3):
             raise ValueError(f"Engine: an array must be [H, W, C] or [H, W], got {item.shape}")
