@@ -79,7 +79,8 @@ class Engine:
             precision: None, the networks' own; "bfloat16" or "float16", autocast; "auto", bfloat16
                 where the device is made for it.
             channels_last: memory format of the networks.
-            compile: torch.compile both networks; a mapping gives its options.
+            compile: torch.compile both networks; a mapping gives its options. On a GPU no mode that
+                captures graphs of its own.
             graphs: capture CUDA graphs; without a GPU there are none.
             buckets: how many patches a forward of the fine network may get: "powers" (4, 8, 16,
                 ...), "exact" (any number), or sizes. None is "exact" on the CPU, unless networks
@@ -177,7 +178,9 @@ class Engine:
         that fails gives a result with its `error`, and the others go on. Images of one size that
         follow each other pass the networks together, `batch` at a time.
 
-        Leaving the loop, or Ctrl-C, ends the threads; `contextlib.closing` does so for sure.
+        Leaving the loop, or Ctrl-C, ends the threads; `contextlib.closing` does so for sure. One
+        that waits for `images` to give the next is let go after a second, and ends when it has it.
+        What happens on a GPU's stream that is current when the loop starts is waited for.
 
         Args:
             images: each as for a call, one image at a time, or (name, image). Read by one thread.
