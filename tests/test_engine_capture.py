@@ -228,6 +228,12 @@ class FakeCuda:
         ):
             monkeypatch.setattr(torch.cuda, name, value)
 
+        def end(index: int, pool: tuple[int, int]) -> None:
+            fake.done.append(("end", index, pool))
+            raise RuntimeError("not currently recording")
+
+        monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", end, raising=False)
+
 
 def test_captures_keep_to_their_stream_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeCuda(monkeypatch)
@@ -256,7 +262,7 @@ def test_captures_keep_to_their_stream_and_memory(monkeypatch: pytest.MonkeyPatc
 def test_a_capture_that_fails_leaves_the_stream_usable(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeCuda(monkeypatch)
     fake.end_fails = True
-    recorder = CudaGraphs(torch.device("cuda:0"), "lane's", True)  # type: ignore[arg-type]
+    recorder = CudaGraphs(torch.device("cuda:1"), "lane's", True)  # type: ignore[arg-type]
 
     def body() -> None:
         raise ValueError("what went wrong first")
@@ -264,7 +270,11 @@ def test_a_capture_that_fails_leaves_the_stream_usable(monkeypatch: pytest.Monke
     with pytest.raises(ValueError, match="what went wrong first"):
         recorder.capture(body, FRAME)
     assert not fake.capturing
-    assert fake.done[-2:] == [("set_stream", "lane's"), "capture_end"]
+    pool = fake.done[0]["pool"]
+    assert fake.done[1:] == [("set_stream", "lane's"), "capture_end", ("end", 1, pool)]
+    fake.end_fails = False
+    recorder.capture(lambda: None, FRAME)
+    assert fake.done[-1]["pool"] != pool  # no other capture would be let into it
     assert not recorder.recording
     assert gc.isenabled()
     assert programs._capturing.acquire(blocking=False)

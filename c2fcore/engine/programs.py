@@ -93,8 +93,6 @@ class CudaGraphs:
         self._device = device
         self._stream = stream
         self._pools = {memory: torch.cuda.graph_pool_handle() for memory in (FRAME, NETWORK)}
-        # torch 2.11 and before asks a graph about every allocation from its failed capture on.
-        self._failed: list[Any] = []
 
     def capture(self, body: Body[T], memory: str) -> tuple[Callable[[], None], T]:
         """The graph's replay, to be called on the lane's stream, and its outputs."""
@@ -117,19 +115,23 @@ class CudaGraphs:
                         first.append(error)
                         raise
             except BaseException as error:
-                self._failed.append(graph)
-                self._leave(graph)
+                self._leave(graph, memory)
                 raise (first or [error])[0] from None
             finally:
                 self.recording = False
         return graph.replay, outputs
 
-    def _leave(self, graph: torch.cuda.CUDAGraph) -> None:
-        """Ends a capture that failed inside a conditional node, whose stream is current still."""
-        torch.cuda.set_stream(self._stream)
+    def _leave(self, graph: torch.cuda.CUDAGraph, memory: str) -> None:
+        """Ends whatever a failed capture has left behind."""
+        torch.cuda.set_stream(self._stream)  # that of a conditional node may be current still
         if torch.cuda.is_current_stream_capturing():
             with suppress(RuntimeError):  # tells once more that it failed
                 graph.capture_end()
+        # Before torch 2.12 the allocator goes on taking the capture for one under way, frees
+        # nothing that several streams have used, and lets no other capture into that memory.
+        with suppress(RuntimeError):  # it has ended as it should
+            torch._C._cuda_endAllocateToPool(self._device.index, self._pools[memory])  # type: ignore[attr-defined,unused-ignore]
+        self._pools[memory] = torch.cuda.graph_pool_handle()
 
     def when(self, condition: Tensor, body: Body[Any]) -> None:
         """A conditional node while capturing; a decision on the host otherwise."""
