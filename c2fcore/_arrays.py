@@ -18,8 +18,8 @@ from .windows import Windows
 def as_tensor(op: str, name: str, value: Any) -> Tensor:
     """`value` as a tensor that shares its memory.
 
-    Arrays with negative strides or a foreign byte order, which torch cannot view, are the one case
-    that is copied. CuPy arrays are read on CuPy's current stream through DLPack.
+    Arrays with negative or odd strides or a foreign byte order, which torch cannot view, are the
+    one case that is copied. CuPy arrays are read on CuPy's current stream through DLPack.
     """
     if isinstance(value, Tensor):
         if not _dense(value):
@@ -33,7 +33,8 @@ def as_tensor(op: str, name: str, value: Any) -> Tensor:
             return value.clone()
         return value
     if isinstance(value, np.ndarray):
-        if not value.dtype.isnative or any(s < 0 for s in value.strides):
+        strange = not (value.dtype.isnative and value.flags.aligned)
+        if strange or any(s < 0 for s in value.strides):
             value = np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("="))
         if not value.flags.writeable:
             _hear_of_read_only()

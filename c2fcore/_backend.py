@@ -129,7 +129,7 @@ def takes_reference(op: str, requested: str, tensor: Tensor) -> bool:
 
 
 def _explicit(op: str, name: str, tensor: Tensor, grad: bool) -> Callable[..., Any]:
-    backend = _table[op].get(name)
+    backend = _table[op].get(name) if isinstance(name, str) else None
     if backend is None:
         _check_name(op, name)
     reason = missing(op, name)
@@ -142,6 +142,6 @@ def _explicit(op: str, name: str, tensor: Tensor, grad: bool) -> Callable[..., A
 
 
 def _check_name(op: str, name: str) -> None:
-    if name not in CHOICES:
+    if not isinstance(name, str) or name not in CHOICES:
         listed = ", ".join(repr(c) for c in CHOICES)
         raise ValueError(f"{op}: backend must be one of {listed}, got {name!r}")

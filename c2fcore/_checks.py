@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any, SupportsIndex, cast
 
 import torch
@@ -17,6 +17,8 @@ LOGIT_DTYPES = frozenset((torch.float32, torch.float16, torch.bfloat16))
 LABEL_DTYPES = frozenset((torch.uint8, torch.int16, torch.int32, torch.int64))
 INTEGER_IMAGE_DTYPES = frozenset((torch.uint8, torch.uint16, torch.int16))
 INT32_MAX = 2**31 - 1
+_FLOAT32_MAX = torch.finfo(torch.float32).max
+_FLOAT32_TINY = torch.finfo(torch.float32).tiny  # 1 / x overflows below
 FLOAT_DTYPES = frozenset((torch.float32, torch.float16, torch.bfloat16, torch.float64))
 
 
@@ -38,19 +40,24 @@ def integer(op: str, name: str, value: object, low: int, high: int | None = None
 
 
 def number(op: str, name: str, value: object) -> float:
-    """`value` as a finite float."""
+    """`value` as a float that is finite in float32, which the ops compute in."""
     if type(value) is not float:
         if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
             raise TypeError(f"{op}: {name} must be a number, got {value!r}")
-        value = float(value)
-    if not -math.inf < value < math.inf:
+        try:
+            value = float(value)
+        except OverflowError:
+            value = math.inf
+        except (TypeError, ValueError, RuntimeError):  # an array of several
+            raise TypeError(f"{op}: {name} must be a number, got {value!r}") from None
+    if not -_FLOAT32_MAX <= value <= _FLOAT32_MAX:
         raise ValueError(f"{op}: {name} must be finite, got {value}")
     return value
 
 
 def choice(op: str, name: str, value: object, options: Sequence[str]) -> None:
     """`value` is one of `options`."""
-    if value not in options:
+    if not isinstance(value, str) or value not in options:
         listed = ", ".join(repr(o) for o in options)
         raise ValueError(f"{op}: {name} must be one of {listed}, got {value!r}")
 
@@ -60,7 +67,7 @@ _checked_ids: dict[tuple[int, ...], int] = {}  # ids that passed, with the large
 
 def class_ids(op: str, small_classes: Iterable[int], num_classes: int | None) -> tuple[int, ...]:
     """`small_classes` as a tuple of distinct ids below `num_classes` (256 for label maps)."""
-    if type(small_classes) is tuple and small_classes in _checked_ids:
+    if type(small_classes) is tuple and _all_int(small_classes) and small_classes in _checked_ids:
         ids = small_classes
     else:
         ids = _check_ids(op, small_classes)
@@ -70,8 +77,18 @@ def class_ids(op: str, small_classes: Iterable[int], num_classes: int | None) ->
     return ids
 
 
+def _all_int(values: tuple[object, ...]) -> bool:
+    """Whether these are ints and nothing else: True and 1.0 equal 1, and would be found as 1."""
+    for value in values:  # noqa: SIM110 - a generator costs half a microsecond
+        if type(value) is not int:
+            return False
+    return True
+
+
 def _check_ids(op: str, small_classes: Iterable[int]) -> tuple[int, ...]:
-    if isinstance(small_classes, (str, bytes)) or not isinstance(small_classes, Iterable):
+    # Arrays of no dimension say that they can be iterated.
+    alone = isinstance(small_classes, (str, bytes)) or getattr(small_classes, "ndim", 1) == 0
+    if alone or not isinstance(small_classes, Iterable):
         raise TypeError(f"{op}: small_classes must be class ids, got {small_classes!r}")
     ids = tuple(integer(op, "small_classes", c, 0, MAX_CLASSES - 1) for c in small_classes)
     if not ids:
@@ -197,12 +214,27 @@ def per_channel(op: str, name: str, value: object, channels: int) -> list[float]
     """`value` (None, a number, or one per channel) as floats, one per channel."""
     if value is None:
         return None
-    # Arrays of no dimension are numbers that say they can be iterated.
-    if not isinstance(value, Iterable) or isinstance(value, str) or getattr(value, "ndim", 1) == 0:
-        return [number(op, name, value)] * channels
-    numbers = [number(op, name, v) for v in value]
+    numbers = numbers_of(op, name, value)
+    if isinstance(numbers, float):
+        return [numbers] * channels
     if len(numbers) != channels:
         raise ValueError(
             f"{op}: {name} must have one value per channel, got {len(numbers)} for C={channels}"
         )
     return numbers
+
+
+def numbers_of(op: str, name: str, value: object) -> float | list[float]:
+    """`value`, a number or several in a row, as finite floats."""
+    # Arrays of no dimension are numbers that say they can be iterated.
+    if not isinstance(value, Iterable) or isinstance(value, str) or getattr(value, "ndim", 1) == 0:
+        return number(op, name, value)
+    if isinstance(value, (bytes, Set, Mapping)):  # numbers, but which is whose?
+        raise TypeError(f"{op}: {name} must be a sequence of numbers, got {value!r}")
+    return [number(op, name, v) for v in value]
+
+
+def nonzero(op: str, name: str, numbers: Iterable[float], given: object) -> None:
+    """None of `numbers` is 0, or so small that float32 cannot divide by it."""
+    if min(map(abs, numbers)) < _FLOAT32_TINY:
+        raise ValueError(f"{op}: {name} must not be 0, got {given!r}")

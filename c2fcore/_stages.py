@@ -45,6 +45,8 @@ def check_image(image: Tensor) -> None:
             "C2FNet: image must be uint8/uint16/int16/float16/bfloat16/float32/float64, "
             f"got {image.dtype}"
         )
+    if image.layout is not torch.strided or image.is_nested:
+        raise TypeError(f"C2FNet: image must be a dense tensor, got {image.layout}")
     if image.ndim != 4 or 0 in image.shape[1:]:
         raise ValueError(
             f"C2FNet: image must be [B, C, H, W] with pixels, got shape {tuple(image.shape)}"
@@ -310,7 +312,8 @@ def dtype_of(network: nn.Module) -> torch.dtype:
 
 def multiple_of(network: nn.Module, config: C2FConfig) -> int:
     """Pixels that the sides of the network's input must be a multiple of."""
-    return int(getattr(network, "stride_multiple", config.stride_multiple))
+    given = getattr(network, "stride_multiple", config.stride_multiple)
+    return _checks.integer("C2FNet", "a network's stride_multiple", given, 1, _checks.INT32_MAX)
 
 
 def round_up(size: int, multiple: int) -> int:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -87,10 +86,10 @@ class C2FConfig:
         ids = _checks.class_ids(_WHO, self.small_classes, self.num_classes)
         set_(self, "small_classes", ids)
         for name in ("window", "stride", "min_pixels", "max_batch", "stride_multiple"):
-            set_(self, name, _integer(name, getattr(self, name), 1))
+            set_(self, name, _integer(name, getattr(self, name), 1, _checks.INT32_MAX))
         if self.n is not None:
-            set_(self, "n", _integer("n", self.n, 1))
-        set_(self, "zoom", _number("zoom", self.zoom))
+            set_(self, "n", _integer("n", self.n, 1, _checks.INT32_MAX))
+        set_(self, "zoom", _checks.number(_WHO, "zoom", self.zoom))
         if self.zoom <= 0 or round(self.window * self.zoom) < 1:
             raise ValueError(
                 f"{_WHO}: zoom must be above 0 and window * zoom round to at least 1, "
@@ -105,11 +104,12 @@ class C2FConfig:
         ):
             _checks.choice(_WHO, name, getattr(self, name), options)
         if self.scale is not None:
-            set_(self, "scale", _number("scale", self.scale))
+            set_(self, "scale", _checks.number(_WHO, "scale", self.scale))
         set_(self, "mean", _per_channel("mean", self.mean))
         set_(self, "std", _per_channel("std", self.std))
-        if 0.0 in (self.std if isinstance(self.std, tuple) else (self.std,)):
-            raise ValueError(f"{_WHO}: std must not be 0, got {self.std}")
+        if self.std is not None:
+            stds = self.std if isinstance(self.std, tuple) else (self.std,)
+            _checks.nonzero(_WHO, "std", stds, self.std)
         self._check_ignore_index()
         if not isinstance(self.channels_last, bool):
             raise TypeError(f"{_WHO}: channels_last must be a bool, got {self.channels_last!r}")
@@ -117,7 +117,7 @@ class C2FConfig:
         set_(self, "palette", _palette(self.palette, self.num_classes))
 
     def _check_ignore_index(self) -> None:
-        ignore = _integer("ignore_index", self.ignore_index, -(2**31))
+        ignore = _integer("ignore_index", self.ignore_index, -(2**31), _checks.INT32_MAX)
         object.__setattr__(self, "ignore_index", ignore)
         if ignore in self.small_classes:
             raise ValueError(f"{_WHO}: ignore_index must not be a small class, got {ignore}")
@@ -196,30 +196,21 @@ def _integer(name: str, value: object, low: int, high: int | None = None) -> int
     return _checks.integer(_WHO, name, value, low, high)
 
 
-def _number(name: str, value: object) -> float:
-    if isinstance(value, bool) or not hasattr(value, "__float__"):
-        raise TypeError(f"{_WHO}: {name} must be a number, got {value!r}")
-    number = float(value)
-    if not math.isfinite(number):
-        raise ValueError(f"{_WHO}: {name} must be finite, got {number}")
-    return number
-
-
 def _per_channel(name: str, value: object) -> float | tuple[float, ...] | None:
     if value is None:
         return None
-    if isinstance(value, Iterable) and not isinstance(value, (str, bytes)):
-        numbers = tuple(_number(name, v) for v in value)
-        if not numbers:
-            raise ValueError(f"{_WHO}: {name} must have one value per channel, got ()")
-        return numbers
-    return _number(name, value)
+    found = _checks.numbers_of(_WHO, name, value)
+    if isinstance(found, float):
+        return found
+    if not found:
+        raise ValueError(f"{_WHO}: {name} must have one value per channel, got ()")
+    return tuple(found)
 
 
 def _names(names: Sequence[str] | None, num_classes: int) -> tuple[str, ...] | None:
     if names is None:
         return None
-    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+    if not _in_order(names) or not all(isinstance(name, str) for name in names):
         raise TypeError(f"{_WHO}: class_names must be strings, one per class, got {names!r}")
     if len(names) != num_classes:
         raise ValueError(
@@ -228,11 +219,22 @@ def _names(names: Sequence[str] | None, num_classes: int) -> tuple[str, ...] | N
     return tuple(names)
 
 
+def _in_order(value: object) -> bool:
+    """Whether these are values one after the other; a text or an array of no dimension is one."""
+    return (
+        isinstance(value, Iterable)
+        and not isinstance(value, (str, bytes, Set, Mapping, Iterator))
+        and getattr(value, "ndim", 1) > 0
+    )
+
+
 def _palette(
     colours: Sequence[Sequence[int]] | None, num_classes: int
 ) -> tuple[tuple[int, int, int], ...] | None:
     if colours is None:
         return None
+    if not _in_order(colours) or not all(map(_in_order, colours)):
+        raise TypeError(f"{_WHO}: palette must be (r, g, b), one per class, got {colours!r}")
     rows = tuple(tuple(_integer("palette", v, 0, 255) for v in colour) for colour in colours)
     if len(rows) != num_classes or any(len(row) != 3 for row in rows):
         raise ValueError(

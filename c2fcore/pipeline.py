@@ -268,6 +268,12 @@ class C2FNet(nn.Module):
                 patches = _stages.cut(frame, windows, chunk, self.fine, self.config)
             with clock.stage("fine"):
                 answers.append(_stages.fine_logits(self.fine, patches, self.config))
+        shapes = {tuple(answer.shape[1:]) for answer in answers}
+        if len(shapes) > 1:
+            raise ValueError(
+                "C2FNet: the fine network must return maps of one shape for patches of one size, "
+                f"got {sorted(shapes)}"
+            )
         found = answers[0] if len(answers) == 1 else torch.cat(answers)
         if len(rows) == slots:
             return found

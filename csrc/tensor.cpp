@@ -140,9 +140,9 @@ TensorView view_by_attributes(py::handle tensor, const char* op, const char* nam
 }  // namespace
 
 bool TensorView::contiguous() const {
+  if (std::find(shape, shape + ndim, 0) != shape + ndim) return true;
   int64_t expected = 1;
   for (int i = ndim - 1; i >= 0; --i) {
-    if (shape[i] == 0) return true;
     if (shape[i] != 1 && strides[i] != expected) return false;
     expected *= shape[i];
   }

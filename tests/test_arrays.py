@@ -128,3 +128,11 @@ def test_cupy() -> None:
         for g, w in pairs:
             assert isinstance(g, cupy.ndarray)
             np.testing.assert_allclose(cupy.asnumpy(g), w.numpy(), atol=1e-5)
+
+
+def test_arrays_whose_strides_are_no_multiple_of_their_items() -> None:
+    """Such as one field of a record array."""
+    records = np.zeros((2, 8, 8), dtype=[("flag", "u1"), ("label", "i4")])
+    records["label"] = np.arange(128).reshape(2, 8, 8) % 3
+    want = ops.count_windows(np.ascontiguousarray(records["label"]), (1,), window=4, stride=4)
+    assert np.array_equal(ops.count_windows(records["label"], (1,), window=4, stride=4), want)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+import c2fcore
 from c2fcore import C2FConfig, C2FNet, Windows, models, ops
 from c2fcore.data.masks import read_mask
 
@@ -75,6 +77,69 @@ def test_a_number_may_be_a_tensor(place: str) -> None:
     got = ops.extract_patches(IMAGE, WINDOWS, mean=half, std=half, backend=place)  # type: ignore[arg-type]
     want = ops.extract_patches(IMAGE, WINDOWS, mean=0.5, std=0.5, backend=place)
     assert torch.equal(got, want)
+
+
+@BACKENDS
+@pytest.mark.parametrize(
+    "ids", [(True,), (1.0,), (np.True_,), ([1],), np.array(1), torch.tensor(1)]
+)
+def test_what_equals_a_class_id_is_none(place: str, ids: Any) -> None:
+    """Whatever was asked before: ids that passed are remembered, and True == 1.0 == 1."""
+    ops.count_windows(LOGITS, (1,), window=4, stride=2, backend=place)
+    with pytest.raises(TypeError, match=r"small_classes must be (an integer|class)"):
+        ops.count_windows(LOGITS, ids, window=4, stride=2, backend=place)
+
+
+@BACKENDS
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"zoom": 10**400}, ValueError, "zoom must be finite, got inf"),
+        ({"zoom": torch.ones(2)}, TypeError, r"zoom must be a number, got tensor"),
+        ({"scale": np.ones(2)}, TypeError, r"scale must be a number, got array"),
+        ({"scale": 1e39}, ValueError, r"scale must be finite, got 1e\+39"),
+        ({"mean": (0, 0, -1e39)}, ValueError, r"mean must be finite, got -1e\+39"),
+        ({"mean": {0.1, 0.2, 0.3}}, TypeError, r"mean must be a sequence of numbers, got \{"),
+        ({"mean": {0: 1, 1: 2, 2: 3}}, TypeError, "mean must be a sequence of numbers, got {0"),
+        ({"std": b"abc"}, TypeError, "std must be a sequence of numbers, got b'abc'"),
+        ({"std": (1, 1, 1e-46)}, ValueError, r"std must not be 0, got \(1, 1, 1e-46\)"),
+        ({"channels_last": "no"}, TypeError, "channels_last must be a bool, got 'no'"),
+    ],
+    ids=str,
+)
+def test_numbers_that_are_none(
+    place: str, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=f"^extract_patches: {message}"):
+        ops.extract_patches(IMAGE, WINDOWS, **options, backend=place)
+
+
+@pytest.mark.parametrize("name", [None, ["cpu"], np.array(["cpu"]), b"cpu"], ids=repr)
+def test_backends_that_are_no_name(name: Any) -> None:
+    with pytest.raises(ValueError, match=r"^count_windows: backend must be one of 'auto', .* got"):
+        ops.count_windows(LOGITS, (1,), window=4, stride=2, backend=name)
+    with (
+        pytest.raises(ValueError, match=r"^use_backend: backend must be one of"),
+        c2fcore.use_backend(name),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("place", ["auto", "reference", "cpu"])
+def test_float64_patches_of_other_images(place: str) -> None:
+    pixels = (IMAGE * 255).to(torch.uint8)
+    got = ops.extract_patches(pixels, WINDOWS, zoom=2, dtype=torch.float64, backend=place)
+    want = ops.extract_patches(pixels, WINDOWS, zoom=2, backend=place)
+    assert got.dtype == torch.float64
+    assert torch.equal(got, want.double())
+
+
+@BACKENDS
+def test_no_images_with_windows_of_any_strides(place: str) -> None:
+    origins = torch.zeros(2, 3, 0, dtype=INT).permute(2, 1, 0)
+    none = Windows(origins, torch.zeros(0, 3, dtype=INT), torch.zeros(0, dtype=INT), 4)
+    assert ops.extract_patches(IMAGE[:0], none, backend=place).shape == (0, 3, 4, 4)
+    assert ops.aggregate(LOGITS[:0], FINE[:0], none, (1,), backend=place).shape == (0, 8, 8)
 
 
 def test_networks_that_answer_without_pixels() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from c2fcore import C2FConfig
 
@@ -92,6 +93,8 @@ def test_cannot_be_changed_in_place() -> None:
         ({"small_classes": (16,)}, "small_classes must be in 0..15, got 16"),
         ({"small_classes": (-1,)}, "small_classes must be in 0..255, got -1"),
         ({"stride": 0}, "stride must be at least 1, got 0"),
+        ({"window": 2**31}, "window must be in 1..2147483647, got 2147483648"),
+        ({"ignore_index": 2**31}, "ignore_index must be in .*, got 2147483648"),
         ({"n": 0}, "n must be at least 1, got 0"),
         ({"min_pixels": 0}, "min_pixels must be at least 1, got 0"),
         ({"max_batch": 0}, "max_batch must be at least 1, got 0"),
@@ -105,10 +108,13 @@ def test_cannot_be_changed_in_place() -> None:
         ({"rule": "mean"}, "rule must be one of .*, got 'mean'"),
         ({"backend": "gpu"}, "backend must be one of .*, got 'gpu'"),
         ({"scale": float("inf")}, "scale must be finite, got inf"),
+        ({"scale": 10**400}, "scale must be finite, got inf"),
+        ({"mean": 1e39}, "mean must be finite, got 1e\\+39"),
         ({"mean": (0.0, float("nan"))}, "mean must be finite, got nan"),
         ({"mean": ()}, "mean must have one value per channel"),
         ({"std": 0}, "std must not be 0, got 0.0"),
         ({"std": (1, 0)}, "std must not be 0, got \\(1.0, 0.0\\)"),
+        ({"std": 1e-46}, "std must not be 0, got 1e-46"),
         ({"ignore_index": 8}, "ignore_index must not be a small class, got 8"),
         (
             {"num_classes": 256, "ignore_index": 0},
@@ -134,7 +140,13 @@ def test_refuses_values(change: dict[str, Any], message: str) -> None:
         ({"small_classes": "13"}, "small_classes must be class ids, got '13'"),
         ({"zoom": "2"}, "zoom must be a number, got '2'"),
         ({"mean": "imagenet"}, "mean must be a number, got 'imagenet'"),
+        ({"mean": {1.0, 2.0}}, "mean must be a sequence of numbers"),
+        ({"zoom": torch.ones(2)}, "zoom must be a number, got tensor"),
         ({"class_names": "ship"}, "class_names must be strings"),
+        ({"class_names": 3}, "class_names must be strings, one per class, got 3"),
+        ({"class_names": {"ship"}}, "class_names must be strings, one per class"),
+        ({"palette": 3}, "palette must be \\(r, g, b\\), one per class, got 3"),
+        ({"palette": (1, 2)}, "palette must be \\(r, g, b\\), one per class, got \\(1, 2\\)"),
         ({"channels_last": 1}, "channels_last must be a bool, got 1"),
     ],
 )

@@ -47,6 +47,30 @@ def test_refuses_fine_outputs(fine: nn.Module, error: type[Exception], message: 
         network(fine=fine)(scene(40, 40, objects=3)[0])
 
 
+class Uneven(Fine):
+    """Answers with a map whose width is the number of patches."""
+
+    def forward(self, patches: torch.Tensor) -> torch.Tensor:
+        return patches[:, :1, :4, : len(patches)]
+
+
+def test_refuses_fine_maps_of_several_sizes() -> None:
+    image = scene(40, 40, objects=3)[0]
+    net = network(fine=Uneven(), window=8, stride=8, n=5, max_batch=2, strategy="top")
+    assert int(net.detailed(image.expand(2, -1, -1, -1)).windows.num.sum()) % 2 == 0
+    net.config = net.config.replace(max_batch=3)
+    with pytest.raises(ValueError, match=r"maps of one shape .*, got \[\(1, 4, 1\), \(1, 4, 3\)"):
+        net(image.expand(2, -1, -1, -1))
+
+
+@pytest.mark.parametrize("value", [0, -3, "x", 1.5])
+def test_refuses_multiples_that_are_none(value: Any) -> None:
+    coarse = Coarse()
+    coarse.stride_multiple = value
+    with pytest.raises((ValueError, TypeError), match=r"^C2FNet: a network's stride_multiple must"):
+        network(coarse)(IMAGE)
+
+
 IMAGE = torch.zeros(1, 3, 40, 40)
 
 
@@ -55,6 +79,7 @@ IMAGE = torch.zeros(1, 3, 40, 40)
     [
         (IMAGE.numpy(), {}, TypeError, "image must be a torch.Tensor, got ndarray"),
         (IMAGE.long(), {}, TypeError, "image must be uint8.*got torch.int64"),
+        (IMAGE.to_sparse(), {}, TypeError, "image must be a dense tensor, got torch.sparse_coo"),
         (IMAGE[0], {}, ValueError, r"image must be \[B, C, H, W\] with pixels, got shape"),
         (IMAGE[..., :0], {}, ValueError, "with pixels, got shape"),
         (

@@ -12,18 +12,20 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn import Parameter
 
 from .. import _backend
 
 LIBRARY = torch.library.Library("c2fcore", "DEF")
 
-# Dispatch modes and functorch transforms; both are private, and without them every call is
-# dispatched.
+# Dispatch modes, functorch transforms and torch.jit.trace; all private, and without them every call
+# is dispatched.
+_functorch = getattr(torch._C, "_functorch", None)
 _modes: Callable[[], int] = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 1)
-_transforms: Callable[[], Any] = getattr(
-    getattr(torch._C, "_functorch", None), "peek_interpreter_stack", lambda: True
-)
+_transforms: Callable[[], Any] = getattr(_functorch, "peek_interpreter_stack", lambda: True)
+_all_transforms: Callable[[], Any] = getattr(_functorch, "get_interpreter_stack", lambda: None)
+_tracing: Callable[[], bool] = getattr(torch._C, "_is_tracing", lambda: True)
 
 
 def define(
@@ -53,7 +55,7 @@ def define(
 
 def dispatched(*tensors: Tensor) -> bool:
     """Whether a call with these tensors must go through the dispatcher."""
-    if torch.compiler.is_compiling() or _modes() or _transforms() is not None:
+    if torch.compiler.is_compiling() or _modes() or _transforms() is not None or _tracing():
         return True
     for t in tensors:  # noqa: SIM110 - a generator costs half a microsecond
         if type(t) is not Tensor and type(t) is not Parameter:
@@ -64,6 +66,20 @@ def dispatched(*tensors: Tensor) -> bool:
 def needs_grad(*tensors: Tensor) -> bool:
     """Whether autograd will want a gradient of one of these."""
     return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+
+
+def differentiated() -> bool:
+    """Whether torch.func or forward-mode AD may differentiate a call.
+
+    They see nothing but PyTorch's own operations, and take a registered op for a constant.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    if getattr(forward_ad, "_current_level", -1) >= 0:
+        return True
+    if _transforms() is None:
+        return False
+    return any(t.key().name in ("Grad", "Jvp") for t in _all_transforms() or ())
 
 
 def cpu_only(tensor: Tensor, grad: bool) -> str:

@@ -13,7 +13,8 @@ from .. import _arrays, _backend, _checks, _cuda, _native, _triton, reference
 from .._classes import class_set
 from ..windows import Windows
 from . import _library
-from .extract_patches import checked_windows, windows_of
+from ._extract_patches_backward import windows_of
+from .extract_patches import checked_windows
 
 RULES = ("paper", "normalized", "official")
 OUTPUTS = ("labels", "probs")
@@ -74,7 +75,7 @@ def aggregate(
     ids, height, width = _check_aggregate(coarse, fine, windows, small_classes, size, rule, output)
     where = (windows.origins, windows.num, windows.window)
     merge = (ids, height, width, rule, output)
-    if output == "probs" and _library.needs_grad(coarse, fine):
+    if output == "probs" and (_library.needs_grad(coarse, fine) or _library.differentiated()):
         # The registered op has no gradient; the reference is plain PyTorch and traces as such.
         run = _backend.choose("aggregate", backend, coarse, grad=True)
         merged = run(coarse, fine, *where, *merge)

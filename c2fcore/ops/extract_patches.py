@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from .. import _arrays, _backend, _checks, _cuda, _native, _triton, reference
-from ..reference.extract_patches import check_inside, extract_patches_backward
+from ..reference.extract_patches import check_inside
 from ..windows import Windows
 from . import _library
+from ._extract_patches_backward import cpu_reads, cuda_reads, triton_reads, windows_of
 
 MODES = ("bilinear", "nearest", "bicubic")
 
@@ -43,30 +44,39 @@ def extract_patches(
         mode: "bilinear", "nearest" or "bicubic" (a = -0.75; may overshoot, is not clamped).
         scale: factor before mean and std; None is 1/255 for uint8 and 1 otherwise.
         mean: subtracted; a number or one per channel.
-        std: divided by; a number or one per channel, not 0.
+        std: divided by; a number or one per channel, not 0, nor what float32 takes for 0.
         dtype: float type of the patches; None is the image's own, float32 for integer images.
         channels_last: memory format of the patches.
         backend: "auto", "reference", "cpu", "triton" or "cuda".
 
     Returns:
-        [B*n, C, p, p]. Differentiable in a float image (not in the windows), deterministically.
+        [B*n, C, p, p]. Differentiable in a float image (not in the windows), deterministically, and
+        twice. By torch.func and in forward mode on the reference, which "auto" takes for it.
 
     Raises:
         ValueError: a value breaks a rule above; the message says which, and the value.
         TypeError: a dtype is not among those above.
+        NotImplementedError: the backend named lacks the image's dtype or these derivatives.
     """
     given = image
     image = _arrays.as_tensor("extract_patches", "image", image)
     windows = _arrays.windows_as_tensors("extract_patches", windows)
     side, scale, means, stds, dtype = _check_extract_patches(
-        image, windows, zoom, mode, scale, mean, std, dtype
+        image, windows, zoom, mode, scale, mean, std, dtype, channels_last
     )
     origins, num, window = windows.origins, windows.num, windows.window
-    options = (origins, num, window, side, mode, scale, means, stds, dtype, channels_last)
-    if _library.needs_grad(image) or _library.dispatched(image, origins):
+    # Computed in float32 all the same: backends need no float64 for it.
+    widened = dtype == torch.float64 != image.dtype
+    made = torch.float32 if widened else dtype
+    options = (origins, num, window, side, mode, scale, means, stds, made, channels_last)
+    if image.is_floating_point() and _library.differentiated():
+        patches = _backend.choose("extract_patches", backend, image, grad=True)(image, *options)
+    elif _library.needs_grad(image) or _library.dispatched(image, origins):
         patches = torch.ops.c2fcore.extract_patches(image, *options, backend)
     else:
         patches = _backend.choose("extract_patches", backend, image)(image, *options)
+    if widened:
+        patches = patches.double()
     return patches if given is image else _arrays.like(patches, given)
 
 
@@ -79,6 +89,7 @@ def _check_extract_patches(
     mean: Sequence[float] | float | None,
     std: Sequence[float] | float | None,
     dtype: torch.dtype | None,
+    channels_last: bool,
 ) -> tuple[int, float, list[float] | None, list[float] | None, torch.dtype]:
     """Checks a call; returns p, scale, per-channel mean and std, and the dtype of the patches."""
     op = "extract_patches"
@@ -112,12 +123,14 @@ def _check_extract_patches(
         scale = _checks.number(op, "scale", scale)
     means = _checks.per_channel(op, "mean", mean, channels)
     stds = _checks.per_channel(op, "std", std, channels)
-    if stds is not None and 0.0 in stds:
-        raise ValueError(f"{op}: std must not be 0, got {std!r}")
+    if stds is not None:
+        _checks.nonzero(op, "std", stds, std)
     if dtype is None:
         dtype = image.dtype if floats else torch.float32
     elif dtype not in _checks.FLOAT_DTYPES:
         raise TypeError(f"{op}: dtype must be a float type, got {dtype}")
+    if type(channels_last) is not bool:
+        raise TypeError(f"{op}: channels_last must be a bool, got {channels_last!r}")
     return side, scale, means, stds, dtype
 
 
@@ -226,83 +239,6 @@ def _fake(
     )
 
 
-def _reference_backward(
-    grad: Tensor,
-    image: Tensor,
-    origins: Tensor,
-    num: Tensor,
-    window: int,
-    mode: str,
-    scale: float,
-    std: Sequence[float] | None,
-) -> Tensor:
-    windows = windows_of(origins, num, window)
-    return extract_patches_backward(grad, image, windows, mode=mode, scale=scale, std=std)
-
-
-def _cpu_backward(
-    grad: Tensor,
-    image: Tensor,
-    origins: Tensor,
-    num: Tensor,
-    window: int,
-    mode: str,
-    scale: float,
-    std: Sequence[float] | None,
-) -> Tensor:
-    found = torch.empty(image.shape, dtype=torch.float32)
-    where = (grad, origins.contiguous(), num.contiguous(), window)
-    threads = torch.get_num_threads()
-    _native.cpu_module().extract_patches_backward(*where, found, mode, scale, std, threads)
-    return found.to(image.dtype)
-
-
-def _backward_by_cuda(
-    grad: Tensor,
-    image: Tensor,
-    origins: Tensor,
-    num: Tensor,
-    window: int,
-    mode: str,
-    scale: float,
-    std: Sequence[float] | None,
-) -> Tensor:
-    found = torch.empty(image.shape, dtype=torch.float32, device=image.device)
-    where = (grad, origins.contiguous(), num.contiguous(), window)
-    _cuda.run("extract_patches_backward", *where, found, mode, scale, std)
-    return found.to(image.dtype)
-
-
-def _backward_by_triton(
-    grad: Tensor,
-    image: Tensor,
-    origins: Tensor,
-    num: Tensor,
-    window: int,
-    mode: str,
-    scale: float,
-    std: Sequence[float] | None,
-) -> Tensor:
-    found = torch.empty(image.shape, dtype=image.dtype, device=image.device)
-    where = (origins.contiguous(), num.contiguous(), window)
-    _triton.run("extract_patches_backward", grad, *where, found, mode, scale, std)
-    return found
-
-
-def _fake_backward(
-    grad: Tensor,
-    image: Tensor,
-    origins: Tensor,
-    num: Tensor,
-    window: int,
-    mode: str,
-    scale: float,
-    std: Sequence[float] | None,
-    backend: str,
-) -> Tensor:
-    return torch.empty(image.shape, dtype=image.dtype, device=image.device)
-
-
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     image, origins, num, window, _, mode, scale, _, std, _, _, backend = inputs
     # The op is linear: of the image only shape, dtype and device matter.
@@ -315,11 +251,6 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return (backward(grad, *ctx.saved_tensors, *ctx.call), *[None] * 11)
 
 
-def windows_of(origins: Tensor, num: Tensor, window: int) -> Windows:
-    """Windows for cutting, where counts play no part."""
-    return Windows(origins, origins[..., 0], num, window)
-
-
 def checked_windows(
     op: str, origins: Tensor, num: Tensor, window: int, height: int, width: int
 ) -> tuple[Tensor, Tensor, int]:
@@ -329,48 +260,18 @@ def checked_windows(
     return origins.contiguous(), num.contiguous(), window
 
 
-def _cuda_reads(image: Tensor, grad: bool) -> str:
-    if image.dtype == torch.float64:
-        return "does not read float64 images"
-    return _cuda.why_not(image, grad)
-
-
-def _triton_reads(image: Tensor, grad: bool) -> str:
-    if image.dtype == torch.float64:
-        return "does not read float64 images"
-    return _triton.why_not(image, grad)
-
-
-def _cpu_reads(image: Tensor, grad: bool) -> str:
-    if image.dtype == torch.float64:
-        return "does not read float64 images"
-    return _library.cpu_only(image, grad)
-
-
 _backend.register(
     "extract_patches",
-    cuda=_backend.Backend(_by_cuda, _cuda.missing, _cuda_reads, auto=False),
-    triton=_backend.Backend(_by_triton, _triton.missing, _triton_reads, auto=False),
-    cpu=_backend.Backend(_cpu, _native.cpu_missing, _cpu_reads),
+    cuda=_backend.Backend(_by_cuda, _cuda.missing, cuda_reads, auto=False),
+    triton=_backend.Backend(_by_triton, _triton.missing, triton_reads, auto=False),
+    cpu=_backend.Backend(_cpu, _native.cpu_missing, cpu_reads),
     reference=_backend.Backend(_reference),
-)
-_backend.register(
-    "extract_patches_backward",
-    cuda=_backend.Backend(_backward_by_cuda, _cuda.missing, _cuda_reads, auto=False),
-    triton=_backend.Backend(_backward_by_triton, _triton.missing, _triton_reads, auto=False),
-    cpu=_backend.Backend(_cpu_backward, _native.cpu_missing, _cpu_reads),
-    reference=_backend.Backend(_reference_backward),
 )
 _library.define(
     "extract_patches(Tensor image, Tensor origins, Tensor num, int window, int side, str mode, "
     "float scale, float[]? mean, float[]? std, ScalarType dtype, bool channels_last, str backend) "
     "-> Tensor",
     _fake,
-)
-_library.define(
-    "extract_patches_backward(Tensor grad, Tensor image, Tensor origins, Tensor num, int window, "
-    "str mode, float scale, float[]? std, str backend) -> Tensor",
-    _fake_backward,
 )
 torch.library.register_autograd(
     "c2fcore::extract_patches",

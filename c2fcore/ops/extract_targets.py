@@ -13,7 +13,8 @@ from .. import _arrays, _backend, _checks, _cuda, _native, _triton, reference
 from .._classes import class_set
 from ..windows import Windows
 from . import _library
-from .extract_patches import checked_windows, windows_of
+from ._extract_patches_backward import windows_of
+from .extract_patches import checked_windows
 
 
 def extract_targets(

@@ -1,0 +1,87 @@
+"""Derivatives by every road of PyTorch's: right, or refused by name; never silently zero."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from samples.inputs import noise_logits, windows_of
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from c2fcore import ops
+
+WINDOWS = windows_of([[(0, 1), (2, 2)], [(1, 0)]], 4)
+IMAGE = noise_logits((2, 3, 8, 7), 1)
+DIRECTION = noise_logits((2, 3, 8, 7), 2)
+COARSE, FINE = noise_logits((2, 4, 4, 4), 3), noise_logits((4, 2, 3, 3), 4)
+Function = Callable[[Tensor], Tensor]
+
+
+def _patches(image: Tensor, backend: str = "auto") -> Tensor:
+    patches: Tensor = ops.extract_patches(
+        image, WINDOWS, zoom=1.5, mode="bicubic", scale=0.5, mean=0.1, std=(1, 2, 3),
+        backend=backend,
+    )  # fmt: skip
+    return patches
+
+
+def _scores(coarse: Tensor) -> Tensor:
+    scores: Tensor = ops.aggregate(coarse, FINE, WINDOWS, (1, 3), size=(8, 7), output="probs")
+    return scores
+
+
+def _gradient(f: Function, at: Tensor) -> Tensor:
+    leaf = at.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(f(leaf).square().sum(), leaf)
+    return gradient
+
+
+@pytest.mark.parametrize(("f", "at"), [(_patches, IMAGE), (_scores, COARSE)])
+def test_torch_func_and_forward_mode(f: Function, at: Tensor) -> None:
+    want = _gradient(f, at)
+    assert want.abs().max() > 0
+    torch.testing.assert_close(torch.func.grad(lambda x: f(x).square().sum())(at), want)
+    # The directional derivative of the sum of squares, forwards and through the gradient.
+    direction = noise_logits(tuple(at.shape), 5)
+    along = (want * direction).sum()
+    value, tangent = torch.func.jvp(lambda x: f(x).square().sum(), (at,), (direction,))
+    near = {"rtol": 1e-4, "atol": 1e-4}  # a thousand products in another order, and they cancel
+    torch.testing.assert_close(tangent, along, **near)
+    torch.testing.assert_close(value, f(at).square().sum())
+    with forward_ad.dual_level():
+        dual = f(forward_ad.make_dual(at, direction)).square().sum()
+        torch.testing.assert_close(forward_ad.unpack_dual(dual).tangent, along, **near)
+
+
+@pytest.mark.parametrize("place", ["auto", "reference", "cpu"])
+def test_second_derivatives_of_patches(place: str) -> None:
+    leaf = IMAGE.clone().requires_grad_()
+    (first,) = torch.autograd.grad(_patches(leaf, place).square().sum(), leaf, create_graph=True)
+    (second,) = torch.autograd.grad((first * DIRECTION).sum(), leaf)
+    # d/dx of <2 A'(Ax + b), v> is 2 A'Av.
+    zero = torch.zeros_like(IMAGE)
+    along = 2 * (_patches(DIRECTION) - _patches(zero))
+    probe = IMAGE.clone().requires_grad_()
+    (want,) = torch.autograd.grad((_patches(probe) * along.detach()).sum(), probe)
+    torch.testing.assert_close(second, want)
+
+
+def test_a_backend_that_cannot_says_so() -> None:
+    with pytest.raises(
+        NotImplementedError, match=r"^extract_patches: backend 'cpu' has no gradient"
+    ):
+        torch.func.grad(lambda x: _patches(x, "cpu").sum())(IMAGE)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_a_trace_holds_the_op_and_not_its_answer() -> None:
+    def count(logits: Tensor) -> Tensor:
+        counts: Tensor = ops.count_windows(logits, (1, 3), window=3, stride=1)
+        return counts
+
+    traced = torch.jit.trace(count, (COARSE,))
+    assert not torch.equal(count(COARSE), count(-COARSE))
+    assert torch.equal(traced(-COARSE), count(-COARSE))
