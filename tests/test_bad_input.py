@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 import c2fcore
 from c2fcore import C2FConfig, C2FNet, Windows, models, ops
+from c2fcore.bench import foreign
 from c2fcore.data.masks import read_mask
 
 BACKENDS = pytest.mark.parametrize("place", ["auto", "reference"])
@@ -169,3 +171,24 @@ def test_integer_weights_are_not_those_of_a_network(tmp_path: Path) -> None:
         C2FNet.from_pretrained(tmp_path)
     save_file({k: v.half() if v.is_floating_point() else v for k, v in weights.items()}, str(path))
     assert C2FNet.from_pretrained(tmp_path).config == config
+
+
+@pytest.mark.parametrize("text", ["1 / 0", "def (", "import sys; sys.exit(5)"])
+def test_kernels_of_modules_that_do_not_import(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "strange_kernel.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "strange_kernel", raising=False)
+    with pytest.raises(ValueError, match=r"^--impl strange_kernel:fn: must be importable, got "):
+        foreign.load("strange_kernel:fn")
+    for name in (":", "strange_kernel:", ":fn"):
+        with pytest.raises(ValueError, match=r"^--impl must be module:function, got "):
+            foreign.load(name)
+
+
+def test_a_kernel_that_ends_the_process_fails_its_samples() -> None:
+    def leave(*args: Any, **options: Any) -> None:
+        sys.exit(3)
+
+    assert all("SystemExit" in v.error for v in foreign.check("extract_targets", leave))

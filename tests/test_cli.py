@@ -188,3 +188,35 @@ def test_errors_are_one_line(
     assert message in said
     assert "Traceback" not in said
     assert said.startswith("c2f ")
+
+
+def test_images_are_never_replaced(
+    checkpoint: Path, photo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What one image's answer would be called may be the name of another image."""
+    other = photo.with_name("photo_labels.png")
+    other.write_bytes(photo.read_bytes())
+    command = ["predict", str(photo), str(other), "-o", str(photo.parent), "--overwrite"]
+    assert main([*command, "--checkpoint", str(checkpoint)]) == 2
+    assert "OUT must not replace an image given" in capsys.readouterr().err
+    assert other.read_bytes() == photo.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (["IMAGE", ""], "IMAGE must name images, got '' without any"),
+        (["--checkpoint", ""], "must hold config.json, got none"),
+    ],
+)
+def test_unset_variables_mean_nothing_else(
+    photo: Path, changed: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, more = ("", []) if changed[0] == "IMAGE" else (str(photo), changed)
+    assert main(["predict", image, "-o", str(photo.parent / "out"), *more]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_memory_that_does_not_suffice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--size", "10000000", "-o", str(tmp_path)]) == 2
+    assert "\nc2f demo: error: Unable to allocate" in capsys.readouterr().err

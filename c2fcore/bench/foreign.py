@@ -33,12 +33,14 @@ def load(name: str) -> Callable[..., Any]:
         TypeError: not callable.
     """
     module, colon, attribute = name.partition(":")
-    if not colon:
+    if not colon or not module or not attribute:
         raise ValueError(f"--impl must be module:function, got {name!r}")
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"--impl {name}: must be importable, {error}") from error
+    except (Exception, SystemExit) as error:  # a stranger's module may do anything
+        raise ValueError(
+            f"--impl {name}: must be importable, got {type(error).__name__}: {error}"
+        ) from error
     if not callable(found):
         raise TypeError(f"--impl {name}: must be callable, got {type(found).__name__}")
     return found  # type: ignore[no-any-return]
@@ -62,7 +64,7 @@ def check(op: str, function: Callable[..., Any], device: str = "cpu") -> Iterato
             if not all(_same(t, was) for t, was in zip(_tensors(args), before)):
                 raise agree.Differs("it wrote into its input")
             error = ""
-        except Exception as failure:  # a stranger's code may raise anything
+        except (Exception, SystemExit) as failure:  # a stranger's code may raise anything
             text = str(failure).strip().splitlines() or [""]
             kind = "" if isinstance(failure, agree.Differs) else f"{type(failure).__name__}: "
             error = kind + text[0]

@@ -34,6 +34,16 @@ first steps:
 `c2f COMMAND --help` tells the options of a command. From Python: import c2fcore; see the README.
 """
 
+_EXPECTED = (
+    ValueError,
+    TypeError,
+    OSError,
+    ImportError,
+    RuntimeError,
+    MemoryError,
+    OverflowError,
+)
+
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
@@ -66,10 +76,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         return int(args.run(args))
-    except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
+    except _EXPECTED as error:
         if os.environ.get("C2F_DEBUG"):
             raise
-        print(f"c2f {args.command}: error: {error}", file=sys.stderr)
+        # Some memory errors have no text.
+        text = str(error) or type(error).__name__
+        print(f"c2f {args.command}: error: {text}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"c2f {args.command}: stopped", file=sys.stderr)

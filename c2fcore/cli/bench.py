@@ -109,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
         return _compare(args)
     prepare(args)
     folder = args.out / device_slug(args.device)
-    if args.impl:
+    if args.impl is not None:
         return _impl(args, folder / "ops.jsonl")
     if args.scale:
         status = finish(_scale(args), tables.scale, folder / "scale.jsonl")

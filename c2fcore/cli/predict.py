@@ -75,7 +75,8 @@ def run(args: argparse.Namespace) -> int:
     targets = _targets(images, args.out, args.overwrite)
     if args.checkpoint is None:
         print(_DEMO_ONLY, file=sys.stderr)
-    net = C2FNet.from_pretrained(args.checkpoint or DEMO_WEIGHTS).eval()
+    source = DEMO_WEIGHTS if args.checkpoint is None else args.checkpoint
+    net = C2FNet.from_pretrained(source).eval()
     net.config = net.config.replace(**config_changes(args))
     engine = net.to(args.device).compile(batch=args.batch, precision=args.precision)
     args.out.mkdir(parents=True, exist_ok=True)
@@ -106,7 +107,9 @@ def _images(given: list[str], out: Path) -> list[Path]:
     found: list[Path] = []
     for text in given:
         path = Path(text)
-        if path.is_dir():
+        if not text:  # an unset variable; a path of no text would be this folder
+            files = []
+        elif path.is_dir():
             ours = path.resolve() == out.resolve()  # what an earlier run wrote is no image
             files = [
                 file
@@ -119,17 +122,21 @@ def _images(given: list[str], out: Path) -> list[Path]:
         else:
             files = sorted(map(Path, glob.glob(text, recursive=True)))
         if not files:
-            raise ValueError(f"IMAGE must name images, got {text} without any")
+            raise ValueError(f"IMAGE must name images, got {text!r} without any")
         found += files
     return list(dict.fromkeys(found))
 
 
 def _targets(images: list[Path], out: Path, overwrite: bool) -> dict[Path, tuple[Path, Path]]:
-    """Output files of each image; refuses name clashes and files that are there already."""
+    """Output files of each image; refuses name clashes and files that are there already.
+
+    An image is never replaced, `overwrite` or not.
+    """
     if out.exists() and not out.is_dir():
         raise ValueError(f"OUT must be a folder, got the file {out}")
     targets: dict[Path, tuple[Path, Path]] = {}
     owner: dict[Path, Path] = {}
+    given = {image.resolve() for image in images}
     for image in images:
         files = (out / f"{image.stem}{_LABELS}", out / f"{image.stem}{_OVERLAY}")
         if owner.setdefault(files[0], image) != image:
@@ -137,6 +144,8 @@ def _targets(images: list[Path], out: Path, overwrite: bool) -> dict[Path, tuple
                 f"images must have different names, got {owner[files[0]]} and {image} "
                 f"for {files[0]}"
             )
+        if taken := [f for f in files if f.resolve() in given]:
+            raise ValueError(f"OUT must not replace an image given, got {image} for {taken[0]}")
         existing = [f for f in files if f.exists()]
         if existing and not overwrite:
             raise ValueError(f"{existing[0]} exists; give --overwrite to replace it")
