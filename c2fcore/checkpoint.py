@@ -158,7 +158,10 @@ def load(
     weights = _read(weights_path)
     held = {stage: _of_stage(weights, stage) for stage in _STAGES}
     if not held["fine"]:
-        raise ValueError(f"from_pretrained: {weights_path} must hold fine weights, got none")
+        raise ValueError(
+            f"from_pretrained: {weights_path} must hold fine weights, got none: stage 1 alone "
+            "(c2f train fine adds stage 2)"
+        )
     networks: list[nn.Module] = []
     for stage, given in (("coarse", coarse), ("fine", fine)):
         network = given
@@ -322,7 +325,8 @@ def _rebuild(stage: str, spec: Any, trust_code: bool) -> nn.Module:
     if spec is None:
         raise ValueError(
             f"from_pretrained: the {stage} network was given by hand when it was saved, and must "
-            f"be passed as {stage}=, got None"
+            f"be passed as {stage}=, got None (for the command line, make it with "
+            'models.build("package.module:function", ...) before saving)'
         )
     if (
         not isinstance(spec, dict)
@@ -333,7 +337,7 @@ def _rebuild(stage: str, spec: Any, trust_code: bool) -> nn.Module:
     if ":" in str(spec["name"]) and not trust_code:
         raise ValueError(
             f"from_pretrained: the checkpoint names code for the {stage} network; pass {stage}= or "
-            f"trust_code=True, got {spec['name']!r}"
+            f"trust_code=True (--trust-code), got {spec['name']!r}"
         )
     try:
         return build(spec["name"], **{**spec["kwargs"], "pretrained": False})

@@ -66,6 +66,8 @@ def test_predict_writes_labels_and_overlay(
     said = capsys.readouterr()
     assert "90 x 70 px" in said.out
     assert "photo_labels.png" in said.out
+    assert "\nids: 0 " in said.out
+    assert "\ncolours: " in said.out
     assert "note" not in said.err
 
 

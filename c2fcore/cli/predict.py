@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import glob
 import sys
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +18,7 @@ from .. import pictures
 from ..config import C2FConfig
 from ..engine import Result
 from ..engine.networks import PRECISIONS
-from ..images import write_png
+from ..images import Pixels, write_png
 from ..pipeline import C2FNet
 from .demo import DEMO_WEIGHTS
 from .options import add_config_options, config_changes
@@ -51,6 +52,11 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("-o", "--out", required=True, type=Path, help="folder to write into")
     parser.add_argument("--checkpoint", help="folder written by save_pretrained, or a hub id")
+    parser.add_argument(
+        "--trust-code",
+        action="store_true",
+        help="build networks that the checkpoint names as package.module:function",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist in OUT")
     how = parser.add_argument_group("how it is computed")
     how.add_argument(
@@ -76,12 +82,12 @@ def run(args: argparse.Namespace) -> int:
     if args.checkpoint is None:
         print(_DEMO_ONLY, file=sys.stderr)
     source = DEMO_WEIGHTS if args.checkpoint is None else args.checkpoint
-    net = C2FNet.from_pretrained(source).eval()
+    net = C2FNet.from_pretrained(source, trust_code=args.trust_code).eval()
     net.config = net.config.replace(**config_changes(args))
     engine = net.to(args.device).compile(batch=args.batch, precision=args.precision)
     args.out.mkdir(parents=True, exist_ok=True)
     failed = 0
-    bar = tqdm(total=len(images), unit="image", disable=len(images) < 2)
+    bar = tqdm(total=len(images), unit="image", disable=True if len(images) < 2 else None)
     with bar, closing(engine.run(images)) as results:
         for path, result in zip(images, results, strict=True):
             try:
@@ -93,6 +99,8 @@ def run(args: argparse.Namespace) -> int:
                 named = str(error) if str(path) in str(error) else f"{path}: {error}"
                 bar.write(f"c2f predict: error: {named}", file=sys.stderr)
             bar.update()
+    if failed < len(images):
+        print(_key(net.config))
     if failed:
         print(f"{failed} of {len(images)} images failed, see above", file=sys.stderr)
     return 1 if failed else 0
@@ -158,18 +166,34 @@ def _write(result: Result, labels_file: Path, overlay_file: Path, config: C2FCon
     assert result.pixels is not None
     assert result.windows is not None
     labels = result.labels
-    palette = pictures.default_palette(config.num_classes)
-    if config.palette is not None:
-        palette = np.array(config.palette, dtype=np.uint8)
+    palette = _palette(config)
     origins = [(y, x) for y, x in result.windows.tolist()]
     shown = pictures.overlay(result.pixels.numpy(), labels, palette, config.small_classes)
     write_png(labels_file, labels)
     write_png(overlay_file, pictures.draw_windows(shown, origins, config.window))
     height, width = labels.shape
-    names = config.class_names or [str(c) for c in range(config.num_classes)]
+    names = _names(config)
     share = np.bincount(labels.ravel(), minlength=config.num_classes) / labels.size
     found = ", ".join(f"{names[c]} {share[c]:.2%}" for c in config.small_classes)
     return (
         f"{result.name}: {width} x {height} px, {len(origins)} windows, {found}\n"
         f"  -> {labels_file}\n  -> {overlay_file}"
     )
+
+
+def _key(config: C2FConfig) -> str:
+    """What ids in the label pictures and colours in the overlays stand for."""
+    names, palette = _names(config), _palette(config)
+    colours = (f"{names[c]} #{bytes(palette[c].tolist()).hex()}" for c in config.small_classes)
+    ids = (f"{c} {name}" for c, name in enumerate(names))
+    return f"ids: {', '.join(ids)}\ncolours: {', '.join(colours)}"
+
+
+def _names(config: C2FConfig) -> Sequence[str]:
+    return config.class_names or [str(c) for c in range(config.num_classes)]
+
+
+def _palette(config: C2FConfig) -> Pixels:
+    if config.palette is None:
+        return pictures.default_palette(config.num_classes)
+    return np.array(config.palette, dtype=np.uint8)
