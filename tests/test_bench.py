@@ -212,6 +212,10 @@ def no_flush_row(seg: Any, small_classes: Any, *, edge: str = "flush", **options
     return right_counts(seg, small_classes, edge="drop", **options)
 
 
+def one_too_many(seg: Any, small_classes: Any, **options: Any) -> torch.Tensor:
+    return right_counts(seg, small_classes, **options) + 1
+
+
 def writes_into_its_input(seg: Any, small_classes: Any, **options: Any) -> torch.Tensor:
     found = right_counts(seg, small_classes, **options)
     seg.zero_()
@@ -224,6 +228,7 @@ def writes_into_its_input(seg: Any, small_classes: Any, **options: Any) -> torch
         (right_counts, ""),
         (no_flush_row, "shape "),
         (writes_into_its_input, "it wrote into its input"),
+        (one_too_many, "2 of 2 counts differ, first at [0, 0, 0]: got 7, expected 6"),
     ],
 )
 def test_a_foreign_kernel_is_checked(function: Callable[..., Any], said: str) -> None:
@@ -242,6 +247,32 @@ def test_a_foreign_kernel_is_timed_beside_ours(
     total = len(samples.of("count_windows"))
     assert f"{total} of {total} samples of count_windows agree" in capsys.readouterr().out
     assert {row["case"]["provider"] for row in found} == {"reference", name}
+
+
+def merged_as_documented(
+    coarse: Any, fine: Any, windows: Any, small_classes: Any, *, size: Any, rule: Any, output: Any
+) -> torch.Tensor:
+    options = {"size": size, "rule": rule, "output": output, "backend": "reference"}
+    return ops.aggregate(coarse, fine, windows, small_classes, **options)
+
+
+def test_a_foreign_kernel_gets_every_option() -> None:
+    assert not [v for v in foreign.check("aggregate", merged_as_documented) if v.error]
+
+
+def test_a_wrong_foreign_kernel_is_a_failure(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = f"{__name__}:one_too_many"
+    options = ("--op", "count_windows", "--sizes", str(SIDE), "--ways", "reference")
+    status, found = bench(tmp_path, *options, "--impl", name)
+    assert status == 1
+    total = len(samples.of("count_windows"))
+    wrong = [row for row in found if row["case"]["provider"] == name]
+    assert all(row["error"].startswith("wrong in ") and not row["result"] for row in wrong)
+    said = capsys.readouterr()
+    assert f"0 of {total} samples" in said.out
+    assert f"... and {total - 5} more" in said.out
 
 
 @pytest.mark.parametrize(

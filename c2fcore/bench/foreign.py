@@ -11,6 +11,7 @@ import torch
 from .. import ops
 from ..testing import agree, samples
 from ..windows import Windows
+from .providers import defaults_of
 
 
 class Verdict(NamedTuple):
@@ -51,14 +52,16 @@ def check(op: str, function: Callable[..., Any], device: str = "cpu") -> Iterato
 
     Args:
         op: name of a public op.
-        function: takes what the op takes, less `backend`; tensors are on `device`.
+        function: takes what the op takes, less `backend`, every option by name; tensors are on
+            `device`.
         device: "cpu" or "cuda".
     """
+    defaults = defaults_of(op)
     for sample in samples.of(op):
         args = sample.args(device)
         before = [t.clone() for t in _tensors(args)]
         try:
-            got = _on_host(function(*args, **sample.options))
+            got = _on_host(function(*args, **{**defaults, **sample.options}))
             want = getattr(ops, op)(*sample.args(), **sample.options, backend="reference")
             agree.assert_agrees(op, sample, got, want)
             if not all(_same(t, was) for t, was in zip(_tensors(args), before)):

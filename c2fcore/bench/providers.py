@@ -8,6 +8,7 @@ every timing times the same thing. "reference" is the shipped eager code through
 from __future__ import annotations
 
 import functools
+import inspect
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -87,7 +88,17 @@ def call_of(job: Job, provider: str, case: Case) -> Call:
 def foreign_call(job: Job, function: Callable[..., Any], case: Case) -> Call:
     """The job done by a function with the signature of the public op, less `backend`."""
     arguments, options = _arguments(job, case, case.small_classes)
-    return functools.partial(function, *arguments, **options)
+    return functools.partial(function, *arguments, **{**defaults_of(job.op), **options})
+
+
+def defaults_of(op: str) -> dict[str, Any]:
+    """The options of a public op that have a default, less `backend`."""
+    parameters = inspect.signature(getattr(ops, op)).parameters.values()
+    return {
+        p.name: p.default
+        for p in parameters
+        if p.default is not p.empty and p.name != "backend" and not p.name.startswith("_")
+    }
 
 
 def _arguments(job: Job, case: Case, classes: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from tqdm import tqdm
@@ -38,10 +38,16 @@ examples:
   c2f bench --op aggregate --impl mymodule:fn      a kernel of yours: fn(coarse, fine, windows,
                                                    small_classes, *, size, rule, output)
 
+--impl functions take what the public op takes, less backend, and get every option by name:
+help(c2fcore.ops.count_windows) and so on. One sample by itself:
+  sample = c2fcore.testing.samples.get("aggregate", NAME); fn(*sample.args(), **sample.options)
+
 Networks are called as function(num_classes, in_channels=3). They need no trained weights: they run
 in full, and their answers are replaced by realistic ones of the same shape. A checkpoint's answers
 are its own.
 """
+
+_WRONG_SHOWN: Final = 5
 
 
 def add_parser(commands: Any) -> None:
@@ -195,22 +201,35 @@ def _network(args: argparse.Namespace) -> Iterator[rows.Row]:
 
 
 def _impl(args: argparse.Namespace, file: Path) -> int:
-    """Checks a stranger's kernel; times it if it is right, or as far as it is."""
+    """Checks a stranger's kernel, then times it; the row of a wrong one is a failure."""
     if args.op not in samples.OPS:
         raise ValueError(f"--impl needs --op, one of {', '.join(samples.OPS)}, got {args.op}")
     function = foreign.load(args.impl)
     listed = samples.of(args.op)
-    wrong = 0
+    wrong: list[str] = []
     with tqdm(foreign.check(args.op, function, args.device), total=len(listed)) as bar:
         for verdict in bar:
-            wrong += bool(verdict.error)
             if verdict.error:
-                bar.write(f"{verdict.sample}: {verdict.error}")
-    print(f"{args.impl}: {len(listed) - wrong} of {len(listed)} samples of {args.op} agree")
+                wrong.append(f"{verdict.sample}: {verdict.error}")
+                if len(wrong) <= _WRONG_SHOWN:
+                    bar.write(wrong[-1])
+    if len(wrong) > _WRONG_SHOWN:
+        print(f"... and {len(wrong) - _WRONG_SHOWN} more")
+    print(f"{args.impl}: {len(listed) - len(wrong)} of {len(listed)} samples of {args.op} agree")
     if args.op == "extract_targets":  # no suite of its own
         return 1 if wrong else 0
-    status = finish(_ops(args, {args.impl: function}), tables.ops, file)
-    return 1 if wrong else status
+    measured = _ops(args, {args.impl: function})
+    if wrong:
+        why = f"wrong in {len(wrong)} of {len(listed)} samples, such as {wrong[0]}"
+        measured = (_refused(row, args.impl, why) for row in measured)
+    return finish(measured, tables.ops, file)
+
+
+def _refused(row: rows.Row, provider: str, why: str) -> rows.Row:
+    """The row, of this provider a failure that still says what it took."""
+    if row["case"]["provider"] != provider or row["error"]:
+        return row
+    return {**row, "result": {}, "error": f"{why}; took {row['result']['ms'][0]} ms"}
 
 
 def _ops(

@@ -46,10 +46,10 @@ def assert_agrees(op: str, sample: Sample, got: Any, want: Any) -> None:
             exact = 2 * tolerances.EPS32 * max(want.abs().max().item(), 1e-30)
             assert_close(got, want, exact)
     elif op == "extract_targets":
-        wrong = int((got != want).sum())
-        _require(wrong == 0, f"{wrong} targets differ")
+        wrong = got != want
+        _require(not wrong.any(), f"{int(wrong.sum())} targets differ{_first(wrong, got, want)}")
     elif got.dtype == torch.uint8:
-        assert_rare(got != want)
+        assert_rare(got != want, _first(got != want, got, want))
     else:
         # A toss changes which class gets the addition: whole pixels, and rarely.
         _require(torch.equal(got.isnan(), want.isnan()), "NaN elsewhere")
@@ -120,12 +120,14 @@ def close_calls(logits: Tensor, size: Any) -> Tensor:
     return gap <= tolerances.logit_margin(logits)
 
 
-def assert_rare(excused: Tensor) -> None:
-    """Too many excuses would hide a broken kernel."""
+def assert_rare(excused: Tensor, first: str = "") -> None:
+    """Too many excuses would hide a broken kernel; `first` is added to what is said of them."""
     if excused.numel():
         allowed = 2 + tolerances.EXCUSED_SHARE * excused.numel()
         differ = int(excused.sum())
-        _require(differ <= allowed, f"{differ} of {excused.numel()} pixels differ or are excused")
+        _require(
+            differ <= allowed, f"{differ} of {excused.numel()} pixels differ or are excused{first}"
+        )
 
 
 def assert_close(got: Tensor, want: Tensor, error: float) -> None:
@@ -137,8 +139,10 @@ def assert_close(got: Tensor, want: Tensor, error: float) -> None:
     _require(torch.equal(got[infinite], want[infinite]), "infinities elsewhere")
     finite = want.isfinite()
     if finite.any():
-        worst = (got[finite] - want[finite]).abs().max().item()
-        _require(worst <= error, f"differs by {worst:.3g}, allowed {error:.3g}")
+        off = torch.where(finite, (got - want).abs(), 0)
+        worst = off.max().item()
+        found = _first(off > error, got, want)
+        _require(worst <= error, f"differs by {worst:.3g}, allowed {error:.3g}{found}")
 
 
 def _same_windows(sample: Sample, got: Any, want: Windows) -> None:
@@ -156,17 +160,29 @@ def _same_windows(sample: Sample, got: Any, want: Windows) -> None:
 
 def _same_counts(sample: Sample, got: Tensor, want: Tensor) -> None:
     if sample.exact:
-        wrong = int((got != want).sum())
-        _require(wrong == 0, f"{wrong} of {want.numel()} counts differ")
+        _require_counts(got != want, got, want)
         return
     seg, _ = sample.args()
     close = close_calls(seg, sample.options.get("size")).to(torch.uint8)
     grid = {k: v for k, v in sample.options.items() if k != "size"}
     # A window's count may be off by at most the pixels in it that are too close to call.
     slack = ops.count_windows(close, (1,), **grid, backend="reference")
-    wrong = int(((got - want).abs() > slack).sum())
-    _require(wrong == 0, f"{wrong} of {want.numel()} counts differ")
+    _require_counts((got - want).abs() > slack, got, want)
     _require(close.float().mean() <= tolerances.EXCUSED_SHARE, "sample needs another seed")
+
+
+def _require_counts(wrong: Tensor, got: Tensor, want: Tensor) -> None:
+    said = f"{int(wrong.sum())} of {want.numel()} counts differ{_first(wrong, got, want)}"
+    _require(not wrong.any(), said)
+
+
+def _first(wrong: Tensor, got: Tensor, want: Tensor) -> str:
+    """Where the first difference is, and what stands there."""
+    places = wrong.nonzero()
+    if not len(places):
+        return ""
+    at = tuple(places[0].tolist())
+    return f", first at {list(at)}: got {got[at].item():.9g}, expected {want[at].item():.9g}"
 
 
 def _require(holds: Any, message: str) -> None:
