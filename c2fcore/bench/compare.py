@@ -6,15 +6,22 @@ is left to the reader.
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import torch
+from tqdm import tqdm
 
 from . import rows
 from .provenance import ROOT
@@ -89,20 +96,22 @@ def sides(
         if Path(side.name).exists():
             side.runs.append(rows.read(Path(side.name)))
     hashes = {side.name: _commit(side.name) for side in commits}
-    with tempfile.TemporaryDirectory() as scratch:
-        trees = {}
-        for side in commits:
-            say(f"{side.name}: checking out and building {hashes[side.name][:10]}")
-            trees[side.name] = _tree(hashes[side.name], Path(scratch) / hashes[side.name])
+    build = "cpu" if _device(options) == "cpu" else "auto"
+    with tempfile.TemporaryDirectory() as scratch, _ended_by_sigterm():
+        trees = {commit: Path(scratch) / commit for commit in hashes.values()}
         try:
+            for commit, tree in trees.items():
+                say(f"{commit[:10]}: checking out and building (C2F_BUILD={build})")
+                _check_out(commit, tree, build)
             for turn in range(repeats if commits else 0):
                 for side in commits if turn % 2 == 0 else commits[::-1]:
                     say(f"{side.name}: run {turn + 1} of {repeats}")
                     out = Path(scratch) / f"run-{found.index(side)}-{turn}"
-                    side.runs.append(_measured(trees[side.name], options, out))
+                    side.runs.append(_measured(trees[hashes[side.name]], options, out))
         finally:
-            for tree in set(trees.values()):
-                _git("worktree", "remove", "--force", str(tree))
+            for tree in trees.values():
+                if tree.exists():
+                    _git("worktree", "remove", "--force", str(tree))
     for side in found:
         if not any(side.runs):
             raise ValueError(f"--compare {side.name}: must hold rows of results, got none")
@@ -207,26 +216,58 @@ def _commit(name: str) -> str:
         ) from None
 
 
-def _tree(commit: str, where: Path) -> Path:
+def _device(options: Sequence[str]) -> str:
+    """The device that `c2f bench` is told to measure on."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    return str(parser.parse_known_args(options)[0].device)
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Checkouts are taken away again when the process is asked to end, too."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, frame: object) -> None:
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _check_out(commit: str, where: Path, build: str) -> None:
     """A checkout of a commit with its kernels built and the harness of this one."""
-    if where.exists():
-        return where
     _git("worktree", "add", "--detach", str(where), commit)
     # An editable installation finds the kernels of another tree; a link finds these.
     if not (where / "c2fcore" / "kernels").exists():
         (where / "c2fcore" / "kernels").symlink_to(where / "kernels")
     command = [sys.executable, "setup.py", "-q", "build_native", "--inplace"]
-    built = subprocess.run(command, cwd=where, capture_output=True, text=True, check=False)
-    if built.returncode:
-        lines = (built.stderr or built.stdout).strip().splitlines() or ["no output"]
-        raise RuntimeError(f"--compare: {commit[:10]} does not build: {lines[-1]}")
+    environment = {**os.environ, "C2F_BUILD": os.environ.get("C2F_BUILD") or build}
+    last = ""
+    with subprocess.Popen(
+        command,
+        cwd=where,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as building:
+        assert building.stdout is not None
+        for line in tqdm(building.stdout, unit="step", desc=f"building {commit[:10]}"):
+            last = line.strip() or last
+    if building.returncode:
+        raise RuntimeError(f"--compare: {commit[:10]} does not build: {last or 'no output'}")
     package = ROOT / "c2fcore"
     for name in _HARNESS:
         if (package / name).is_dir():
             shutil.copytree(package / name, where / "c2fcore" / name, dirs_exist_ok=True)
         else:
             shutil.copy2(package / name, where / "c2fcore" / name)
-    return where
 
 
 def _measured(tree: Path, options: Sequence[str], out: Path) -> list[Row]:
