@@ -155,8 +155,7 @@ def custom(classes: str, small: Sequence[str | int] = (), tile: int = 512) -> Da
         if not isinstance(found, dict) or not isinstance(found.get("names"), list):
             raise ValueError(f"classes must hold a list 'names', got {classes} without one")
         names = [str(name) for name in found["names"]]
-        palette = tuple(_colour(c) for c in found.get("palette", ()))
-        ignored = tuple(_colour(c) for c in found.get("ignored_colours", ()))
+        palette, ignored = (_colours(found, key) for key in ("palette", "ignored_colours"))
         if palette and (len(palette) != len(names) or len({*palette, *ignored}) < len(palette)):
             raise ValueError(
                 f"palette must have one colour of its own per class ({len(names)}), got "
@@ -175,6 +174,13 @@ def custom(classes: str, small: Sequence[str | int] = (), tile: int = 512) -> Da
         encodings={"index": _direct(len(names)), "shifted": _shifted(len(names))},
         tile=tile,
     )
+
+
+def _colours(found: Mapping[str, object], key: str) -> tuple[Colour, ...]:
+    values = found.get(key, [])
+    if not isinstance(values, list):
+        raise ValueError(f"{key} must be a list of [r, g, b], got {values!r}")
+    return tuple(_colour(value) for value in values)
 
 
 def _colour(value: object) -> Colour:

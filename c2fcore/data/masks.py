@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from ..images import Pixels, no_size_limit
+from ..images import Pixels, no_size_limit, read_rgb
 from .catalogue import IGNORED, DatasetInfo
 
 RGB: Final = "rgb"
@@ -24,16 +24,18 @@ def read_mask(path: str | Path) -> npt.NDArray[Any]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file is no image.
+        ValueError: the file is no image, or one of floating-point numbers.
     """
     try:
         with no_size_limit(), Image.open(path) as image:
+            if image.mode.startswith("F"):
+                raise ValueError("ids must be integers, got floating-point numbers")
             if image.mode in ("L", "P", "1") or image.mode.startswith("I"):
                 return np.asarray(image).astype(np.uint8 if image.mode == "1" else None, copy=False)
             return np.asarray(image.convert("RGB"))
     except UnidentifiedImageError:
         raise ValueError(f"mask must be an image, got {path}") from None
-    except (OSError, SyntaxError, EOFError) as error:
+    except (OSError, SyntaxError, EOFError, ValueError) as error:
         if isinstance(error, OSError) and error.filename is not None:
             raise  # missing or not permitted: the system's error names the file
         raise ValueError(f"mask must be readable, got {path}: {error}") from error
@@ -102,6 +104,25 @@ class MaskDecoder:
 
     def _show(self, code: int) -> str:
         return f"#{code:06x}" if self.encoding == RGB else str(code)
+
+
+def read_pair(
+    image: Path, mask: Path, decode: MaskDecoder
+) -> tuple[Pixels, Pixels, dict[str, int]]:
+    """An image uint8 [H, W, 3], its class ids uint8 [H, W], and counts of unknown values.
+
+    Raises:
+        FileNotFoundError: one of the files is missing.
+        ValueError: one cannot be read, or they differ in size.
+    """
+    pixels = read_rgb(image)
+    labels, unknown = decode(read_mask(mask), mask)
+    if pixels.shape[:2] != labels.shape:
+        raise ValueError(
+            f"image and mask must have one size, got {pixels.shape[1]} x {pixels.shape[0]} and "
+            f"{labels.shape[1]} x {labels.shape[0]} for {image}"
+        )
+    return pixels, labels, unknown
 
 
 def _packed(colour: Any) -> Any:

@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -20,9 +21,9 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from ..images import Pixels, read_rgb
+from ..images import Pixels
 from .catalogue import IGNORED, DatasetInfo
-from .masks import MaskDecoder, add_counts, read_mask, shown
+from .masks import MaskDecoder, add_counts, read_pair, shown
 from .sources import Pair
 from .tiling import boxes, cut
 
@@ -31,6 +32,7 @@ FORMAT: Final = "c2fcore-data"
 FORMAT_VERSION: Final = 1
 _OPTIONS_FILE: Final = "options.json"
 _RECORDS: Final = "records"
+_RECORD_KEYS: Final = ("source", "size", "tiles", "pixels", "ignored", "unknown")
 _MOST_UNKNOWN: Final = 0.5  # share of unknown pixels above which a mask was misread
 
 
@@ -67,7 +69,7 @@ class _Job:
 
     def fingerprint(self) -> list[Any]:
         """Changes when a source file does."""
-        files = (self.pair.image, self.pair.mask)
+        files = (self.pair.image.resolve(), self.pair.mask.resolve())
         return [[str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
 
 
@@ -91,12 +93,11 @@ def prepare(
         What dataset.json holds.
 
     Raises:
-        FileExistsError: `out` holds other things, or tiles made with other options.
+        FileExistsError: `out` holds other things, or tiles of other files or with other options.
         ValueError: an image that cannot be read or differs from its mask in size; unknown colours
             with unknown="error"; a tile that does not read back as it was written.
     """
-    if options.tile is not None:
-        boxes(1, 1, options.tile, options.overlap)  # checks them
+    boxes(1, 1, options.tile, options.overlap)  # checks them
     MaskDecoder(info, options.encoding)
     _claim(info, out, options)
     jobs = [_Job(info, options, s, pair, out) for s, pairs in sources.items() for pair in pairs]
@@ -116,8 +117,8 @@ def prepare(
             if record["unknown"]:
                 bar.write(f"{job.pair.mask}: unknown, ignored: {shown(record['unknown'])}")
     description = _describe(info, options, jobs, records)
-    if (out / DATASET_FILE).is_file():  # splits prepared before stay
-        earlier = json.loads((out / DATASET_FILE).read_text(encoding="utf-8"))
+    earlier = _read_json(out / DATASET_FILE)
+    if earlier is not None and isinstance(earlier.get("splits"), dict):  # those made before stay
         description["splits"] = {**earlier["splits"], **description["splits"]}
     _write_json(out / DATASET_FILE, description)
     return description
@@ -129,8 +130,13 @@ def _claim(info: DatasetInfo, out: Path, options: Options) -> None:
     wanted = {"format": FORMAT, "dataset": facts, "options": asdict(options)}
     path = out / _OPTIONS_FILE
     if path.is_file():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found != wanted and (out / _RECORDS).exists():
+        found = _read_json(path)
+        if found is None and (out / _RECORDS).exists():
+            raise ValueError(
+                f"{path} must be as `c2f prepare` wrote it, got a damaged file: choose another "
+                f"folder"
+            )
+        if found is not None and found != wanted and (out / _RECORDS).exists():
             before, now = found.get("options", {}), wanted["options"]
             changed = [f"{key} {before.get(key)!r} -> {now[key]!r}" for key in now
                        if before.get(key) != now[key]]  # fmt: skip
@@ -145,11 +151,20 @@ def _claim(info: DatasetInfo, out: Path, options: Options) -> None:
 
 
 def _finished(job: _Job) -> dict[str, Any] | None:
-    """The record of a source that is done and still as it was."""
-    if not job.record.is_file():
+    """The record of a source that is done and still as it was; a damaged record is none.
+
+    Raises:
+        FileExistsError: tiles of this name were made of another file.
+    """
+    record = _read_json(job.record)
+    if record is None or record.keys() != set(_RECORD_KEYS):
         return None
-    record: dict[str, Any] = json.loads(job.record.read_text(encoding="utf-8"))
-    if record["source"] != job.fingerprint():
+    before, now = record["source"], job.fingerprint()
+    if before != now:
+        if [Path(path).resolve() for path, *_ in before] != [Path(path) for path, *_ in now]:
+            raise FileExistsError(
+                f"{job.out} holds tiles of {before[0][0]}, choose another folder: got {now[0][0]}"
+            )
         return None
     paths = (_paths(job, tile["name"]) for tile in record["tiles"])
     return record if all(file.is_file() for pair in paths for file in pair) else None
@@ -166,6 +181,11 @@ def _run(jobs: Sequence[_Job], workers: int) -> Iterator[tuple[_Job, dict[str, A
         try:
             for done in as_completed(running):
                 yield running[done], done.result()
+        except BrokenProcessPool:
+            raise RuntimeError(
+                f"every one of the {workers} processes must live, got one ended from outside (out "
+                f"of memory?): run it again to go on, with fewer --workers"
+            ) from None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -173,14 +193,8 @@ def _run(jobs: Sequence[_Job], workers: int) -> Iterator[tuple[_Job, dict[str, A
 
 def _make(job: _Job) -> dict[str, Any]:
     """Cuts one source image; returns its record."""
-    image = read_rgb(job.pair.image)
     decode = MaskDecoder(job.info, job.options.encoding)
-    labels, unknown = decode(read_mask(job.pair.mask), job.pair.mask)
-    if image.shape[:2] != labels.shape:
-        raise ValueError(
-            f"image and mask must have one size, got {image.shape[1]} x {image.shape[0]} and "
-            f"{labels.shape[1]} x {labels.shape[0]} for {job.pair.image}"
-        )
+    image, labels, unknown = read_pair(job.pair.image, job.pair.mask, decode)
     share = sum(unknown.values()) / labels.size
     if share > _MOST_UNKNOWN:
         raise ValueError(
@@ -201,14 +215,15 @@ def _make(job: _Job) -> dict[str, Any]:
         _write_png(mask_file, cut(labels, box, IGNORED))
         tiles.append({"name": name, "box": list(box)})
     counts = np.bincount(labels.ravel(), minlength=256)
-    record = {
-        "source": job.fingerprint(),
-        "size": list(labels.shape),
-        "tiles": tiles,
-        "pixels": counts[: len(job.info.class_names)].tolist(),
-        "ignored": int(counts[IGNORED]),
-        "unknown": unknown,
-    }
+    values = (
+        job.fingerprint(),
+        list(labels.shape),
+        tiles,
+        counts[: len(job.info.class_names)].tolist(),
+        int(counts[IGNORED]),
+        unknown,
+    )
+    record = dict(zip(_RECORD_KEYS, values, strict=True))
     _write_json(job.record, record)
     return record
 
@@ -236,6 +251,15 @@ def _write_json(path: Path, value: Any) -> None:
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
     os.replace(partial, path)
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """What a file holds; None if it is missing or damaged."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _describe(

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ..config import C2FConfig
 from ..images import no_size_limit
 from .catalogue import IGNORED, class_ids
 from .prepare import DATASET_FILE, FORMAT, FORMAT_VERSION
@@ -93,19 +94,45 @@ class PreparedData:
             found = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ValueError(f"{path} must be JSON, got {error}") from None
+        if not isinstance(found, dict):
+            raise ValueError(f"{path} must be {FORMAT}'s, got a {type(found).__name__}")
         version = (found.get("format"), found.get("format_version"))
         if version != (FORMAT, FORMAT_VERSION):
             raise ValueError(f"{path} must be {FORMAT} version {FORMAT_VERSION}, got {version}")
-        splits = {name: _split(name, split) for name, split in found["splits"].items()}
-        return cls(
-            root=Path(root),
-            dataset=found["dataset"],
-            class_names=tuple(found["class_names"]),
-            palette=tuple((r, g, b) for r, g, b in found["palette"]),
-            small_classes=tuple(found["small_classes"]),
-            splits=splits,
-            options=found["options"],
-        )
+        try:
+            return cls(
+                root=Path(root),
+                dataset=found["dataset"],
+                class_names=tuple(found["class_names"]),
+                palette=tuple((r, g, b) for r, g, b in found["palette"]),
+                small_classes=tuple(found["small_classes"]),
+                splits={name: _split(name, split) for name, split in found["splits"].items()},
+                options=found["options"],
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"{path} must be as `c2f prepare` wrote it, run that again: got a damaged file "
+                f"({type(error).__name__}: {error})"
+            ) from None
+
+    def check_classes(self, config: C2FConfig) -> None:
+        """The data set's classes are the network's.
+
+        Raises:
+            ValueError: another number of classes, or other names.
+        """
+        names = self.class_names
+        if len(names) != config.num_classes:
+            raise ValueError(
+                f"the network's {config.num_classes} classes must be the data set's, got "
+                f"{len(names)} in {self.root}"
+            )
+        for i, (ours, theirs) in enumerate(zip(names, config.class_names or names)):
+            if ours != theirs:
+                raise ValueError(
+                    f"the network's classes must be the data set's, got class {i} {theirs!r} of "
+                    f"the network and {ours!r} in {self.root}"
+                )
 
     def split(self, name: str) -> Split:
         """A split by name.
@@ -188,5 +215,11 @@ class TileDataset(Dataset[dict[str, Any]]):
 
 
 def _read(path: Path) -> Any:
-    with no_size_limit(), Image.open(path) as image:
-        return np.array(image)
+    try:
+        with no_size_limit(), Image.open(path) as image:
+            return np.array(image)
+    except (OSError, SyntaxError, ValueError) as error:
+        what = "missing" if isinstance(error, FileNotFoundError) else str(error)
+        raise ValueError(
+            f"{path} must be as `c2f prepare` wrote it, run that again: got a file that is {what}"
+        ) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -22,6 +23,10 @@ MASK_SUFFIXES: Final = ("", "_instance_color_RGB", "_mask", "_label", "_labels",
 
 _ENDINGS: Final = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
 _ISAID_MASK: Final = "_instance_color_RGB"
+_MASK_FOLDERS: Final = ("masks", "labels", "annotations")
+_NAMES_OF_CLASSES: Final = ("label", "labels", "classes")  # beside Paddle's lists, and none
+
+_LOG = logging.getLogger(__name__)
 
 
 class Pair(NamedTuple):
@@ -51,6 +56,9 @@ def find(
       a mask's name may go on with one of MASK_SUFFIXES.
     - "list": ROOT/SPLIT.txt (Paddle), one "image mask" per line, relative to ROOT.
 
+    Without `splits`, folders of images that nobody labelled (a test split) are left out. That, and
+    masks without an image, are told through `logging`.
+
     Args:
         info: the data set.
         root: its folder.
@@ -62,8 +70,7 @@ def find(
         FileNotFoundError: a folder, a list or a mask is missing.
         ValueError: a layout that the data set does not have, no image, or one name twice.
     """
-    if not root.is_dir():
-        raise FileNotFoundError(f"{info.name}: the data must be in a folder, got {root}")
+    _check_root(info, root)
     if layout == "raw":
         if info.name not in _RAW:
             raise ValueError(
@@ -71,11 +78,10 @@ def find(
             )
         found = _RAW[info.name](info, root, labels, splits)
     elif layout == "mmseg":
-        wanted = splits or _folders(root / "img_dir")
+        wanted = splits or _labelled(root)
         found = {s: _pair_up(root / "img_dir" / s, root / "ann_dir" / s) for s in wanted}
     elif layout == "list":
-        wanted = splits or sorted(p.stem for p in root.glob("*.txt"))
-        found = {s: _read_list(root, s) for s in wanted}
+        found = {s: _read_list(root, s) for s in splits or _lists(root)}
     elif layout == "folders":
         found = _plain_folders(root, splits)
     else:
@@ -94,17 +100,30 @@ def guess_layout(info: DatasetInfo, root: Path) -> str:
     """The layout of a folder by what is in it.
 
     Raises:
+        FileNotFoundError: there is no such folder.
         ValueError: it cannot be told.
     """
+    _check_root(info, root)
+    lists = _lists(root)
+    usual = [s for s in lists if s in ("train", "val")]
+    # First, for Paddle's folders are named as mmsegmentation's, but their ids mean other classes.
+    if any(_of_pairs(root / f"{s}.txt") for s in usual):
+        return "list"
     if (root / "img_dir").is_dir():
         return "mmseg"
-    if any(root.glob("*.txt")) and info.name not in _RAW:
+    if usual or (lists and info.name not in _RAW):  # downloads come with texts to read
         return "list"
+    if any(_has_masks(path.parent) for path in (root / "images", *root.glob("*/images"))):
+        return "folders"
     if info.name in _RAW:
         return "raw"
-    if any(path.is_dir() and path.name == "images" for path in root.rglob("images")):
-        return "folders"
-    raise ValueError(f"{info.name}: layout must be given, got {root} which shows none")
+    known = "; ".join(f"{layout}: {_WHERE[layout]}" for layout in LAYOUTS[1:])
+    raise ValueError(f"{info.name}: the data must be in a known layout ({known}), got {root}")
+
+
+def _check_root(info: DatasetInfo, root: Path) -> None:
+    if not root.is_dir():
+        raise FileNotFoundError(f"{info.name}: the data must be in a folder, got {root}")
 
 
 def _unique(info: DatasetInfo, split: str, pairs: list[Pair]) -> list[Pair]:
@@ -114,10 +133,23 @@ def _unique(info: DatasetInfo, split: str, pairs: list[Pair]) -> list[Pair]:
     return sorted(pairs)
 
 
-def _folders(path: Path) -> list[str]:
-    if not path.is_dir():
-        raise FileNotFoundError(f"layout mmseg needs the folder {path}, got none")
-    return sorted(p.name for p in path.iterdir() if p.is_dir())
+def _labelled(root: Path) -> list[str]:
+    """Splits of the mmseg layout that have masks."""
+    images, masks = root / "img_dir", root / "ann_dir"
+    for path in (images, masks):
+        if not path.is_dir():
+            raise FileNotFoundError(f"layout mmseg needs the folder {path}, got none")
+    splits = sorted(p.name for p in images.iterdir() if p.is_dir())
+    bare = [s for s in splits if not (masks / s).is_dir() or not _images(masks / s)]
+    if bare == splits:
+        return splits  # nothing is labelled: an image without its mask will be named
+    for split in bare:
+        _LOG.warning("%s: no masks in %s, left out", split, masks / split)
+    return [s for s in splits if s not in bare]
+
+
+def _lists(root: Path) -> list[str]:
+    return sorted(p.stem for p in root.glob("*.txt") if p.stem not in _NAMES_OF_CLASSES)
 
 
 def _images(folder: Path, deep: bool = False) -> list[Path]:
@@ -129,14 +161,23 @@ def _images(folder: Path, deep: bool = False) -> list[Path]:
 
 def _pair_up(images: Path, masks: Path) -> list[Pair]:
     """Images and masks of two folders by name."""
-    by_name = {path.stem: path for path in _images(masks)}
+    found = _images(images)
+    by_name: dict[str, Path] = {}
+    for path in _images(masks):
+        if path.stem in by_name:
+            raise ValueError(f"a mask must be one file, got {by_name[path.stem]} and {path}")
+        by_name[path.stem] = path
     pairs = []
-    for image in _images(images):
+    for image in found:
         candidates = (by_name.get(image.stem + suffix) for suffix in MASK_SUFFIXES)
         mask = next((path for path in candidates if path is not None), None)
         if mask is None:
             raise FileNotFoundError(f"{image} must have a mask of its name, got none in {masks}")
         pairs.append(Pair(image.stem, image, mask))
+    alone = sorted({*by_name.values()} - {pair.mask for pair in pairs})
+    if alone and pairs:
+        _LOG.warning("%d of %d masks have no image in %s and are left out, such as %s",
+                     len(alone), len(by_name), images, alone[0])  # fmt: skip
     return pairs
 
 
@@ -144,14 +185,37 @@ def _plain_folders(root: Path, splits: Sequence[str] | None) -> dict[str, list[P
     if (root / "images").is_dir() and not splits:
         return {"all": _pair_up(root / "images", _masks_folder(root))}
     wanted = splits or sorted(p.parent.name for p in root.glob("*/images"))
-    return {s: _pair_up(root / s / "images", _masks_folder(root / s)) for s in wanted}
+    for split in wanted:
+        if not (root / split / "images").is_dir():
+            raise FileNotFoundError(f"split {split} must be in {root / split}/images, got none")
+    bare = [] if splits else [s for s in wanted if not _has_masks(root / s)]
+    if bare == wanted:
+        bare = []  # nothing is labelled: the missing folder will be named
+    for split in bare:
+        _LOG.warning("%s: no folder of masks in %s, left out", split, root / split)
+    return {
+        s: _pair_up(root / s / "images", _masks_folder(root / s)) for s in wanted if s not in bare
+    }
+
+
+def _has_masks(folder: Path) -> bool:
+    return any((folder / name).is_dir() for name in _MASK_FOLDERS)
 
 
 def _masks_folder(folder: Path) -> Path:
-    for name in ("masks", "labels", "annotations"):
+    for name in _MASK_FOLDERS:
         if (folder / name).is_dir():
             return folder / name
     raise FileNotFoundError(f"masks must be in masks/, labels/ or annotations/, got {folder}")
+
+
+def _of_pairs(path: Path) -> bool:
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return len(_columns(file.readline())) == 2
+
+
+def _columns(line: str) -> list[str]:
+    return line.rstrip("\n").split("\t") if "\t" in line else line.split()
 
 
 def _read_list(root: Path, split: str) -> list[Pair]:
@@ -160,7 +224,7 @@ def _read_list(root: Path, split: str) -> list[Pair]:
         raise FileNotFoundError(f"layout list needs {path}, got no such file")
     pairs = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        parts = line.split("\t") if "\t" in line else line.split()
+        parts = _columns(line)
         if not parts:
             continue
         if len(parts) != 2:

@@ -37,8 +37,12 @@ def boxes(height: int, width: int, tile: int | None, overlap: int = 0) -> list[B
         ValueError: the tile or the overlap is out of range.
     """
     if tile is None:
+        if overlap:
+            raise ValueError(f"overlap needs tiles, got {overlap} for whole images")
         return [Box(0, 0, height, width)]
-    if tile < 1 or not 0 <= overlap < tile:
+    if tile < 1:
+        raise ValueError(f"tile must be at least 1, got {tile}")
+    if not 0 <= overlap < tile:
         raise ValueError(f"overlap must be in 0..tile-1, got {overlap} for tiles of {tile}")
     return [
         Box(y, x, y + tile, x + tile)

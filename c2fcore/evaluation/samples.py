@@ -24,11 +24,11 @@ from torch.utils.data import Dataset
 from ..config import C2FConfig
 from ..data import catalogue, sources
 from ..data.catalogue import IGNORED, DatasetInfo
-from ..data.masks import MaskDecoder, read_mask, shown
+from ..data.masks import MaskDecoder, read_pair, shown
 from ..data.prepare import DATASET_FILE
 from ..data.prepared import PreparedData, TileDataset
 from ..data.tiling import Box, boxes, cut, owned
-from ..images import Pixels, no_size_limit, read_rgb
+from ..images import Pixels, no_size_limit
 
 PROTOCOLS: Final = ("tiles", "whole")
 
@@ -148,18 +148,12 @@ class FolderSamples:
 
     def _read_pair(self, name: str) -> tuple[Pixels, Pixels]:
         pair = self._pairs[name]
-        image = read_rgb(pair.image)
-        labels, unknown = self._decode(read_mask(pair.mask), pair.mask)
+        image, labels, unknown = read_pair(pair.image, pair.mask, self._decode)
         if unknown and self._unknown == "error":
             raise ValueError(
                 f"masks must hold ids in 0..{len(self.class_names) - 1} or 255 (encoding "
                 f"{self._decode.encoding}), got {shown(unknown)} in {pair.mask}; --unknown ignore "
                 f"leaves such pixels out"
-            )
-        if image.shape[:2] != labels.shape:
-            raise ValueError(
-                f"image and mask must have one size, got {image.shape[1]} x {image.shape[0]} and "
-                f"{labels.shape[1]} x {labels.shape[0]} for {pair.image}"
             )
         return image, labels
 
@@ -211,7 +205,7 @@ def open_samples(
                 f"which `c2f prepare` has decoded and cut"
             )
         data = PreparedData.open(root)
-        check_classes(data.class_names, config, root)
+        data.check_classes(config)
         return PreparedSamples(data, _choose(list(data.splits), split, root))
     names = config.class_names or tuple(map(str, range(config.num_classes)))
     info = replace(catalogue.custom(",".join(map(str, range(config.num_classes)))),
@@ -222,31 +216,12 @@ def open_samples(
             f"data must be a folder that `c2f prepare` finished, or hold images/ and masks/ (or "
             f"SPLIT/images/ and SPLIT/masks/), got {root}"
         )
-    found = sources.find(info, root, layout, [split] if split else None)
-    chosen = _choose(list(found), split, root)
     if overlap and tile is None:
         raise ValueError(f"--overlap needs --tile, got {overlap} without it")
+    found = sources.find(info, root, layout, [split] if split else None)
+    chosen = _choose(list(found), split, root)
     name = root.name if chosen == "all" else f"{root.name} {chosen}"
     return FolderSamples(found[chosen], info, encoding or "index", tile, overlap, unknown, name)
-
-
-def check_classes(names: Sequence[str], config: C2FConfig, root: Path) -> None:
-    """The data set's classes are the network's.
-
-    Raises:
-        ValueError: another number of classes, or other names.
-    """
-    if len(names) != config.num_classes:
-        raise ValueError(
-            f"the network's {config.num_classes} classes must be the data set's, got "
-            f"{len(names)} in {root}"
-        )
-    for i, (ours, theirs) in enumerate(zip(names, config.class_names or names)):
-        if ours != theirs:
-            raise ValueError(
-                f"the network's classes must be the data set's, got class {i} {theirs!r} of the "
-                f"network and {ours!r} in {root}"
-            )
 
 
 def _choose(splits: list[str], wanted: str | None, root: Path) -> str:

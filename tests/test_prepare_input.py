@@ -1,0 +1,310 @@
+"""c2f prepare on folders as they come: splits without masks, lists, damage, other data, kill -9."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from c2fcore.cli import main
+from c2fcore.data import prepare as preparing
+from c2fcore.data import sources
+from c2fcore.data.catalogue import DATASETS
+from c2fcore.data.prepared import PreparedData
+
+Said = Callable[[], str]
+
+
+def save(path: Path, pixels: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def photo(height: int = 24, width: int = 30) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def ids(classes: int, height: int = 24, width: int = 30) -> np.ndarray:
+    return (np.arange(height * width).reshape(height, width) // 7 % classes).astype(np.uint8)
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    """Three images of two classes in plain folders."""
+    for name in "abc":
+        save(tmp_path / f"mine/images/{name}.png", photo())
+        save(tmp_path / f"mine/masks/{name}.png", ids(2))
+    return tmp_path / "mine"
+
+
+@pytest.fixture
+def said(capsys: pytest.CaptureFixture[str]) -> Said:
+    return lambda: capsys.readouterr().err.splitlines()[-1]
+
+
+def command(root: Path, out: Path, *more: str) -> list[str]:
+    classes = [] if "--classes" in more else ["--classes", "ground,car"]
+    return ["prepare", "custom", str(root), "-o", str(out), "--workers", "0", *classes, *more]
+
+
+# Folders as they come
+
+
+def test_a_split_nobody_labelled_is_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root, info = tmp_path / "mmseg", DATASETS["isaid"]
+    save(root / "img_dir/train/P1_0_24_0_30.png", photo())
+    save(root / "ann_dir/train/P1_0_24_0_30_instance_color_RGB.png", ids(16))
+    save(root / "img_dir/test/P2.png", photo())
+    for _ in range(2):
+        assert list(sources.find(info, root, "mmseg")) == ["train"]
+        assert "test: no masks in" in caplog.text
+        caplog.clear()
+        (root / "ann_dir/test").mkdir(exist_ok=True)
+    with pytest.raises(FileNotFoundError, match=r"P2.png must have a mask of its name"):
+        sources.find(info, root, "mmseg", ["test"])
+    plain = tmp_path / "plain"
+    for split in ("train", "test"):
+        save(plain / split / "images/a.png", photo())
+    save(plain / "train/masks/a.png", ids(16))
+    assert list(sources.find(info, plain, "folders")) == ["train"]
+    assert "test: no folder of masks in" in caplog.text
+
+
+def test_masks_without_an_image_are_told(mine: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (mine / "images/b.png").unlink()
+    found = sources.find(DATASETS["isaid"], mine, "folders")["all"]
+    assert [pair.name for pair in found] == ["a", "c"]
+    assert "1 of 3 masks have no image in" in caplog.text
+    assert str(mine / "masks/b.png") in caplog.text
+    save(mine / "masks/a.tif", ids(2))
+    with pytest.raises(ValueError, match=r"a mask must be one file, got .*a\.png and .*a\.tif"):
+        sources.find(DATASETS["isaid"], mine, "folders")
+
+
+@pytest.mark.parametrize("name", sorted(DATASETS))
+@pytest.mark.parametrize("folders", [("img_dir", "ann_dir"), ("images", "labels")])
+def test_paddle_lists_with_their_names_of_classes(
+    name: str, folders: tuple[str, str], tmp_path: Path
+) -> None:
+    """Found by their lists: the ids are Paddle's even in folders named as mmsegmentation's."""
+    classes = DATASETS[name].class_names
+    for split in ("train", "val"):
+        files = [f"{folder}/{split}/a.png" for folder in folders]
+        save(tmp_path / files[0], photo())
+        save(tmp_path / files[1], ids(len(classes)))
+        (tmp_path / f"{split}.txt").write_text(" ".join(files) + "\n")
+    (tmp_path / "label.txt").write_text("\n".join(classes))
+    out = tmp_path / "out"
+    assert main(["prepare", name, str(tmp_path), "-o", str(out), "--workers", "0"]) == 0
+    made = json.loads((out / "dataset.json").read_text())
+    assert made["options"]["encoding"] == "paddle"
+    assert list(made["splits"]) == ["train", "val"]
+    assert made["splits"]["val"]["pixels"] == np.bincount(ids(len(classes)).ravel()).tolist()
+
+
+def test_layouts_are_told_apart(mine: Path, tmp_path: Path) -> None:
+    potsdam = DATASETS["potsdam"]
+    assert sources.guess_layout(potsdam, mine) == "folders"
+    (mine / "readme.txt").write_text("read me")
+    assert sources.guess_layout(potsdam, mine) == "folders"
+    raw = tmp_path / "raw"
+    save(raw / "2_Ortho_RGB/top_potsdam_2_10_RGB.tif", photo())
+    (raw / "notes.txt").write_text("two words")
+    assert sources.guess_layout(potsdam, raw) == "raw"
+    # A list of names alone is mmsegmentation's, beside its folders.
+    (raw / "img_dir").mkdir()
+    (raw / "train.txt").write_text("a\nb\n")
+    assert sources.guess_layout(potsdam, raw) == "mmseg"
+
+
+# Refused
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--tile", "-5"], "tile must be at least 1, got -5"),
+        (["--tile", "0", "--overlap", "4"], "overlap needs tiles, got 4 for whole images"),
+        (["--splits", "test"], "split test must be in"),
+        (["--small", "cars"], "got cars (did you mean car?)"),
+        (["--encoding", "paddle"], "encoding must be one of index, shifted, got paddle"),
+        (["--classes", "PALETTE"], "palette must be a list of [r, g, b], got 7"),
+    ],
+)
+def test_options(more: list[str], message: str, mine: Path, tmp_path: Path, said: Said) -> None:
+    palette = tmp_path / "classes.json"
+    palette.write_text('{"names": ["ground", "car"], "palette": 7}')
+    given = [str(palette) if text == "PALETTE" else text for text in more]
+    assert main(command(mine, tmp_path / "out", *given)) == 2
+    assert message in said()
+    assert not (tmp_path / "out").exists()
+
+
+def test_folders_that_are_not_there(tmp_path: Path, said: Said) -> None:
+    out = tmp_path / "out"
+    assert main(command(tmp_path / "none", out)) == 2
+    assert "custom: the data must be in a folder, got" in said()
+    (tmp_path / "empty").mkdir()
+    assert main(command(tmp_path / "empty", out)) == 2
+    assert "the data must be in a known layout (mmseg: img_dir/SPLIT and ann_dir/SPLIT" in said()
+
+
+def test_damaged_images_are_named_and_the_others_kept(
+    mine: Path, tmp_path: Path, said: Said
+) -> None:
+    out = tmp_path / "out"
+    for kind in ("images", "masks"):
+        path = mine / kind / "b.png"
+        whole = path.read_bytes()
+        path.write_bytes(whole[: len(whole) * 2 // 3])
+        assert main(command(mine, out)) == 2
+        assert f"must be readable, got {path}: " in said()
+        path.write_bytes(whole)
+    assert (out / "records/all/a.json").is_file()
+    assert not (out / "dataset.json").exists()
+    (mine / "masks/b.png").unlink()
+    Image.fromarray(np.ones((24, 30), np.float32)).save(mine / "masks/b.tif")
+    assert main(command(mine, out)) == 2
+    assert "ids must be integers, got floating-point numbers" in said()
+
+
+def test_a_tile_that_reads_back_otherwise_is_no_tile(
+    mine: Path, tmp_path: Path, said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What Pillow writes for masks of mode P, for one, are not the ids."""
+    write = Image.Image.save
+
+    def other(self: Image.Image, *args: object, **options: object) -> None:
+        write(self.point(lambda value: value // 2), *args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Image.Image, "save", other)
+    out = tmp_path / "out"
+    assert main(command(mine, out)) == 2
+    assert "must read back as it was written, got other pixels" in said()
+    assert not list(out.glob("*/*/*.json"))
+    assert not list(out.glob("img_dir/all/[!.]*"))
+
+
+# Nothing lost, nothing replaced
+
+
+def test_files_of_an_earlier_run_may_be_damaged(mine: Path, tmp_path: Path, said: Said) -> None:
+    out = tmp_path / "out"
+    assert main(command(mine, out, "--tile", "16")) == 0
+    whole = PreparedData.open(out)
+    for name, text in (
+        ("records/all/b.json", "{"),
+        ("records/all/b.json", "{}"),
+        ("dataset.json", "["),
+        ("dataset.json", "[]"),
+    ):
+        (out / name).write_text(text)
+        assert main(command(mine, out, "--tile", "16")) == 0
+        assert PreparedData.open(out) == whole
+    (out / "options.json").write_text("{")
+    assert main(command(mine, out, "--tile", "16")) == 2
+    assert "options.json must be as `c2f prepare` wrote it, got a damaged file" in said()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "must be JSON, got"),
+        ("[]", "must be c2fcore-data's, got a list"),
+        ('{"format": "c2fcore-data", "format_version": 1}', "damaged file (KeyError: 'dataset')"),
+        ('{"format": "c2fcore-data", "format_version": 2}', "must be c2fcore-data version 1, got"),
+    ],
+)
+def test_a_damaged_description(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "dataset.json").write_text(text)
+    with pytest.raises(ValueError) as caught:
+        PreparedData.open(tmp_path)
+    assert message in str(caught.value)
+
+
+def test_tiles_of_other_data_are_not_replaced(
+    mine: Path, tmp_path: Path, said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    assert main(command(mine, out)) == 0
+    before = (out / "img_dir/all/a_0_512_0_512.png").read_bytes()
+    other = tmp_path / "other"
+    save(other / "images/a.png", photo()[::-1].copy())
+    save(other / "masks/a.png", ids(2))
+    assert main(command(other, out)) == 2
+    assert f"holds tiles of {mine}/images/a.png, choose another folder: got {other}" in said()
+    assert (out / "img_dir/all/a_0_512_0_512.png").read_bytes() == before
+    # The same folder by another name is the same.
+    monkeypatch.chdir(tmp_path)
+    assert main(command(Path("mine"), out)) == 0
+
+
+def test_a_run_that_was_killed_goes_on(mine: Path, tmp_path: Path) -> None:
+    for i in range(40):
+        save(mine / f"images/n{i}.png", photo(200, 200))
+        save(mine / f"masks/n{i}.png", ids(2, 200, 200))
+    more = ["--tile", "32", "--overlap", "16"]
+    run = command(mine, tmp_path / "out", *more)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "c2fcore", *run], stderr=subprocess.DEVNULL, cwd=tmp_path
+    )
+    records = tmp_path / "out" / "records" / "all"
+    deadline = time.monotonic() + 120
+    while len(list(records.glob("*.json"))) < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = {path.name: path.stat().st_mtime_ns for path in records.glob("[!.]*.json")}
+    assert 3 <= len(done) < 43
+    assert not (tmp_path / "out" / "dataset.json").exists()
+    assert main(run) == 0
+    assert all((records / name).stat().st_mtime_ns == time_ for name, time_ in done.items())
+    assert main(command(mine, tmp_path / "whole", *more)) == 0
+    assert (
+        PreparedData.open(tmp_path / "out").splits == PreparedData.open(tmp_path / "whole").splits
+    )
+    for path in (tmp_path / "whole").rglob("*.png"):
+        assert (
+            path.read_bytes()
+            == (tmp_path / "out" / path.relative_to(tmp_path / "whole")).read_bytes()
+        )
+
+
+def test_a_process_that_dies_is_told(
+    mine: Path, tmp_path: Path, said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from concurrent.futures import Future
+    from concurrent.futures.process import BrokenProcessPool
+
+    class Dying:
+        def __init__(self, *args: object, **options: object) -> None: ...
+        def __enter__(self) -> Dying:
+            return self
+
+        def __exit__(self, *args: object) -> None: ...
+        def submit(self, *args: object) -> Future[None]:
+            future: Future[None] = Future()
+            future.set_exception(BrokenProcessPool("A process was terminated abruptly"))
+            return future
+
+    monkeypatch.setattr(preparing, "ProcessPoolExecutor", Dying)
+    assert main([*command(mine, tmp_path / "out"), "--workers", "2"]) == 2
+    assert "run it again to go on, with fewer --workers" in said()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a file system that refuses")
+def test_a_folder_that_cannot_be_written(mine: Path, said: Said) -> None:
+    assert main(command(mine, Path("/proc/nothing"))) == 2
+    assert "/proc/nothing" in said()
