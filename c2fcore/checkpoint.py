@@ -270,12 +270,19 @@ def _locate(
         raise ImportError(
             f"from_pretrained: {text!r} is no folder, and the hub needs huggingface_hub ({error})"
         ) from error
-    config_path, weights_path = (
-        hf_hub_download(
-            text, name, revision=revision, token=token, local_files_only=local_files_only
+    try:
+        config_path, weights_path = (
+            hf_hub_download(
+                text, name, revision=revision, token=token, local_files_only=local_files_only
+            )
+            for name in (CONFIG_FILE, WEIGHTS_FILE)
         )
-        for name in (CONFIG_FILE, WEIGHTS_FILE)
-    )
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise FileNotFoundError(
+            f"from_pretrained: source must be a folder or a model on the hub, got {text!r}, which "
+            f"is no folder here: {reason}"
+        ) from error
     return Path(config_path), Path(weights_path)
 
 

@@ -83,6 +83,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         text = str(error) or type(error).__name__
         print(f"c2f {args.command}: error: {text}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(f"c2f {args.command}: stopped", file=sys.stderr)
+    except KeyboardInterrupt as stopped:
+        print(f"c2f {args.command}: stopped {stopped}".rstrip(), file=sys.stderr)
         return 130

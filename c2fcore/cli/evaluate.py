@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 from collections.abc import Iterable
 from pathlib import Path
@@ -165,6 +166,8 @@ def run(args: argparse.Namespace) -> int:
         changes=config_changes(args),
     )
     samples = samples_of(args, args.data, predict)
+    if args.out is not None:
+        writable(args.out)
     with distributed.process_group(predict.device):
         result = evaluate(
             predict,
@@ -203,6 +206,17 @@ def _tell(
         files += gallery.draw(predict, samples, args.protocol, chosen, args.out / _PICTURES)
     for path in files:
         print(f"-> {path}{' (replaced)' if path.name in there else ''}")
+
+
+def writable(folder: Path) -> None:
+    """Makes a folder, before work is done whose results could not be written.
+
+    Raises:
+        OSError: it cannot be made or written into.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"OUT must be a folder to write into, got {folder}")
 
 
 def _check_out(out: Path, names: Iterable[str], overwrite: bool) -> None:

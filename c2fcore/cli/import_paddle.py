@@ -43,6 +43,9 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Writes the checkpoint."""
+    for path in (args.weights, args.coarse):
+        if path is not None and not (path.is_file() or (path == args.coarse and path.is_dir())):
+            raise FileNotFoundError(f"weights must be a .pdparams file, got {path}")
     found = paddle_weights.load(args.weights)
     if found.stage == "coarse":
         if args.coarse is not None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..evaluation import chart, distributed, predictor, report, tables
+from ..evaluation import chart, distributed, predictor, published, report, tables
 from ..evaluation.runner import evaluate
 from ..evaluation.sweep import Sweep, fingerprint, slug
 from ..evaluation.tables import Setting, Table
@@ -23,6 +24,7 @@ from .evaluate import (
     device_of,
     measures_of,
     samples_of,
+    writable,
 )
 from .options import add_config_options, config_changes
 
@@ -76,18 +78,27 @@ def add_parser(commands: Any) -> None:
 
 
 def _what(name: str) -> str:
-    title: str = tables.paper()["tables"][name]["title"]
+    title: str = published.paper()["tables"][name]["title"]
     return title.partition(": ")[2]
 
 
 def run(args: argparse.Namespace) -> int:
     """Brings a table up to date and prints it."""
     plan = _Plan(args)
+    writable(plan.folder / _ROWS)
     with distributed.process_group(plan.device):
         plan.work()
         if distributed.rank() == 0:
             plan.tell()
-    return 1 if plan.sweep.failed else 0
+    failed = plan.sweep.failed
+    if failed and distributed.rank() == 0:
+        first = plan.sweep.missing[failed[0]]
+        print(
+            f"c2f reproduce: {len(failed)} of {len(plan.table.settings)} rows failed, run it again "
+            f"to try them anew: {failed[0]} {first}",
+            file=sys.stderr,
+        )
+    return 1 if failed else 0
 
 
 class _Plan:
@@ -204,11 +215,15 @@ class _Plan:
         out.parent.mkdir(parents=True, exist_ok=True)
         report.write_text(record, json.dumps(wanted, indent=1) + "\n")
         resume = ["--resume"] if (out / LAST).is_file() else []
-        return train("fine", [*options, f"--out={out}", *resume])
+        try:
+            return train("fine", [*options, f"--out={out}", *resume])
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                f"while training {setting.name}; run it again to go on"
+            ) from None
 
     def tell(self) -> None:
         """Writes the table and prints it."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         text = tables.markdown(self.table, self.sweep.done, self.sweep.missing)
         rows = tables.rows_of(self.table, self.sweep.done)
         written = {"table.md": text, "table.json": json.dumps(rows, indent=1) + "\n"}
@@ -224,12 +239,12 @@ class _Plan:
 def _figure(table: Table, rows: Sequence[Mapping[str, Any]]) -> str:
     ours = {row["line"]: row for row in rows if row["figures of"] == "ours"}
     points = [
-        (float(setting.changes["n"]), ours[setting.name][tables.MEAN])
+        (float(setting.changes["n"]), ours[setting.name][published.MEAN])
         for setting in table.settings
-        if tables.MEAN in ours[setting.name]
+        if published.MEAN in ours[setting.name]
     ]
     series = {"second look": points}
-    alone = ours[tables.COARSE_ALONE].get(tables.MEAN)
+    alone = ours[tables.COARSE_ALONE].get(published.MEAN)
     if alone is not None:
         series[tables.COARSE_ALONE] = [(x, alone) for x, _ in points]
     return chart.lines(table.title, "patches per image", "mean IoU of the small classes", series)

@@ -219,7 +219,7 @@ def _read(path: Path) -> Any:
         with no_size_limit(), Image.open(path) as image:
             return np.array(image)
     except (OSError, SyntaxError, ValueError) as error:
-        what = "missing" if isinstance(error, FileNotFoundError) else str(error)
+        what = "no such file" if isinstance(error, FileNotFoundError) else str(error)
         raise ValueError(
-            f"{path} must be as `c2f prepare` wrote it, run that again: got a file that is {what}"
+            f"{path} must be as `c2f prepare` wrote it, remove it and run that again: got {what}"
         ) from None

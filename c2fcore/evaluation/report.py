@@ -257,7 +257,7 @@ def percent(value: float | None, signed: bool = False) -> str:
 
 
 def _numeric(cell: str) -> bool:
-    return not cell.strip("+-.0123456789")
+    return not cell.strip("+-.0123456789¹²³")
 
 
 def _marked(row: Mapping[str, Any]) -> str:

@@ -1,21 +1,19 @@
-"""The paper's tables: their lines, the figures of the paper known here, and ours beside them."""
+"""The paper's tables: their lines, and the published figures known here beside ours."""
 
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from importlib import resources
 from typing import Any, Final
 
-from . import report
+from . import published, report
+from .published import F1, MEAN, paper
 
 SECOND_LOOK: Final = " + second look"
 COARSE_ALONE: Final = "coarse alone"
-MEAN: Final = "mean"
 SPEED: Final = ("FPS", "ratio")
+_NO_COLUMN: Final = ("line", "figures of", "sources")
 
 Summary = Mapping[str, Any]
 
@@ -67,14 +65,6 @@ class Table:
     lines: tuple[Line, ...]
     sweep: dict[str, list[Any]]
     remark: str = ""
-
-
-@lru_cache(maxsize=1)
-def paper() -> dict[str, Any]:
-    """What paper.json holds."""
-    text = (resources.files(__package__) / "paper.json").read_text(encoding="utf-8")
-    found: dict[str, Any] = json.loads(text)
-    return found
 
 
 def names() -> tuple[str, ...]:
@@ -141,14 +131,15 @@ def our_figures(line: Line, done: Mapping[str, Summary]) -> dict[str, float]:
     stage = ("refined" if refines else "coarse") if line.stage == "last" else line.stage
     if stage == "refined" and not refines:
         return {}
-    found = {
-        _short(row["name"]): 100 * row[stage]["iou"]
-        for row in summary["classes"]
-        if row["small"] and row[stage]["iou"] is not None
-    }
-    for group, title in (("small", MEAN), ("all", "mIoU")):
-        if (value := summary["means"][group][stage]["iou"]) is not None:
-            found[title] = 100 * value
+    found = {}
+    for score, before in (("iou", ""), ("f1", F1)):
+        for row in summary["classes"]:
+            if row["small"] and row[stage][score] is not None:
+                found[before + _short(row["name"])] = 100 * row[stage][score]
+        if (value := summary["means"]["small"][stage][score]) is not None:
+            found[before + MEAN] = 100 * value
+    if (value := summary["means"]["all"][stage]["iou"]) is not None:
+        found["mIoU"] = 100 * value
     if stage == "refined" and (covered := summary["windows"]["covered"]) is not None:
         found["covered"] = 100 * covered
     speed = summary["speed"]
@@ -158,37 +149,35 @@ def our_figures(line: Line, done: Mapping[str, Summary]) -> dict[str, float]:
     return {**found, **speeds}
 
 
-def paper_figures(name: str, label: str) -> dict[str, float]:
-    """The paper's figures of a line by column, as far as they are known here."""
-    found = {
-        f["column"]: float(f["value"])
-        for f in paper()["figures"]
-        if (f["table"], f["line"]) == (name, label)
-    }
+def published_figures(name: str, label: str) -> dict[str, dict[str, published.Figure]]:
+    """Published figures of a line by row and column, with the ratio of speeds."""
+    found = published.figures(name, label)
     alone = COARSE_ALONE if "sweep" in paper()["tables"][name] else label.split(SECOND_LOOK)[0]
-    first = [
-        f["value"] for f in paper()["figures"]
-        if (f["table"], f["line"], f["column"]) == (name, alone, "FPS")
-    ]  # fmt: skip
-    if first and "FPS" in found:
-        found["ratio"] = found["FPS"] / first[0]
+    first = published.figures(name, alone)[published.OWN_ROW].get("FPS")
+    own = found[published.OWN_ROW]
+    if first and "FPS" in own:
+        own["ratio"] = own["FPS"]._replace(value=own["FPS"].value / first.value)
     return found
 
 
 def rows_of(which: Table, done: Mapping[str, Summary]) -> list[dict[str, Any]]:
-    """The table as rows for JSON and CSV: one of ours and one of the paper's per line."""
+    """The table as rows for JSON: per line one of ours, one of the paper's, and others' if any.
+
+    Published rows say under "sources" where each figure is from.
+    """
     rows = []
     for line in which.lines:
-        for source, figures in (
-            ("ours", our_figures(line, done)),
-            ("paper", paper_figures(which.name, line.label)),
-        ):
-            rows.append({"line": line.label, "figures of": source, **figures})
+        rows.append({"line": line.label, "figures of": "ours", **our_figures(line, done)})
+        for source, figures in published_figures(which.name, line.label).items():
+            row: dict[str, Any] = {"line": line.label, "figures of": source}
+            row.update({column: figure.value for column, figure in figures.items()})
+            row["sources"] = {column: figure.source for column, figure in figures.items()}
+            rows.append(row)
     return rows
 
 
 def markdown(which: Table, done: Mapping[str, Summary], missing: Mapping[str, str]) -> str:
-    """The table with the paper's figures beside ours.
+    """The table with the published figures beside ours.
 
     Args:
         which: the table.
@@ -196,40 +185,80 @@ def markdown(which: Table, done: Mapping[str, Summary], missing: Mapping[str, st
         missing: why a setting has none.
     """
     rows = rows_of(which, done)
-    columns = _columns(rows)
-    head = ["", "", *columns]
+    first, second = _columns(rows)
+    text = [which.title, "", _block(rows, first)]
+    if second:
+        text += ["", "F1 in percent, 2 IoU / (1 + IoU):", "", _block(rows, second)]
+    text += ["", *_notes(which, rows)]
+    text += [f"No figures of ours for {name}: {why}." for name, why in missing.items()]
+    return "\n".join(text) + "\n"
+
+
+def _block(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
     cells = []
     for row in rows:
         ours = row["figures of"] == "ours"
-        figures = [f"{row[c]:.2f}" if c in row else "-" for c in columns]
-        cells.append([row["line"] if ours else "", row["figures of"], *figures])
-    text = [which.title, "", report.table(head, cells), "", *_notes(which, rows)]
-    text += [f"No figures of ours for {name}: {why}." for name, why in missing.items()]
-    return "\n".join(text) + "\n"
+        figures = [_cell(row, column) for column in columns]
+        if ours or row["figures of"] == published.OWN_ROW or set(figures) != {"-"}:
+            cells.append([row["line"] if ours else "", row["figures of"], *figures])
+    return report.table(["", "", *(column.removeprefix(F1) for column in columns)], cells)
+
+
+def _cell(row: Mapping[str, Any], column: str) -> str:
+    if column not in row:
+        return "-"
+    source = row.get("sources", {}).get(column)
+    return f"{row[column]:.2f}{published.mark(source) if source else ''}"
 
 
 def _notes(which: Table, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = ["IoU in percent; mean: of the small classes; mIoU: of all; covered: "
              "small-object pixels within windows. FPS and their ratio to the coarse "
              "network alone; the paper's are of another machine: compare the ratio."]  # fmt: skip
-    known = sum(len(row) - 2 for row in rows if row["figures of"] == "paper")
-    lines.append("'-' beside \"paper\": " + ("figures that are not known here." if known else
+    of_rows = [set(row.get("sources", {}).values()) for row in rows]
+    used = set().union(*of_rows)
+    lines.append("'-' beside \"paper\": " + ("figures that are not known here." if used else
                  "no figure of the paper's is known here for this table."))  # fmt: skip
+    if any(column == MEAN or column.startswith(F1) for row in rows for column in
+           row.get("sources", ())):  # fmt: skip
+        lines.append("Published means and F1 are computed here, from the IoU of one source.")
     if which.remark:
         lines.append(which.remark)
-    for figure in paper()["figures"]:
-        if figure["table"] == which.name and "note" in figure:
-            lines.append(f"{figure['line']}, {figure['column']}: {figure['note']}.")
+    others, more = _others(which)
+    lines += [*published.footnotes(used | more), *others]
+    for line in which.lines:
+        for figures in published.figures(which.name, line.label).values():
+            lines += [
+                f"{line.label}, {column}: {figure.note}."
+                for column, figure in figures.items()
+                if figure.note
+            ]
     return lines
 
 
-def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Columns that any row has, in the paper's order, then other classes, means and speed."""
-    there = dict.fromkeys(key for row in rows for key in row if key not in ("line", "figures of"))
+def _others(which: Table) -> tuple[list[str], set[str]]:
+    """Published figures of lines that this table does not have, and their sources."""
+    known = {line.label for line in which.lines}
+    shown, used = [], set()
+    for label in published.lines(which.name):
+        if label in known or "sweep" in paper()["tables"][which.name]:
+            continue
+        for figures in published.figures(which.name, label).values():
+            for column, figure in figures.items():
+                shown.append(f"{label}: {column} {figure.value:.2f}{published.mark(figure.source)}")
+                used.add(figure.source)
+    return (["Also published: " + "; ".join(shown) + "."] if shown else []), used
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[str]]:
+    """Columns that any row has, in the paper's order, then other classes, means and speed; F1."""
+    there = dict.fromkeys(key for row in rows for key in row if key not in _NO_COLUMN)
+    scores = {key for key in there if key.startswith(F1)}
     order = [*paper()["columns"].values()]
     last = [MEAN, "mIoU", "covered", *SPEED]
-    others = [key for key in there if key not in order and key not in last]
-    return [key for key in (*order, *others, *last) if key in there]
+    others = [key for key in there if key not in order and key not in last and key not in scores]
+    first = [key for key in (*order, *others, *last) if key in there]
+    return first, [F1 + key for key in first if F1 + key in scores]
 
 
 def _short(name: str) -> str:

@@ -111,7 +111,7 @@ def load(path: str | Path) -> PaddleWeights:
         heads = ", ".join(f"{prefix}cls.weight" for prefix in _HEADS)
         raise ValueError(
             f"import-paddle: weights must be of FCN or C2FNet on HRNet and hold one of {heads}, "
-            f"got {', '.join(list(arrays)[-2:])} in {path}"
+            f"got {', '.join(list(arrays)[-2:]) or 'nothing'} in {path}"
         )
     prefix = next(p for p, stage in _HEADS.items() if stage == stages[0])
     num_classes, width = arrays[f"{prefix}cls.weight"].shape[:2]

@@ -115,15 +115,23 @@ class Tiles(pl.LightningDataModule):
         self.augment: Augment | None = None
         self.seed = 0
 
+    def share(self, processes: int) -> None:
+        """Checks that batches can be shared out.
+
+        Raises:
+            ValueError: they cannot.
+        """
+        if self.batch_size % processes:
+            raise ValueError(
+                f"data: batch_size must be a multiple of the {processes} processes, "
+                f"got {self.batch_size}"
+            )
+
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Augmented crops of this process; its share of max_steps batches."""
         trainer: Any = self.trainer
         world = trainer.world_size
-        if self.batch_size % world:
-            raise ValueError(
-                f"data: batch_size must be a multiple of the {world} processes, "
-                f"got {self.batch_size}"
-            )
+        self.share(world)
         tiles = TileDataset(self.prepared, self.train_split, self.augment)
         batches = trainer.accumulate_grad_batches
         share = _Share(

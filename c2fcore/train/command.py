@@ -18,6 +18,7 @@ from ..models import build
 from ..pipeline import C2FNet
 from .batches import Tiles
 from .recipe import Recipe, class_weights
+from .running import StopAtStep, check_resumed, fit, plain_errors
 from .tasks import CoarseLoss, CoarseTask, FineTask
 
 STAGES: Final = ("coarse", "fine")
@@ -53,8 +54,10 @@ def build_parser(stage: str) -> Any:
     import jsonargparse
 
     names = ", ".join(shipped_configs(stage))
+    needed = "--data.root FOLDER --out FOLDER" + ("" if stage == "coarse" else " --coarse FOLDER")
     parser = jsonargparse.ArgumentParser(
         prog=f"c2f train {stage}",
+        usage=f"c2f train {stage} [--config FILE] {needed} [options]",
         description=(
             "Stage 1: trains the coarse network on all classes."
             if stage == "coarse"
@@ -112,27 +115,32 @@ def train(stage: str, arguments: Sequence[str]) -> Path:
 
     Raises:
         ValueError, TypeError, FileNotFoundError, ImportError: what cannot be, before training.
+        ValueError: training cannot go on: a loss that is no number, a tile that cannot be read.
+        KeyboardInterrupt: it was stopped.
     """
     parser = build_parser(stage)
     config = parser.parse_args(_with_shipped(stage, arguments))
     out = Path(config.out)
     last = out / LAST
-    if config.resume and not last.is_file():
-        raise FileNotFoundError(f"--resume needs {last}, got none")
-    if not config.resume and last.exists():
+    if config.resume:
+        check_resumed(last, out / CONFIG_FILE, parser.dump(config))
+    elif out.exists() and not out.is_dir():
+        raise FileExistsError(f"--out must be a folder, got the file {out}")
+    elif any((out / name).exists() for name in (LAST, EXPORTED)):
         raise FileExistsError(f"{out} holds a run already; give --resume, or another --out")
     pl.seed_everything(config.seed, workers=True, verbose=False)
     made = parser.instantiate(config)
     data = Tiles(**made.data)
     data.augment, data.seed = Augment(**made.augment), config.seed
     task = (_coarse_task if stage == "coarse" else _fine_task)(made, data)
-    trainer = _trainer(made.trainer.as_dict(), out, data)
+    with plain_errors():
+        trainer = _trainer(made.trainer.as_dict(), out, data)
+    data.share(trainer.world_size)
     if trainer.is_global_zero:
         out.mkdir(parents=True, exist_ok=True)
         parser.save(config, str(out / CONFIG_FILE), overwrite=True)
         print(parser.dump(config))
-    trainer.fit(task, data, ckpt_path=str(last) if config.resume else None)
-    trainer.save_checkpoint(last)
+    fit(trainer, task, data, last, config.resume)
     best = next(c for c in trainer.checkpoint_callbacks if c.monitor is not None)
     if trainer.is_global_zero:
         _load_best(task, str(best.best_model_path))
@@ -175,11 +183,7 @@ def _coarse_task(made: Any, data: Tiles) -> CoarseTask:
 def _fine_task(made: Any, data: Tiles) -> FineTask:
     coarse, proposed = load_coarse(made.coarse, trust_code=made.trust_code)
     facts = data.prepared
-    if proposed.num_classes != len(facts.class_names):
-        raise ValueError(
-            f"--coarse must have the data's {len(facts.class_names)} classes, got "
-            f"{proposed.num_classes}"
-        )
+    facts.check_classes(proposed)
     settled = [name for name in _SETTLED if name in made.c2f]
     if settled:
         raise ValueError(f"--c2f must not change what the data settle, got {', '.join(settled)}")
@@ -203,12 +207,14 @@ def _trainer(options: dict[str, Any], out: Path, data: Tiles) -> Any:
     """Lightning's Trainer with our checkpoints; CSV is the logger unless another is asked for."""
     if options["max_steps"] < 1:
         raise ValueError(f"trainer.max_steps must be at least 1, got {options['max_steps']}")
+    every = options["val_check_interval"]
+    if isinstance(every, (int, float)) and every <= 0:
+        raise ValueError(f"trainer.val_check_interval must be above 0, got {every}")
     if data.val_split is None:
         options["limit_val_batches"] = 0
     if options["logger"] in (None, True):
         options["logger"] = pl.loggers.CSVLogger(out, name="metrics")
-    every = options["val_check_interval"]
-    every = every if isinstance(every, int) and every > 0 else options["max_steps"]
+    every = every if isinstance(every, int) else options["max_steps"]
     # The last state is kept after a validation, so that a resumed run knows the best one so far.
     last = {"every_n_train_steps": every} if data.val_split is None else {"every_n_epochs": 1}
     callbacks: list[pl.Callback] = [
@@ -216,6 +222,7 @@ def _trainer(options: dict[str, Any], out: Path, data: Tiles) -> Any:
         ModelCheckpoint(
             out, "last", **last, save_on_train_epoch_end=False, enable_version_counter=False
         ),
+        StopAtStep(out / LAST),
     ]
     return pl.Trainer(**options, default_root_dir=out, callbacks=callbacks)
 

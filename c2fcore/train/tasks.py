@@ -77,6 +77,7 @@ class _Task(pl.LightningModule):
     def __init__(self, config: C2FConfig, recipe: Recipe) -> None:
         super().__init__()
         self.c2f, self.recipe = config, recipe
+        self._loss: Tensor | None = None  # of the step before
 
     def configure_optimizers(self) -> Any:
         steps = self.trainer.max_steps
@@ -97,8 +98,31 @@ class _Task(pl.LightningModule):
         self.log("lr", group["lr"])
 
     def log_loss(self, loss: Tensor, batch: Batch) -> Tensor:
+        self.check_finite()
+        self._loss = loss.detach()
         self.log("loss", loss.detach(), prog_bar=True, batch_size=len(batch["image"]))
         return loss
+
+    def check_finite(self) -> None:
+        """The loss of the step before was a number; by now it is known, so nothing waits for it.
+
+        Raises:
+            ValueError: it was none.
+        """
+        loss, self._loss = self._loss, None
+        if loss is not None and not bool(loss.isfinite()):
+            raise ValueError(
+                f"the loss must be finite, got {float(loss)} by step {self.trainer.global_step}: "
+                f"start again with a lower --recipe.lr, or go on from the last state that was "
+                f"saved (--resume) with --trainer.gradient_clip_val 1"
+            )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Only a state that training can go on from replaces the one before."""
+        self.check_finite()
+        if not all(bool(parameter.isfinite().all()) for parameter in self.trained()):
+            self._loss = torch.tensor(float("nan"))
+            self.check_finite()
 
     def log_iou(self, confusion: Metric, prefix: str) -> None:
         """Logs IoU: mean of all classes, of the small ones, and each small class.

@@ -1,0 +1,165 @@
+"""Running Lightning's fit so that it ends in one line and loses nothing, whatever ends it."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from lightning import pytorch as pl
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+# What a resumed run may change: where things are, and how fast they go. Anything else would be
+# ignored in part (the optimiser's state holds the learning rate) and make another run of it.
+_FREE: Final = ("out", "resume", "config", "data.root", "data.workers", "trainer.")
+
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+
+# Lightning's remarks on what is meant to be so.
+_REMARKS: Final = (
+    ".*exists and is not empty.*",  # the folder of the run holds its configuration
+    ".*module.s. in eval mode at the start of training.*",  # the frozen coarse network
+    ".*your dataloader is not resumable.*",  # batches depend on the step alone
+    ".*treespec, LeafSpec.*",
+    ".*does not have many workers.*",
+    ".*smaller than the logging interval.*",
+)
+
+
+class Stopped(Exception):
+    """Training was asked to stop, and has saved its state."""
+
+
+class StopAtStep(pl.Callback):
+    """Ctrl-C and SIGTERM end training after the step at hand, saved; a second one ends it at once.
+
+    In one process only: several cannot agree on the step.
+
+    Args:
+        last: file to save to.
+    """
+
+    def __init__(self, last: Path) -> None:
+        self.last = last
+        self.asked = False
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Listens."""
+        if trainer.world_size == 1 and _in_main_thread():
+            for number in _SIGNALS:
+                signal.signal(number, self._ask)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any,
+        batch_idx: int,
+    ) -> None:  # fmt: skip
+        """Saves and stops where it was asked to, between two steps of the optimiser."""
+        if self.asked and (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+            trainer.save_checkpoint(self.last)
+            raise Stopped(f"after step {trainer.global_step}")
+
+    def _ask(self, number: int, frame: Any) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        print("stopping after this step (a second time: at once)", file=sys.stderr, flush=True)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+@contextmanager
+def _handlers_restored() -> Iterator[None]:
+    """Lightning leaves SIGINT ignored after an interruption."""
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        if _in_main_thread():
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Errors of Lightning and of loading processes as those of this project are."""
+    try:
+        with warnings.catch_warnings():
+            for remark in _REMARKS:
+                warnings.filterwarnings("ignore", remark)
+            yield
+    except MisconfigurationException as error:
+        raise ValueError(f"trainer: {' '.join(str(error).split())}") from error
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
+        lines = str(error).strip().splitlines()
+        if len(lines) > 1 and "in DataLoader worker process" in lines[0]:
+            # The error itself stands below that process's traceback.
+            raise ValueError(lines[-1].partition(": ")[2] or lines[-1]) from error
+        raise
+
+
+def fit(trainer: Any, task: Any, data: Any, last: Path, resume: bool) -> None:
+    """Trains to the end and saves the last state.
+
+    Raises:
+        KeyboardInterrupt: it was stopped; the message says what is kept.
+        ValueError: whatever else ended it that has a name.
+    """
+    try:
+        with plain_errors(), _handlers_restored():
+            trainer.fit(task, data, ckpt_path=str(last) if resume else None)
+            trainer.save_checkpoint(last)
+    except Stopped as stopped:
+        raise KeyboardInterrupt(f"{stopped}; --resume goes on from there") from None
+    except SystemExit:  # how Lightning passes on Ctrl-C
+        kept = f"--resume goes on from {last}" if last.is_file() else "nothing was saved yet"
+        raise KeyboardInterrupt(f"at once; {kept}") from None
+
+
+def check_resumed(last: Path, before: Path, now: str) -> None:
+    """A run goes on with the options it began with.
+
+    Args:
+        last: its saved state.
+        before: file with the options it began with.
+        now: options of today, as YAML.
+
+    Raises:
+        FileNotFoundError: there is no saved state.
+        ValueError: it is damaged, or options differ.
+    """
+    if not last.is_file():
+        raise FileNotFoundError(f"--resume needs {last}, got none")
+    if not zipfile.is_zipfile(last):
+        raise ValueError(f"--resume needs a whole {last}, got a damaged file")
+    if not before.is_file():
+        return
+    old, new = (_flat(yaml.safe_load(text)) for text in (before.read_text(encoding="utf-8"), now))
+    changed = [
+        f"{key} {old.get(key)!r} -> {new.get(key)!r}"
+        for key in dict.fromkeys([*old, *new])
+        if old.get(key) != new.get(key) and not key.startswith(_FREE)
+    ]
+    if changed:
+        raise ValueError(
+            f"--resume goes on with the options of {before}, start in another --out: got "
+            f"{', '.join(changed)}"
+        )
+
+
+def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            found.update(_flat(value, f"{before}{key}."))
+        else:
+            found[before + key] = value
+    return found

@@ -1,0 +1,111 @@
+"""How c2f eval, reproduce and import-paddle end on what they cannot use: told before the work."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from c2fcore import C2FConfig, C2FNet
+from c2fcore.cli import evaluate as eval_command
+from c2fcore.cli import main, reproduce
+from c2fcore.models import build
+
+Said = Callable[[], str]
+
+
+@pytest.fixture
+def said(capsys: pytest.CaptureFixture[str]) -> Said:
+    return lambda: capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.fixture
+def net(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    config = C2FConfig(2, (1,), window=16, stride=8, n=2, class_names=("ground", "car"))
+    both = build("tiny_fcn", 2, width=4), build("tiny_fcn", 2, width=4)
+    C2FNet(*both, config).save_pretrained(tmp_path / "net")
+    return tmp_path / "net"
+
+
+@pytest.fixture
+def tiles(tmp_path: Path) -> Path:
+    draw = np.random.default_rng(0)
+    for i in range(2):
+        for kind, high, shape in (("images", 256, (32, 32, 3)), ("masks", 2, (32, 32))):
+            path = tmp_path / "raw" / kind / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(draw.integers(0, high, shape, dtype=np.uint8)).save(path)
+    make = ["prepare", "custom", str(tmp_path / "raw"), "-o", str(tmp_path / "tiles")]
+    options = ["--classes", "ground,car", "--small", "car", "--tile", "32", "--workers", "0"]
+    assert main([*make, *options]) == 0
+    return tmp_path / "tiles"
+
+
+def refuse(*args: object, **options: object) -> None:
+    raise AssertionError("the work was begun")
+
+
+@pytest.mark.parametrize("out", ["/proc/nothing", "NET/config.json/deeper"])
+def test_nothing_is_scored_that_could_not_be_written(
+    out: str, net: Path, tiles: Path, said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(eval_command, "evaluate", refuse)
+    monkeypatch.setattr(reproduce, "evaluate", refuse)
+    folder = out.replace("NET", str(net))
+    assert main(["eval", str(tiles), "--checkpoint", str(net), "-o", folder]) == 2
+    assert folder.partition("/deeper")[0].removesuffix("/nothing") in said()
+    given = ["--data", str(tiles), "--checkpoint", str(net), "--sweep", "zoom=1"]
+    assert main(["reproduce", "table2", *given, "-o", folder]) == 2
+    assert said().startswith("c2f reproduce: error: ")
+
+
+def test_rows_that_failed_are_told_last(net: Path, tiles: Path, tmp_path: Path, said: Said) -> None:
+    given = ["--data", str(tiles), "--checkpoint", str(net), "-o", str(tmp_path / "out")]
+    assert main(["reproduce", "table1", *given, "--sweep", "window=16", "stride=0,8"]) == 1
+    line = said()
+    assert line.startswith("c2f reproduce: 1 of 2 rows failed, run it again to try them anew: ")
+    assert "window 16, stride 0 failed: C2FConfig: stride must be at least 1, got 0" in line
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_a_damaged_tile_is_named(workers: str, net: Path, tiles: Path, said: Said) -> None:
+    path = tiles / "img_dir/all/1_0_32_0_32.png"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    command = ["eval", str(tiles), "--checkpoint", str(net), "--workers", workers]
+    assert main(command) == 2
+    assert f"{path} must be as `c2f prepare` wrote it, remove it and run that again" in said()
+    # Its advice helps.
+    path.unlink()
+    assert main(command) == 2
+    assert "got no such file" in said()
+    raw = [str(tiles.parent / "raw"), "-o", str(tiles), "--classes", "ground,car"]
+    more = ["--small", "car", "--tile", "32", "--workers", "0"]
+    assert main(["prepare", "custom", *raw, *more]) == 0
+    assert path.read_bytes() == whole
+
+
+def test_a_checkpoint_that_is_nowhere(tiles: Path, said: Said) -> None:
+    pytest.importorskip("huggingface_hub")
+    assert main(["eval", str(tiles), "--checkpoint", "no such/folder"]) == 2
+    assert "must be a folder or a model on the hub, got 'no such/folder', which is no" in said()
+
+
+def test_weights_that_are_no_file(tmp_path: Path, net: Path, said: Said) -> None:
+    out = ["-o", str(tmp_path / "out")]
+    for path in (tmp_path / "none.pdparams", tmp_path):
+        assert main(["import-paddle", str(path), *out]) == 2
+        assert f"weights must be a .pdparams file, got {path}" in said()
+    empty = tmp_path / "empty.pdparams"
+    empty.write_bytes(pickle.dumps({}))
+    assert main(["import-paddle", str(empty), "--coarse", str(tmp_path / "no"), *out]) == 2
+    assert f"weights must be a .pdparams file, got {tmp_path / 'no'}" in said()
+    assert main(["import-paddle", str(empty), *out]) == 2
+    assert f"got nothing in {empty}" in said()
+    assert not (tmp_path / "out").exists()

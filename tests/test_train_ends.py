@@ -1,0 +1,279 @@
+"""How c2f train ends: in one line, with what was trained kept, whatever ended it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from c2fcore import C2FNet
+from c2fcore.cli import main
+
+pytest.importorskip("lightning")
+pytest.importorskip("jsonargparse")
+pytest.importorskip("torchmetrics")
+
+from c2fcore.train import command
+
+SMALL = ["--options.width=4", "--data.batch_size=2", "--data.workers=0", "--augment.crop=32",
+         "--trainer.max_steps=6", "--trainer.val_check_interval=2", "--trainer.accelerator=cpu",
+         "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false",
+         "--trainer.logger=false"]  # fmt: skip
+COARSE = ["--coarse=tiny_fcn", "--recipe.lr=0.05", *SMALL]
+FINE = ["--fine=tiny_fcn", "--c2f.window=32", "--c2f.stride=16", "--c2f.n=2", *SMALL]
+
+Said = Callable[[], str]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def said(capsys: pytest.CaptureFixture[str]) -> Said:
+    return lambda: capsys.readouterr().err.splitlines()[-1]
+
+
+def write_tiles(root: Path, names: str, small: str) -> Path:
+    """Bright squares of class 1 on dark ground: 3 tiles to train on, 3 to validate."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for i in range(3):
+            pixels = rng.integers(0, 60, (64, 64, 3), dtype=np.uint8)
+            ids = np.zeros((64, 64), np.uint8)
+            for y, x in rng.integers(0, 52, (6, 2)):
+                pixels[y : y + 12, x : x + 12] += 180
+                ids[y : y + 12, x : x + 12] = 1
+            for kind, array in (("images", pixels), ("masks", ids)):
+                (root / "raw" / split / kind).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(array).save(root / "raw" / split / kind / f"{i}.png")
+    options = ["--classes", names, "--small", small, "--tile", "64", "--workers", "0"]
+    assert main(["prepare", "custom", str(root / "raw"), "-o", str(root / "tiles"), *options]) == 0
+    return root / "tiles"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiles(tmp_path_factory.mktemp("squares"), "ground,square", "square")
+
+
+@pytest.fixture(scope="module")
+def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished stage 1."""
+    out = tmp_path_factory.mktemp("coarse") / "run"
+    assert main(coarse(data, out)) == 0
+    return out
+
+
+def coarse(data: Path, out: Path, *more: str) -> list[str]:
+    return ["train", "coarse", f"--data.root={data}", f"--out={out}", *COARSE, *more]
+
+
+def fine(data: Path, run: Path, out: Path, *more: str) -> list[str]:
+    given = [f"--data.root={data}", f"--out={out}", f"--coarse={run / 'checkpoint'}"]
+    return ["train", "fine", *given, *FINE, *more]
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "checkpoint" / "model.safetensors")
+
+
+# Stopped
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("more", [[], ["--data.val=null"], ["--trainer.accumulate_grad_batches=2"]])
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(
+    number: int,
+    more: list[str],
+    data: Path,
+    tmp_path: Path,
+    said: Said,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if number == signal.SIGTERM and more:
+        pytest.skip("as SIGINT")
+    handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    assert main(coarse(data, tmp_path / "whole", *more)) == 0
+    step = command.CoarseTask.training_step
+    waiting = [number]
+
+    def interrupted(self: Any, batch: Any, batch_idx: int) -> Any:
+        if waiting and self.trainer.global_step == 3:
+            os.kill(os.getpid(), waiting.pop())
+        return step(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(command.CoarseTask, "training_step", interrupted)
+        assert main(coarse(data, tmp_path / "cut", *more)) == 130
+    assert "stopped after step 4; --resume goes on from there" in said()
+    assert not (tmp_path / "cut" / "checkpoint").exists()
+    assert handlers == [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    assert main(coarse(data, tmp_path / "cut", *more, "--resume")) == 0
+    one, other = (
+        torch.load(tmp_path / name / "last.ckpt", weights_only=True) for name in ("whole", "cut")
+    )
+    assert one["global_step"] == other["global_step"] == 6
+    for key, value in one["state_dict"].items():
+        assert torch.equal(value, other["state_dict"][key]), key
+    for key, value in weights(tmp_path / "whole").items():
+        assert torch.equal(value, weights(tmp_path / "cut")[key]), key
+
+
+def test_a_second_signal_stops_at_once(
+    data: Path, tmp_path: Path, said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def twice(self: Any, batch: Any, batch_idx: int) -> Any:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("not reached")
+
+    monkeypatch.setattr(command.CoarseTask, "training_step", twice)
+    before = signal.getsignal(signal.SIGINT)
+    assert main(coarse(data, tmp_path / "run")) == 130
+    assert "stopped at once; nothing was saved yet" in said()
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+# A loss that is no number
+
+
+@pytest.mark.parametrize("stage", ["coarse", "fine"])
+def test_a_loss_that_is_no_number_ends_training(
+    stage: str, data: Path, run: Path, tmp_path: Path, said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = {"coarse": command.CoarseTask, "fine": command.FineTask}[stage]
+    step = task.training_step
+
+    def bad(self: Any, batch: Any, batch_idx: int) -> Any:
+        # In the last step before a validation, after which the state is saved.
+        return step(self, batch, batch_idx) * (float("nan") if batch_idx == 3 else 1.0)
+
+    out = tmp_path / "run"
+    arguments = coarse(data, out) if stage == "coarse" else fine(data, run, out)
+    with monkeypatch.context() as patch:
+        patch.setattr(task, "training_step", bad)
+        assert main(arguments) == 2
+    assert "the loss must be finite, got nan by step 4" in said()
+    kept = torch.load(out / "last.ckpt", weights_only=True)
+    assert kept["global_step"] == 2
+    assert all(value.isfinite().all() for value in kept["state_dict"].values())
+    assert not (out / "checkpoint").exists()
+    assert main([*arguments, "--resume"]) == 0
+    assert all(value.isfinite().all() for value in weights(out).values())
+
+
+def test_a_learning_rate_that_explodes(data: Path, tmp_path: Path, said: Said) -> None:
+    assert main(coarse(data, tmp_path / "run", "--recipe.lr=1e30")) == 2
+    assert "start again with a lower --recipe.lr" in said()
+
+
+# Refused
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--options.width=8"], "got options.width 4 -> 8"),
+        (["--recipe.lr=0.5", "--seed=3"], "got seed 0 -> 3, recipe.lr 0.05 -> 0.5"),
+        (["--coarse=pp_liteseg"], "got coarse 'tiny_fcn' -> 'pp_liteseg'"),
+    ],
+)
+def test_a_run_goes_on_with_its_own_options(
+    more: list[str], message: str, data: Path, run: Path, said: Said
+) -> None:
+    saved = (run / "train.yaml").read_text()
+    assert main(coarse(data, run, "--resume", *more)) == 2
+    line = said()
+    assert "goes on with the options of" in line
+    assert message in line
+    assert (run / "train.yaml").read_text() == saved
+
+
+def test_folders_of_other_runs(data: Path, run: Path, tmp_path: Path, said: Said) -> None:
+    out = tmp_path / "run"
+    out.write_text("mine")
+    assert main(coarse(data, out)) == 2
+    assert f"--out must be a folder, got the file {out}" in said()
+    out.unlink()
+    (out / "checkpoint").mkdir(parents=True)
+    assert main(coarse(data, out)) == 2
+    assert "holds a run already" in said()
+    (out / "last.ckpt").write_bytes((run / "last.ckpt").read_bytes()[:-100])
+    assert main(coarse(data, out, "--resume")) == 2
+    assert f"--resume needs a whole {out / 'last.ckpt'}, got a damaged file" in said()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--trainer.val_check_interval=0"], "val_check_interval must be above 0, got 0"),
+        (["--trainer.accelerator=mps"], "error: trainer: "),
+        (["--trainer.devices=3"], "batch_size must be a multiple of the 3 processes, got 2"),
+        (["--data.workers=1", "--data.train=bad"], "image file is truncated"),
+        (["--data.train=bad"], "bad/0_0_64_0_64.png must be as `c2f prepare` wrote it"),
+    ],
+)
+def test_one_line(more: list[str], message: str, data: Path, tmp_path: Path, said: Said) -> None:
+    bad = tmp_path / "data"
+    bad.mkdir()
+    text = (data / "dataset.json").read_text().replace('"val": {', '"bad": {')
+    (bad / "dataset.json").write_text(text)
+    for kind in ("img_dir", "ann_dir"):
+        (bad / kind).mkdir()
+        (bad / kind / "train").symlink_to(data / kind / "train")
+        (bad / kind / "bad").mkdir()
+        for file in (data / kind / "val").iterdir():
+            (bad / kind / "bad" / file.name).write_bytes(file.read_bytes()[:150])
+    root = bad if "--data.train=bad" in more else data
+    val = ["--data.val=null"] if root == bad else []
+    assert main(coarse(root, tmp_path / "run", *val, *more)) == 2
+    line = said()
+    assert message in line
+    assert line.startswith("c2f train: error: ")
+
+
+def test_stage_2_is_of_the_same_classes(run: Path, tmp_path: Path, said: Said) -> None:
+    other = write_tiles(tmp_path, "ground,roof", "roof")
+    assert main(fine(other, run, tmp_path / "run")) == 2
+    assert "got class 1 'square' of the network and 'roof' in" in said()
+
+
+def test_what_is_missing_is_told_in_few_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "fine"])
+    text = capsys.readouterr().err
+    assert text.startswith("usage: c2f train fine [--config FILE] --data.root FOLDER --out FOLDER")
+    assert len(text.splitlines()) < 6
+
+
+# Every option of stage 2's loss, from the command line
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["--loss.windows_from=labels", "--loss.sampling=random", "--balance=sqrt"],
+        ["--loss.windows_from=both", "--loss.negatives=2", "--balance=small"],
+        ["--loss.boundary_weight=3", "--loss.resolution=patch", "--c2f.zoom=2"],
+        ["--loss.pos_weight=2", "--fine_channels=1", "--train_n=1", "--balance=[1,3]"],
+        ["--preset=official", "--c2f.window=32", "--balance=inverse"],
+    ],
+    ids=lambda more: more[0][2:],
+)
+def test_options_of_the_loss(more: list[str], data: Path, run: Path, tmp_path: Path) -> None:
+    assert main(fine(data, run, tmp_path / "run", *more)) == 0
+    net = C2FNet.from_pretrained(tmp_path / "run" / "checkpoint")
+    assert all(value.isfinite().all() for value in net.state_dict().values())
