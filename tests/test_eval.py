@@ -256,7 +256,7 @@ def test_prepared_folders_are_scored(
         (["--checkpoint", "NET", "--overlap", "8"], "--overlap needs --tile, got 8 without it"),
         (["--checkpoint", "NET", "--tile", "8", "--overlap", "8"], "overlap must be in 0..tile-1"),
         (["--checkpoint", "NET", "--pictures", "2"], "--pictures needs -o"),
-        (["--checkpoint", "NET", "--split", "val"], "masks must be in masks/, labels/ or"),
+        (["--checkpoint", "NET", "--split", "val"], "split val must be in"),
         (["--checkpoint", "NET", "--window", "0"], "window must be at least 1, got 0"),
     ],
 )

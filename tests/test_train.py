@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from safetensors.torch import load_file
+from squares import square_tiles
 
 from c2fcore import C2FNet, metrics
 from c2fcore.checkpoint import load_coarse
@@ -55,23 +55,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Bright squares (class 1, small) on dark ground (0): 3 tiles to train on, 3 to validate."""
-    root = tmp_path_factory.mktemp("squares")
-    rng = np.random.default_rng(0)
-    for split in ("train", "val"):
-        for i in range(3):
-            pixels = rng.integers(0, 60, (64, 64, 3), dtype=np.uint8)
-            ids = np.zeros((64, 64), np.uint8)
-            for y, x in rng.integers(0, 52, (6, 2)):
-                pixels[y : y + 12, x : x + 12] += 180
-                ids[y : y + 12, x : x + 12] = 1
-            for kind, array in (("images", pixels), ("masks", ids)):
-                (root / "raw" / split / kind).mkdir(parents=True, exist_ok=True)
-                Image.fromarray(array).save(root / "raw" / split / kind / f"{i}.png")
-    options = ["--classes", "ground,square", "--small", "square", "--tile", "64", "--workers", "0"]
-    out = root / "tiles"
-    assert main(["prepare", "custom", str(root / "raw"), "-o", str(out), *options]) == 0
-    return out
+    return square_tiles(tmp_path_factory.mktemp("squares"))
 
 
 @pytest.fixture(scope="module")

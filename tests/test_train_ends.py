@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
+from squares import square_tiles
 
 from c2fcore import C2FNet
 from c2fcore.cli import main
@@ -46,27 +45,9 @@ def said(capsys: pytest.CaptureFixture[str]) -> Said:
     return lambda: capsys.readouterr().err.splitlines()[-1]
 
 
-def write_tiles(root: Path, names: str, small: str) -> Path:
-    """Bright squares of class 1 on dark ground: 3 tiles to train on, 3 to validate."""
-    rng = np.random.default_rng(0)
-    for split in ("train", "val"):
-        for i in range(3):
-            pixels = rng.integers(0, 60, (64, 64, 3), dtype=np.uint8)
-            ids = np.zeros((64, 64), np.uint8)
-            for y, x in rng.integers(0, 52, (6, 2)):
-                pixels[y : y + 12, x : x + 12] += 180
-                ids[y : y + 12, x : x + 12] = 1
-            for kind, array in (("images", pixels), ("masks", ids)):
-                (root / "raw" / split / kind).mkdir(parents=True, exist_ok=True)
-                Image.fromarray(array).save(root / "raw" / split / kind / f"{i}.png")
-    options = ["--classes", names, "--small", small, "--tile", "64", "--workers", "0"]
-    assert main(["prepare", "custom", str(root / "raw"), "-o", str(root / "tiles"), *options]) == 0
-    return root / "tiles"
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiles(tmp_path_factory.mktemp("squares"), "ground,square", "square")
+    return square_tiles(tmp_path_factory.mktemp("squares"), "ground,square", "square")
 
 
 @pytest.fixture(scope="module")
@@ -222,6 +203,7 @@ def test_folders_of_other_runs(data: Path, run: Path, tmp_path: Path, said: Said
         (["--trainer.val_check_interval=0"], "val_check_interval must be above 0, got 0"),
         (["--trainer.accelerator=mps"], "error: trainer: "),
         (["--trainer.devices=3"], "batch_size must be a multiple of the 3 processes, got 2"),
+        (["--data.batch_size=1"], "needs two crops or more in each process, got one: give a"),
         (["--data.workers=1", "--data.train=bad"], "image file is truncated"),
         (["--data.train=bad"], "bad/0_0_64_0_64.png must be as `c2f prepare` wrote it"),
     ],
@@ -246,7 +228,7 @@ def test_one_line(more: list[str], message: str, data: Path, tmp_path: Path, sai
 
 
 def test_stage_2_is_of_the_same_classes(run: Path, tmp_path: Path, said: Said) -> None:
-    other = write_tiles(tmp_path, "ground,roof", "roof")
+    other = square_tiles(tmp_path, "ground,roof", "roof")
     assert main(fine(other, run, tmp_path / "run")) == 2
     assert "got class 1 'square' of the network and 'roof' in" in said()
 

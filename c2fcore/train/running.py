@@ -103,6 +103,11 @@ def plain_errors() -> Iterator[None]:
         if len(lines) > 1 and "in DataLoader worker process" in lines[0]:
             # The error itself stands below that process's traceback.
             raise ValueError(lines[-1].partition(": ")[2] or lines[-1]) from error
+        if lines and lines[0].startswith("Expected more than 1 value per channel"):
+            raise ValueError(
+                "batch norm after a global pooling needs two crops or more in each process, got "
+                "one: give a larger --data.batch_size, or --trainer.sync_batchnorm true on GPUs"
+            ) from error
         raise
 
 
