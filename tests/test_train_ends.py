@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -74,8 +75,15 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 # Stopped
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("more", [[], ["--data.val=null"], ["--trainer.accumulate_grad_batches=2"]])
+@pytest.mark.parametrize(
+    ("number", "more"),
+    [
+        (signal.SIGINT, []),
+        (signal.SIGTERM, []),
+        (signal.SIGINT, ["--data.val=null"]),
+        (signal.SIGINT, ["--trainer.accumulate_grad_batches=2"]),
+    ],
+)
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(
     number: int,
     more: list[str],
@@ -84,8 +92,6 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
     said: Said,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if number == signal.SIGTERM and more:
-        pytest.skip("as SIGINT")
     handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
     assert main(coarse(data, tmp_path / "whole", *more)) == 0
     step = command.CoarseTask.training_step
@@ -231,6 +237,17 @@ def test_stage_2_is_of_the_same_classes(run: Path, tmp_path: Path, said: Said) -
     other = square_tiles(tmp_path, "ground,roof", "roof")
     assert main(fine(other, run, tmp_path / "run")) == 2
     assert "got class 1 'square' of the network and 'roof' in" in said()
+
+
+def test_small_classes_must_be_named(tmp_path: Path, said: Said) -> None:
+    tiles = square_tiles(tmp_path)
+    text = (tiles / "dataset.json").read_text()
+    (tiles / "dataset.json").write_text(
+        re.sub(r'"small_classes": \[[^]]*\]', '"small_classes": []', text)
+    )
+    assert main(coarse(tiles, tmp_path / "run")) == 2
+    assert "must have small classes, got none: name some (c2f prepare --small, c2f" in said()
+    assert main(coarse(tiles, tmp_path / "run", "--data.small=[square]")) == 0
 
 
 def test_what_is_missing_is_told_in_few_lines(capsys: pytest.CaptureFixture[str]) -> None:

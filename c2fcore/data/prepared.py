@@ -152,7 +152,10 @@ class PreparedData:
         """
         ids = self.small_classes if chosen is None else class_ids(chosen, self.class_names)
         if not ids:
-            raise ValueError(f"{self.dataset} names no small classes; choose some, got none")
+            raise ValueError(
+                f"{self.dataset} must have small classes, got none: name some (c2f prepare "
+                f"--small, c2f train --data.small)"
+            )
         return ids
 
     def files(self, split: str, name: str) -> tuple[Path, Path]:
