@@ -16,8 +16,11 @@ INSTALL_INPUTS := pyproject.toml setup.py MANIFEST.in constraints-test.txt
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
+# Without a GPU the cuda backend is not compiled: it takes longer than all the rest, and cannot run.
 demo: $(VENV)/.installed  ## Install what the demo needs and run it; pictures go to demo/
-	@C2F_BUILD=$(or $(C2F_BUILD),auto) $(BUILD_NATIVE)
+	@C2F_BUILD=$(or $(C2F_BUILD),$(if $(wildcard /dev/nvidia0),auto,cpu)) $(BUILD_NATIVE) \
+	  || { echo "No fast kernels (the reason stands above): the demo runs on the reference."; \
+	    C2F_BUILD=none $(BUILD_NATIVE); }
 	$(BIN)/c2f demo -o demo
 
 test: lint types pytest  ## Lint, types, every test, and each benchmark body once

@@ -169,7 +169,10 @@ def window_fits(op: str, window: object, height: int, width: int) -> int:
     if side < 1 or side > height:
         raise ValueError(f"{op}: window must be in 1..H, got {side} for H={height}, W={width}")
     if side > width:
-        raise ValueError(f"{op}: window must be in 1..W, got {side} for H={height}, W={width}")
+        swapped = "; is it [B, H, W, C], and should be [B, C, H, W]?" if width <= 4 else ""
+        raise ValueError(
+            f"{op}: window must be in 1..W, got {side} for H={height}, W={width}{swapped}"
+        )
     return side
 
 

@@ -74,7 +74,9 @@ def add_parser(commands: Any) -> None:
     what.add_argument("--preset", default="paper", help="paper (default), fast or official")
     what.add_argument("--image", default="", help="segment this file; its size counts")
     what.add_argument("--masks", nargs="+", metavar="FILE", help="class maps to make answers from, "
-                      "in iSAID's colours or ids; synthetic scenes if there are none")  # fmt: skip
+                      "in iSAID's colours or ids; else those that C2F_BENCH_MASKS lists, else "
+                      "iSAID masks in ../shared/data beside a checkout, else synthetic scenes; "
+                      "rows say which")  # fmt: skip
     what.add_argument("--op", help="time an op instead: all, glue, or an op's name")
     what.add_argument("--impl", metavar="MODULE:FUNCTION", help="with --op: check a kernel of "
                       "yours against the reference on the shared samples, then time it beside "

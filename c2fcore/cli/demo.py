@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import shutil
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
@@ -71,7 +73,8 @@ def run(args: argparse.Namespace) -> int:
         replaced = " (replaced)" if picture.exists() else ""
         write_png(picture, _draw(net, scene))
     print(f"\npicture: {picture}{replaced}")
-    print("next: c2f predict YOUR_IMAGE -o out      more: c2f --help")
+    command = "c2f" if shutil.which("c2f") else sys.argv[0]  # an environment not activated
+    print(f"next: {command} predict YOUR_IMAGE -o out      more: {command} --help")
     return 0
 
 
