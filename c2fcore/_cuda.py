@@ -65,7 +65,13 @@ def run(op: str, first: Tensor, *args: Any) -> None:
 
     The function gets the arguments and, last, the workspace.
     """
-    getattr(_load().module, op)(first, *args, _workspace(first.device))
+    native = getattr(_load().module, op)
+    if first.is_cuda and first.device.index != torch.cuda.current_device():
+        # What torch says of the current stream, of capture above all, is said of this device.
+        with torch.cuda.device(first.device):
+            native(first, *args, _workspace(first.device))
+        return
+    native(first, *args, _workspace(first.device))
 
 
 class Workspace:
@@ -75,28 +81,78 @@ class Workspace:
         """For calls on one device."""
         self._device = device
         self._held = _Tickets()
+        self._of_graphs = TicketPool()
 
     def scratch(self, name: str, count: int) -> Tensor:
         """At least `count` bytes of the current stream; content is garbage."""
-        return _triton.workspace(self._device, f"cuda {name}", torch.uint8, count)
+        held = _triton.workspace(self._device, f"cuda {name}", torch.uint8, count)
+        return held.fill_(0xCD) if on_host() else held  # the emulator's garbage is no lucky zeros
 
     def tickets(self, count: int) -> Tensor:
         """`count` int32 zeros that no other call running at the same time uses.
 
-        Kernels leave them zero. They are kept per stream and thread; a captured graph, which may be
+        Kernels leave them zero. They are kept per stream and thread; a captured call, which may be
         replayed beside anything, gets some of its own, and keeps them.
         """
         if self._device.type != "cuda":
             return torch.zeros(count, dtype=torch.int32)
         if torch.cuda.is_current_stream_capturing():
-            # Zeroed once more by every replay, before the kernel: a node of its own.
+            own = self._of_graphs.take(count)
+            if own is not None:
+                return own
+            # Zeroed by every replay, before the kernel: a node of its own.
             return torch.zeros(count, dtype=torch.int32, device=self._device)
+        self._of_graphs.fill(self._device)
         stream = torch.cuda.current_stream(self._device).cuda_stream
         held = self._held.by_stream.get(stream)
         if held is None or held.numel() < count:
             held = torch.zeros(max(count, 64), dtype=torch.int32, device=self._device)
             self._held.by_stream[stream] = held
         return held
+
+
+class TicketPool:
+    """Counters for captured calls: zero before any capture, so that no graph has to zero them.
+
+    A graph is not known to the call that is captured into it, nor when it ends: what was taken is
+    not given back. The pool has a fixed size (256 KiB per device, some hundreds to two thousand
+    captured calls); once it is used up, or where the first call of all is a captured one, the graph
+    zeroes its own.
+    """
+
+    COUNT = 1 << 16
+
+    def __init__(self) -> None:
+        """An empty pool."""
+        self._lock = threading.Lock()
+        self._zeros: Tensor | None = None
+        self._taken = 0
+
+    def fill(self, device: torch.device) -> None:
+        """At the first call that is not captured, and then no more.
+
+        Waits for the device, this once: a graph may be replayed on any stream.
+        """
+        if self._zeros is not None:
+            return
+        with self._lock:
+            if self._zeros is not None:
+                return
+            zeros = torch.zeros(self.COUNT, dtype=torch.int32, device=device)
+            if device.type == "cuda":
+                done = torch.cuda.Event()
+                done.record(torch.cuda.current_stream(device))
+                done.synchronize()
+            self._zeros = zeros
+
+    def take(self, count: int) -> Tensor | None:
+        """`count` of them that nobody else has or gets, or None."""
+        with self._lock:
+            if self._zeros is None or self._taken + count > self.COUNT:
+                return None
+            first = self._taken
+            self._taken += -(-count // 32) * 32  # in cache lines of their own
+            return self._zeros[first : first + count]
 
 
 class _Tickets(threading.local):

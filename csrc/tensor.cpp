@@ -171,7 +171,9 @@ void require_shape(const TensorView& view, std::initializer_list<int64_t> shape,
   require(same, op, name, " must be of shape ", wanted, ", got ", got);
 }
 
-TensorView view_tensor(py::handle tensor, const char* op, const char* name) {
+namespace {
+
+TensorView find_view(py::handle tensor, const char* op, const char* name) {
   const DLPackExchangeApi* api = exchange_api(tensor);
   if (api == nullptr) return view_by_attributes(tensor, op, name);
   DLTensor dl;
@@ -192,6 +194,22 @@ TensorView view_tensor(py::handle tensor, const char* op, const char* name) {
     packed *= dl.shape[i];
   }
   view.data = static_cast<char*>(dl.data) + dl.byte_offset;
+  return view;
+}
+
+}  // namespace
+
+#if defined(C2F_ON_HOST)
+namespace cuda::host {
+void allow(const TensorView& view);  // the emulator of the tests: kernels may touch this
+}
+#endif
+
+TensorView view_tensor(py::handle tensor, const char* op, const char* name) {
+  TensorView view = find_view(tensor, op, name);
+#if defined(C2F_ON_HOST)
+  cuda::host::allow(view);
+#endif
   return view;
 }
 

@@ -1,6 +1,7 @@
 // Defines the table of an op's kernels, from the list in <op>_kernels.h: K(key, kernel) for each.
 #pragma once
 
+#include <algorithm>
 #include <iterator>
 
 #include "kernel_table.h"
@@ -15,9 +16,16 @@
   ::c2f::cuda::Kernel{key, #__VA_ARGS__, reinterpret_cast<const void*>(&__VA_ARGS__)},
 #endif
 
-#define C2F_KERNEL_TABLE(op, LIST)                                      \
-  namespace c2f::cuda {                                                 \
-  static const Kernel op##_list[] = {LIST(C2F_KERNEL)};                 \
-  extern const KernelTable op##_kernels;                                \
-  const KernelTable op##_kernels{#op, op##_list, std::size(op##_list)}; \
+// What nvcc was told to compile for, in ascending order; 800 is compute capability 8.0.
+#if defined(__CUDA_ARCH_LIST__)
+#define C2F_OLDEST_ARCHITECTURE (std::min({__CUDA_ARCH_LIST__}) / 10)
+#else
+#define C2F_OLDEST_ARCHITECTURE 0
+#endif
+
+#define C2F_KERNEL_TABLE(op, LIST)                                                               \
+  namespace c2f::cuda {                                                                          \
+  static const Kernel op##_list[] = {LIST(C2F_KERNEL)};                                          \
+  extern const KernelTable op##_kernels;                                                         \
+  const KernelTable op##_kernels{#op, op##_list, std::size(op##_list), C2F_OLDEST_ARCHITECTURE}; \
   }

@@ -19,6 +19,7 @@ struct KernelTable {
   const char* op;
   const Kernel* kernels;
   size_t count;
+  int oldest_architecture;  // compute capability times 10; 0 where that is not nvcc's choice
 
   // The index of a key; an unknown one is a mistake of ours.
   size_t find(uint32_t key) const;

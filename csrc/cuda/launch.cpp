@@ -23,6 +23,13 @@ void lacking(const char* op, const std::string& what) {
   throw py::error_already_set();
 }
 
+void require_blocks(const Launch& launch) {
+  constexpr int64_t most = 0x7fffffff;
+  if (launch.blocks <= most) return;
+  lacking(launch.table.op,
+          "takes fewer than 2^31 blocks of threads, got " + std::to_string(launch.blocks));
+}
+
 void* Workspace::bytes(const char* name, int64_t count) {
   const py::object held = python_.attr("scratch")(name, count);
   held_.append(held);

@@ -37,12 +37,16 @@ class Queue {
   int restore_ = -1;
 };
 
+// Raises NotImplementedError where a launch cannot have so many.
+void require_blocks(const Launch& launch);
+
 // Starts a kernel that takes one argument, by value. Throws std::runtime_error with CUDA's reason.
 void launch_bytes(const Launch& launch, const void* args, size_t bytes, const Queue& queue);
 
 template <class Args>
 void launch(const Launch& launch, const Args& args, const Queue& queue) {
   static_assert(sizeof(Args) <= 4096, "kernel arguments are limited to 4 KB");
+  require_blocks(launch);
   launch_bytes(launch, &args, sizeof(Args), queue);
 }
 

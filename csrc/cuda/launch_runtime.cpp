@@ -2,8 +2,9 @@
 // statically: the module loads on machines without a driver.
 #include <cuda_runtime_api.h>
 
-#include <limits>
+#include <map>
 #include <stdexcept>
+#include <utility>
 
 #include "../tensor.h"
 #include "launch.h"
@@ -11,6 +12,9 @@
 namespace py = pybind11;
 
 namespace c2f::cuda {
+
+extern const KernelTable windows_kernels;
+
 namespace {
 
 constexpr uint32_t kPlainShared = 48 << 10;  // more has to be asked for, kernel by kernel
@@ -21,12 +25,49 @@ void check(cudaError_t error, const std::string& what) {
   throw std::runtime_error(what + ": " + cudaGetErrorString(error));
 }
 
+// Whether a kernel may start before the previous one ends: if its code waits by itself (gpu.cuh).
+// Compiled for less than compute capability 9.0 it does not, not even where PTX of it is compiled
+// for a newer GPU. Asked once per device; callers hold the GIL.
+bool waits_for_previous(const void* function, int device, const std::string& what) {
+  static std::map<std::pair<const void*, int>, bool> known;
+  const auto [found, added] = known.try_emplace({function, device}, false);
+  if (added) {
+    cudaFuncAttributes attributes{};
+    const cudaError_t error = cudaFuncGetAttributes(&attributes, function);
+    if (error != cudaSuccess) known.erase(found);
+    check(error, what);
+    found->second = attributes.ptxVersion >= 90;
+  }
+  return found->second;
+}
+
+// "" for a device that these kernels were compiled for, or for an older one of.
+std::string too_old(int device) {
+  int major = 0, minor = 0;
+  check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "cuda");
+  check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device), "cuda");
+  const int oldest = windows_kernels.oldest_architecture;
+  const auto dotted = [](int tens) {
+    return std::to_string(tens / 10) + "." + std::to_string(tens % 10);
+  };
+  if (10 * major + minor >= oldest) return "";
+  return "compiled for compute capability " + dotted(oldest) + " and newer, found " +
+         dotted(10 * major + minor);
+}
+
 }  // namespace
 
 std::string missing() {
   int devices = 0;
   const cudaError_t error = cudaGetDeviceCount(&devices);
-  if (error == cudaSuccess) return devices > 0 ? "" : "no CUDA device";
+  if (error == cudaSuccess) {
+    std::string reason = devices > 0 ? "" : "no CUDA device";
+    for (int device = 0; device < devices; ++device) {
+      reason = too_old(device);
+      if (reason.empty()) return "";
+    }
+    return reason;
+  }
   cudaGetLastError();
   if (error == cudaErrorInsufficientDriver) {
     return "no NVIDIA driver, or one older than CUDA " + std::to_string(CUDART_VERSION / 1000) +
@@ -52,9 +93,6 @@ Queue::~Queue() {
 void launch_bytes(const Launch& launch, const void* args, size_t, const Queue& queue) {
   const Kernel& kernel = launch.table.kernels[launch.table.find(launch.key)];
   const std::string what = std::string(launch.table.op) + ": " + kernel.name;
-  if (launch.blocks > std::numeric_limits<int32_t>::max()) {
-    throw std::runtime_error(what + ": more blocks than a launch can have");
-  }
   if (launch.dynamic_shared > kPlainShared) {
     check(cudaFuncSetAttribute(kernel.function, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                static_cast<int>(launch.dynamic_shared)),
@@ -69,7 +107,7 @@ void launch_bytes(const Launch& launch, const void* args, size_t, const Queue& q
   config.dynamicSmemBytes = launch.dynamic_shared;
   config.stream = static_cast<cudaStream_t>(queue.stream);
   config.attrs = &early;
-  config.numAttrs = launch.early ? 1 : 0;
+  config.numAttrs = launch.early && waits_for_previous(kernel.function, queue.device, what) ? 1 : 0;
   void* arguments[] = {const_cast<void*>(args)};
   check(cudaLaunchKernelExC(&config, kernel.function, arguments), what);
 }

@@ -5,6 +5,7 @@
 
 #include "../../kernels/common/bilinear.h"
 #include "../../kernels/cuda/windows_args.h"
+#include "supported.h"
 #include "windows_kernels.h"
 
 // The emulator of the tests sets these lower, so that small images take every path.
@@ -22,6 +23,9 @@ extern const KernelTable windows_kernels;
 namespace {
 
 constexpr int64_t kInt32Max = 0x7fffffff;
+// Most windows of an image, bins of an axis, and pairs that a block works off in 32 bits: its loops
+// step past the last one by up to a block of threads, or to the end of a band.
+constexpr int64_t kMostNumbered = (int64_t{1} << 31) - (1 << 12);
 
 // Pixels of a tile along x. Wider tiles read fewer source pixels twice, narrower ones give small
 // images enough blocks to fill a GPU: at 512 x 512 there are 256 of 32 x 32.
@@ -66,6 +70,34 @@ bool packed(const Seg& seg) {
          reinterpret_cast<uintptr_t>(seg.data) % 16 == 0;
 }
 
+// What kernels number in 32 bits: windows and bins, and tiles of the launch.
+void require_numbers(const BinAxis& y, const BinAxis& x, int64_t B, const char* op) {
+  const int64_t windows = int64_t{y.windows} * x.windows;
+  require_supported(windows <= kMostNumbered, op, "at most ", kMostNumbered,
+                    " windows per image, got ", windows);
+  const int64_t bins = std::max(y.bins, x.bins);
+  require_supported(bins <= kMostNumbered, op, "sizes of at most ", kMostNumbered,
+                    " bins (starts and ends of windows) per axis, got ", bins);
+  const int64_t tiles = B * y.tiles * x.tiles;
+  require_supported(tiles <= kInt32Max, op, "fewer than 2^31 tiles, got ", tiles);
+}
+
+// "cover" goes through the rows of bins of a window times the columns of windows that overlap it,
+// and through its bins: Selection::uncover.
+void require_cover(const BinAxis& y, const BinAxis& x, const char* op) {
+  const auto bins = [](const BinAxis& axis) {
+    int32_t first, last;
+    axis.window_bins(0, &first, &last);
+    return int64_t{last} - first + (axis.flush_px != kNoFlush ? 1 : 0);  // where its start cuts one
+  };
+  const int64_t beside = 2 * (int64_t{x.window_px - 1} / x.stride_px) + 2;
+  const int64_t columns = std::min<int64_t>(x.windows, beside);
+  const int64_t work = bins(y) * std::max(columns, bins(x));
+  require_supported(work <= kMostNumbered, op, "strategy \"cover\" with at most ", kMostNumbered,
+                    " rows of a window times windows beside each other that overlap it, got ",
+                    work);
+}
+
 struct WindowsPlan {
   WindowsArgs args;
   Launch launch;
@@ -73,7 +105,8 @@ struct WindowsPlan {
 
 // What both ops have in common; Params is that of either.
 template <class Params>
-WindowsPlan plan_windows(const Params& p, int64_t stride_px, Workspace& workspace, const char* op) {
+WindowsPlan plan_windows(const Params& p, int64_t stride_px, bool cover, Workspace& workspace,
+                         const char* op) {
   const Seg& seg = p.seg;
   const CellKind kind = !seg.is_logits                 ? CellKind::kLabels
                         : seg.h == p.H && seg.w == p.W ? CellKind::kOwnSize
@@ -84,12 +117,9 @@ WindowsPlan plan_windows(const Params& p, int64_t stride_px, Workspace& workspac
   cells.small = class_bits(p.classes);
   cells.y = make_bin_axis(p.H, p.window_px, stride_px, p.flush, kMaxTileY);
   cells.x = make_bin_axis(p.W, p.window_px, stride_px, p.flush, tile_width(seg.B * p.H * p.W));
-  const int64_t windows = int64_t{cells.y.windows} * cells.x.windows;
+  require_numbers(cells.y, cells.x, seg.B, op);
+  if (cover) require_cover(cells.y, cells.x, op);
   const int64_t tiles = int64_t{cells.y.tiles} * cells.x.tiles;
-  // Kernels number the windows of an image in 32 bits, and the launch the tiles of all.
-  if (windows > kInt32Max || seg.B * tiles > kInt32Max) {
-    lacking(op, "takes fewer than 2^31 windows per image, got " + std::to_string(windows));
-  }
   cells.scale_y = resize_scale(seg.h, p.H);
   cells.scale_x = resize_scale(seg.w, p.W);
   cells.packed = seg.is_logits && packed(seg);
@@ -114,7 +144,7 @@ WindowsPlan plan_windows(const Params& p, int64_t stride_px, Workspace& workspac
 
 void launch_count_windows(const CountWindowsParams& params, Workspace& workspace,
                           const Queue& queue) {
-  WindowsPlan plan = plan_windows(params, params.stride_px, workspace, "count_windows");
+  WindowsPlan plan = plan_windows(params, params.stride_px, false, workspace, "count_windows");
   plan.args.sums.counts = params.counts;
   launch(plan.launch, plan.args, queue);
 }
@@ -122,8 +152,8 @@ void launch_count_windows(const CountWindowsParams& params, Workspace& workspace
 void launch_select_windows(const SelectWindowsParams& params, Workspace& workspace,
                            const Queue& queue) {
   const bool all = params.strategy == Strategy::kAll;
-  WindowsPlan plan =
-      plan_windows(params, all ? params.window_px : params.stride_px, workspace, "select_windows");
+  WindowsPlan plan = plan_windows(params, all ? params.window_px : params.stride_px,
+                                  params.strategy == Strategy::kCover, workspace, "select_windows");
   const BinAxis &y = plan.args.cells.y, &x = plan.args.cells.x;
   const int64_t windows = int64_t{y.windows} * x.windows;
   const int64_t B = params.seg.B;

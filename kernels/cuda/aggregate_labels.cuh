@@ -179,11 +179,7 @@ __global__ void C2F_BOUNDS(kMergeThreads, 4)
   uint8_t* out = a.labels + (at.b * a.H + at.y0) * a.W + at.x0;
   if (threadIdx.x == 0) tile.num_listed = 0;
   __syncthreads();  // before the list grows
-  if (a.labels_given) {
-    for (int p = threadIdx.x; p < at.pixels(); p += kMergeThreads) {
-      if (at.holds(p)) tile.label[p] = out[at.row(p) * a.W + at.column(p)];
-    }
-  } else {
+  if (!a.labels_given) {
     find_coarse_labels<T, N>(a, at, y, x, tile);
     if (threadIdx.x == 0) tile.num_listed = 0;
     __syncthreads();  // before the list grows again
@@ -193,6 +189,8 @@ __global__ void C2F_BOUNDS(kMergeThreads, 4)
     for (int p = threadIdx.x; p < kTilePixels; p += kMergeThreads) {
       bool wanted =
           at.holds(p) && tile.fine.covered(p) && (own_slot < 0 || tile.first_slot[p] == own_slot);
+      // Of given labels only those that this block alone may change are read.
+      if (wanted && a.labels_given) tile.label[p] = out[at.row(p) * a.W + at.column(p)];
       if (wanted && a.rule != MergeRule::kOfficial) {
         wanted = a.small.has(tile.label[p]) != tile.fine.foreground(p);
       }

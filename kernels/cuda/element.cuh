@@ -11,7 +11,9 @@ namespace c2f::cuda {
 using c2f::to_float;
 __device__ __forceinline__ float to_float(float value) { return value; }
 
-// 16 bytes of elements, loaded at once from an address that is a multiple of 16.
+// 16 bytes of elements, loaded at once from an address that is a multiple of 16. Not through __ldg:
+// the compiler may move a load of what it takes for constant above wait_for_previous(), and a
+// kernel launched early begins while its predecessor still writes.
 template <class T>
 struct alignas(16) Pack {
   static constexpr int kElems = 16 / static_cast<int>(sizeof(T));
@@ -20,7 +22,7 @@ struct alignas(16) Pack {
 
 template <class T>
 __device__ __forceinline__ Pack<T> load_pack(const T* from) {
-  const uint4 raw = __ldg(reinterpret_cast<const uint4*>(from));
+  const uint4 raw = *reinterpret_cast<const uint4*>(from);
   Pack<T> pack;
   *reinterpret_cast<uint4*>(&pack) = raw;
   return pack;

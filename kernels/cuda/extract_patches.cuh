@@ -72,10 +72,10 @@ __device__ __forceinline__ int fill_row_taps(const PatchArgs& a, int32_t y0, int
       const int slot = shrunk ? r * kTaps + t : source - base;
       taps.w[r][t] = tap.w[t];
       taps.slot[r][t] = static_cast<uint8_t>(slot);
-      taps.source[slot] = source;  // several threads may write the same value
+      if (shrunk) taps.source[slot] = source;
     }
   }
-  // Source rows between two rows' taps (nearest may skip none when enlarging, but rounding might).
+  // Those between two rows' taps as well: rounding might skip one.
   if (!shrunk && r < slots) taps.source[r] = base + r;
   return slots;
 }

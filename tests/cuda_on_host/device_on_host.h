@@ -60,20 +60,24 @@ struct Place {
 void block_barrier(Place at);
 // Hands in a lane's value; returns those of all 32 lanes once all have come.
 const uint64_t* warp_exchange(uint64_t mine, unsigned mask, Place at);
+void thread_fence();
+// An atomic is about to read and write there.
+void atomic_access(const void* at, size_t bytes);
 int this_lane();
 unsigned char* dynamic_shared();
-// Fills `bytes` at `data` with a pattern now and before every block: shared memory starts as
-// garbage.
-void poison_before_blocks(void* data, size_t bytes);
+// Shared memory, to be filled with a pattern now and before every block, for it starts as garbage;
+// between two fences nobody may touch.
+constexpr size_t kFenceBytes = 256;
+void add_shared(void* data, size_t bytes);
 
 template <class T>
 class Shared {
  public:
-  Shared() { poison_before_blocks(bytes_, sizeof(T)); }
-  T& get() { return *reinterpret_cast<T*>(bytes_); }
+  Shared() { add_shared(bytes_ + kFenceBytes, sizeof(T)); }
+  T& get() { return *reinterpret_cast<T*>(bytes_ + kFenceBytes); }
 
  private:
-  alignas(16) unsigned char bytes_[sizeof(T)];
+  alignas(16) unsigned char bytes_[kFenceBytes + sizeof(T) + kFenceBytes];
 };
 
 template <auto Function>
@@ -110,7 +114,7 @@ inline void __syncthreads(C2fPlace at = C2F_HERE) { c2f::cuda::host::block_barri
 inline void __syncwarp(unsigned mask = ~0u, C2fPlace at = C2F_HERE) {
   c2f::cuda::host::warp_exchange(0, mask, at);
 }
-inline void __threadfence() {}
+inline void __threadfence() { c2f::cuda::host::thread_fence(); }
 
 inline unsigned __ballot_sync(unsigned mask, int predicate, C2fPlace at = C2F_HERE) {
   const uint64_t* all = c2f::cuda::host::warp_exchange(predicate != 0, mask, at);
@@ -173,34 +177,31 @@ C2F_WARP_REDUCE(__reduce_min_sync, int, std::min(a, b))
 C2F_WARP_REDUCE(__reduce_or_sync, unsigned, a | b)
 C2F_WARP_REDUCE(__reduce_and_sync, unsigned, a& b)
 
-// Fibers are never interrupted, so plain operations are atomic.
+// Fibers are never interrupted, so plain operations are atomic; they are watched as what they stand
+// for.
+#define C2F_UNWATCHED __attribute__((no_sanitize("thread"), noinline))
 template <class T>
-T atomicAdd(T* at, T value) {
+C2F_UNWATCHED T atomicAdd(T* at, T value) {
+  c2f::cuda::host::atomic_access(at, sizeof(T));
   const T old = *at;
   *at = old + value;
   return old;
 }
 template <class T>
-T atomicMax(T* at, T value) {
+C2F_UNWATCHED T atomicMax(T* at, T value) {
+  c2f::cuda::host::atomic_access(at, sizeof(T));
   const T old = *at;
   *at = std::max(old, value);
   return old;
 }
 template <class T>
-T atomicOr(T* at, T value) {
+C2F_UNWATCHED T atomicOr(T* at, T value) {
+  c2f::cuda::host::atomic_access(at, sizeof(T));
   const T old = *at;
   *at = old | value;
   return old;
 }
 
-template <class T>
-T __ldg(const T* at) {
-  return *at;
-}
-template <class T>
-T __ldcg(const T* at) {
-  return *at;
-}
 template <class T>
 void __stcs(T* at, T value) {
   *at = value;

@@ -3,12 +3,14 @@
 // launch to launch and block to block, so that an answer which depends on it, for want of a
 // barrier, comes out wrong. A block whose threads wait for each other for ever is an error, and so
 // are threads that meet in different barriers, leave before one, or call a warp intrinsic without
-// all lanes.
+// all lanes. What the threads load and store is watched (watch.h).
+#include <dlfcn.h>
 #include <ucontext.h>
 
 #include <cstdlib>
 #include <memory>
 #include <numeric>
+#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -16,6 +18,7 @@
 #include "../../csrc/cuda/launch.h"
 #include "../../csrc/tensor.h"
 #include "device_on_host.h"
+#include "watch.h"
 
 uint3 threadIdx, blockIdx, blockDim, gridDim;
 
@@ -55,6 +58,8 @@ class Block {
     std::fill(warps_, warps_ + threads / 32, Warp{});
     for (const Region& region : poisoned) std::memset(region.data, kPoison, region.bytes);
     std::memset(dynamic.get(), kPoison, dynamic_bytes);
+    watch().set_dynamic(dynamic.get(), dynamic_bytes, kDynamicBytes);
+    watch().begin_block(static_cast<int32_t>(index), threads / 32);
     for (int t = 0; t < threads; ++t) {
       state_[t] = State::kReady;
       getcontext(&contexts_[t]);
@@ -70,8 +75,10 @@ class Block {
         if (state_[t] != State::kReady) continue;
         moved = true;
         current_ = t;
+        watch().run_thread(t);
         threadIdx = {static_cast<unsigned>(t), 0, 0};
         swapcontext(&scheduler_, &contexts_[t]);
+        watch().end_block();
       }
       if (!error_.empty()) throw std::runtime_error(error_);
       if (!moved) throw std::runtime_error("threads of a block wait for each other for ever");
@@ -87,6 +94,7 @@ class Block {
       return;
     }
     at_barrier_ = 0;
+    watch().block_met();
     for (int t = 0; t < threads_; ++t) state_[t] = State::kReady;
   }
 
@@ -104,12 +112,22 @@ class Block {
     }
     warp.arrived = 0;
     ++warp.phase;  // the next exchange writes the other slot: this one stays until all have read it
+    watch().warp_met(current_ / 32);
     const int first = current_ / 32 * 32;
     for (int t = first; t < first + 32; ++t) state_[t] = State::kReady;
     return warp.values[slot];
   }
 
   int current() const { return current_; }
+
+  // Never returns: the fibers of this block are given up.
+  void fail(const char* what, const std::string& where) {
+    error_ = std::string(what) + ": " + where + ", thread " + std::to_string(current_) +
+             " of block " + std::to_string(blockIdx.x);
+    swapcontext(&contexts_[current_], &scheduler_);
+    std::abort();
+  }
+  const unsigned char* stacks() const { return stacks_.get(); }
 
   std::vector<Region> poisoned;
   std::unique_ptr<unsigned char[]> dynamic{new (std::align_val_t{16}) unsigned char[kDynamicBytes]};
@@ -122,12 +140,8 @@ class Block {
     swapcontext(&contexts_[current_], &scheduler_);
   }
 
-  // Never returns: the fibers of this block are given up.
   void fail(const char* what, Place at) {
-    error_ = std::string(what) + ": " + at.file + ":" + std::to_string(at.line) + ", thread " +
-             std::to_string(current_) + " of block " + std::to_string(blockIdx.x);
-    swapcontext(&contexts_[current_], &scheduler_);
-    std::abort();
+    fail(what, std::string(at.file) + ":" + std::to_string(at.line));
   }
 
   static bool same(Place a, Place b) {
@@ -170,7 +184,26 @@ void Block::enter() {
   b.wait(State::kDone);
 }
 
+// Where in this module an access was compiled: for addr2line.
+void fail_access(const char* what, const void* code) {
+  Dl_info module{};
+  dladdr(code, &module);
+  std::ostringstream where;
+  where << module.dli_fname << " + 0x" << std::hex
+        << static_cast<const char*>(code) - static_cast<const char*>(module.dli_fbase);
+  block().fail(what, where.str());
+}
+
 }  // namespace
+
+Watch& watch() {
+  static Watch only(&fail_access);
+  return only;
+}
+void thread_fence() { watch().fence(); }
+void atomic_access(const void* at, size_t bytes) {
+  watch().access(at, bytes, true, true, __builtin_return_address(0));
+}
 
 void block_barrier(Place at) { block().barrier(at); }
 const uint64_t* warp_exchange(uint64_t mine, unsigned mask, Place at) {
@@ -178,18 +211,32 @@ const uint64_t* warp_exchange(uint64_t mine, unsigned mask, Place at) {
 }
 int this_lane() { return block().current() % 32; }
 unsigned char* dynamic_shared() { return block().dynamic.get(); }
-void poison_before_blocks(void* data, size_t bytes) {
+void add_shared(void* data, size_t bytes) {
   std::memset(data, kPoison, bytes);
+  watch().add_shared(data, bytes, kFenceBytes);
   block().poisoned.push_back({data, bytes});
+}
+
+// A tensor that a call was handed: what its kernels may touch.
+void allow(const TensorView& view) {
+  int64_t low = 0, high = 1;
+  for (int i = 0; i < view.ndim; ++i) {
+    if (view.shape[i] == 0) return;
+    const int64_t reach = (view.shape[i] - 1) * view.strides[i];
+    (reach < 0 ? low : high) += reach;
+  }
+  const int64_t bytes = dtype_bytes(view.dtype);
+  watch().add_tensor(static_cast<const char*>(view.data) + low * bytes,
+                     static_cast<size_t>((high - low) * bytes));
 }
 
 }  // namespace host
 
 Queue::Queue(pybind11::handle) {}
-Queue::~Queue() = default;
+Queue::~Queue() { host::watch().forget_tensors(); }
 std::string missing() { return ""; }
 
-void launch_bytes(const Launch& launch, const void* args, size_t, const Queue&) {
+void launch_bytes(const Launch& launch, const void* args, size_t bytes, const Queue&) {
   static unsigned launches = 0;
   const Kernel& kernel = launch.table.kernels[launch.table.find(launch.key)];
   if (launch.threads % 32 != 0 || launch.threads > host::kMaxThreads) {
@@ -201,6 +248,9 @@ void launch_bytes(const Launch& launch, const void* args, size_t, const Queue&) 
   const auto function = reinterpret_cast<void (*)(const void*)>(const_cast<void*>(kernel.function));
   blockDim = {launch.threads, 1, 1};
   gridDim = {static_cast<unsigned>(launch.blocks), 1, 1};
+  host::watch().begin_launch();
+  host::watch().set_private(host::block().stacks(), host::kMaxThreads * host::kStackBytes, args,
+                            bytes);
   const bool backwards = ++launches % 2 == 0;
   for (unsigned i = 0; i < gridDim.x; ++i) {
     const unsigned index = backwards ? gridDim.x - 1 - i : i;
