@@ -80,6 +80,37 @@ def test_samples_of(op: str, module: str) -> None:
     )
 
 
+# What the emulator itself finds (tests/cuda_on_host/faults.cu), and what it leaves alone.
+
+FAULTS = [  # number of the kernel, blocks, error
+    (0, 3, ""),
+    (1, 1, "a read races with a write|a write races with a read"),
+    (1, 2, "a read races with a write|a write races with a read"),
+    (1, 3, "a read races with a write|a write races with a read"),
+    (2, 2, ""),
+    (3, 1, "a read races with a write|a write races with a read"),
+    (4, 5, ""),
+    (5, 5, "a read races with a write"),
+    (6, 1, "outside every tensor of the call"),
+    (7, 1, "outside every tensor of the call"),
+    (8, 1, "outside the dynamic shared memory"),
+    (9, 1, "outside a variable in shared memory"),
+]
+
+
+@pytest.mark.parametrize(("kernel", "blocks", "error"), FAULTS)
+def test_the_emulator_finds(kernel: int, blocks: int, error: str, module: str) -> None:
+    loaded = _cuda.from_file(module)
+    out = torch.zeros(blocks, 64, dtype=torch.int32)
+    ticket = torch.zeros(1, dtype=torch.int32)
+    if not error:
+        for _ in range(2):  # blocks in either order
+            loaded.faults(out, ticket, kernel)
+        return
+    with pytest.raises(RuntimeError, match=error):
+        loaded.faults(out, ticket, kernel)
+
+
 # Bins: where windows start and end, and where 32-bit indices come to their end.
 
 AXES = [  # size, window, stride, flush, longest tile
@@ -152,5 +183,51 @@ def test_too_many_windows_or_tiles_are_refused(module: str) -> None:
     grid = (class_set((1,)).table, 1 << 16, 1 << 16, 1, 1, True)
     with pytest.raises(ValueError, match=r"count_windows: counts must be contiguous"):
         loaded.count_windows(seg, *grid, counts, None, None)
-    with pytest.raises(NotImplementedError, match=r"fewer than 2\^31 windows .*got 4294967296"):
+    with pytest.raises(NotImplementedError, match=r"most 2147479552 windows .*got 4294967296"):
         loaded.select_windows(seg, *grid, 1, "top", 1, origins, few, num, None, None)
+
+
+def test_loops_that_would_pass_2_31_are_refused(module: str) -> None:
+    """Loops step past their end by up to a block of threads, or to the end of a band of bins."""
+    loaded = _cuda.from_file(module)
+    table = class_set((1,)).table
+    origins, few, num = (torch.zeros(*s, dtype=torch.int32) for s in ((1, 1, 2), (1, 1), (1,)))
+
+    def select(height: int, width: int, window: int, strategy: str) -> None:
+        seg = torch.zeros(1, 1, 1, dtype=torch.uint8).expand(1, height, width)
+        grid = (table, height, width, window, 1, True)
+        loaded.select_windows(seg, *grid, 1, strategy, 1, origins, few, num, None, None)
+
+    for height in (LONGEST, LONGEST - 4094):
+        with pytest.raises(NotImplementedError, match=rf"windows per image, got {height}"):
+            select(height, 1, 1, "top")
+    with pytest.raises(NotImplementedError, match=r"2147479552 bins .* per axis, got 2147483647"):
+        select(LONGEST, 46340, 46340, "top")
+    # 46340 rows of bins times as many windows beside one, on either side, as overlap it.
+    with pytest.raises(NotImplementedError, match=r"overlap it, got 4294791200"):
+        select(46341, 139020, 46340, "cover")
+    # The greatest that are taken: memory is asked for next, and there is none in this test.
+    greatest = ((LONGEST - 4095, 1, 1, "top"), (46341, 92680, 46340, "cover"))
+    for size in (*greatest, (46341, 139020, 46340, "top")):
+        with pytest.raises(AttributeError, match="scratch"):
+            select(*size)
+
+
+def test_more_blocks_than_a_launch_has_are_refused(module: str) -> None:
+    """64 channels of a patch of 2^20 x 2^20 pixels that share one address."""
+    loaded = _cuda.from_file(module)
+    image = torch.zeros(1, 1, 1, 1).expand(1, 64, 4, 4)
+    out = torch.zeros(1, 1, 1, 1, dtype=torch.float16).expand(1, 64, 1 << 20, 1 << 20)
+    origins, num = torch.zeros(1, 1, 2, dtype=torch.int32), torch.ones(1, dtype=torch.int32)
+    options = ("bilinear", 1.0, None, None, None)
+    with pytest.raises(NotImplementedError, match=r"extract_patches: .* fewer than 2\^31 blocks"):
+        loaded.extract_patches(image, origins, num, 4, out, *options)
+
+
+def test_rows_of_a_tile_fit_their_slots(module: str) -> None:
+    """The plan's bound on source rows, against the positions themselves in float32."""
+    plan = _cuda.from_file(module).source_rows
+    for window in (*range(1, 40), 127, 128, 129, 1000, 1 << 18):
+        for side in {window + 1, window + 2, window * 3 // 2 + 1, 2 * window, 4 * window + 1}:
+            for taps in (1, 2, 4):
+                assert plan(window, side, taps) <= 16, (window, side, taps)

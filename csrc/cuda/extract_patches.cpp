@@ -42,15 +42,6 @@ bool vector_stores(const ExtractPatchesParams& p, bool channels_last) {
          (channels_last || (p.out_stride_x == 1 && p.out_stride_c % elems == 0));
 }
 
-// Most rows of a tile: those whose source rows fit into the slots of shared memory. The sources of
-// r rows, enlarged, lie within (r - 1) * k / p + taps, and rounding may add one.
-int64_t most_tile_rows(int64_t window, int64_t side, int taps) {
-  if (side == window) return kPatchSlots;
-  if (side < window) return kPatchSlots / taps;
-  const int64_t rows = 1 + (kPatchSlots - taps - 1) * side / window;
-  return std::min<int64_t>(rows, kPatchRows);
-}
-
 PatchArgs plan_patches(const ExtractPatchesParams& p, int64_t first_channel, int64_t channels,
                        int taps) {
   PatchArgs args{};

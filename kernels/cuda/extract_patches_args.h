@@ -14,6 +14,15 @@ constexpr int kPatchRows = 32;              // most output rows of a tile
 constexpr int kPatchWidth = 512;            // most elements of a tile's row
 constexpr int64_t kPatchMaxSide = 1 << 20;  // of windows and patches: float32 positions stay exact
 
+// Most rows of a tile: those whose source rows fit into the slots of shared memory. The sources of
+// r rows, enlarged, lie within (r - 1) * k / p + taps, and rounding may add one.
+inline int64_t most_tile_rows(int64_t window, int64_t side, int taps) {
+  if (side == window) return kPatchSlots;
+  if (side < window) return kPatchSlots / taps;
+  const int64_t rows = 1 + (kPatchSlots - taps - 1) * side / window;
+  return rows < kPatchRows ? rows : kPatchRows;
+}
+
 // A row of a patch is `row_elems` elements side by side: p pixels of one channel, or of all
 // `group` channels where they are stored last. `out_stride_elem` is 1 for both.
 struct PatchArgs {

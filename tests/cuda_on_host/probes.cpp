@@ -1,14 +1,56 @@
-// What tests ask of the headers that host and device share.
+// What tests ask of the headers that host and device share, and of the emulator itself.
 #include <pybind11/pybind11.h>
 
 #include "../../csrc/cuda/launch.h"
+#include "../../csrc/tensor.h"
+#include "../../kernels/common/bilinear.h"
+#include "../../kernels/common/resample_tap.h"
+#include "../../kernels/cuda/extract_patches_args.h"
 #include "../../kernels/cuda/window_bins.h"
+#include "faults.h"
 
 namespace py = pybind11;
 
 namespace c2f::cuda {
 
+extern const KernelTable faults_kernels;
+
+namespace {
+
+// Kernel `key` of faults.cu by 64 threads per row of `out`.
+void run_faults(py::handle out, py::handle ticket, uint32_t key) {
+  const TensorView view = view_contiguous(out, DType::kI32, 2, "faults", "out");
+  const TensorView count = view_contiguous(ticket, DType::kI32, 1, "faults", "ticket");
+  const FaultArgs args{static_cast<int32_t*>(view.data), static_cast<uint32_t*>(count.data)};
+  const Queue queue(out);
+  launch({faults_kernels, key, view.size(0), 64, 128}, args, queue);
+}
+
+// Most source rows of a tile of a patch that is enlarged, wherever the tile begins.
+int64_t source_rows(int64_t window, int64_t side, int taps) {
+  const Resample mode = taps == 1   ? Resample::kNearest
+                        : taps == 2 ? Resample::kBilinear
+                                    : Resample::kBicubic;
+  const float scale = resize_scale(window, side);
+  const auto clamped = [&](int64_t row, int64_t tap) {
+    const int64_t at = resample_tap(mode, true, row, scale, window).first + tap;
+    return at < 0 ? 0 : at < window ? at : window - 1;
+  };
+  const int64_t rows = most_tile_rows(window, side, taps);
+  int64_t most = 0;
+  for (int64_t y0 = 0; y0 < side; ++y0) {
+    const int64_t last = y0 + rows < side ? y0 + rows - 1 : side - 1;
+    const int64_t sources = clamped(last, taps - 1) - clamped(y0, 0) + 1;
+    most = sources > most ? sources : most;
+  }
+  return most;
+}
+
+}  // namespace
+
 void bind_launcher(py::module_& m) {
+  m.def("faults", &run_faults);
+  m.def("source_rows", &source_rows);
   py::class_<BinAxis>(m, "BinAxis")
       .def(py::init(&make_bin_axis))
       .def_readonly("windows", &BinAxis::windows)
