@@ -162,8 +162,11 @@ def _pytest_options(plan: Plan) -> list[str]:
 def _compiles(plan: Plan) -> list[Stage]:
     """Registers, spills and warnings of the machine code: the tests that run the compilers."""
     found = []
-    for backend, installed in (("triton", "install-python"), ("cuda", "install")):
-        file = plan.root / "tests" / f"test_{backend}_compile.py"
+    for backend, installed, name in (
+        ("triton", "install-python", "test_triton_compile.py"),
+        ("cuda", "install", "test_cuda_build.py"),
+    ):
+        file = plan.root / "tests" / name
         command = [plan.python("native" if backend == "cuda" else "python"), "-m", "pytest"]
         found.append(
             Stage(

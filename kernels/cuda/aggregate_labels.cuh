@@ -62,7 +62,7 @@ __device__ __forceinline__ void list_pixel(bool wanted, int pixel, LabelTile& ti
   const unsigned votes = __ballot_sync(kWarp, wanted);
   int first = 0;
   if (lane_of_thread() == 0 && votes != 0) first = atomicAdd(&tile.num_listed, __popc(votes));
-  first = __shfl_sync(kWarp, first, 0);
+  first = __shfl_sync(kWarp, first, 0);  // all lanes again: nothing has branched for long
   if (wanted) tile.listed[first + __popc(votes & lanes_below())] = static_cast<uint16_t>(pixel);
 }
 

@@ -200,11 +200,12 @@ class UpsampledTile {
         tile_.add(row, from, members, end - row);
         row = end;
       }
+      // All lanes, as above; `mixed` is the same in all of them, and so is the branch.
       const unsigned mixed = __ballot_sync(kWarp, inside && label < 0);
       if (mixed != 0) {
         int32_t first = 0;
         if (lane_of_thread() == 0) first = atomicAdd(num_entries, __popc(mixed));
-        first = __shfl_sync(kWarp, first, 0);
+        first = __shfl_sync(kWarp, first, 0);  // what lane 0 reserved for the warp
         if (inside && label < 0) {
           tile_.entries[first + __popc(mixed & lanes_below())] =
               static_cast<uint16_t>(cell << 8 | column);
@@ -307,6 +308,7 @@ __device__ __forceinline__ int64_t count_cells(const CellCountsArgs& a, unsigned
     __syncthreads();
     cells.count_mixed(num_entries);
   } else {
+    // Tables and zeroed bins are read by other threads from here on.
     __syncthreads();
     count_pixels<T, N, kKind>(a, tile);
   }

@@ -16,10 +16,10 @@ namespace c2f::cuda {
 // own, all those stores behind it, and the next barrier passes this on to its whole block
 // (causality order is transitive, PTX memory model).
 __device__ __forceinline__ bool last_ticket(uint32_t* ticket, uint32_t total, uint32_t drawn = 1) {
-  __threadfence();
+  __threadfence();  // what the block has stored, before the ticket says so
   const bool last = atomicAdd(ticket, drawn) + drawn == total;
-  if (last) *ticket = 0;
-  __threadfence();
+  if (last) *ticket = 0;  // all others have drawn: nobody looks at it again in this launch
+  __threadfence();        // the ticket, before what the others have stored is read
   return last;
 }
 

@@ -27,17 +27,12 @@ __device__ __forceinline__ int warp_of_thread() { return threadIdx.x / kWarpSize
 __device__ __forceinline__ unsigned lanes_below() { return (1u << lane_of_thread()) - 1u; }
 
 // Programmatic dependent launch, where the architecture has it: a kernel launched `early` runs up
-// to here while its predecessor ends, and may read what that wrote only after it.
+// to here while its predecessor ends, and touches memory only after it. First of all in a kernel:
+// the predecessor may still read what this one writes (scratch, tickets, labels). No kernel lets
+// its successor start before it ends, so what is won is the time of the launch.
 __device__ __forceinline__ void wait_for_previous() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
-
-// From here on the next launch, if it is an early one, may be set up on free multiprocessors.
-__device__ __forceinline__ void let_next_start() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 #endif
 }
 

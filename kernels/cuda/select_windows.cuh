@@ -21,6 +21,7 @@ struct Best {
     }
   }
   __device__ __forceinline__ Best of_warp() const {
+    // All lanes: see above.
     const int32_t most = __reduce_max_sync(kWarp, gain);
     return {most, __reduce_min_sync(kWarp, gain == most ? place : 0x7fffffff)};
   }

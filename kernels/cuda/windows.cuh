@@ -67,6 +67,8 @@ __global__ void C2F_BOUNDS(kCellThreads, 3) windows_kernel(const __grid_constant
   const int32_t band = row / a.sums.band_tiles;
   const int32_t band_rows = min(a.sums.band_tiles, y.tiles - band * a.sums.band_tiles);
   const uint32_t blocks = static_cast<uint32_t>(band_rows) * static_cast<uint32_t>(a.cells.x.tiles);
+  // Who finishes a band's last tile goes on, the other blocks leave as a whole: the answer is the
+  // same in all threads of a block.
   if (!block_is_last(ImageSums(a, b).band_tickets + band, blocks)) return;
   if (a.sums.bands == 1) {
     finish_small(a, b, reinterpret_cast<int32_t*>(shared));

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -97,6 +99,24 @@ def test_whole_glue(fused: str, strategy: str, dtype: torch.dtype) -> None:
         graph.replay()
         for got, want in zip(flat(answer), flat(wanted[turn]), strict=True):
             assert_same_bits(got, want)
+
+
+def test_whole_glue_is_three_nodes(fused: str, tmp_path: Path) -> None:
+    """One kernel each for selection, extraction and merging: none zeroes or copies anything."""
+    need(fused, "select_windows", "extract_patches", "aggregate")
+    if fused != "cuda":
+        pytest.skip("takes more launches")
+    scene = Glue()
+    for _ in range(WARMUPS):
+        scene.run(fused)
+    graph = torch.cuda.CUDAGraph()
+    graph.enable_debug_mode()
+    with torch.cuda.graph(graph):
+        scene.run(fused)
+    graph.debug_dump(str(tmp_path / "graph.dot"))
+    text = (tmp_path / "graph.dot").read_text()
+    nodes = set(re.findall(r'"(graph_\d+_node_\d+)"\s*\[', text))
+    assert len(nodes) == 3, text
 
 
 def test_two_graphs_at_once(fused: str) -> None:
