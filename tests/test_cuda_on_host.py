@@ -156,6 +156,20 @@ def test_bins_cut_where_windows_start_and_end(
 LONGEST = 2**31 - 1
 
 
+def test_division_by_multiplication(module: str) -> None:
+    """Exact for every dividend that matters: those next to a multiple, up to the last ones."""
+    quotient = _cuda.from_file(module).quotient
+    divisors = {1, 2, 3, 5, 7, 32, 127, 641, 46340, 65535, 65536, 65537, LONGEST - 1, LONGEST}
+    divisors |= {2**power + step for power in range(2, 31) for step in (-1, 0, 1)}
+    for d in sorted(divisors):
+        last = LONGEST // d
+        for q in {0, 1, 2, 3, last // 3, last // 2, last - 1, last}:
+            for n in (q * d - 1, q * d, q * d + 1, q * d + d - 1):
+                if 0 <= n <= LONGEST:
+                    assert quotient(n, d) == n // d, (n, d)
+        assert quotient(LONGEST, d) == last
+
+
 @pytest.mark.parametrize("window", [1, 2, 127, 46340])
 @pytest.mark.parametrize("stride", [1, 2, 3, 31, 127, 65536, LONGEST])
 def test_bins_of_the_longest_axis(window: int, stride: int, module: str) -> None:

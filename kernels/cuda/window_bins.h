@@ -17,6 +17,25 @@ namespace c2f::cuda {
 
 constexpr int32_t kNoFlush = 0x7fffffff;
 
+// Division of 0 <= n < 2^31 by a number known before the launch, as a product: with l = ceil(log2
+// d) and mul = ceil(2^(31 + l) / d) the quotient is n * mul >> (31 + l), exactly (Granlund and
+// Montgomery, PLDI 1994, theorem 4.2). An integer division costs a GPU some twenty instructions,
+// one after the other, and every round of a selection waits for several.
+struct Divider {
+  uint32_t mul, shift;
+
+  C2F_HD int32_t quotient(int32_t n) const {
+    return static_cast<int32_t>(static_cast<uint64_t>(static_cast<uint32_t>(n)) * mul >> shift);
+  }
+};
+
+inline Divider make_divider(int32_t d) {
+  uint32_t log2 = 0;
+  while ((int64_t{1} << log2) < d) ++log2;
+  const uint64_t power = uint64_t{1} << (31 + log2), by = static_cast<uint64_t>(d);
+  return {static_cast<uint32_t>((power + by - 1) / by), 31 + log2};
+}
+
 struct BinAxis {
   int32_t size_px, window_px, stride_px;
   int32_t windows;
@@ -28,13 +47,17 @@ struct BinAxis {
   int32_t period_bins;
   int32_t unit_px;
   int32_t bins;
+  Divider by_stride, by_period, by_unit;
   // A tile is the bins that one block counts; tiles never share a bin.
   int32_t tile_bins, tile_px, tiles;  // tile_px: most pixels of one
 
   C2F_HD int32_t bin_of(int32_t px) const {
-    const int32_t at = px % stride_px;
-    const int32_t inside = at < rest_px ? at / unit_px : rest_bins + (at - rest_px) / unit_px;
-    return px / stride_px * period_bins + inside + (px >= flush_px ? 1 : 0);
+    const int32_t period = by_stride.quotient(px);
+    const int32_t at = px - period * stride_px;
+    const bool in_rest = at < rest_px;
+    const int32_t inside =
+        by_unit.quotient(in_rest ? at : at - rest_px) + (in_rest ? 0 : rest_bins);
+    return period * period_bins + inside + (px >= flush_px ? 1 : 0);
   }
 
   // First pixel of bin e; the axis' end for bins past the last.
@@ -42,12 +65,13 @@ struct BinAxis {
     if (e == flush_bin) return flush_px;
     if (e >= bins) return size_px;
     const int32_t base = e > flush_bin ? e - 1 : e;
-    const int32_t inside = base % period_bins;
+    const int32_t period = by_period.quotient(base);
+    const int32_t inside = base - period * period_bins;
     const int32_t offset =
         inside < rest_bins ? inside * unit_px : rest_px + (inside - rest_bins) * unit_px;
     // The bin before the flush cut may start behind it when the cut makes it empty; a bin of the
     // last period may start behind the end. 64-bit: a period may end past 2^31.
-    const int64_t start = static_cast<int64_t>(base / period_bins) * stride_px + offset;
+    const int64_t start = static_cast<int64_t>(period) * stride_px + offset;
     return start < size_px ? static_cast<int32_t>(start) : size_px;
   }
 
@@ -63,8 +87,8 @@ struct BinAxis {
   // Windows first .. last - 1 share pixels with window i.
   C2F_HD void overlapping(int32_t i, int32_t* first, int32_t* last) const {
     const int32_t start = origin(i);
-    *first = start < window_px ? 0 : (start - window_px) / stride_px + 1;
-    const int32_t after = (start + window_px - 1) / stride_px + 1;
+    *first = start < window_px ? 0 : by_stride.quotient(start - window_px) + 1;
+    const int32_t after = by_stride.quotient(start + window_px - 1) + 1;
     *last = flush_px < start + window_px ? windows : (after < regular ? after : regular);
   }
 };
@@ -88,6 +112,9 @@ inline BinAxis make_bin_axis(int64_t size, int64_t window, int64_t stride, bool 
   axis.unit_px = s > tile_px ? tile_px : s;
   axis.rest_bins = ceil_div(axis.rest_px, axis.unit_px);
   axis.period_bins = axis.rest_bins + ceil_div(s - axis.rest_px, axis.unit_px);
+  axis.by_stride = make_divider(s);
+  axis.by_period = make_divider(axis.period_bins);
+  axis.by_unit = make_divider(axis.unit_px);
   // One bin per tile, or as many whole periods as fit.
   axis.tile_bins = 2 * static_cast<int64_t>(s) > tile_px ? 1 : tile_px / s * axis.period_bins;
   axis.flush_bin = flushed ? axis.bin_of(axis.flush_px) : kNoFlush;

@@ -51,6 +51,7 @@ int64_t source_rows(int64_t window, int64_t side, int taps) {
 void bind_launcher(py::module_& m) {
   m.def("faults", &run_faults);
   m.def("source_rows", &source_rows);
+  m.def("quotient", [](int32_t n, int32_t d) { return make_divider(d).quotient(n); });
   py::class_<BinAxis>(m, "BinAxis")
       .def(py::init(&make_bin_axis))
       .def_readonly("windows", &BinAxis::windows)
