@@ -133,8 +133,6 @@ class TicketPool:
 
         Waits for the device, this once: a graph may be replayed on any stream.
         """
-        if self._zeros is not None:
-            return
         with self._lock:
             if self._zeros is not None:
                 return
