@@ -30,7 +30,8 @@ def run(args: argparse.Namespace) -> int:
         from ..train.command import train
     except ImportError as error:
         raise ImportError(
-            f"training needs more ({error}); pip install 'c2fcore[models,train]', or '.[models,train]' in a checkout"
+            f"training needs more ({error}); pip install 'c2fcore[models,train]', or "
+            "'.[models,train]' in a checkout"
         ) from error
     print(f"-> {train(args.stage, args.options)}")
     return 0
