@@ -28,7 +28,8 @@ CHOICE = os.environ.get("C2F_BUILD") or "auto"
 if CHOICE not in CHOICES:
     raise SystemExit(f"C2F_BUILD must be one of {', '.join(CHOICES)}, got {CHOICE!r}")
 
-MODULES = {"cpu": "_cpu_*", "cuda": "_cuda_*"}  # file names of each backend's modules
+# File names of each backend's modules. _cuda_jit needs no more than a C++ compiler, as cpu's do.
+MODULES = {"cpu": ("_cpu_*", "_cuda_jit*"), "cuda": ("_cuda_prebuilt*",)}
 LIBRARY_SUFFIXES = (".so", ".pyd")
 WANTED_BY = {"cpu": ("auto", "cpu", "cuda"), "cuda": ("auto", "cuda")}
 
@@ -153,7 +154,7 @@ class build_native(Command):
         return self.target / "_build_info.py"
 
     def _modules(self, backend: str) -> list[Path]:
-        found = self.target.glob(MODULES[backend])
+        found = [path for name in MODULES[backend] for path in self.target.glob(name)]
         return sorted(path for path in found if path.suffix in LIBRARY_SUFFIXES)
 
     # What setuptools asks of a part of `build`.

@@ -7,13 +7,14 @@ import importlib
 import importlib.util
 import os
 import threading
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import _native, _triton
+from . import _native, _nvrtc, _triton
 
 
 def on_host() -> str:
@@ -26,14 +27,26 @@ def on_host() -> str:
 
 @functools.cache
 def _load() -> _native.Native:
+    """The module to run: with kernels that were built, or with those compiled when needed."""
     if on_host():
         return _native.Native(from_file(on_host()), "")
-    return _native.load("_cuda_prebuilt", "cuda")
+    why = "C2F_JIT=1 leaves out those that were built"
+    if not _nvrtc.wanted():
+        built = _native.load("_cuda_prebuilt", "cuda")
+        if built.module is not None:
+            return built
+        why = built.reason
+    found = _native.load("_cuda_jit", "cpu")
+    if reason := found.reason or _nvrtc.missing():
+        return _native.Native(None, f"{why}; and none can be compiled when needed: {reason}")
+    assert found.module is not None
+    found.module.set_launcher(_nvrtc.Launcher(_nvrtc.Cupy, _nvrtc.compiled))
+    return found
 
 
 def from_file(path: str) -> ModuleType:
     """A compiled module that is no part of the package."""
-    spec = importlib.util.spec_from_file_location("_cuda_on_host", path)
+    spec = importlib.util.spec_from_file_location(Path(path).name.split(".")[0], path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -51,6 +64,11 @@ def missing() -> str:
     if not found and not on_host() and not torch.cuda.is_available():
         return "this torch has no CUDA, or sees no device"
     return found
+
+
+def compiled_by() -> str:
+    """What compiled the kernels, "" if there are none."""
+    return "" if missing() else str(getattr(_load().module, "compiled_by", "a C++ compiler"))
 
 
 def why_not(tensor: Tensor, grad: bool) -> str:

@@ -1,4 +1,4 @@
-# What every build of the CUDA module is made of (this one, and the emulator of the tests).
+# What every build of the CUDA module is made of: _cuda_prebuilt, _cuda_jit, the emulator of the tests.
 set(C2F_CUDA_GLUE
   csrc/tensor.cpp csrc/views.cpp csrc/cuda/module.cpp csrc/cuda/launch.cpp csrc/cuda/windows_plan.cpp
   csrc/cuda/count_windows.cpp csrc/cuda/select_windows.cpp

@@ -7,7 +7,7 @@
 #include "kernel_table.h"
 
 #if defined(C2F_JIT)
-#define C2F_KERNEL(key, ...) ::c2f::cuda::Kernel{key, "c2f::cuda::" #__VA_ARGS__, nullptr},
+#define C2F_KERNEL(key, ...) ::c2f::cuda::Kernel{key, #__VA_ARGS__, nullptr},
 #elif defined(C2F_ON_HOST)
 #define C2F_KERNEL(key, ...) \
   ::c2f::cuda::Kernel{key, #__VA_ARGS__, ::c2f::cuda::host::callable<&__VA_ARGS__>()},

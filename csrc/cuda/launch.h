@@ -1,5 +1,6 @@
 // Launching a kernel, whoever compiled it: launch_runtime.cpp does it for kernels compiled by nvcc
-// (module _cuda_prebuilt), the emulator of the tests for kernels that run on the CPU.
+// (module _cuda_prebuilt), launch_jit.cpp for those compiled when first needed (_cuda_jit), the
+// emulator of the tests for kernels that run on the CPU.
 #pragma once
 
 #include <pybind11/pybind11.h>

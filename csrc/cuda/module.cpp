@@ -1,5 +1,5 @@
 // The CUDA module: arguments, checks and launch geometry. Built with the kernels that nvcc compiled
-// (_cuda_prebuilt) and, for tests, with kernels that run on the CPU.
+// (_cuda_prebuilt), without kernels (_cuda_jit) and, for tests, with kernels that run on the CPU.
 #include <pybind11/pybind11.h>
 
 #include "launch.h"

@@ -1,6 +1,9 @@
 // What tests ask of the headers that host and device share, and of the emulator itself.
 #include <pybind11/pybind11.h>
 
+#include <stdexcept>
+#include <string>
+
 #include "../../csrc/cuda/launch.h"
 #include "../../csrc/tensor.h"
 #include "../../kernels/common/bilinear.h"
@@ -13,7 +16,8 @@ namespace py = pybind11;
 
 namespace c2f::cuda {
 
-extern const KernelTable faults_kernels;
+extern const KernelTable aggregate_kernels, extract_patches_kernels,
+    extract_patches_backward_kernels, extract_targets_kernels, windows_kernels, faults_kernels;
 
 namespace {
 
@@ -46,12 +50,30 @@ int64_t source_rows(int64_t window, int64_t side, int taps) {
   return most;
 }
 
+// As the launcher of _cuda_jit asks for it: by name, with the address of the argument's address.
+void launch_by_name(const std::string& op, const std::string& name, int64_t blocks,
+                    uint32_t threads, uint32_t dynamic_shared, uintptr_t arguments) {
+  for (const KernelTable* table :
+       {&aggregate_kernels, &extract_patches_kernels, &extract_patches_backward_kernels,
+        &extract_targets_kernels, &windows_kernels}) {
+    for (size_t i = 0; op == table->op && i < table->count; ++i) {
+      if (name != table->kernels[i].name) continue;
+      const Launch launch{*table, table->kernels[i].key, blocks, threads, dynamic_shared};
+      const Queue queue{py::none()};
+      launch_bytes(launch, *reinterpret_cast<const void* const*>(arguments), 0, queue);
+      return;
+    }
+  }
+  throw std::runtime_error(op + ": no kernel " + name);
+}
+
 }  // namespace
 
 void bind_launcher(py::module_& m) {
   m.def("faults", &run_faults);
   m.def("source_rows", &source_rows);
   m.def("quotient", [](int32_t n, int32_t d) { return make_divider(d).quotient(n); });
+  m.def("launch", &launch_by_name);
   py::class_<BinAxis>(m, "BinAxis")
       .def(py::init(&make_bin_axis))
       .def_readonly("windows", &BinAxis::windows)

@@ -1,0 +1,61 @@
+"""Plugin: the launches of _cuda_jit, by name, on the emulator of the CUDA kernels.
+
+    C2F_CUDA_ON_HOST=build/cuda_on_host/_cuda_jit_on_host... C2F_EMULATOR=.../_cuda_on_host... \\
+        pytest -p jit_on_host tests/test_count_windows.py --backend cuda
+
+All is as on a GPU but what CuPy does there: compiling a kernel, loading it, starting it.
+"""
+
+from __future__ import annotations
+
+import os
+
+from c2fcore import _cuda, _nvrtc
+
+emulator = _cuda.from_file(os.environ["C2F_EMULATOR"])
+
+
+def _named(kernel: _nvrtc.Kernel, capability: int) -> tuple[str, bytes]:
+    return f"{kernel.op}:{kernel.name}", b""
+
+
+class Emulated:
+    """Stands for CuPy and the GPU."""
+
+    Error = ()  # nothing is CUDA's: what the emulator finds is raised as it is
+
+    def __init__(self) -> None:
+        self.loaded: list[str] = []
+
+    def enter(self, device: int) -> int:
+        return device
+
+    def leave(self, before: int) -> None:
+        pass
+
+    def capability(self, device: int) -> int:
+        return 90
+
+    def load(self, code: bytes, name: str) -> int:
+        self.loaded.append(name)
+        return len(self.loaded) - 1
+
+    def allow_shared(self, function: int, size: int) -> None:
+        assert size <= 227 << 10
+
+    def launch(self, function: int, blocks: int, threads: int, shared: int, *rest: int) -> None:
+        op, _, name = self.loaded[function].partition(":")
+        stream, arguments = rest
+        assert stream == 0
+        emulator.launch(op, name, blocks, threads, shared, arguments)
+
+
+class Launcher(_nvrtc.Launcher):
+    def missing(self) -> str:
+        return ""
+
+
+module = _cuda._load().module
+assert module is not None
+assert module.compiled_by == "NVRTC"
+module.set_launcher(Launcher(Emulated, _named))
