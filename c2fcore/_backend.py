@@ -3,7 +3,8 @@
 Each op registers its backends here. A backend is in one of three states: it can run; it is missing
 (`missing()` gives the reason: not built, no device); or it cannot take this particular call
 (`why_not(...)` gives the reason: wrong device, needs a gradient). "auto" takes the first of ORDER
-that can run; an explicit choice runs or raises with the reason.
+that can run, of the two for GPUs the faster one by measured rows, and neither before it has agreed
+with the reference on that GPU; an explicit choice runs or raises with the reason.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from torch import Tensor
+
+from . import _gpu_order, _self_check
 
 ORDER: Final = ("cuda", "triton", "cpu", "reference")  # fastest first
 CHOICES: Final = ("auto", *reversed(ORDER))
@@ -43,13 +46,13 @@ class Backend:
         run: the implementation; called with the op's checked arguments.
         missing: "" if it can run on this machine, else the reason. Called once per table.
         why_not: "" if it can take a call with this first tensor, with or without gradient.
-        auto: whether "auto" may take it; one that no GPU has proven yet runs only by name.
+        gpu: whether it is one for GPUs, which "auto" takes for their tensors alone.
     """
 
     run: Callable[..., Any]
     missing: Callable[[], str] = _present
     why_not: Callable[[Tensor, bool], str] = _never
-    auto: bool = True
+    gpu: bool = False
 
 
 _table: dict[str, dict[str, Backend]] = {}
@@ -73,10 +76,17 @@ def missing(op: str, name: str) -> str:
 
 
 def backends() -> dict[str, dict[str, tuple[bool, str]]]:
-    """What can run here: {op: {backend: (ok, reason)}}; the reason is "" where ok."""
-    return {
-        op: {name: (not missing(op, name), missing(op, name)) for name in ORDER} for op in _table
-    }
+    """What can run here: {op: {backend: (ok, reason)}}.
+
+    The reason is "" where ok, but for a GPU backend that has differed from the reference in this
+    process: that one still runs, if it is named.
+    """
+    return {op: {name: _state(op, name) for name in ORDER} for op in _table}
+
+
+def _state(op: str, name: str) -> tuple[bool, str]:
+    reason = missing(op, name)
+    return not reason, reason or _self_check.refused(op, name)
 
 
 @contextlib.contextmanager
@@ -112,15 +122,39 @@ def choose(op: str, requested: str, tensor: Tensor, grad: bool = False) -> Calla
         name = _of_process
     if name != "auto":
         return _explicit(op, name, tensor, grad)
+    if tensor.is_cuda and (found := _on_gpu(op, tensor, grad)) is not None:
+        return found
     for candidate, backend in _table[op].items():
-        reason = "" if backend.auto else "runs only by name"
-        reason = reason or missing(op, candidate) or backend.why_not(tensor, grad)
+        if backend.gpu:
+            continue
+        reason = missing(op, candidate) or backend.why_not(tensor, grad)
         if not reason:
             return backend.run
-        if (op, candidate) not in _logged:
-            _logged.add((op, candidate))
-            _log.info("%s: backend %s passed over: %s", op, candidate, reason)
+        _passed_over(op, candidate, reason)
     raise RuntimeError(f"{op}: no backend can run on {tensor.device}; see c2fcore.backends()")
+
+
+def _on_gpu(op: str, tensor: Tensor, grad: bool) -> Callable[..., Any] | None:
+    """The GPU backend to run; None if none can, or none has agreed with the reference."""
+    device = tensor.get_device()
+    # With a gradient neither can run. torch.compile traces that case, and no measured size.
+    names = _gpu_order.CUDA_FIRST if grad else _gpu_order.order(op, device, tensor.numel())
+    for name in names:
+        backend = _table[op].get(name)
+        if backend is None:
+            continue
+        reason = backend.why_not(tensor, grad) or missing(op, name)
+        reason = reason or _self_check.why_not(op, name, device)
+        if not reason:
+            return backend.run
+        _passed_over(op, name, reason)
+    return None
+
+
+def _passed_over(op: str, name: str, reason: str) -> None:
+    if (op, name) not in _logged:
+        _logged.add((op, name))
+        _log.info("%s: backend %s passed over: %s", op, name, reason)
 
 
 def takes_reference(op: str, requested: str, tensor: Tensor) -> bool:

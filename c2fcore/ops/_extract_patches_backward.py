@@ -124,8 +124,8 @@ def _backward_of_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 _backend.register(
     "extract_patches_backward",
-    cuda=_backend.Backend(_backward_by_cuda, _cuda.missing, cuda_reads, auto=False),
-    triton=_backend.Backend(_backward_by_triton, _triton.missing, triton_reads, auto=False),
+    cuda=_backend.Backend(_backward_by_cuda, _cuda.missing, cuda_reads, gpu=True),
+    triton=_backend.Backend(_backward_by_triton, _triton.missing, triton_reads, gpu=True),
     cpu=_backend.Backend(_cpu_backward, _native.cpu_missing, cpu_reads),
     reference=_backend.Backend(_reference_backward),
 )

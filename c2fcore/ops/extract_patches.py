@@ -262,8 +262,8 @@ def checked_windows(
 
 _backend.register(
     "extract_patches",
-    cuda=_backend.Backend(_by_cuda, _cuda.missing, cuda_reads, auto=False),
-    triton=_backend.Backend(_by_triton, _triton.missing, triton_reads, auto=False),
+    cuda=_backend.Backend(_by_cuda, _cuda.missing, cuda_reads, gpu=True),
+    triton=_backend.Backend(_by_triton, _triton.missing, triton_reads, gpu=True),
     cpu=_backend.Backend(_cpu, _native.cpu_missing, cpu_reads),
     reference=_backend.Backend(_reference),
 )

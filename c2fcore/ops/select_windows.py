@@ -221,11 +221,9 @@ def _fake(
 
 _backend.register(
     "select_windows",
-    cuda=_backend.Backend(
-        partial(_by_kernels, _cuda.run), _cuda.missing, _cuda.why_not, auto=False
-    ),
+    cuda=_backend.Backend(partial(_by_kernels, _cuda.run), _cuda.missing, _cuda.why_not, gpu=True),
     triton=_backend.Backend(
-        partial(_by_kernels, _triton.run), _triton.missing, _triton.why_not, auto=False
+        partial(_by_kernels, _triton.run), _triton.missing, _triton.why_not, gpu=True
     ),
     cpu=_backend.Backend(_cpu, _native.cpu_missing, _library.cpu_only),
     reference=_backend.Backend(_reference),

@@ -1,0 +1,109 @@
+"""Whether "auto" may take a GPU backend: once it agrees with the reference on this very device.
+
+The kernels are tested without a GPU and on few with one. So the first time "auto" would take a
+backend of an op on a device, the backend answers a few of the shipped samples there, and has to
+agree with the reference on the CPU. One that does not is passed over in this process, with a
+warning; it can still be named. What this cannot survive is a kernel that breaks the CUDA context
+itself: every later call on the GPU then fails, and naming another backend is the way out.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_log = logging.getLogger("c2fcore")
+
+# Few: nearly each is a kernel of its own to a compiler. Together they meet labels and logits, own
+# size and upsampled, the integer and the float reading, both outputs, and windows that overlap.
+SAMPLES = {
+    "count_windows": ("labels-int64-strided", "logits-x4-ties", "logits-f16-channels_last"),
+    "select_windows": ("cover-clusters", "top-mixed-batch", "cover-logits-blobs"),
+    "extract_patches": ("normalised", "uint16-zoom-1", "out-channels_last-f16"),
+    "extract_patches_backward": ("float32-zoom-2",),
+    "extract_targets": ("int64-ignore-100", "num-0-and-full"),
+    "aggregate": ("paper-labels-blobs", "normalized-probs-overlaps", "official-labels-own-size"),
+}
+
+_found: dict[tuple[str, str, int], str] = {}
+_lock = threading.Lock()
+
+
+def why_not(op: str, backend: str, device: int) -> str:
+    """Why "auto" passes over a backend of an op on a device, "" if it may take it."""
+    found = _found.get((op, backend, device))
+    return _decide(op, backend, device) if found is None else found
+
+
+def refused(op: str, backend: str) -> str:
+    """What was found against a backend of an op so far, "" if nothing."""
+    against = [why for key, why in _found.items() if key[:2] == (op, backend) and why]
+    return f"only by name: {against[0]}" if against else ""
+
+
+def _decide(op: str, backend: str, device: int) -> str:
+    if torch.cuda.is_current_stream_capturing():
+        # Nothing can be read back, so nothing compared, while a graph is captured. The reference
+        # waits for the device, which ends the capture: of the two the backend may succeed.
+        return ""
+    with _lock:  # others wait for the answer
+        key = (op, backend, device)
+        if key not in _found:
+            _log.info("%s: comparing backend %s with the reference on cuda:%d", op, backend, device)
+            why = compare(op, backend, f"cuda:{device}")
+            if why:
+                text = "%s: 'auto' passes over backend %s on cuda:%d in this process: %s"
+                _log.warning(text, op, backend, device, why)
+            _found[key] = why
+        return _found[key]
+
+
+def compare(op: str, backend: str, device: str) -> str:
+    """How a backend differs from the reference on the samples of an op, "" if it agrees."""
+    found: list[str] = []
+
+    def run() -> None:
+        for name in SAMPLES[op]:
+            try:
+                _compare(op, name, backend, device)
+            except Exception as error:  # of any kind: a backend that raises is not taken
+                said = (str(error).strip().splitlines() or [""])[0]
+                found.append(f"sample {name}: {type(error).__name__}: {said}")
+                return
+
+    # A thread of its own: without the caller's stream, autocast, modes, and default device.
+    thread = threading.Thread(target=run, name=f"c2fcore check of {op}")
+    thread.start()
+    thread.join()
+    return found[0] if found else ""
+
+
+def _compare(op: str, name: str, backend: str, device: str) -> None:
+    from . import ops  # they import this module, and the samples import them
+    from .testing import agree, samples, tolerances
+
+    forward = "extract_patches" if op == "extract_patches_backward" else op
+    sample = samples.get(forward, name)
+
+    def answer(backend: str, device: str) -> Any:
+        args = sample.args(device)
+        if op == forward:
+            got = getattr(ops, op)(*args, **sample.options, backend=backend)
+            if isinstance(got, Tensor):
+                return got.cpu()
+            return type(got)(*(part.cpu() for part in got[:3]), got.window)
+        image = args[0].requires_grad_()
+        patches = ops.extract_patches(image, *args[1:], **sample.options, backend=backend)
+        patches.backward(torch.linspace(-1, 1, patches.numel()).to(patches).view_as(patches))
+        return image.grad.cpu()
+
+    got, want = answer(backend, device), answer("reference", "cpu")
+    if op == forward:
+        agree.assert_agrees(op, sample, got, want)
+    else:
+        largest = want.abs().max().item()
+        agree.assert_close(got, want, tolerances.GRADIENT_ULPS * tolerances.EPS32 * largest)
