@@ -46,9 +46,8 @@ def _run(command: list[str], **environment: str) -> None:
     assert done.returncode == 0, done.stdout[-6000:]
 
 
-@pytest.fixture(scope="module")
-def module() -> str:
-    """Path of the emulator's module, compiled where sources are newer."""
+def build(*targets: str) -> None:
+    """Compiles targets of tests/cuda_on_host where sources are newer."""
     pybind11 = pytest.importorskip("pybind11")
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     if not any(shutil.which(name, path=path) for name in ("c++", "g++", "clang++")):
@@ -63,7 +62,14 @@ def module() -> str:
             *(["-GNinja"] if shutil.which("ninja", path=path) else []),
         ]
         _run([cmake, "-S", str(HERE / "cuda_on_host"), "-B", str(BUILD), *options], PATH=path)
-    _run([cmake, "--build", str(BUILD), "--parallel", str(os.cpu_count() or 1)], PATH=path)
+    jobs = str(os.cpu_count() or 1)
+    _run([cmake, "--build", str(BUILD), "--parallel", jobs, "--target", *targets], PATH=path)
+
+
+@pytest.fixture(scope="module")
+def module() -> str:
+    """Path of the emulator's module."""
+    build("_cuda_on_host")
     (found,) = BUILD.glob("_cuda_on_host*.so")
     return str(found)
 
@@ -109,6 +115,34 @@ def test_the_emulator_finds(kernel: int, blocks: int, error: str, module: str) -
         return
     with pytest.raises(RuntimeError, match=error):
         loaded.faults(out, ticket, kernel)
+
+
+def test_samples_launched_by_name(module: str) -> None:
+    """The glue of _cuda_jit plans, its launcher in Python starts, the emulator runs the kernels.
+
+    Every sample has to give the reference's answer, so every launch reaches the kernel it means,
+    with the struct, the blocks and the shared memory it means.
+    """
+    build("_cuda_jit_on_host")
+    (jit,) = BUILD.glob("_cuda_jit_on_host*.so")
+    _run(
+        [
+            *(sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"),
+            *(
+                "-p",
+                "jit_on_host",
+                "--backend",
+                "cuda",
+                "-k",
+                "same_as_reference or (extract_targets and loops)",
+            ),
+            *(str(HERE / f"test_{op}.py") for op in OPS),
+        ],
+        PYTHONPATH=str(HERE),
+        C2F_CUDA_ON_HOST=str(jit),
+        C2F_EMULATOR=module,
+        C2F_REQUIRE="cuda",
+    )
 
 
 # Bins: where windows start and end, and where 32-bit indices come to their end.
