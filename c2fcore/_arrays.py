@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import sys
 import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import numpy as np
@@ -19,7 +21,8 @@ def as_tensor(op: str, name: str, value: Any) -> Tensor:
     """`value` as a tensor that shares its memory.
 
     Arrays with negative or odd strides or a foreign byte order, which torch cannot view, are the
-    one case that is copied. CuPy arrays are read on CuPy's current stream through DLPack.
+    one case that is copied. CuPy arrays come through DLPack: torch's current stream waits for
+    CuPy's.
     """
     if isinstance(value, Tensor):
         if not _dense(value):
@@ -66,15 +69,44 @@ def _hear_of_read_only() -> None:
         torch.from_numpy(array)
 
 
-def like(result: Tensor, given: Any) -> Any:
-    """`result` as the kind of array that `given` is."""
-    if isinstance(given, Tensor):
-        return result
+def in_kind(op: Callable[..., Any], name: str, given: Any, *args: Any, **options: Any) -> Any:
+    """The answer of an op whose first argument is an array, as arrays of the same kind.
+
+    With a CuPy array all of it is done on CuPy's current stream: nothing waits for another one, and
+    memory that PyTorch takes belongs to the stream that will use it.
+    """
+    with _stream_of(given):
+        answer = op(as_tensor(op.__name__, name, given), *args, **options)
+        return _like(answer, given)
+
+
+def _like(answer: Any, given: Any) -> Any:
+    """Tensors, alone or in tuples, as the kind of array that `given` is."""
+    if isinstance(answer, Windows):
+        origins, counts, num = (_like(part, given) for part in answer[:3])
+        return Windows(origins, counts, num, answer.window)
+    if isinstance(answer, tuple):
+        return tuple(_like(part, given) for part in answer)
+    if answer is None:
+        return None
     if isinstance(given, np.ndarray):
         # Only bfloat16 has no NumPy dtype; its values are exact in float32.
-        return (result.float() if result.dtype == torch.bfloat16 else result).numpy()
-    cupy = sys.modules["cupy"]
-    return cupy.from_dlpack(result)
+        return (answer.float() if answer.dtype == torch.bfloat16 else answer).numpy()
+    return sys.modules["cupy"].from_dlpack(answer)
+
+
+def _stream_of(given: Any) -> AbstractContextManager[Any]:
+    """Makes CuPy's current stream torch's, where `given` is a CuPy array."""
+    if not _is_cupy(given):
+        return nullcontext()
+    device = given.device.id
+    with given.device:
+        handle = sys.modules["cupy"].cuda.get_current_stream().ptr
+    if handle == torch.cuda.current_stream(device).cuda_stream:
+        return nullcontext()
+    if handle == 0:  # ExternalStream takes that for a wish for a new one
+        return torch.cuda.stream(torch.cuda.default_stream(device))
+    return torch.cuda.stream(torch.cuda.ExternalStream(handle, device))
 
 
 def windows_as_tensors(op: str, value: Any) -> Any:

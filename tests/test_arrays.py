@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
-from typing import Any
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -13,7 +16,7 @@ import torch
 from compare import call
 from samples import Sample
 
-from c2fcore import Windows, ops
+from c2fcore import Windows, _arrays, ops
 
 ONE = [
     ("count_windows", "primes-flush"),
@@ -113,6 +116,89 @@ def test_refused_kinds() -> None:
     for bad in ([[[0]]], "image.png", 3, np.array([["a"]])):
         with pytest.raises(TypeError, match=r"^count_windows: seg must "):
             ops.count_windows(bad, (1,), window=1, stride=1)
+
+
+class Array:
+    """As much of a CuPy array as the ops look at, on the memory of a CPU tensor."""
+
+    class device:
+        id = 1
+
+        def __enter__(self) -> None:
+            CuPy.inside.append("device")
+
+        def __exit__(self, *error: object) -> None:
+            CuPy.inside.pop()
+
+    device = device()  # type: ignore[assignment,misc]
+
+    def __init__(self, memory: torch.Tensor) -> None:
+        self.memory = memory
+
+    def __dlpack__(self, **options: Any) -> Any:
+        CuPy.seen.append(("in", *CuPy.inside))
+        return self.memory.__dlpack__()
+
+    def __dlpack_device__(self) -> Any:
+        return self.memory.__dlpack_device__()
+
+
+class CuPy:
+    """Stands for the module, and for torch's streams; keeps what was current at each step."""
+
+    ndarray = Array
+    inside: ClassVar[list[Any]] = []
+    seen: ClassVar[list[tuple[Any, ...]]] = []
+    current = 0
+
+    class cuda:
+        @staticmethod
+        def get_current_stream() -> Any:
+            assert CuPy.inside == ["device"], "the stream of the array's device"
+            return SimpleNamespace(ptr=CuPy.current)
+
+    @staticmethod
+    def from_dlpack(tensor: torch.Tensor) -> Array:
+        CuPy.seen.append(("out", *CuPy.inside))
+        return Array(tensor)
+
+    @staticmethod
+    @contextlib.contextmanager
+    def stream(stream: Any) -> Iterator[None]:
+        CuPy.inside.append(stream)
+        yield
+        CuPy.inside.pop()
+
+
+@pytest.mark.parametrize(
+    ("handle", "stream"), [(0xABC, ("external", 0xABC, 1)), (0, ("default", 1)), (7, None)]
+)
+def test_on_the_stream_of_cupy(handle: int, stream: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From reading the arguments to handing out the answer; torch's own is 7 here."""
+    monkeypatch.setitem(sys.modules, "cupy", CuPy)  # type: ignore[misc]
+    current = SimpleNamespace(cuda_stream=7)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: current)
+    monkeypatch.setattr(torch.cuda, "default_stream", lambda device: ("default", device))
+    monkeypatch.setattr(torch.cuda, "ExternalStream", lambda *of: ("external", *of))
+    monkeypatch.setattr(torch.cuda, "stream", CuPy.stream)
+    for op, name in ONE:
+        CuPy.current, CuPy.inside, CuPy.seen = handle, [], []
+        sample = samples.get(op, name)
+        got = getattr(ops, op)(*(_as(Array, a) for a in sample.args()), **sample.options)
+        want = call(op, sample, "auto")
+        pairs = zip(got[:3], want[:3], strict=True) if isinstance(want, Windows) else [(got, want)]
+        for g, w in pairs:
+            assert isinstance(g, Array)
+            assert torch.equal(g.memory, w)
+        assert {step[1:] for step in CuPy.seen} == {(stream,) if stream else ()}
+        assert {step[0] for step in CuPy.seen} == {"in", "out"}
+        assert CuPy.inside == []
+
+
+def test_cupy_memory_is_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cupy", CuPy)  # type: ignore[misc]
+    memory = torch.zeros(1, 8, 8, dtype=torch.uint8)
+    assert _arrays.as_tensor("op", "seg", Array(memory)).data_ptr() == memory.data_ptr()
 
 
 def test_cupy() -> None:

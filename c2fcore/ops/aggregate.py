@@ -68,7 +68,20 @@ def aggregate(
             merging needs the scores.
         NotImplementedError: gradients are wanted of a backend that has none.
     """
-    given = coarse
+    if not isinstance(coarse, Tensor):
+        return _arrays.in_kind(
+            aggregate,
+            "coarse",
+            coarse,
+            fine,
+            windows,
+            small_classes,
+            size=size,
+            rule=rule,
+            output=output,
+            backend=backend,
+            _labels=_labels,
+        )
     coarse = _arrays.as_tensor("aggregate", "coarse", coarse)
     fine = _arrays.as_tensor("aggregate", "fine", fine)
     windows = _arrays.windows_as_tensors("aggregate", windows)
@@ -78,13 +91,11 @@ def aggregate(
     if output == "probs" and (_library.needs_grad(coarse, fine) or _library.differentiated()):
         # The registered op has no gradient; the reference is plain PyTorch and traces as such.
         run = _backend.choose("aggregate", backend, coarse, grad=True)
-        merged = run(coarse, fine, *where, *merge)
-    elif _library.dispatched(coarse, fine, windows.origins):
-        merged = torch.ops.c2fcore.aggregate(coarse, fine, *where, *merge, backend)
-    else:
-        run = _backend.choose("aggregate", backend, coarse)
-        merged = run(coarse, fine, *where, *merge, _labels)
-    return merged if given is coarse else _arrays.like(merged, given)
+        return run(coarse, fine, *where, *merge)
+    if _library.dispatched(coarse, fine, windows.origins):
+        return torch.ops.c2fcore.aggregate(coarse, fine, *where, *merge, backend)
+    run = _backend.choose("aggregate", backend, coarse)
+    return run(coarse, fine, *where, *merge, _labels)
 
 
 def _check_aggregate(

@@ -51,14 +51,14 @@ def count_windows(
         ValueError: a value breaks a rule above; the message says which, and the value.
         TypeError: `seg` has another dtype or is no array.
     """
-    given = seg
+    if not isinstance(seg, Tensor):
+        options: dict[str, Any] = {"window": window, "stride": stride, "size": size, "edge": edge}
+        return _arrays.in_kind(count_windows, "seg", seg, small_classes, **options, backend=backend)
     seg = _arrays.as_tensor("count_windows", "seg", seg)
     grid = check_grid("count_windows", seg, small_classes, window, stride, size, edge)
     if _library.dispatched(seg):
-        counts = torch.ops.c2fcore.count_windows(seg, *grid, edge, backend)
-    else:
-        counts = _backend.choose("count_windows", backend, seg)(seg, *grid, edge)
-    return counts if given is seg else _arrays.like(counts, given)
+        return torch.ops.c2fcore.count_windows(seg, *grid, edge, backend)
+    return _backend.choose("count_windows", backend, seg)(seg, *grid, edge)
 
 
 def check_grid(

@@ -58,7 +58,21 @@ def extract_patches(
         TypeError: a dtype is not among those above.
         NotImplementedError: the backend named lacks the image's dtype or these derivatives.
     """
-    given = image
+    if not isinstance(image, Tensor):
+        return _arrays.in_kind(
+            extract_patches,
+            "image",
+            image,
+            windows,
+            zoom=zoom,
+            mode=mode,
+            scale=scale,
+            mean=mean,
+            std=std,
+            dtype=dtype,
+            channels_last=channels_last,
+            backend=backend,
+        )
     image = _arrays.as_tensor("extract_patches", "image", image)
     windows = _arrays.windows_as_tensors("extract_patches", windows)
     side, scale, means, stds, dtype = _check_extract_patches(
@@ -77,7 +91,7 @@ def extract_patches(
         patches = _backend.choose("extract_patches", backend, image)(image, *options)
     if widened:
         patches = patches.double()
-    return patches if given is image else _arrays.like(patches, given)
+    return patches
 
 
 def _check_extract_patches(

@@ -42,7 +42,10 @@ def extract_targets(
         ValueError: a value breaks a rule above; the message says which, and the value.
         TypeError: `labels` is not an integer map.
     """
-    given = labels
+    if not isinstance(labels, Tensor):
+        options: dict[str, Any] = {"ignore_index": ignore_index, "backend": backend}
+        args = (windows, small_classes)
+        return _arrays.in_kind(extract_targets, "labels", labels, *args, **options)
     labels = _arrays.as_tensor("extract_targets", "labels", labels)
     windows = _arrays.windows_as_tensors("extract_targets", windows)
     if labels.dtype not in _checks.LABEL_DTYPES:
@@ -53,12 +56,10 @@ def extract_targets(
     ids = _checks.class_ids("extract_targets", small_classes, None)
     _checks.windows("extract_targets", windows, labels.shape[0], height, width, labels)
     _checks.integer("extract_targets", "ignore_index", ignore_index, 0, 255)
-    options = (windows.origins, windows.num, windows.window, ids, ignore_index)
+    call = (windows.origins, windows.num, windows.window, ids, ignore_index)
     if _library.dispatched(labels, windows.origins):
-        targets = torch.ops.c2fcore.extract_targets(labels, *options, backend)
-    else:
-        targets = _backend.choose("extract_targets", backend, labels)(labels, *options)
-    return targets if given is labels else _arrays.like(targets, given)
+        return torch.ops.c2fcore.extract_targets(labels, *call, backend)
+    return _backend.choose("extract_targets", backend, labels)(labels, *call)
 
 
 def _reference(

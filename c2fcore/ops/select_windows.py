@@ -64,7 +64,22 @@ def select_windows(
         ValueError: a value breaks a rule; the message says which, and the value.
         TypeError: `seg` has another dtype or is no array.
     """
-    given = seg
+    if not isinstance(seg, Tensor):
+        return _arrays.in_kind(
+            select_windows,
+            "seg",
+            seg,
+            small_classes,
+            window=window,
+            stride=stride,
+            n=n,
+            strategy=strategy,
+            min_pixels=min_pixels,
+            size=size,
+            edge=edge,
+            backend=backend,
+            _return_labels=_return_labels,
+        )
     seg = _arrays.as_tensor("select_windows", "seg", seg)
     ids, window, stride, height, width = check_grid(
         "select_windows", seg, small_classes, window, stride, size, edge
@@ -78,8 +93,6 @@ def select_windows(
         found = torch.ops.c2fcore.select_windows(seg, *options, backend)
     else:
         found = _backend.choose("select_windows", backend, seg)(seg, *options)
-    if given is not seg:
-        found = tuple(t if t is None else _arrays.like(t, given) for t in found)
     windows = Windows(found[0], found[1], found[2], window)
     return (windows, found[3]) if _return_labels else windows
 
