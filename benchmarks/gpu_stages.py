@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shlex
@@ -61,6 +62,7 @@ class Plan:
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
             "TRITON_CACHE_DIR": str(self.work / "triton"),
             "TORCHINDUCTOR_CACHE_DIR": str(self.work / "inductor"),
+            "C2F_CACHE_DIR": str(self.work / "nvrtc"),
             "OMP_NUM_THREADS": "2",
         }
 
@@ -118,6 +120,10 @@ def _tests(plan: Plan) -> list[Stage]:
     for backend in ("triton", "cuda", "reference"):
         before = tuple(stage.name for stage in found if backend in stage.name)
         found += _pytest(plan, f"tests-{backend}-gpu", backend, "gpu", "count_windows", before)
+    # The same kernels, compiled when first needed and launched through CuPy.
+    for op in (*OPS, "gpu"):
+        file, ask = ("gpu", "count_windows") if op == "gpu" else (f"test_{op}.py", op)
+        found += _pytest(plan, f"tests-jit-{op}", "cuda", file, ask, jit=True)
     return found
 
 
@@ -128,6 +134,7 @@ def _pytest(
     file: str,
     op: str,
     after: tuple[str, ...] = (),
+    jit: bool = False,
 ) -> list[Stage]:
     """A test file (or folder), by several processes where Triton has much to compile."""
     environment = "native" if backend == "cuda" else "python"
@@ -136,6 +143,7 @@ def _pytest(
     command = [plan.python(environment), str(plan.root / "tests" / "gpu_run.py")]
     options = [*_pytest_options(plan), "--backend", backend, "-o", "faulthandler_timeout=100"]
     options.append(str(plan.root / "tests" / file))
+    absent = _absent(plan, installed, op, backend)
     found = []
     for number in range(1, shards + 1):
         this = name if shards == 1 else f"{name}-{number}of{shards}"
@@ -144,10 +152,10 @@ def _pytest(
             Stage(
                 this,
                 [*command, record, "--shard", f"{number}/{shards}", *options],
-                300 if file == "gpu" else 240,
+                300 if file == "gpu" or jit else 240,
                 after=(installed, *after),
-                env={**plan.tests(), "C2F_REQUIRE": backend},
-                unless=_absent(plan, installed, op, backend),
+                env={**plan.tests(), "C2F_REQUIRE": backend, **({"C2F_JIT": "1"} if jit else {})},
+                unless=(lambda: absent() or _no_cupy()) if jit else absent,
             )
         )
     return found
@@ -261,7 +269,7 @@ def _rows(
     """Rows of `c2f bench`, written one by one: what a limit cuts off is lost, the rest is kept."""
     command = [plan.c2f("native"), "bench", "--device", "cuda", "--rounds", str(rounds), *options]
     command += ["-o", str(out or plan.out)]
-    # "auto" leaves a backend out until a GPU has proven it; this is where that is found out.
+    # By name: a backend that "auto" passes over is measured, too, and is not taken for another one.
     chosen = f"C2F_BACKEND=$(cat {shlex.quote(str(plan.work / 'fastest'))})"
     return Stage(
         name,
@@ -287,6 +295,11 @@ def _absent(plan: Plan, installed: str, op: str, backend: str) -> Callable[[], s
         return ABSENT if table[op].get(backend, [False, ABSENT])[1] == ABSENT else ""
 
     return reason
+
+
+def _no_cupy() -> str:
+    """Why nothing is compiled when first needed: its loader launches through CuPy."""
+    return "" if importlib.util.find_spec("cupy") else "this Python has no CuPy"
 
 
 def _after(stage: Stage, *names: str) -> Stage:

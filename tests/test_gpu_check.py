@@ -241,6 +241,8 @@ def test_stages_of_the_real_check(tmp_path: Path) -> None:
         for op in (*samples.OPS, "library", "gpu"):
             assert any(name.startswith(f"tests-{backend}-{op}") for name in names)
         assert {f"sanitize-{backend}-{tool}" for tool in gpu_stages.TOOLS} <= set(names)
+    jit = [stage for stage in listed if stage.env.get("C2F_JIT") == "1"]
+    assert [stage.name for stage in jit] == [f"tests-jit-{op}" for op in (*samples.OPS, "gpu")]
     for stage in listed:
         assert stage.limit_s > 0
         assert set(stage.after) <= set(names[: names.index(stage.name)]), stage.name
@@ -248,6 +250,17 @@ def test_stages_of_the_real_check(tmp_path: Path) -> None:
             path = Path(word)
             if path.is_relative_to(root / "tests"):
                 assert path.exists(), f"{stage.name}: {word}"
+
+
+def test_what_is_compiled_when_needed_needs_cupy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = gpu_stages.Plan(BENCHMARKS.parent, tmp_path, tmp_path, [9, 0])
+    for found, said in ((object(), ""), (None, "this Python has no CuPy")):
+        monkeypatch.setattr(gpu_stages.importlib.util, "find_spec", lambda name, found=found: found)
+        listed = {stage.name: stage for stage in gpu_stages.every_stage(plan)}
+        assert listed["tests-jit-aggregate"].unless() == said
+        assert listed["tests-cuda-aggregate"].unless() == ""
 
 
 def test_what_this_version_lacks_is_left_out(tmp_path: Path) -> None:

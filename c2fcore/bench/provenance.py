@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .. import __version__, _native
+from .. import __version__, _cuda, _native
 
 # The checkout that this package stands in. An installed package has none: C2F_CHECKOUT names it.
 ROOT = Path(os.environ.get("C2F_CHECKOUT") or Path(__file__).resolve().parents[2])
@@ -32,6 +32,7 @@ def provenance(threads: int, device: str = "cpu") -> dict[str, Any]:
         "numpy": np.__version__,
         "triton": _version("triton"),
         "cuda": torch.version.cuda or "",
+        "cuda_kernels": _cuda.compiled_by() if torch.device(device).type == "cuda" else "",
         "system": f"{platform.system()} {platform.machine()}",
         "device": device_name(device),
         "cores": os.cpu_count(),
