@@ -239,26 +239,27 @@ def test_threads_wait_for_one_compilation() -> None:
 
 
 _ON_THE_DOUBLE = """
-import ctypes, torch
-from cupy.cuda import driver, nvrtc
-from c2fcore import _native, _nvrtc
+import ctypes, pathlib, sys
+from c2fcore import _nvrtc
 gpu = _nvrtc.Cupy()
-kernels = map(_nvrtc.Kernel._make, _native.load("_cuda_jit", "cpu").module.kernels())
-kernel = next(k for k in kernels if k.name == "extract_targets_kernel<uint8_t>")
-name, code = _nvrtc.compiled(kernel, 90)
-function = gpu.load(code, name)
+function = gpu.load(pathlib.Path("code").read_bytes(), sys.argv[1])
 gpu.allow_shared(function, 60000)
 struct = (ctypes.c_ubyte * 4)(1, 2, 254, 255)
 arguments = (ctypes.c_void_p * 1)(ctypes.addressof(struct))
 gpu.launch(function, 70000, 256, 60000, 0xABC, ctypes.addressof(arguments))
-print(name)
 """
 
 
 @pytest.mark.slow
-def test_what_cupy_asks_of_the_driver(nvrtc: Any, module: Any, tmp_path: Path) -> None:
+def test_what_cupy_asks_of_the_driver(
+    nvrtc: Any, module: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """CuPy's own calls, with NVRTC's own machine code, on a driver that writes them down."""
     build("cuda")
+    monkeypatch.setenv("C2F_CACHE_DIR", str(tmp_path / "cache"))
+    kernels = map(Kernel._make, module.kernels())
+    name, code = _nvrtc.compiled(next(k for k in kernels if k.op == "extract_targets"), 90)
+    (tmp_path / "code").write_bytes(code)
     (tmp_path / "libcuda.so.1").symlink_to(next(BUILD.glob("libcuda.so.*")))
     calls = tmp_path / "calls"
     environment = {
@@ -266,12 +267,10 @@ def test_what_cupy_asks_of_the_driver(nvrtc: Any, module: Any, tmp_path: Path) -
         "LD_LIBRARY_PATH": f"{tmp_path}{os.pathsep}{os.environ.get('LD_LIBRARY_PATH', '')}",
         "C2F_DRIVER_CALLS": str(calls),
         "C2F_ARGUMENT_BYTES": "4",
-        "C2F_CACHE_DIR": str(tmp_path / "cache"),
     }
-    command = [sys.executable, "-c", _ON_THE_DOUBLE]
+    command = [sys.executable, "-c", _ON_THE_DOUBLE, name]
     done = subprocess.run(command, env=environment, cwd=tmp_path, text=True, capture_output=True)
     assert done.returncode == 0, done.stderr
-    name = done.stdout.strip()
     assert calls.read_text().splitlines() == [
         "load \x7fELF",
         f"function {name}",
