@@ -265,6 +265,7 @@ setup(
     package_data={
         "c2fcore": [
             "py.typed",
+            "gpu_order.json",
             "weights/**/*",
             "train/configs/**/*",
             "evaluation/paper.json",

@@ -145,6 +145,16 @@ def test_samples_launched_by_name(module: str) -> None:
     )
 
 
+def test_auto_would_take_the_kernels(module: str) -> None:
+    """They agree on the samples by which "auto" decides."""
+    code = (
+        "from c2fcore import _self_check as s\n"
+        "found = {op: s.compare(op, 'cuda', 'cpu') for op in s.SAMPLES}\n"
+        "assert not any(found.values()), found"
+    )
+    _run([sys.executable, "-c", code], C2F_CUDA_ON_HOST=module, PYTHONSAFEPATH="1")
+
+
 # Bins: where windows start and end, and where 32-bit indices come to their end.
 
 AXES = [  # size, window, stride, flush, longest tile

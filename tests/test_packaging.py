@@ -112,6 +112,7 @@ def test_wheel_contents(tree: Path, wheel: Path) -> None:
         entry_points = archive.read(metadata.replace("METADATA", "entry_points.txt")).decode()
     assert {f"c2fcore/kernels/{name}" for name in headers(tree)} <= names
     assert {"c2fcore/__init__.py", "c2fcore/kernels/__init__.py", "c2fcore/py.typed"} <= names
+    assert {"c2fcore/gpu_order.json", "c2fcore/kernels/cuda/nvrtc/cstdint"} <= names
     assert not [name for name in names if name.endswith((".so", ".pyd"))]
     assert {name.split("/")[0] for name in names} <= {"c2fcore", metadata.split("/")[0]}
     weights = tree / "c2fcore" / "weights"
