@@ -21,12 +21,12 @@ _log = logging.getLogger("c2fcore")
 # Few: nearly each is a kernel of its own to a compiler. Together they meet labels and logits, own
 # size and upsampled, the integer and the float reading, both outputs, and windows that overlap.
 SAMPLES = {
-    "count_windows": ("labels-int64-strided", "logits-x4-ties", "logits-f16-channels_last"),
+    "count_windows": ("labels-uint8-strided", "logits-x4-ties", "logits-f16-channels_last"),
     "select_windows": ("cover-clusters", "top-mixed-batch", "cover-logits-blobs"),
     "extract_patches": ("normalised", "uint16-zoom-1", "out-channels_last-f16"),
     "extract_patches_backward": ("float32-zoom-2",),
     "extract_targets": ("int64-ignore-100", "num-0-and-full"),
-    "aggregate": ("paper-labels-blobs", "normalized-probs-overlaps", "official-labels-own-size"),
+    "aggregate": ("paper-labels-blobs", "normalized-probs-overlaps", "official-labels-blobs"),
 }
 
 _found: dict[tuple[str, str, int], str] = {}
