@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from c2fcore import C2FConfig, C2FNet
+from c2fcore import C2FConfig, C2FNet, _self_check
 from c2fcore.cli import main
 from c2fcore.models import build
 
@@ -48,6 +48,17 @@ def test_info_shows_every_backend_and_why_not(capsys: pytest.CaptureFixture[str]
     lines = said.splitlines()
     column = next(line for line in lines if line.startswith("op ")).index("cuda")
     assert all(line[column - 2 : column] == "  " for line in lines if line.endswith("yes         "))
+
+
+def test_info_says_what_auto_has_found(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_self_check, "_found", {("aggregate", "reference", 0): "sample s: Differs"})
+    assert main(["info"]) == 0
+    said = capsys.readouterr().out
+    (line,) = [line for line in said.splitlines() if line.startswith("aggregate ")]
+    assert line.rstrip().endswith("by name")
+    assert "\nreference: only by name: sample s: Differs\n" in said
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
