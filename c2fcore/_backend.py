@@ -127,7 +127,7 @@ def choose(op: str, requested: str, tensor: Tensor, grad: bool = False) -> Calla
     for candidate, backend in _table[op].items():
         if backend.gpu:
             continue
-        reason = missing(op, candidate) or backend.why_not(tensor, grad)
+        reason = backend.why_not(tensor, grad) or missing(op, candidate)
         if not reason:
             return backend.run
         _passed_over(op, candidate, reason)
