@@ -125,7 +125,8 @@ class Workspace:
         held = self._held.by_stream.get(stream)
         if held is None or held.numel() < count:
             held = torch.zeros(max(count, 64), dtype=torch.int32, device=self._device)
-            self._held.by_stream[stream] = held
+            if not _triton.of_a_graph(held):
+                self._held.by_stream[stream] = held
         return held
 
 

@@ -9,6 +9,7 @@ import functools
 import importlib
 import importlib.util
 import os
+import sys
 import threading
 from types import ModuleType
 from typing import Any
@@ -93,7 +94,8 @@ def workspace(device: torch.device, name: str, dtype: torch.dtype, numel: int) -
     One tensor per name, always asked for with the same dtype; kept per device, stream and thread
     and grown as needed: calls that may run at the same time, or whose launches may interleave,
     never share it. While a CUDA graph is captured it comes from the graph's own memory instead, so
-    that a replay on any stream has it to itself.
+    that a replay on any stream has it to itself; while torch.compile warms up for a capture, it is
+    not kept either.
     """
     if device.type != "cuda" or torch.cuda.is_current_stream_capturing():
         return torch.empty(numel, dtype=dtype, device=device)
@@ -102,5 +104,21 @@ def workspace(device: torch.device, name: str, dtype: torch.dtype, numel: int) -
     if scratch is None or scratch.numel() < numel:
         _held.scratch.pop(key, None)  # freed first: both need not fit at once
         scratch = torch.empty(numel, dtype=dtype, device=device)
-        _held.scratch[key] = scratch
+        if not of_a_graph(scratch):
+            _held.scratch[key] = scratch
     return scratch
+
+
+def of_a_graph(tensor: Tensor) -> bool:
+    """Whether the memory of a CUDA tensor belongs to graphs, and must not be kept beyond a call.
+
+    torch.compile(mode="reduce-overhead") runs once without capturing, but with the memory of the
+    graphs to come: what is still held afterwards is an error there, and given out again.
+    """
+    if "torch._inductor.cudagraph_trees" not in sys.modules:
+        return False  # others capture where they say so
+    address = tensor.data_ptr()
+    for segment in torch.cuda.memory_snapshot():
+        if 0 <= address - segment["address"] < segment["total_size"]:
+            return tuple(segment["segment_pool_id"]) != (0, 0)
+    return False
