@@ -52,7 +52,8 @@ bench: $(VENV)/.installed-dev build  ## Run the benchmarks
 	$(BIN)/pytest benchmarks $(PYTEST_ARGS)
 
 # Needs no .venv and no network: the Python whose torch sees the GPU, .venv's if there is one.
-# Parts of it: make gpu-check ONLY=install,tests BUDGET=300 OUT=folder; ONLY=bench BUDGET=1500.
+# Parts of it: make gpu-check ONLY=install,tests BUDGET=300 OUT=folder; ONLY=bench BUDGET=1500. In two
+# turns: ONLY=install,tests,sanitize,bench-warm BUDGET=420, then ONLY=bench SKIP=install,bench-warm.
 # C2F_COMMIT=... says what is measured where there is no git.
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 gpu-check:  ## Tests, sanitizers and benchmarks on a GPU within ten minutes (ONLY=, BUDGET=, OUT=)

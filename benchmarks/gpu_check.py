@@ -4,6 +4,11 @@
     python benchmarks/gpu_check.py --only install,tests     some of them; see --list
     python benchmarks/gpu_check.py --only bench --budget 1500 --out FOLDER
 
+In two turns on one machine, as a short loan asks for:
+
+    python benchmarks/gpu_check.py --only install,tests,sanitize,bench-warm --budget 420
+    python benchmarks/gpu_check.py --only bench --skip install,bench-warm --budget 330
+
 Run it with the Python whose torch sees the GPU. The project is installed into environments of its
 own under build/gpu-check, which see the packages of that Python. Stages run at the same time where
 the machine allows, each has a time limit, and one that fails ends nothing but itself. Rows, summary
@@ -35,7 +40,7 @@ from gpu_stages import Plan, every_stage
 ROOT = Path(__file__).resolve().parents[1]
 WORK = ROOT / "build" / "gpu-check"
 TEN_MINUTES = 570.0  # and some seconds to start, to sum up, to leave
-LOG_BYTES = 400_000  # of one stage, in the file of all logs
+LOG_BYTES = 150_000  # of one stage, in the file of all logs: some 12 MB at most
 
 # Asked of the Python that runs this, in a process that ends: no CUDA context stays behind.
 _PROBE = """
@@ -129,17 +134,19 @@ def parser() -> argparse.ArgumentParser:
 def choose(everything: Sequence[stages.Stage], only: str, skip: str) -> list[stages.Stage]:
     """The stages asked for, and the installations they need that are not there yet.
 
+    An installation that is skipped by name is left out even so.
+
     Raises:
         SystemExit: a word that no stage begins with.
     """
     chosen = list(everything)
     for text, keep in ((only, True), (skip, False)):
-        words = [word.strip() for word in text.split(",") if word.strip()]
+        words = words_of(text)
         for word in words:
             if not any(stage.name.startswith(word) for stage in everything):
                 raise SystemExit(f"gpu-check: no stage begins with {word!r}; --list shows them")
         if words:
-            chosen = [s for s in chosen if s.name.startswith(tuple(words)) == keep]
+            chosen = [s for s in chosen if s.name.startswith(words) == keep]
     needed = {name for stage in chosen for name in stage.after}
     missing = [
         stage
@@ -147,9 +154,15 @@ def choose(everything: Sequence[stages.Stage], only: str, skip: str) -> list[sta
         if stage.name.startswith("install")
         and stage.name in needed
         and stage not in chosen
+        and not any(stage.name.startswith(word) for word in words_of(skip))
         and not (WORK / f"{stage.name}.done").exists()
     ]
     return missing + chosen
+
+
+def words_of(text: str) -> tuple[str, ...]:
+    """What stands between commas."""
+    return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
 def probe() -> dict[str, Any]:

@@ -222,6 +222,7 @@ def test_choice_of_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
     assert names("") == ["install", "tests-cuda-a", "tests-cuda-b", "bench-a"]
     assert names("bench") == ["install", "bench-a"], "nothing is installed yet"
+    assert names("bench", "install") == ["bench-a"], "left out by name all the same"
     (tmp_path / "install.done").touch()
     assert names("bench") == ["bench-a"]
     assert names("tests,bench", "tests-cuda-a") == ["tests-cuda-b", "bench-a"]
@@ -261,6 +262,36 @@ def test_what_is_compiled_when_needed_needs_cupy(
         listed = {stage.name: stage for stage in gpu_stages.every_stage(plan)}
         assert listed["tests-jit-aggregate"].unless() == said
         assert listed["tests-cuda-aggregate"].unless() == ""
+
+
+def test_rows_without_native_modules(tmp_path: Path) -> None:
+    """Where they could not be built, `c2f bench` runs from the installation without them."""
+    plan = gpu_stages.Plan(BENCHMARKS.parent, tmp_path / "a b", tmp_path / "out", [9, 0])
+    for environment in ("native", "python"):
+        program = Path(plan.c2f(environment))
+        program.parent.mkdir(parents=True)
+        program.write_text(f'#!/bin/bash\necho {environment} $C2F_BACKEND "$@"\n')
+        program.chmod(0o755)
+    (plan.work / "fastest").write_text("triton\n")
+    stage = next(s for s in gpu_stages.every_stage(plan) if s.name == "bench-glue-512-fp16")
+
+    def said() -> str:
+        return subprocess.run(stage.command, capture_output=True, text=True, check=True).stdout
+
+    assert said().startswith("python triton bench --device cuda")
+    (plan.work / "install.done").touch()
+    assert said().startswith("native triton bench --device cuda")
+    assert "--no-charts" in said()
+
+
+def test_native_modules_are_built_for_this_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = gpu_stages.Plan(BENCHMARKS.parent, tmp_path, tmp_path, [12, 0])
+    for given, wanted in (("", "120"), ("80;90", "80;90")):
+        monkeypatch.setenv("CUDAARCHS", given)
+        stage = next(s for s in gpu_stages.every_stage(plan) if s.name == "install")
+        assert stage.env["CUDAARCHS"] == wanted
 
 
 def test_what_this_version_lacks_is_left_out(tmp_path: Path) -> None:
