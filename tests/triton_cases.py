@@ -203,13 +203,16 @@ def _merge_cases(sm: int) -> Iterator[MergeCase]:
                 at = MergeCase(sm=sm, dtype=dtype, classes=classes, channels_last=channels_last)
                 yield at
                 yield at._replace(output="probs")
+        for classes in (16, 256):
+            yield MergeCase(sm=sm, dtype=dtype, classes=classes, given=True)
+            yield MergeCase(sm=sm, dtype=dtype, classes=classes, given=True, rule="official")
     for rule in ("paper", "normalized", "official"):
         for given in (False, True):
             for channels in (1, 2):
                 at = MergeCase(sm=sm, rule=rule, given=given, channels=channels)
                 yield at
                 yield at._replace(side=128, low=512)
-        for classes in (2, 16, 17):
+        for classes in (2, 16, 17, 32, 150):
             yield MergeCase(sm=sm, rule=rule, output="probs", classes=classes)
             yield MergeCase(sm=sm, rule=rule, output="probs", classes=classes, low=512, side=128)
     for output in ("labels", "probs"):
@@ -235,6 +238,7 @@ def _patch_cases(sm: int) -> Iterator[PatchCase]:
     for dtype in IMAGE_DTYPES:
         for out in DTYPES:
             yield PatchCase(sm=sm, dtype=dtype, out=out, zoom=2.0)
+            yield PatchCase(sm=sm, dtype=dtype, out=out, zoom=2.0, mode="bicubic", channels=4)
     for channels in (1, 4, 5, 13, 32):
         for channels_last in (False, True):
             yield PatchCase(sm=sm, channels=channels, channels_last=channels_last, zoom=2.0)

@@ -27,3 +27,13 @@ def taps_kernel(taps_ptr, firsts_ptr, scale, ratio, in_size, out_size, BLOCK: tl
     tl.store(taps_ptr + i, first_tap(i, scale, in_size), mask=i < out_size)
     first = first_output(i, scale, ratio, in_size, out_size)
     tl.store(firsts_ptr + i, first, mask=i <= in_size)
+
+
+@triton.jit
+def reversed_kernel(scratch_ptr, out_ptr, BLOCK: tl.constexpr, BARRIER: tl.constexpr):
+    """0 to BLOCK - 1 backwards, through global memory."""
+    at = tl.arange(0, BLOCK)
+    tl.store(scratch_ptr + at, at)
+    if BARRIER:
+        tl.debug_barrier()
+    tl.store(out_ptr + at, tl.load(scratch_ptr + BLOCK - 1 - at))

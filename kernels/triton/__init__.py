@@ -54,6 +54,8 @@ Determinism. Only integers are added atomically. Floats are summed in a fixed or
 Versions. Triton 3.6 and later; nothing that only one of them has.
 
 Interpreter. With TRITON_INTERPRET=1 in the environment before triton is imported, the same code
-runs on CPU tensors, slowly. That and ahead-of-time compilation for sm_80, sm_90 and sm_100 are the
-tests these kernels have passed. They have not run on a GPU.
+runs on CPU tensors, slowly. It knows nothing of lanes, shared memory and barriers: the compiled
+code is executed too, by a machine for PTX that is part of the tests (tests/ptx_machine.py). These
+and ahead-of-time compilation for sm_80, sm_90 and sm_100 are the tests these kernels have passed.
+They have not run on a GPU.
 """

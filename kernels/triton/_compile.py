@@ -49,7 +49,7 @@ def compile_launch(launch: Launch, capability: int) -> Any:
     """The compiled kernel of a launch for sm_<capability>, e.g. 80, 90 or 100.
 
     Arguments are specialised as a call would: integers equal to 1 become constants, multiples of 16
-    and aligned pointers are marked. Tensors may be on the "meta" device; they count as aligned.
+    and aligned pointers are marked. Tensors may be on the "meta" device; those count as aligned.
     """
     source = ASTSource(launch.kernel, *_specialise(launch))
     target = GPUTarget("cuda", capability, 32)
@@ -78,7 +78,8 @@ def _specialise(launch: Launch) -> tuple[dict[str, Any], dict[Any, Any], dict[An
             constants[(index,)] = value
         elif isinstance(value, Tensor):
             signature[name] = _POINTERS[value.dtype]
-            attributes[(index,)] = [["tt.divisibility", 16]]
+            if value.is_meta or value.data_ptr() % 16 == 0:
+                attributes[(index,)] = [["tt.divisibility", 16]]
         elif isinstance(value, tuple):
             signature[name] = ("fp32",) * len(value)
         elif isinstance(value, float):

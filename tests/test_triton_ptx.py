@@ -1,0 +1,145 @@
+"""The compiled Triton kernels, executed without a GPU: answers, memory accesses, races.
+
+A few samples of every op always run, for sm_90; C2F_TRITON_GRID=all runs every sample of every op,
+C2F_TRITON_SM=80 for another architecture.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import compare
+import numpy as np
+import pytest
+import samples
+import torch
+from agreement import assert_agrees
+from ptx_machine import BASE, Buffer, Fault, Machine, Program
+from samples import Sample
+
+from c2fcore import _backend, _triton
+
+pytest.importorskip("triton")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(_triton.interpreted(), reason="the interpreter replaces the compiler"),
+]
+
+SM = int(os.environ.get("C2F_TRITON_SM", "90"))
+SOME = {
+    "count_windows": (
+        "logits-x4-ties",
+        "nan-inf-upsampled",
+        "logits-float16",
+        "labels-int64-planar",
+    ),
+    "select_windows": ("cover-odd-grid", "top-n-over-windows", "all-checkers", "cover-logits-x4"),
+    "extract_patches": ("bicubic-zoom-1.5", "out-channels_last-f16", "strided-zoom-2.0"),
+    "extract_targets": ("ignore-is-small",),
+    "aggregate": (
+        *("paper-labels-two-channels", "normalized-probs-overlaps", "official-labels-one-channel"),
+        *("normalized-labels-nan-inf-fine", "bfloat16-probs", "many-windows"),
+    ),
+}
+ALL = os.environ.get("C2F_TRITON_GRID") == "all"
+CASES = [(op, name) for op in samples.OPS for name in (samples.of(op) if ALL else SOME[op])]
+
+
+class Executed:
+    """Runs launches by the machine, and keeps the compiled programs and what raced."""
+
+    def __init__(self) -> None:
+        self.programs: dict[Any, tuple[Program, int]] = {}
+        self.races: set[str] = set()
+
+    def run(self, launch: Any) -> None:
+        from c2fcore.kernels.triton import _compile
+
+        key = _compile.signature(launch)
+        if key not in self.programs:
+            compiled = _compile.compile_launch(launch, SM)
+            self.programs[key] = Program(compiled.asm["ptx"]), int(compiled.metadata.shared)
+        program, shared = self.programs[key]
+        buffers: dict[int, Buffer] = {}
+        args: list[float] = []
+        for parameter, kind in zip(launch.kernel.params, _compile._specialise(launch)[0].values()):
+            if kind == "constexpr":
+                continue
+            value = launch.args[parameter.name]
+            if isinstance(value, torch.Tensor):
+                args.append(_address(value, parameter.name, buffers))
+            else:
+                args += value if isinstance(value, tuple) else (value,)
+        machine = Machine(program, launch.grid, list(buffers.values()), args, shared)
+        machine.run()
+        self.races |= machine.races
+
+
+def _address(tensor: torch.Tensor, name: str, buffers: dict[int, Buffer]) -> int:
+    """Where the machine sees a tensor; its whole storage is memory that may be touched."""
+    storage = tensor.untyped_storage()
+    first, size = storage.data_ptr(), storage.nbytes()
+    if first not in buffers:
+        free = max((b.address + b.data.size for b in buffers.values()), default=BASE)
+        # Far from the others, and aligned as it is.
+        address = (free // 4096 + 2) * 4096 + first % 256
+        data = np.frombuffer((ctypes.c_uint8 * size).from_address(first), np.uint8)
+        buffers[first] = Buffer(name, data, address)
+    return buffers[first].address + tensor.data_ptr() - first
+
+
+@pytest.fixture(scope="module")
+def executed() -> Executed:
+    return Executed()
+
+
+@pytest.fixture
+def machine(executed: Executed, monkeypatch: pytest.MonkeyPatch) -> Iterator[Executed]:
+    """Backend "triton" runs on CPU tensors, by the machine."""
+    monkeypatch.setattr(_triton, "interpreted", lambda: True)  # takes CPU tensors
+    for op in samples.OPS:
+        monkeypatch.setitem(_backend._missing, (op, "triton"), "")
+    from c2fcore.kernels.triton import _launch
+
+    monkeypatch.setattr(_launch.Launch, "run", lambda self: executed.run(self))
+    executed.races.clear()
+    yield executed
+    _triton.missing.cache_clear()
+
+
+@pytest.mark.usefixtures("poison")
+@pytest.mark.parametrize(("op", "name"), CASES, ids=[f"{op}-{name}" for op, name in CASES])
+def test_compiled_sample(machine: Executed, op: str, name: Any) -> None:
+    sample = name if isinstance(name, Sample) else samples.get(op, name)
+    want = compare.call(op, sample, "reference")
+    assert_agrees(op, sample, compare.call(op, sample, "triton"), want)
+    assert not machine.races
+
+
+def _probe(executed: Executed, kernel: Any, *tensors: torch.Tensor, **constants: int) -> None:
+    from c2fcore.kernels.triton._launch import Launch
+
+    names = [p.name for p in kernel.params if not p.is_constexpr]
+    executed.run(Launch(kernel, 1, dict(zip(names, tensors, strict=True)), constants, 4))
+
+
+def test_a_missing_barrier_is_seen(executed: Executed) -> None:
+    from triton_probes import reversed_kernel
+
+    for barrier in (True, False):
+        executed.races.clear()
+        scratch, out = torch.zeros(2, 512, dtype=torch.int32).unbind()
+        _probe(executed, reversed_kernel, scratch, out, BLOCK=512, BARRIER=barrier)
+        assert bool(executed.races) is not barrier
+        assert out.tolist() == list(range(511, -1, -1)) or not barrier
+
+
+def test_memory_of_others_is_not_touched(executed: Executed) -> None:
+    from triton_probes import reversed_kernel
+
+    scratch, out = torch.zeros(512, dtype=torch.int32), torch.zeros(511, dtype=torch.int32)
+    with pytest.raises(Fault, match=r"global address 0x.* is outside, thread \d+ of block 0"):
+        _probe(executed, reversed_kernel, scratch, out, BLOCK=512, BARRIER=True)
