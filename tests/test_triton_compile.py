@@ -7,11 +7,13 @@ once; C2F_TRITON_GRID=all runs the whole grid (hundreds of compilations, 1 to 10
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from triton_cases import (
     ARCHITECTURES,
     CLASSES,
@@ -57,6 +59,54 @@ def test_compiles_without_spills(case: AnyCase, seen: set[tuple[Any, ...]]) -> N
         assert taken.stack == 0, f"{name}: {taken.stack} bytes of stack a thread: {taken}"
         assert taken.registers <= launch.max_registers
         assert taken.shared <= 48 * 1024
+
+
+class _Driver:
+    """What a launch asks a GPU's driver before it compiles."""
+
+    def get_current_device(self) -> int:
+        return 99  # what is compiled for it stays apart
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+    def get_current_target(self) -> Any:
+        from triton.backends.compiler import GPUTarget
+
+        return GPUTarget("cuda", 90, 32)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What launches would have compiled; they compile and launch nothing."""
+    from triton import knobs
+    from triton.runtime import driver
+
+    found: list[dict[str, Any]] = []
+    monkeypatch.setattr(
+        knobs.runtime, "jit_cache_hook", lambda **call: found.append(call["compile"]) or True
+    )
+    monkeypatch.setattr(driver, "_active", _Driver())  # reset_active() wants a GPU
+    return found
+
+
+@pytest.mark.parametrize("case", SOME, ids=str)
+def test_a_call_compiles_what_is_compiled_ahead_of_time(
+    case: AnyCase, asked: list[dict[str, Any]]
+) -> None:
+    from c2fcore.kernels.triton import _compile
+
+    for launch in plan(case):
+        real = {k: torch.empty(0, dtype=v.dtype) if isinstance(v, torch.Tensor) else v
+                for k, v in launch.args.items()}  # fmt: skip
+        launch._replace(args=real).run()
+        at_call = asked.pop()
+        signature, constants, attributes = _compile._specialise(launch)
+        assert at_call["signature"] == signature
+        assert at_call["constants"] == constants
+        assert {k: v for k, v in at_call["configs"][0].items() if v} == attributes
+        options = json.loads(at_call["specialization_data"])["options"]
+        assert launch.options().items() <= options.items()
 
 
 def test_the_few_cases_cover_the_grid() -> None:
