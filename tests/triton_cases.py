@@ -212,11 +212,13 @@ def _merge_cases(sm: int) -> Iterator[MergeCase]:
                 at = MergeCase(sm=sm, rule=rule, given=given, channels=channels)
                 yield at
                 yield at._replace(side=128, low=512)
-        for classes in (2, 16, 17, 32, 150):
+        for classes in (2, 16, 17, 21, 32, 150):
             yield MergeCase(sm=sm, rule=rule, output="probs", classes=classes)
             yield MergeCase(sm=sm, rule=rule, output="probs", classes=classes, low=512, side=128)
+    yield MergeCase(sm=sm, dtype=torch.float16, low=50_000, full=50_000, given=True)
     for output in ("labels", "probs"):
         at = MergeCase(sm=sm, output=output, dtype=torch.float16)
+        yield at._replace(full=50_000, low=50_000)  # strides beyond 32 bits
         yield at._replace(full=6000, low=1500)
         yield at._replace(full=6000, low=6000, n=2209, rule="official")
         yield at._replace(full=500, low=213, window=37, n=3)
@@ -242,6 +244,8 @@ def _patch_cases(sm: int) -> Iterator[PatchCase]:
     for channels in (1, 4, 5, 13, 32):
         for channels_last in (False, True):
             yield PatchCase(sm=sm, channels=channels, channels_last=channels_last, zoom=2.0)
+    for channels_last in (False, True):
+        yield PatchCase(sm=sm, full=50_000, channels_last=channels_last, zoom=2.0)
     for window in (1, 7, 64, 256):
         yield PatchCase(sm=sm, window=window, zoom=3.0, n=1)
     for dtype in DTYPES:
@@ -274,6 +278,10 @@ def _window_cases(sm: int) -> Iterator[Case]:
             yield Case(sm=sm, dtype=dtype, classes=0, strategy=strategy)
             yield Case(sm=sm, dtype=dtype, classes=0, strategy=strategy, full=6000, stride=16)
         yield Case(sm=sm, op="count_windows", dtype=dtype, classes=0, labels=False, stride=8)
+    # Strides beyond 32 bits.
+    far = Case(sm=sm, dtype=torch.float16, full=50_000, low=50_000, window=1000, stride=1000)
+    yield far
+    yield far._replace(full=100_000, op="count_windows", labels=False)
     # Integers equal to 1 are compiled in.
     yield Case(sm=sm, low=1, full=9, window=5, stride=3)
     yield Case(sm=sm, low=1, full=1, window=1, stride=1, classes=2)
@@ -313,5 +321,6 @@ SOME: list[AnyCase] = [
     MergeCase(dtype=F16, classes=16, output="probs", full=6000, low=1500),
     MergeCase(dtype=F16, classes=7, output="probs", rule="normalized", channels_last=True),
     MergeCase(sm=80, classes=2, output="probs", rule="official"),
+    MergeCase(sm=100, classes=21, output="probs", rule="official"),
     MergeCase(sm=100, dtype=BF16, classes=150, output="probs"),
 ]

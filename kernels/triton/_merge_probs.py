@@ -2,8 +2,8 @@
 
 A program makes a tile of 4 rows of pixels, a pixel to a thread, and goes through the classes in
 blocks that a thread holds in registers. Up to 32 classes are one block, interpolated once; more are
-interpolated again for each pass. A tile that no window reaches takes the short way: maximum, sum,
-planes.
+interpolated again for each pass; rule "official" has one pass only. A tile that no window reaches
+takes the short way: maximum, sum, planes.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from ._launch import Launch, ceil_div, pow2
 from ._windows import slots_in_use
 
 KEPT = 32  # most classes that are one block
+KEPT_ONCE = 16  # likewise where the rule goes through them only once, and larger blocks spill
 
 
 @triton.jit
@@ -216,6 +217,7 @@ def plan_probs(args: dict[str, Any], constants: dict[str, Any], rule: str, probs
     batch, classes, height, width = probs.shape
     # With many classes a thread needs more registers, and a program fewer threads.
     few = classes <= 4
+    keep = classes <= (KEPT_ONCE if rule == "official" else KEPT)
     block_y, block_x = 4, 64 if few else 32
     tiles_y, tiles_x = ceil_div(height, block_y), ceil_div(width, block_x)
     return Launch(
@@ -231,8 +233,8 @@ def plan_probs(args: dict[str, Any], constants: dict[str, Any], rule: str, probs
         {
             **constants,
             "SECOND_SOFTMAX": rule == "paper",
-            "KEEP": classes <= KEPT,
-            "CLASSES": pow2(classes) if classes <= KEPT else 8,
+            "KEEP": keep,
+            "CLASSES": pow2(classes) if keep else 8,
             "BLOCK_Y": block_y,
             "BLOCK_X": block_x,
         },

@@ -74,25 +74,44 @@ def test_cupy_stream(fused: str) -> None:
     assert total == 64 * 64
 
 
+def _glue(backend: str) -> Any:
+    def glue(logits: torch.Tensor, image: torch.Tensor, fine: torch.Tensor) -> Any:
+        height, width = image.shape[2:]
+        where: dict[str, Any] = {"size": (height, width), "backend": backend}
+        windows = ops.select_windows(logits * 2, (1, 3), window=64, stride=16, n=8, **where)
+        patches = ops.extract_patches(image, windows, zoom=2, backend=backend)
+        shifted = fine + patches.mean((1, 2, 3))[:, None, None, None] * 0
+        return windows, patches, ops.aggregate(logits, shifted, windows, (1, 3), **where)
+
+    return glue
+
+
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_compiled_glue(fused: str, dynamic: bool) -> None:
     """One graph without breaks around the whole glue, by inductor, the same bits as eager."""
     need(fused, *GLUE)
     scene = Glue(seed=3, batch=1)
-
-    def glue(logits: torch.Tensor, image: torch.Tensor, fine: torch.Tensor) -> Any:
-        height, width = image.shape[2:]
-        where: dict[str, Any] = {"size": (height, width), "backend": fused}
-        windows = ops.select_windows(logits * 2, (1, 3), window=64, stride=16, n=8, **where)
-        patches = ops.extract_patches(image, windows, zoom=2, backend=fused)
-        shifted = fine + patches.mean((1, 2, 3))[:, None, None, None] * 0
-        return windows, patches, ops.aggregate(logits, shifted, windows, (1, 3), **where)
-
     torch._dynamo.reset()
-    compiled = torch.compile(glue, fullgraph=True, dynamic=dynamic)
+    compiled = torch.compile(_glue(fused), fullgraph=True, dynamic=dynamic)
     args = (scene.logits, scene.image, scene.fine)
-    for got, want in zip(flat(compiled(*args)), flat(glue(*args)), strict=True):
+    for got, want in zip(flat(compiled(*args)), flat(_glue(fused)(*args)), strict=True):
         assert_same_bits(got, want)
+
+
+def test_compiled_into_cuda_graphs(fused: str) -> None:
+    """A warm-up, a recording and replays, between them eager calls; no scratch is left behind."""
+    need(fused, *GLUE)
+    scenes = [Glue(seed=seed, batch=1) for seed in (3, 4)]
+    torch._dynamo.reset()
+    compiled = torch.compile(_glue(fused), fullgraph=True, mode="reduce-overhead")
+    for turn in range(8):
+        scene = scenes[turn % 2]
+        args = (scene.logits, scene.image, scene.fine)
+        wanted = flat(_glue(fused)(*args))
+        torch.compiler.cudagraph_mark_step_begin()
+        for got, want in zip(flat(compiled(*args)), wanted, strict=True):
+            assert_same_bits(got, want)
+    torch._dynamo.reset()
 
 
 def _device_events(run: Any) -> list[str]:
