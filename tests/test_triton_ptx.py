@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 import samples
 import torch
-from agreement import assert_agrees
+from agreement import assert_agrees, assert_rare
+from glue_inputs import Glue
 from ptx_machine import BASE, Buffer, Fault, Machine, Program
 from samples import Sample
 
-from c2fcore import _backend, _triton
+from c2fcore import Windows, _backend, _triton, ops
 
 pytest.importorskip("triton")
 pytestmark = [
@@ -100,7 +101,7 @@ def executed() -> Executed:
 def machine(executed: Executed, monkeypatch: pytest.MonkeyPatch) -> Iterator[Executed]:
     """Backend "triton" runs on CPU tensors, by the machine."""
     monkeypatch.setattr(_triton, "interpreted", lambda: True)  # takes CPU tensors
-    for op in samples.OPS:
+    for op in (*samples.OPS, "extract_patches_backward"):
         monkeypatch.setitem(_backend._missing, (op, "triton"), "")
     from c2fcore.kernels.triton import _launch
 
@@ -116,6 +117,70 @@ def test_compiled_sample(machine: Executed, op: str, name: Any) -> None:
     sample = name if isinstance(name, Sample) else samples.get(op, name)
     want = compare.call(op, sample, "reference")
     assert_agrees(op, sample, compare.call(op, sample, "triton"), want)
+    assert not machine.races
+
+
+# Paths that the sample lists are too small to take.
+
+
+@pytest.mark.usefixtures("poison")
+@pytest.mark.parametrize("name", ["cover-flush-overlap", "top-primes-drop"])
+def test_selection_among_many_windows(
+    machine: Executed, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_triton.kernels("select_windows"), "FEW", 0)
+    sample = samples.get("select_windows", name)
+    want = compare.call("select_windows", sample, "reference")
+    assert_agrees("select_windows", sample, compare.call("select_windows", sample, "triton"), want)
+    assert not machine.races
+
+
+@pytest.mark.usefixtures("poison")
+@pytest.mark.parametrize("width", [32, 128])
+def test_whole_glue(machine: Executed, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the labels handed over, which merging edits in place; also in wide tiles."""
+    from c2fcore.kernels.triton import _cell_counts
+
+    monkeypatch.setattr(_cell_counts, "tile_width", lambda *_: width)
+    glue = Glue(128, device="cpu", dtype=torch.float16)
+    windows, patches, merged = glue.run("triton")
+    wanted = glue.run("reference")
+    assert torch.equal(windows.origins, wanted[0].origins)
+    assert (patches - wanted[1]).abs().max() < 0.03  # a step of bfloat16 at 2.6
+    assert_rare(merged != wanted[2])
+    assert not machine.races
+
+
+@pytest.mark.usefixtures("poison")
+@pytest.mark.parametrize("rule", ["paper", "official"])
+def test_scores_of_classes_in_blocks(machine: Executed, rule: str) -> None:
+    generator = torch.Generator().manual_seed(1)
+    coarse = 2 * torch.randn(1, 40, 5, 6, generator=generator)
+    fine = 2 * torch.randn(2, 2, 4, 4, generator=generator)
+    origins = torch.tensor([[(0, 0), (7, 9)]], dtype=torch.int32)
+    windows = Windows(origins, torch.ones(1, 2).int(), torch.tensor([2], dtype=torch.int32), 8)
+    options: dict[str, Any] = {"size": (17, 21), "rule": rule, "output": "probs"}
+    want, got = (
+        ops.aggregate(coarse, fine, windows, (3, 38), **options, backend=backend)
+        for backend in ("reference", "triton")
+    )
+    assert_rare(((got - want).abs() > 1e-5).any(1))
+    assert not machine.races
+
+
+@pytest.mark.usefixtures("poison")
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+def test_backward(machine: Executed, mode: str) -> None:
+    image = torch.randn(1, 3, 40, 44, generator=torch.Generator().manual_seed(0))
+    origins = torch.tensor([[(0, 0), (5, 9), (24, 28)]], dtype=torch.int32)
+    windows = Windows(origins, torch.ones(1, 3).int(), torch.tensor([3], dtype=torch.int32), 16)
+    found = []
+    for backend in ("reference", "triton"):
+        leaf = image.clone().requires_grad_()
+        patches = ops.extract_patches(leaf, windows, zoom=1.5, mode=mode, backend=backend)
+        patches.backward(torch.linspace(-1, 1, patches.numel()).view_as(patches))
+        found.append(leaf.grad)
+    torch.testing.assert_close(found[1], found[0], rtol=0, atol=1e-5)
     assert not machine.races
 
 
