@@ -322,5 +322,6 @@ SOME: list[AnyCase] = [
     MergeCase(dtype=F16, classes=7, output="probs", rule="normalized", channels_last=True),
     MergeCase(sm=80, classes=2, output="probs", rule="official"),
     MergeCase(sm=100, classes=21, output="probs", rule="official"),
+    MergeCase(classes=21, output="probs"),
     MergeCase(sm=100, dtype=BF16, classes=150, output="probs"),
 ]

@@ -1,7 +1,7 @@
 """Scores of aggregate: N planes of float32, written once; their bytes are what the launch costs.
 
 A program makes a tile of 4 rows of pixels, a pixel to a thread, and goes through the classes in
-blocks that a thread holds in registers. Up to 32 classes are one block, interpolated once; more are
+blocks that a thread holds in registers. Up to 16 classes are one block, interpolated once; more are
 interpolated again for each pass; rule "official" has one pass only. A tile that no window reaches
 takes the short way: maximum, sum, planes.
 """
@@ -20,8 +20,7 @@ from ._foreground import foreground
 from ._launch import Launch, ceil_div, pow2
 from ._windows import slots_in_use
 
-KEPT = 32  # most classes that are one block
-KEPT_ONCE = 16  # likewise where the rule goes through them only once, and larger blocks spill
+KEPT = 16  # most classes that are one block; 32 spill with triton 3.6
 
 
 @triton.jit
@@ -217,7 +216,7 @@ def plan_probs(args: dict[str, Any], constants: dict[str, Any], rule: str, probs
     batch, classes, height, width = probs.shape
     # With many classes a thread needs more registers, and a program fewer threads.
     few = classes <= 4
-    keep = classes <= (KEPT_ONCE if rule == "official" else KEPT)
+    keep = classes <= KEPT
     block_y, block_x = 4, 64 if few else 32
     tiles_y, tiles_x = ceil_div(height, block_y), ceil_div(width, block_x)
     return Launch(
