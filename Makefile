@@ -68,7 +68,7 @@ QUICK := --no-charts --rounds 6 --budget 3
 bench-results: $(VENV)/.installed-dev build  ## Measure all that is committed again: rows, charts, tables
 	$(PIP) install -q -c constraints-test.txt kornia opencv-python-headless
 	device=$(RESULTS)/$$($(BIN)/python -c 'from c2fcore.bench.provenance import device_slug as f; print(f())'); \
-	mkdir -p $$device; rm -f $$device/network.jsonl $$device/ops.jsonl $$device/scale.jsonl; \
+	mkdir -p $$device; rm -f $$device/{network,ops,scale,training}.jsonl; \
 	$(BIN)/python benchmarks/demands.py --rounds 5 --out $(RESULTS) || true; \
 	$(BIN)/c2f bench $(QUICK) --zooms 1 || true; \
 	$(BIN)/c2f bench $(QUICK) --zooms 2,3,4 --no-memory || true; \
@@ -79,6 +79,7 @@ bench-results: $(VENV)/.installed-dev build  ## Measure all that is committed ag
 	$(BIN)/c2f bench --no-charts --op all --sizes 1024 --zooms 1,2,4 --rounds 3 \
 	  --ways reference,reference-shared,cpu,$(BENCH_PEERS) || true; \
 	$(BIN)/c2f bench --no-charts --scale --ways cpu --rounds 3 || true; \
+	$(BIN)/python benchmarks/bench_training_windows.py --out $$device/training.jsonl || true; \
 	$(BIN)/c2f bench --charts $$device
 	$(BIN)/python benchmarks/readme_tables.py
 

@@ -133,7 +133,9 @@ def test_tables_show_figures_and_failures(tmp_path: Path) -> None:
     assert full.endswith("b\n")
     assert report.filled(full, tmp_path) == full
     assert "| a + b | 64 x 96 | 4 | 2 | cpu | 20 |" in report.fps(made)
-    with pytest.raises(ValueError, match="must be one of demands, fps, fps_by_zoom, ops, scale"):
+    with pytest.raises(
+        ValueError, match="must be one of demands, fps, fps_by_zoom, ops, scale, training"
+    ):
         report.filled("<!-- rows: nothing results -->\n<!-- end of rows -->", tmp_path)
 
 
@@ -150,6 +152,13 @@ def test_short_table_has_a_line_per_zoom() -> None:
     assert "| a + b | 3 | 100 | failed | - | 0.26 |" in text
     assert "64 x 96, 4 windows" in text
     assert report.fps_by_zoom([]) == "No rows yet."
+
+
+def test_training_table() -> None:
+    case = {"batch": 4, "size": 512, "window": 128, "stride": 32, "n": 32, "provider": "cpu"}
+    result = {"ms": 5.0, "ms_p20": 4.5, "ms_p80": 6.0, "times_unfold": 40.0, "peak_mib": 12.0}
+    text = report.training([rows.make("training-windows", case, ORIGIN, result)])
+    assert "| 4 x 512 x 512 | 32 | cpu | 5 (4.5..6) | 40x | 12 |" in text
 
 
 def test_charts_come_from_rows_and_are_light(tmp_path: Path) -> None:

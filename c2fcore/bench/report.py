@@ -17,6 +17,7 @@ from .rows import Row
 from .scale_suite import SUITE as SCALE
 from .scale_suite import growth
 from .tables import glue_ms, growth_line, markdown, op_title
+from .training_suite import SUITE as TRAINING
 
 _PLACE = re.compile(
     r"(<!-- rows: (?P<table>\w+) (?P<folder>\S+) -->\n)(?P<text>.*?)(<!-- end of rows -->)", re.S
@@ -164,12 +165,31 @@ def scale(found: Sequence[Row]) -> str:
     return _with_origin(markdown(header, map(growth_line, growth(chosen))), chosen)
 
 
+def training(found: Sequence[Row]) -> str:
+    """Cutting a training batch's windows: time and peak memory against the authors' unfold."""
+    chosen = [row for row in found if row.get("suite") == TRAINING]
+    lines = []
+    for row in chosen:
+        case, result = row["case"], row["result"]
+        line = [f"{case['batch']} x {case['size']} x {case['size']}", str(case["n"])]
+        line += [case["provider"]]
+        if row["error"]:
+            lines.append([*line, f"failed: {row['error']}", "", ""])
+            continue
+        spread = f"{result['ms']:.4g} ({result['ms_p20']:.4g}..{result['ms_p80']:.4g})"
+        ratio = f"{result['times_unfold']:.3g}x"
+        lines.append([*line, spread, ratio, f"{result['peak_mib']:.4g}"])
+    header = ("batch", "n", "way", "ms (p20..p80)", "over unfold", "peak MiB")
+    return _with_origin(markdown(header, lines), chosen)
+
+
 TABLES: dict[str, Callable[[Sequence[Row]], str]] = {
     "demands": demands,
     "fps": fps,
     "fps_by_zoom": fps_by_zoom,
     "ops": ops,
     "scale": scale,
+    "training": training,
 }
 
 
