@@ -68,7 +68,9 @@ class FineLoss:
             )
 
 
-class _Examples(NamedTuple):
+class Examples(NamedTuple):
+    """What stage 2 learns from: P windows."""
+
     patches: Tensor  # [P, C, p, p]
     targets: Tensor  # uint8 [P, k, k]
     weights: Tensor | None  # float32 [P, k, k]
@@ -85,8 +87,8 @@ def fine_loss(
     """See `C2FNet.fine_loss`."""
     _stages.check_image(image)
     with torch.no_grad():
-        labels = _checked_labels(image, labels, config.ignore_index)
-        found = _examples(coarse, fine, config, image, labels, options)
+        labels = checked_labels(image, labels, config.ignore_index)
+        found = examples(coarse, fine, config, image, labels, options)
     if found is None:
         return _zero(fine, image.device)
     logits, *further = _stages.all_fine_logits(fine, found.patches, config)
@@ -96,14 +98,14 @@ def fine_loss(
     return loss
 
 
-def _examples(
+def examples(
     coarse: nn.Module,
     fine: nn.Module,
     config: C2FConfig,
     image: Tensor,
     labels: Tensor,
     options: FineLoss,
-) -> _Examples | None:
+) -> Examples | None:
     """The examples of all windows in use; None if there are none."""
     frame = _stages.make_frame(image, config)
     labels = _stages.pad(labels, frame.size, _stages.IGNORED)
@@ -128,10 +130,10 @@ def _examples(
         if weights is not None:
             cut = ops.extract_patches(weights, leading, mode="nearest", backend=config.backend)
             cut = cut[kept, 0]
-        pieces.append(_Examples(_stages.cut(frame, leading, rows, fine, config), targets, cut))
+        pieces.append(Examples(_stages.cut(frame, leading, rows, fine, config), targets, cut))
     if not pieces:
         return None
-    found = _Examples(
+    found = Examples(
         torch.cat([piece.patches for piece in pieces]),
         torch.cat([piece.targets for piece in pieces]),
         None
@@ -141,7 +143,7 @@ def _examples(
     if len(found.patches) == 1 and fine.training:
         # Batch norm after a global pooling cannot train on a single patch; twice the same patch
         # leaves the mean as it is.
-        found = _Examples(*(None if t is None else torch.cat((t, t)) for t in found))  # type: ignore[arg-type]
+        found = Examples(*(None if t is None else torch.cat((t, t)) for t in found))  # type: ignore[arg-type]
     return found
 
 
@@ -233,20 +235,15 @@ def _isin(labels: Tensor, config: C2FConfig) -> Tensor:
     return torch.isin(labels.long(), torch.tensor(config.small_classes, device=labels.device))
 
 
-def _binary_loss(logits: Tensor, examples: _Examples, options: FineLoss) -> Tensor:
+def _binary_loss(logits: Tensor, examples: Examples, options: FineLoss) -> Tensor:
     """Weighted mean of binary cross-entropy over the pixels that are not ignored."""
-    logits = logits.float()
-    # Softmax over two channels is the sigmoid of their difference.
-    foreground = logits[:, 1:2] - logits[:, 0:1] if logits.shape[1] == 2 else logits
     targets, pixel_weights = examples.targets, examples.weights
     if options.resolution == "patch":
         side = examples.patches.shape[-2:]
         targets = F.interpolate(targets[:, None], size=side, mode="nearest")[:, 0]
         if pixel_weights is not None:
             pixel_weights = F.interpolate(pixel_weights[:, None], size=side, mode="nearest")[:, 0]
-    size = tuple(targets.shape[-2:])
-    if tuple(foreground.shape[-2:]) != size:
-        foreground = F.interpolate(foreground, size=size, mode="bilinear", align_corners=False)
+    foreground = foreground_at(logits, (targets.shape[-2], targets.shape[-1]))
     counted = targets != _stages.IGNORED
     weight = None if options.pos_weight is None else foreground.new_tensor(options.pos_weight)
     loss = F.binary_cross_entropy_with_logits(
@@ -261,13 +258,23 @@ def _binary_loss(logits: Tensor, examples: _Examples, options: FineLoss) -> Tens
     return (loss * pixel_weights).sum() / torch.where(total > 0, total, 1.0)
 
 
+def foreground_at(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Foreground logits [P, 1, *size], float32, of logits [P, 1 or 2, hf, wf]."""
+    logits = logits.float()
+    # Softmax over two channels is the sigmoid of their difference.
+    foreground = logits[:, 1:2] - logits[:, 0:1] if logits.shape[1] == 2 else logits
+    if tuple(foreground.shape[-2:]) == size:
+        return foreground
+    return F.interpolate(foreground, size=size, mode="bilinear", align_corners=False)
+
+
 def _zero(fine: nn.Module, device: torch.device) -> Tensor:
     """0, with a zero gradient of every parameter: DistributedDataParallel waits for one."""
     terms = [p.sum().float() * 0.0 for p in fine.parameters() if p.requires_grad]
     return torch.stack(terms).sum() if terms else torch.zeros((), device=device)
 
 
-def _checked_labels(image: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
+def checked_labels(image: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
     """Checks a label map [B, H, W]; returns it with ignored pixels as 255."""
     if not isinstance(labels, Tensor):
         raise TypeError(f"C2FNet: labels must be a torch.Tensor, got {type(labels).__name__}")

@@ -242,17 +242,23 @@ def extract(
 
 
 def fine_logits(network: nn.Module, patches: Tensor, config: C2FConfig) -> Tensor:
-    """Logits [P, 1 or 2, hf, wf] that stand for whole patches [P, C, p, p].
+    """Calibrated logits [P, 1 or 2, hf, wf] that stand for whole patches [P, C, p, p].
 
     Raises:
         TypeError: an output form that is not known.
         ValueError: not 1 or 2 channels, not one map per patch, or a network on another device.
     """
-    return all_fine_logits(network, patches, config)[0]
+    logits = all_fine_logits(network, patches, config)[0]
+    if config.fine_slope == 1.0 and config.fine_shift == 0.0:
+        return logits
+    scaled = logits * config.fine_slope
+    # The last channel is the foreground; two channels stand for the difference of their logits.
+    scaled[:, -1:] += config.fine_shift
+    return scaled
 
 
 def all_fine_logits(network: nn.Module, patches: Tensor, config: C2FConfig) -> list[Tensor]:
-    """`fine_logits`, followed by the auxiliary logits of a network in training."""
+    """The logits as the network gives them, followed by auxiliary ones of a network in training."""
     side = patches.shape[-1]
     padded = round_up(side, multiple_of(network, config))
     pixels = pad(patches, (padded, padded))

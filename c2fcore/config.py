@@ -43,6 +43,8 @@ class C2FConfig:
         min_pixels: fewest small-object pixels that make a window worth a look.
         edge: "flush" or "drop": whether a last window touches the border; see `ops.count_windows`.
         rule: "paper", "normalized" or "official"; see `ops.aggregate`.
+        fine_slope: factor on the fine network's logits before they are merged, above 0.
+        fine_shift: added to its foreground logits after that; `C2FNet.calibrate` finds both.
         max_batch: patches per forward of the fine network at inference, to bound its memory.
         scale: factor on raw pixel values; None is 1/255 for uint8 and 1 otherwise.
         mean: subtracted after scaling; a number, one per channel, or None.
@@ -68,6 +70,8 @@ class C2FConfig:
     min_pixels: int = 1
     edge: str = "flush"
     rule: str = "normalized"
+    fine_slope: float = 1.0
+    fine_shift: float = 0.0
     max_batch: int = 32
     scale: float | None = None
     mean: float | tuple[float, ...] | None = None
@@ -103,6 +107,10 @@ class C2FConfig:
             ("backend", BACKENDS),
         ):
             _checks.choice(_WHO, name, getattr(self, name), options)
+        for name in ("fine_slope", "fine_shift"):
+            set_(self, name, _number(name, getattr(self, name)))
+        if not self.fine_slope > 0:
+            raise ValueError(f"{_WHO}: fine_slope must be above 0, got {self.fine_slope}")
         if self.scale is not None:
             set_(self, "scale", _checks.number(_WHO, "scale", self.scale))
         set_(self, "mean", _per_channel("mean", self.mean))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from . import _checks, _fine_loss, _stages, checkpoint, ops
+from . import _calibration, _checks, _fine_loss, _stages, checkpoint, ops
 from ._clock import Clock
 from ._fine_loss import FineLoss
 from .config import C2FConfig
@@ -207,6 +207,30 @@ class C2FNet(nn.Module):
         self.coarse.eval()  # even if somebody called net.coarse.train()
         chosen = dataclasses.replace(options or FineLoss(), **changes)
         return _fine_loss.fine_loss(self.coarse, self.fine, self.config, image, labels, chosen)
+
+    def calibrate(self, examples: Iterable[tuple[Tensor, Tensor]]) -> tuple[float, float]:
+        """Sets `fine_slope` and `fine_shift` of the configuration so that p_f means what it says.
+
+        Platt's scaling: among the windows that the second look takes, of the pixels with p_f = 0.8
+        close to 80 % shall be small objects. Losses that weigh classes, and windows drawn otherwise
+        than at inference, move p_f away from that, and with it what Eq. (1) adds and removes.
+
+        Args:
+            examples: batches (image, labels) as `fine_loss` takes them, not augmented; those of the
+                training will do.
+
+        Returns:
+            Slope and shift; earlier ones are not built on.
+
+        Raises:
+            RuntimeError: the module is in training mode.
+            ValueError: no window holds small objects and others, or p_f is no better than chance.
+        """
+        if self.training:
+            raise RuntimeError("C2FNet: call eval() before calibrate(examples)")
+        slope, shift = _calibration.fit(self.coarse, self.fine, self.config, examples)
+        self.config = self.config.replace(fine_slope=slope, fine_shift=shift)
+        return slope, shift
 
     @torch.no_grad()
     def _infer(

@@ -114,6 +114,17 @@ def test_stage_2_trains_the_fine_network_alone(data: Path, coarse: Path, tmp_pat
     assert any(row["coarse/small_iou"] for row in logged)
 
 
+def test_stage_2_is_calibrated_on_training_tiles(
+    data: Path, coarse: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [f"--coarse={coarse}", f"--data.root={data}", f"--out={tmp_path / 'run'}", *FINE]
+    path = command.train("fine", [*arguments, "--calibrate=2"])
+    printed = capsys.readouterr().out
+    config = C2FNet.from_pretrained(path).config
+    assert f"fine_slope {config.fine_slope:.3f}, fine_shift {config.fine_shift:.3f}" in printed
+    assert (config.fine_slope, config.fine_shift) != (1.0, 0.0)
+
+
 def test_mixed_precision(data: Path, coarse: Path, tmp_path: Path) -> None:
     arguments = [f"--coarse={coarse}", f"--data.root={data}", f"--out={tmp_path / 'run'}", *FINE]
     path = command.train("fine", [*arguments, "--trainer.precision=bf16-mixed"])

@@ -150,6 +150,12 @@ class Tiles(pl.LightningDataModule):
             pin_memory=torch.cuda.is_available(),
         )
 
+    def plain_tiles(self, count: int) -> Iterator[dict[str, Any]]:
+        """Up to `count` training tiles without augmentation, spread evenly over the split."""
+        tiles = TileDataset(self.prepared, self.train_split)
+        chosen = min(count, len(tiles))
+        return (tiles[i * len(tiles) // chosen] for i in range(chosen))
+
     def val_dataloader(self) -> DataLoader[dict[str, Any]] | list[Any]:
         """Whole tiles of this process, one at a time: their sizes may differ."""
         if self.val_split is None:

@@ -10,6 +10,7 @@ from typing import Any, Final
 from lightning import pytorch as pl
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from .. import _checks
 from .._fine_loss import FineLoss
 from ..checkpoint import load_coarse
 from ..config import C2FConfig
@@ -86,6 +87,9 @@ def build_parser(stage: str) -> Any:
         add("--c2f", type=dict[str, Any], default={},
             help="C2FConfig where it differs from the preset, such as --c2f.window 64")  # fmt: skip
         add("--train_n", type=int | None, default=None, help="windows per crop in training")
+        add("--calibrate", type=int, default=0,
+            help="training tiles on which C2FNet.calibrate sets fine_slope and fine_shift at the "
+            "end; 0 leaves them")  # fmt: skip
     add("--balance", type=str | list[float], default="none",
         help="classes in the loss: none, sqrt or inverse (frequency), small (the small "
         "classes among each other), or weights")  # fmt: skip
@@ -128,6 +132,8 @@ def train(stage: str, arguments: Sequence[str]) -> Path:
         raise FileExistsError(f"--out must be a folder, got the file {out}")
     elif any((out / name).exists() for name in (LAST, EXPORTED)):
         raise FileExistsError(f"{out} holds a run already; give --resume, or another --out")
+    if stage == "fine":
+        _checks.integer("train", "calibrate", config.calibrate, 0)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     made = parser.instantiate(config)
     data = Tiles(**made.data)
@@ -144,6 +150,8 @@ def train(stage: str, arguments: Sequence[str]) -> Path:
     best = next(c for c in trainer.checkpoint_callbacks if c.monitor is not None)
     if trainer.is_global_zero:
         _load_best(task, str(best.best_model_path))
+        if isinstance(task, FineTask) and config.calibrate:
+            task.calibrate(data.plain_tiles(config.calibrate))
         task.export(out / EXPORTED)
     trainer.strategy.barrier()
     return out / EXPORTED

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -243,6 +243,18 @@ class FineTask(_Task):
         """Logs the IoU of both answers."""
         self.log_iou(self.confusion, "val")
         self.log_iou(self.coarse_confusion, "coarse")
+
+    def calibrate(self, tiles: Iterable[Batch]) -> None:
+        """`C2FNet.calibrate` on single tiles; says why where that cannot be done."""
+        self.net.eval()
+        device = next(self.net.fine.parameters()).device
+        pairs = ((t["image"][None].to(device), t["labels"][None].to(device)) for t in tiles)
+        try:
+            slope, shift = self.net.calibrate(pairs)
+        except ValueError as error:
+            print(f"not calibrated: {error}")
+        else:
+            print(f"calibrated: fine_slope {slope:.3f}, fine_shift {shift:.3f}")
 
     def export(self, folder: Path) -> None:
         """Writes a checkpoint of both networks."""
