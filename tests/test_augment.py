@@ -49,6 +49,29 @@ def test_labels_are_never_interpolated(factor: float) -> None:
     assert ids.shape == (20, 20)
 
 
+def test_focused_crops_hold_each_class_as_often() -> None:
+    labels = torch.zeros(200, 200, dtype=torch.uint8)
+    labels[0, 0] = 3  # one pixel in a corner, which hardly a crop drawn anywhere holds
+    labels[60:180, 60:180] = 5
+    image = torch.zeros(3, 200, 200, dtype=torch.uint8)
+    options = {"crop": 20, "scales": (1.0, 1.0), "flip": 0, "distort": 0}
+    held = {}
+    for focus in (0.0, 0.5, 1.0):
+        augment = Augment(**options, focus=focus, classes=(1, 3, 5))
+        torch.manual_seed(0)
+        crops = [augment(image, labels)[1] for _ in range(200)]
+        assert all(crop.shape == (20, 20) for crop in crops)
+        held[focus] = [sum(bool((crop == c).any()) for crop in crops) for c in (3, 5)]
+    assert held[0.0][0] < 3
+    assert 30 <= held[0.5][0] <= 70
+    assert 80 <= held[1.0][0] <= 120
+    assert sum(held[1.0]) == 200
+    torch.manual_seed(0)
+    Augment(**options, focus=1.0, classes=(1,))(image, labels)  # no such class: drawn anywhere
+    with pytest.raises(ValueError, match=r"focus must be a probability in 0\.\.1, got 2"):
+        Augment(focus=2)
+
+
 def test_small_images_are_padded_with_ignored() -> None:
     image, labels = pair(10, 12)
     augment = Augment(16, (1.0, 1.0), flip=0, distort=0)

@@ -29,6 +29,10 @@ class Augment:
         distort: strength of random brightness, contrast and saturation; 0 for none.
         hue: strength of random hue, 0..0.5.
         max_share: largest share of one class in a crop, unless ten draws do not find one.
+        focus: share of the crops that hold a random pixel of a random one of `classes`, if the
+            image has one of them: crops drawn anywhere seldom show a rare class. `max_share` does
+            not apply to them.
+        classes: ids for `focus`.
     """
 
     def __init__(
@@ -42,6 +46,8 @@ class Augment:
         distort: float = 0.4,
         hue: float = 0.0,
         max_share: float = 1.0,
+        focus: float = 0.0,
+        classes: Sequence[int] = (),
     ) -> None:
         """Checks the options.
 
@@ -55,7 +61,8 @@ class Augment:
                 f"crop must be at least 1, scales ascending above 0, scale_step at least 0, "
                 f"got {crop}, {scales}, {scale_step}"
             )
-        for name, value in (("flip", flip), ("vertical_flip", vertical_flip)):
+        shares = (("flip", flip), ("vertical_flip", vertical_flip), ("focus", focus))
+        for name, value in shares:
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} must be a probability in 0..1, got {value}")
         if not 0 < max_share <= 1:
@@ -63,6 +70,7 @@ class Augment:
         self._v2, self._tensors = _torchvision()
         v2 = self._v2
         self.crop, self.max_share, self.turns = crop, max_share, turns
+        self.focus, self.classes = focus, tuple(classes)
         self.factors = _steps(low, high, scale_step)
         self.scales = scales
         steps: list[Any] = []
@@ -119,6 +127,9 @@ class Augment:
             pixels = functional.pad(pixels, [0, 0, right, below], fill=0)
             mask = functional.pad(mask, [0, 0, right, below], fill=IGNORED)
         height, width = mask.shape[-2:]
+        box = self._focused(mask.as_subclass(Tensor)[0])
+        if box is not None:
+            return functional.crop(pixels, *box), functional.crop(mask, *box)
         box = (0, 0, self.crop, self.crop)
         for _ in range(10):
             y = int(torch.randint(height - self.crop + 1, ()))
@@ -127,6 +138,22 @@ class Augment:
             if self.max_share >= 1 or _balanced(functional.crop(mask, *box), self.max_share):
                 break
         return functional.crop(pixels, *box), functional.crop(mask, *box)
+
+    def _focused(self, mask: Tensor) -> tuple[int, int, int, int] | None:
+        """Box around a pixel of one of the classes, which may lie anywhere in it; None for none."""
+        if not self.focus or float(torch.rand(())) >= self.focus:
+            return None
+        present = [c for c in self.classes if bool((mask == c).any())]
+        if not present:
+            return None
+        wanted = present[int(torch.randint(len(present), ()))]
+        places = (mask == wanted).nonzero()
+        place = places[int(torch.randint(len(places), ()))].tolist()
+        y, x = (
+            min(max(centre - int(torch.randint(self.crop, ())), 0), side - self.crop)
+            for centre, side in zip(place, mask.shape, strict=True)
+        )
+        return y, x, self.crop, self.crop
 
 
 def _balanced(mask: Tensor, max_share: float) -> bool:

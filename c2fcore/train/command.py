@@ -97,7 +97,7 @@ def build_parser(stage: str) -> Any:
     parser.add_class_arguments(loss, "loss", skip={"class_weights"}, instantiate=False)
     parser.add_class_arguments(Recipe, "recipe", instantiate=False)
     parser.add_class_arguments(Tiles, "data", instantiate=False)
-    parser.add_class_arguments(Augment, "augment", instantiate=False)
+    parser.add_class_arguments(Augment, "augment", skip={"classes"}, instantiate=False)
     ours = {
         "callbacks",
         "default_root_dir",
@@ -137,7 +137,7 @@ def train(stage: str, arguments: Sequence[str]) -> Path:
     pl.seed_everything(config.seed, workers=True, verbose=False)
     made = parser.instantiate(config)
     data = Tiles(**made.data)
-    data.augment, data.seed = Augment(**made.augment), config.seed
+    data.augment, data.seed = Augment(**made.augment, classes=data.small), config.seed
     task = (_coarse_task if stage == "coarse" else _fine_task)(made, data)
     with plain_errors():
         trainer = _trainer(made.trainer.as_dict(), out, data)
