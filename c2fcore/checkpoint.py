@@ -341,11 +341,13 @@ def _rebuild(stage: str, spec: Any, trust_code: bool) -> nn.Module:
         or not isinstance(spec["kwargs"], dict)
     ):
         raise ValueError(f"from_pretrained: {stage} must have a name and kwargs, got {spec!r}")
-    if ":" in str(spec["name"]) and not trust_code:
-        raise ValueError(
-            f"from_pretrained: the checkpoint names code for the {stage} network; pass {stage}= or "
-            f"trust_code=True (--trust-code), got {spec['name']!r}"
-        )
+    # A network may be built around another one.
+    for name in (spec["name"], spec["kwargs"].get("network", "")):
+        if ":" in str(name) and not trust_code:
+            raise ValueError(
+                f"from_pretrained: the checkpoint names code for the {stage} network; pass "
+                f"{stage}= or trust_code=True (--trust-code), got {name!r}"
+            )
     try:
         return build(spec["name"], **{**spec["kwargs"], "pretrained": False})
     except TypeError as error:  # an option that this version of the network does not have

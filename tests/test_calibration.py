@@ -104,5 +104,5 @@ def test_what_cannot_be_calibrated() -> None:
 
 
 def test_a_slope_of_0_is_refused() -> None:
-    with pytest.raises(ValueError, match="fine_slope must be above 0, got 0.0"):
+    with pytest.raises(ValueError, match=r"fine_slope must be above 0, got 0\.0"):
         C2FConfig(4, (1,), fine_slope=0)

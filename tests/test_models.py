@@ -39,7 +39,7 @@ def parameters(network: nn.Module) -> int:
 
 
 def test_available() -> None:
-    own = {"fcn_hrnet_w18", "fcn_hrnet_w48", "tiny_fcn", *OURS}
+    own = {"fcn_hrnet_w18", "fcn_hrnet_w48", "tiny_fcn", "foreground", *OURS}
     assert set(models.available()) == {*own, *SMP}
 
 

@@ -125,6 +125,35 @@ def test_stage_2_is_calibrated_on_training_tiles(
     assert (config.fine_slope, config.fine_shift) != (1.0, 0.0)
 
 
+def test_stage_2_can_start_as_the_coarse_network(data: Path, coarse: Path, tmp_path: Path) -> None:
+    arguments = [f"--coarse={coarse}", f"--data.root={data}", f"--out={tmp_path / 'run'}",
+                 *FINE[2:], "--fine=coarse"]  # fmt: skip
+    path = command.train("fine", [*arguments, "--recipe.lr=0.0000001"])
+    net = C2FNet.from_pretrained(path)
+    start = dict(net.coarse.named_parameters())
+    tuned = dict(net.fine.network.named_parameters())
+    assert start.keys() == tuned.keys()
+    for key, value in tuned.items():
+        torch.testing.assert_close(value, start[key], atol=1e-3, rtol=1e-3)
+    assert not all(torch.equal(value, start[key]) for key, value in tuned.items())
+    with pytest.raises(ValueError, match="must come without --options and --pretrained"):
+        command.train("fine", [*arguments, "--options.width=4", f"--out={tmp_path / 'other'}"])
+
+
+def test_no_step_leaves_the_coarse_network_as_it_is(
+    data: Path, coarse: Path, tmp_path: Path
+) -> None:
+    arguments = [f"--coarse={coarse}", f"--data.root={data}", f"--out={tmp_path / 'run'}",
+                 *FINE[2:], "--trainer.max_steps=0"]  # fmt: skip
+    with pytest.raises(ValueError, match="max_steps must be at least 1, got 0"):
+        command.train("fine", [*arguments, "--fine=tiny_fcn"])
+    path = command.train("fine", [*arguments, "--fine=coarse"])
+    net = C2FNet.from_pretrained(path)
+    start = net.coarse.state_dict()
+    assert all(torch.equal(v, start[k]) for k, v in net.fine.network.state_dict().items())
+    assert "fine: coarse" in (tmp_path / "run" / "train.yaml").read_text()
+
+
 def test_mixed_precision(data: Path, coarse: Path, tmp_path: Path) -> None:
     arguments = [f"--coarse={coarse}", f"--data.root={data}", f"--out={tmp_path / 'run'}", *FINE]
     path = command.train("fine", [*arguments, "--trainer.precision=bf16-mixed"])

@@ -8,13 +8,14 @@ at their own resolution, and interpolates them itself (align_corners=False).
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 
 from torch import nn
 
 from .. import _checks
 from .._classes import MAX_CLASSES
+from .foreground import Foreground
 
 _WHO: Final = "models.build"
 
@@ -45,7 +46,7 @@ _OURS: Final = {
 
 def available() -> tuple[str, ...]:
     """Names that `build` knows, besides "package.module:function"."""
-    return (*_HRNET, *_SMP, *_OURS)
+    return (*_HRNET, *_SMP, *_OURS, "foreground")
 
 
 def build(
@@ -63,6 +64,8 @@ def build(
       `encoder="resnet50"` of timm) and pp_liteseg (1/8; `encoder="stdc1"` or "stdc2"): written
       here after the papers.
     - tiny_fcn: c2fcore's own, for tests and demos, logits at 1/4.
+    - foreground: `network` (one of these names) of `classes` classes, answering with the log-odds
+      of its `small_classes`; see `Foreground`. num_classes must be 1.
     - "package.module:function": called as function(num_classes, in_channels=..., **kwargs), with
       pretrained=True only if asked for.
 
@@ -96,6 +99,8 @@ def build(
             raise ValueError(f"{_WHO}: {name} has no pretrained encoder, got pretrained=True")
         options = {"pretrained": pretrained, **kwargs} if with_encoder else kwargs
         network = _class(module, class_)(num_classes, in_channels=in_channels, **options)
+    elif name == "foreground":
+        network = _build_foreground(num_classes, in_channels, pretrained, **kwargs)
     elif ":" in name:
         options = {"pretrained": True, **kwargs} if pretrained else kwargs
         network = _function(name)(num_classes, in_channels=in_channels, **options)
@@ -141,6 +146,20 @@ def _build_smp(
     )
     network.stride_multiple = int(network.encoder.output_stride)
     return cast(nn.Module, network)
+
+
+def _build_foreground(
+    num_classes: int,
+    in_channels: int,
+    pretrained: bool,
+    network: str,
+    classes: int,
+    small_classes: Sequence[int],
+    **options: Any,
+) -> nn.Module:
+    if num_classes != 1:
+        raise ValueError(f"{_WHO}: foreground must have num_classes=1, got {num_classes}")
+    return Foreground(build(network, classes, in_channels, pretrained, **options), small_classes)
 
 
 def _function(name: str) -> Callable[..., Any]:

@@ -9,13 +9,14 @@ from typing import Any, Final
 
 from lightning import pytorch as pl
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import nn
 
 from .. import _checks
 from .._fine_loss import FineLoss
 from ..checkpoint import load_coarse
 from ..config import C2FConfig
 from ..data.augment import Augment
-from ..models import build
+from ..models import build, foreground_of
 from ..pipeline import C2FNet
 from .batches import Tiles
 from .recipe import Recipe, class_weights
@@ -79,7 +80,9 @@ def build_parser(stage: str) -> Any:
         add("--std", type=list[float], default=[0.5, 0.5, 0.5])
     else:
         add("--coarse", type=str, required=True, help="checkpoint of stage 1")
-        add("--fine", type=str, default="fcn_hrnet_w18", help="name or package.module:function")
+        add("--fine", type=str, default="fcn_hrnet_w18",
+            help="name or package.module:function; coarse starts with a copy of the coarse network "
+            "that answers with the log-odds of the small classes, trained or not")  # fmt: skip
         add("--fine_channels", type=int, default=2, help="1, or 2 (background, foreground)")
         add("--trust_code", type=bool, default=False,
             help="the checkpoint may name package.module:function")  # fmt: skip
@@ -139,22 +142,36 @@ def train(stage: str, arguments: Sequence[str]) -> Path:
     data = Tiles(**made.data)
     data.augment, data.seed = Augment(**made.augment, classes=data.small), config.seed
     task = (_coarse_task if stage == "coarse" else _fine_task)(made, data)
+    # The coarse network can look again as it is, without a step of training.
+    untrained = made.trainer.max_steps == 0 and getattr(made, "fine", None) == "coarse"
+    if untrained:
+        _start(parser, config, out)
+        _finish(task, data, config, out)
+        return out / EXPORTED
     with plain_errors():
         trainer = _trainer(made.trainer.as_dict(), out, data)
     data.share(trainer.world_size)
     if trainer.is_global_zero:
-        out.mkdir(parents=True, exist_ok=True)
-        parser.save(config, str(out / CONFIG_FILE), overwrite=True)
-        print(parser.dump(config))
+        _start(parser, config, out)
     fit(trainer, task, data, last, config.resume)
     best = next(c for c in trainer.checkpoint_callbacks if c.monitor is not None)
     if trainer.is_global_zero:
         _load_best(task, str(best.best_model_path))
-        if isinstance(task, FineTask) and config.calibrate:
-            task.calibrate(data.plain_tiles(config.calibrate))
-        task.export(out / EXPORTED)
+        _finish(task, data, config, out)
     trainer.strategy.barrier()
     return out / EXPORTED
+
+
+def _start(parser: Any, config: Any, out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    parser.save(config, str(out / CONFIG_FILE), overwrite=True)
+    print(parser.dump(config))
+
+
+def _finish(task: CoarseTask | FineTask, data: Tiles, config: Any, out: Path) -> None:
+    if isinstance(task, FineTask) and config.calibrate:
+        task.calibrate(data.plain_tiles(config.calibrate))
+    task.export(out / EXPORTED)
 
 
 def _with_shipped(stage: str, arguments: Sequence[str]) -> list[str]:
@@ -204,7 +221,15 @@ def _fine_task(made: Any, data: Tiles) -> FineTask:
         palette=facts.palette or None,
         **{**kept, **made.c2f},
     )
-    fine = build(made.fine, made.fine_channels, pretrained=made.pretrained, **made.options)
+    if made.fine == "coarse":
+        if made.options or made.pretrained:
+            raise ValueError(
+                "--fine coarse must come without --options and --pretrained, which make a new "
+                f"network, got {made.options} and {made.pretrained}"
+            )
+        fine: nn.Module = foreground_of(coarse, data.small)
+    else:
+        fine = build(made.fine, made.fine_channels, pretrained=made.pretrained, **made.options)
     pixels = facts.split(data.train_split).pixels
     weights = class_weights(made.balance, pixels, config.num_classes, config.small_classes)
     loss = FineLoss(**made.loss, class_weights=weights)
