@@ -93,22 +93,6 @@ def examples(looks: list[Look]) -> tuple[Tensor, Tensor]:
     return torch.cat(logits), torch.cat(classes)
 
 
-def platt(logits: Tensor, target: Tensor) -> tuple[float, float]:
-    """Slope and shift of the logits that fit `target` (0 or 1) best."""
-    both = torch.tensor([1.0, 0.0], requires_grad=True)
-    optimizer = torch.optim.LBFGS([both], max_iter=50)
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = F.binary_cross_entropy_with_logits(logits * both[0] + both[1], target)
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
-    slope, shift = both.tolist()
-    return slope, shift
-
-
 def calibration(logits: Tensor, target: Tensor, bins: int = 10) -> dict[str, Any]:
     """Mean p_f and share of small-object pixels per bin of p_f, and their mean distance (ECE)."""
     p = logits.sigmoid()

@@ -261,8 +261,8 @@ def test_stage_2_is_trained_for_every_row(
     command = ["reproduce", "table2", "--data", str(tiles), "--checkpoint", str(net), "--sweep",
                "zoom=1,2", "-o", str(out), "--train", "small", "--set", "data.batch_size=1",
                "data.workers=0", "augment.crop=32", "trainer.max_steps=1", "fine=tiny_fcn",
-               "options.width=4", "trainer.enable_progress_bar=false", "data.val=null", "data.train=all",
-               "c2f.window=32", "c2f.n=2"]  # fmt: skip
+               "options.width=4", "trainer.enable_progress_bar=false", "data.val=null",
+               "data.train=all", "c2f.window=32", "c2f.n=2"]  # fmt: skip
     assert main(command) == 0, capsys.readouterr()
     made = out / "table2" / "runs" / "zoom-2" / "checkpoint"
     assert C2FNet.from_pretrained(made).config.zoom == 2
