@@ -52,6 +52,7 @@ def test_a_checkpoint_builds_it_again(tmp_path: Path) -> None:
     assert again.fine.small_classes == SMALL
     image, _ = scene(64, 64, objects=8)
     assert torch.equal(again(image, "probs"), net(image, "probs"))
+    assert torch.equal(net.compile()(image), net(image))
 
 
 def test_code_inside_needs_trust(tmp_path: Path) -> None:
