@@ -50,11 +50,15 @@ VARIANTS = {
     "new network": Variant(loss=RANDOM),
     "new network, coarse encoder": Variant(start="warm", loss=RANDOM),
     "again at zoom 1": Variant(start="coarse", steps=0, config={"zoom": 1.0}),
-    # These two cost the same: the first is preset "fast" as it stands.
+    # At most as many pixels for the fine network; the first is preset "fast" as it stands.
     "again, 32 of 128 at zoom 1": Variant(
         start="coarse", steps=0, config={"window": 128, "zoom": 1.0, "n": 32}
     ),
     "again, 32 of 64 at zoom 2": Variant(start="coarse", steps=0, config={"n": 32}),
+    "again, 32 of 64 at zoom 2, by count": Variant(
+        start="coarse", steps=0, config={"n": 32, "strategy": "top"}
+    ),
+    "again at zoom 3": Variant(start="coarse", steps=0, config={"zoom": 3.0}),
     "again, 32 of 128 at zoom 2": Variant(start="coarse", steps=0, config={"window": 128, "n": 32}),
 }
 RULES = ("official", "oracle", "shift", "weight")  # how keys of other ways to merge begin
