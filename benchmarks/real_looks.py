@@ -47,6 +47,23 @@ def coarse_labels(seen: Look) -> Tensor:
     return seen.crop(F.interpolate(seen.logits, size=seen.size, mode="bilinear")).argmax(1)
 
 
+@torch.no_grad()
+def whole_enlarged(net: C2FNet, image: Tensor, seen: Look) -> tuple[Tensor, Tensor]:
+    """Labels of the coarse network on the whole image at the zoom, and averaged with the plain one.
+
+    What a user without a second look would do; as many pixels as windows that cover everything.
+    """
+    config, true_size = net.config, tuple(seen.truth.shape[1:])
+    pixels = F.interpolate(image[None].float(), scale_factor=config.zoom, mode="bilinear")
+    pixels = pixels.round().to(torch.uint8)
+    logits, size = _stages.coarse_logits(net.coarse, pixels, config)
+    large = F.interpolate(logits, size=size, mode="bilinear")
+    large = large[..., : pixels.shape[2], : pixels.shape[3]]
+    large = F.interpolate(large, size=true_size, mode="bilinear", antialias=True)
+    plain = seen.crop(F.interpolate(seen.logits, size=seen.size, mode="bilinear"))
+    return large.argmax(1), (large.softmax(1) + plain.softmax(1)).argmax(1)
+
+
 def merged(seen: Look, shift: float = 0.0, slope: float = 1.0, rule: str = "normalized") -> Tensor:
     """`ops.aggregate` with the fine logits taken times slope plus shift."""
     fine = seen.fine * slope + shift

@@ -27,7 +27,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from real_looks import Look, calibration, coarse_labels, examples, look, merged, oracle
+from real_looks import (
+    Look,
+    calibration,
+    coarse_labels,
+    examples,
+    look,
+    merged,
+    oracle,
+    whole_enlarged,
+)
 from real_looks import posterior as merged_by_odds
 from real_training import GREY, INFO, Pair, Variant, draw_crops, train_coarse, train_fine
 from torch import Tensor
@@ -61,7 +70,7 @@ VARIANTS = {
     "again at zoom 3": Variant(start="coarse", steps=0, config={"zoom": 3.0}),
     "again, 32 of 128 at zoom 2": Variant(start="coarse", steps=0, config={"window": 128, "n": 32}),
 }
-RULES = ("official", "oracle", "shift", "weight")  # how keys of other ways to merge begin
+RULES = ("official", "oracle", "shift", "weight", "whole")  # how keys of other ways to merge begin
 SHIFTS, WEIGHTS = (-1.0, -0.5, 0.5, 1.0, 1.5), (0.25, 0.5, 1.0, 2.0)
 
 
@@ -150,6 +159,11 @@ def score(net: C2FNet, train: list[Pair], test: list[Scene]) -> dict[str, Any]:
         "shift and slope": ious([merged(seen, shift, slope) for seen in looks], looks),
         "fitted": (slope, shift),
     }
+    enlarged = [
+        whole_enlarged(net, scene.image, seen) for scene, seen in zip(test, looks, strict=True)
+    ]
+    found["whole image enlarged"] = ious([e[0] for e in enlarged], looks)
+    found["whole image, both sizes averaged"] = ious([e[1] for e in enlarged], looks)
     for value in SHIFTS:
         found[f"shift {value:g}"] = ious([merged(seen, value) for seen in looks], looks)
     for value in WEIGHTS:
