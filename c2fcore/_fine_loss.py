@@ -58,14 +58,21 @@ class FineLoss:
         _checks.choice(_WHO, "resolution", self.resolution, RESOLUTIONS)
         _checks.integer(_WHO, "negatives", self.negatives, 0)
         _checks.integer(_WHO, "boundary_px", self.boundary_px, 1)
-        if self.pos_weight is not None and not self.pos_weight > 0:
-            raise ValueError(f"{_WHO}: pos_weight must be above 0, got {self.pos_weight}")
-        if not self.boundary_weight > 0:
-            raise ValueError(f"{_WHO}: boundary_weight must be above 0, got {self.boundary_weight}")
-        if self.class_weights is not None and not all(w >= 0 for w in self.class_weights):
-            raise ValueError(
-                f"{_WHO}: class_weights must be at least 0, got {tuple(self.class_weights)}"
-            )
+        for name in ("pos_weight", "boundary_weight"):
+            value = getattr(self, name)
+            if (name, value) == ("pos_weight", None):
+                continue
+            if not _checks.number(_WHO, name, value) > 0:
+                raise ValueError(f"{_WHO}: {name} must be above 0, got {value}")
+        if not _checks.number(_WHO, "aux_weight", self.aux_weight) >= 0:
+            raise ValueError(f"{_WHO}: aux_weight must be at least 0, got {self.aux_weight}")
+        if self.class_weights is None:
+            return
+        weights = _checks.numbers_of(_WHO, "class_weights", self.class_weights)
+        if isinstance(weights, float):
+            raise TypeError(f"{_WHO}: class_weights must be one per class, got {weights}")
+        if not all(weight >= 0 for weight in weights):
+            raise ValueError(f"{_WHO}: class_weights must be at least 0, got {tuple(weights)}")
 
 
 class Examples(NamedTuple):

@@ -289,7 +289,7 @@ def _locate(
 def _describe(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"from_pretrained: {path} must be JSON, got {error}") from None
     if not isinstance(found, dict) or found.get("format") != FORMAT or "config" not in found:
         raise ValueError(f"from_pretrained: {path} must be a c2fcore checkpoint's, got another")

@@ -108,7 +108,7 @@ class C2FConfig:
         ):
             _checks.choice(_WHO, name, getattr(self, name), options)
         for name in ("fine_slope", "fine_shift"):
-            set_(self, name, _number(name, getattr(self, name)))
+            set_(self, name, _checks.number(_WHO, name, getattr(self, name)))
         if not self.fine_slope > 0:
             raise ValueError(f"{_WHO}: fine_slope must be above 0, got {self.fine_slope}")
         if self.scale is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -247,6 +248,12 @@ LABELS = torch.zeros((2, 40, 50), dtype=torch.uint8)
         (LABELS[:, None], {}, ValueError, r"got \(2, 1, 40, 50\)"),
         (LABELS, {"windows_from": "fine"}, ValueError, "windows_from must be one of .*got 'fine'"),
         (LABELS, {"pos_weight": 0}, ValueError, "pos_weight must be above 0, got 0"),
+        (LABELS, {"pos_weight": "x"}, TypeError, "pos_weight must be a number, got 'x'"),
+        (LABELS, {"pos_weight": math.inf}, ValueError, "pos_weight must be finite, got inf"),
+        (LABELS, {"boundary_weight": None}, TypeError, "boundary_weight must be a number"),
+        (LABELS, {"aux_weight": math.nan}, ValueError, "aux_weight must be finite, got nan"),
+        (LABELS, {"class_weights": 1}, TypeError, "class_weights must be one per class, got 1"),
+        (LABELS, {"class_weights": "abcd"}, TypeError, "class_weights must be a number"),
     ],
 )
 def test_refuses(

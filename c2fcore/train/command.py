@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -145,8 +146,9 @@ def train(stage: str, arguments: Sequence[str]) -> Path:
     # The coarse network can look again as it is, without a step of training.
     untrained = made.trainer.max_steps == 0 and getattr(made, "fine", None) == "coarse"
     if untrained:
-        _start(parser, config, out)
-        _finish(task, data, config, out)
+        if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun started
+            _start(parser, config, out)
+            _finish(task, data, config, out)
         return out / EXPORTED
     with plain_errors():
         trainer = _trainer(made.trainer.as_dict(), out, data)
