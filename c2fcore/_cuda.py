@@ -156,6 +156,8 @@ class TicketPool:
             if self._zeros is not None:
                 return
             zeros = torch.zeros(self.COUNT, dtype=torch.int32, device=device)
+            if _triton.of_a_graph(zeros):
+                return  # not ours to keep; a later call fills the pool
             if device.type == "cuda":
                 done = torch.cuda.Event()
                 done.record(torch.cuda.current_stream(device))

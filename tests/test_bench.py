@@ -180,8 +180,8 @@ def test_the_gate_closes() -> None:
     case = inputs.make_case(SIDE)
     job = providers.Job("aggregate", {})
 
-    def lazy(coarse, fine, windows, classes, *, size, rule):  # type: ignore[no-untyped-def]
-        return ops.aggregate(coarse, -fine, windows, classes, size=size, rule=rule)
+    def lazy(coarse, fine, windows, classes, **options):  # type: ignore[no-untyped-def]
+        return ops.aggregate(coarse, -fine, windows, classes, **options)
 
     held = contest.hold(job, case, ["lazy"], 1, foreign={"lazy": lazy})
     assert not held.times

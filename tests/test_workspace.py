@@ -40,6 +40,8 @@ def allocator(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     monkeypatch.setattr(
         torch.cuda, "current_stream", lambda device: SimpleNamespace(cuda_stream=state.stream)
     )
+    done = SimpleNamespace(record=lambda stream: None, synchronize=lambda: None)
+    monkeypatch.setattr(torch.cuda, "Event", lambda: done)
     monkeypatch.setattr(torch.cuda, "memory_snapshot", lambda: state.segments)
     monkeypatch.setattr(_triton, "_held", _triton._PerThread())
     return state
@@ -82,6 +84,7 @@ def test_memory_of_graphs_to_come_is_not_kept(
     allocator.pool = (0, 3)
     assert _scratch() is not _scratch()
     assert workspace.tickets(3) is not workspace.tickets(3)
+    assert workspace._of_graphs.take(3) is None
     allocator.pool = (0, 0)
     assert _scratch() is _scratch()
     assert workspace.tickets(3) is workspace.tickets(3)

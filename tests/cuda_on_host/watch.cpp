@@ -149,7 +149,7 @@ void Watch::check_place(uintptr_t at, size_t bytes, bool* watched, bool* shared,
   *shared = false;
   if (among(tensors_)) return;
   *watched = false;
-  if (!in_module(at)) fail_("outside every tensor of the call", code);
+  if (!anywhere_ && !in_module(at)) fail_("outside every tensor of the call", code);
 }
 
 void Watch::access(const void* address, size_t bytes, bool write, bool atomic, const void* code) {

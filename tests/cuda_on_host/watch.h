@@ -49,7 +49,12 @@ class Watch {
   // Shared memory whose size the launch says, within `room` bytes.
   void set_dynamic(const void* from, size_t bytes, size_t room);
   void add_tensor(const void* from, size_t bytes) { tensors_.push_back(range(from, bytes)); }
-  void forget_tensors() { tensors_.clear(); }
+  void forget_tensors() {
+    tensors_.clear();
+    anywhere_ = false;
+  }
+  // For a launch whose tensors are not known here: places outside shared memory are not watched.
+  void allow_anywhere() { anywhere_ = true; }
 
  private:
   struct Range {
@@ -98,6 +103,7 @@ class Watch {
 
   Range dynamic_{}, room_{}, private_[2] = {};
   std::vector<Range> shared_, fenced_in_, tensors_;
+  bool anywhere_ = false;
 };
 
 Watch& watch();
