@@ -82,15 +82,16 @@ class Scene(NamedTuple):
     truth: Tensor
 
 
-def scenes(root: Path) -> Iterator[tuple[str, Scene]]:
-    """Split and scene of every image of the data set, at half its size."""
+def scenes(root: Path, shrink: int) -> Iterator[tuple[str, Scene]]:
+    """Split and scene of every image of the data set, `shrink` times smaller."""
     decode = MaskDecoder(INFO, "rgb")
     found = sources.find(INFO, root, sources.guess_layout(INFO, root), None, "eroded")
     for split, pairs in found.items():
         for pair in pairs:
             image = torch.from_numpy(read_rgb(pair.image).copy()).permute(2, 0, 1)
-            image = F.avg_pool2d(image.float(), 2).round().to(torch.uint8)
-            truth = torch.from_numpy(decode(read_mask(pair.mask))[0])[1::2, 1::2]
+            image = F.avg_pool2d(image.float(), shrink).round().to(torch.uint8)
+            truth = torch.from_numpy(decode(read_mask(pair.mask))[0])
+            truth = truth[shrink - 1 :: shrink, shrink - 1 :: shrink]
             yield split, Scene(pair.image.stem, image, truth.contiguous())
 
 
@@ -110,10 +111,10 @@ def tested_blocks(truth: Tensor, generator: np.random.Generator) -> Tensor:
             return mask
 
 
-def split_data(root: Path, split: str, seed: int) -> tuple[list[Pair], list[Scene]]:
+def split_data(root: Path, split: str, seed: int, shrink: int) -> tuple[list[Pair], list[Scene]]:
     """What is trained on and what is scored."""
     generator = np.random.default_rng(seed)
-    everything = list(scenes(root))
+    everything = list(scenes(root, shrink))
     train_split = everything[0][0]
     train: list[Pair] = []
     test: list[Scene] = []
@@ -194,7 +195,7 @@ def run(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     out = args.work / f"{args.split}-{args.seed}"
     out.mkdir(parents=True, exist_ok=True)
-    train, test = split_data(args.isaid, args.split, args.seed)
+    train, test = split_data(args.isaid, args.split, args.seed, args.shrink)
     crops = draw_crops(train, args.seed, out / "crops.pt")
     coarse = train_coarse(crops, args.seed, COARSE_STEPS, out / "coarse.pt")
     file = args.work / f"{args.split}-{args.seed}.json"
@@ -289,6 +290,8 @@ def main() -> None:
     one.add_argument("work", type=Path)
     one.add_argument("--split", choices=("blocks", "cross"), default="blocks")
     one.add_argument("--seed", type=int, default=0)
+    one.add_argument("--shrink", type=int, default=2, help="how many times smaller (2); 1 is full "
+                     "size, and wants a WORK of its own")  # fmt: skip
     one.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     one.add_argument("--longer", action="store_true", help="train the fair baseline, too")
     one.add_argument("--threads", type=int, default=1)

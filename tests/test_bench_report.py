@@ -154,6 +154,22 @@ def test_short_table_has_a_line_per_zoom() -> None:
     assert report.fps_by_zoom([]) == "No rows yet."
 
 
+def test_demands_of_several_devices_stand_side_by_side() -> None:
+    def row(device: str, text: str, value: float, met: bool, error: str = "") -> rows.Row:
+        return {"demand": text, "text": text, "bound": 12, "unit": "us", "value": value,
+                "p20": value - 1, "p80": value + 1, "met": met, "error": error,
+                **ORIGIN, "device": device, "load": 1.0}  # fmt: skip
+
+    made = [row("fast", "a call", 5.0, True), row("slow", "a call", 20.0, False)]
+    made += [row("slow", "another", 0.0, False, error="no memory")]
+    text = report.demands(made)
+    assert "| demand | bound | fast | slow |" in text
+    assert "| a call | <= 12 us | 5 (4..6) | **20 (19..21)** |" in text
+    assert "| another | <= 12 us | - | **failed: no memory** |" in text
+    assert text.count("2 cores, 2 threads") == 2
+    assert report.demands([]) == "No rows yet."
+
+
 def test_training_table() -> None:
     case = {"batch": 4, "size": 512, "window": 128, "stride": 32, "n": 32, "provider": "cpu"}
     result = {"ms": 5.0, "ms_p20": 4.5, "ms_p80": 6.0, "times_unfold": 40.0, "peak_mib": 12.0}

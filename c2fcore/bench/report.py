@@ -1,7 +1,7 @@
 """Markdown tables made from rows, and the places in a text that hold them.
 
 A place is `<!-- rows: TABLE FOLDER -->` ... `<!-- end of rows -->`, with the name of a table below
-and a folder of results, relative to the text.
+and a folder of results, relative to the text; several folders, by commas, for "demands".
 """
 
 from __future__ import annotations
@@ -45,26 +45,31 @@ def filled(text: str, beside: Path) -> str:
         if table is None:
             known = ", ".join(TABLES)
             raise ValueError(f"a table of rows must be one of {known}, got {place['table']}")
-        return f"{place[1]}{table(rows.read(beside / place['folder']))}\n{place[5]}"
+        found = [row for folder in place["folder"].split(",") for row in rows.read(beside / folder)]
+        return f"{place[1]}{table(found)}\n{place[5]}"
 
     return _PLACE.sub(fill, text)
 
 
 def demands(found: Sequence[Row]) -> str:
-    """The speed demands and what is met; the load says how quiet the machine was."""
-    lines = []
-    for row in found:
-        if "demand" not in row:
-            continue
+    """The speed demands, and what every device measured; what is not met is set in bold."""
+    chosen = [row for row in found if "demand" in row]
+    devices = list(dict.fromkeys(row["device"] for row in chosen))
+    lines: dict[str, list[str]] = {}
+    for row in chosen:
         bound = f"{'>=' if row['unit'] == 'x' else '<='} {row['bound']:g} {row['unit']}"
-        if row["error"]:
-            lines.append([row["text"], bound, f"failed: {row['error']}", "", ""])
-            continue
-        met = {True: "yes", False: "**no**", None: "-"}[row["met"]]
-        spread = f"{row['p20']:.3g}..{row['p80']:.3g}"
-        lines.append([row["text"], bound, f"{row['value']:.3g}", spread, met])
-    header = ("demand", "bound", "measured", "p20..p80", "met")
-    return _with_origin(markdown(header, lines), [row for row in found if "demand" in row])
+        line = lines.setdefault(row["text"], [row["text"], bound, *["-"] * len(devices)])
+        line[2 + devices.index(row["device"])] = _measured(row)
+    table = markdown(("demand", "bound", *devices), lines.values())
+    below = (_with_origin("", [row for row in chosen if row["device"] == d]) for d in devices)
+    return "\n\n".join([table, *(text.strip() for text in below)]) if chosen else "No rows yet."
+
+
+def _measured(row: Row) -> str:
+    if row["error"]:
+        return f"**failed: {row['error']}**"
+    text = f"{row['value']:.3g} ({row['p20']:.3g}..{row['p80']:.3g})"
+    return f"**{text}**" if row["met"] is False else text
 
 
 def fps(found: Sequence[Row]) -> str:
