@@ -59,7 +59,7 @@ VARIANTS = {
     "new network": Variant(loss=RANDOM),
     "new network, coarse encoder": Variant(start="warm", loss=RANDOM),
     "again at zoom 1": Variant(start="coarse", steps=0, config={"zoom": 1.0}),
-    # At most as many pixels for the fine network; the first is preset "fast" as it stands.
+    # At most as many pixels for the fine network; the second is preset "fast".
     "again, 32 of 128 at zoom 1": Variant(
         start="coarse", steps=0, config={"window": 128, "zoom": 1.0, "n": 32}
     ),

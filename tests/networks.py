@@ -131,7 +131,9 @@ class Learner(nn.Module):
         return logits
 
 
-BASE: dict[str, Any] = {"num_classes": 4, "small_classes": (1, 3), "window": 32, "stride": 8}
+BASE: dict[str, Any] = {
+    "num_classes": 4, "small_classes": (1, 3), "window": 32, "stride": 8, "zoom": 1.0,
+}  # fmt: skip
 
 
 def network(

@@ -19,7 +19,7 @@ def test_default_is_the_fast_preset() -> None:
     config = C2FConfig(**BASE)
     assert config == C2FConfig.preset("fast", **BASE)
     assert (config.strategy, config.rule, config.edge) == ("cover", "normalized", "flush")
-    assert (config.window, config.stride, config.n, config.zoom) == (128, 32, 32, 1.0)
+    assert (config.window, config.stride, config.n, config.zoom) == (64, 32, 32, 2.0)
 
 
 def test_paper_preset() -> None:
@@ -101,7 +101,7 @@ def test_cannot_be_changed_in_place() -> None:
         ({"stride_multiple": 0}, "stride_multiple must be at least 1, got 0"),
         ({"zoom": 0}, "zoom must be above 0"),
         ({"zoom": float("nan")}, "zoom must be finite, got nan"),
-        ({"zoom": 0.001}, "window \\* zoom round to at least 1, got 0.001 with window 128"),
+        ({"zoom": 0.001}, "window \\* zoom round to at least 1, got 0.001 with window 64"),
         ({"mode": "area"}, "mode must be one of 'nearest', .*, got 'area'"),
         ({"strategy": "best"}, "strategy must be one of 'cover', 'top', 'all', got 'best'"),
         ({"edge": "pad"}, "edge must be one of 'flush', 'drop', got 'pad'"),

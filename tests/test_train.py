@@ -35,7 +35,7 @@ SMALL = ["--data.batch_size=2", "--data.workers=0", "--augment.crop=32", "--trai
          "--trainer.enable_progress_bar=false"]  # fmt: skip
 COARSE = ["--coarse=tiny_fcn", "--options.width=4", "--recipe.lr=0.05", *SMALL]
 FINE = ["--fine=tiny_fcn", "--options.width=4", "--c2f.window=32", "--c2f.stride=16", "--c2f.n=2",
-        "--loss.windows_from=both", *SMALL]  # fmt: skip
+        "--c2f.zoom=1", "--loss.windows_from=both", *SMALL]  # fmt: skip
 # Linear, without batch norm: the mean of two processes' gradients is the gradient of both.
 THEIRS = """
 from torch import nn

@@ -192,7 +192,9 @@ def _with_shipped(stage: str, arguments: Sequence[str]) -> list[str]:
 
 def _coarse_task(made: Any, data: Tiles) -> CoarseTask:
     facts = data.prepared
-    config = C2FConfig(
+    # The paper's windows: stage 1 has none, but is scored on images that would hold one.
+    config = C2FConfig.preset(
+        "paper",
         num_classes=len(facts.class_names),
         small_classes=data.small,
         class_names=facts.class_names,
