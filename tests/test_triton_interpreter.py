@@ -21,6 +21,7 @@ import torch
 from compare import call
 from samples import get
 from samples.inputs import blob_logits, grid_logits, laid_out
+from triton_cases import take_route
 
 from c2fcore import _triton, ops, reference
 from c2fcore.windows import grid_origins
@@ -194,8 +195,9 @@ def test_first_output_inverts_first_tap(small: int, full: int) -> None:
         *(f"top-{s}" for s in ("clusters", "primes-drop", "min-pixels", "n-over-windows")),
     ],
 )
-def test_selection_among_many_windows(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_triton.kernels("select_windows"), "FEW", 0)
+@pytest.mark.parametrize("route", ["many", "few-wide-keys", "many-wide-keys"])
+def test_other_routes_of_selection(name: str, route: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    take_route(route, monkeypatch)
     sample = get("select_windows", name)
     for got, want in zip(
         call("select_windows", sample, "triton")[:3],

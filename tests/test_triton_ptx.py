@@ -20,6 +20,7 @@ from agreement import assert_agrees, assert_rare
 from glue_inputs import Glue
 from ptx_machine import BASE, Buffer, Fault, Machine, Program
 from samples import Sample
+from triton_cases import take_route
 
 from c2fcore import Windows, _backend, _triton, ops
 
@@ -125,10 +126,11 @@ def test_compiled_sample(machine: Executed, op: str, name: Any) -> None:
 
 @pytest.mark.usefixtures("poison")
 @pytest.mark.parametrize("name", ["cover-flush-overlap", "top-primes-drop"])
-def test_selection_among_many_windows(
-    machine: Executed, name: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("route", ["many", "few-wide-keys", "many-wide-keys"])
+def test_other_routes_of_selection(
+    machine: Executed, name: str, route: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_triton.kernels("select_windows"), "FEW", 0)
+    take_route(route, monkeypatch)
     sample = samples.get("select_windows", name)
     want = compare.call("select_windows", sample, "reference")
     assert_agrees("select_windows", sample, compare.call("select_windows", sample, "triton"), want)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import pytest
 import torch
 
 from c2fcore import _triton
@@ -188,6 +189,19 @@ def _plan_windows(case: Case) -> list[Any]:
     return list(launches)
 
 
+def take_route(route: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Selection as if there were many windows, as if counts needed 64-bit keys, or both."""
+    from c2fcore.kernels.triton import _select_many, _selection, select_windows
+
+    if route.startswith("many"):
+        monkeypatch.setattr(select_windows, "FEW", 0)
+    if route.endswith("wide-keys"):
+        for module in (select_windows, _select_many):
+            monkeypatch.setattr(
+                module, "key_format", lambda _, n: _selection.key_format(1 << 16, n)
+            )
+
+
 def every_case() -> Iterator[AnyCase]:
     """The whole grid."""
     for sm in ARCHITECTURES:
@@ -280,7 +294,8 @@ def _window_cases(sm: int) -> Iterator[Case]:
         yield Case(sm=sm, op="count_windows", dtype=dtype, classes=0, labels=False, stride=8)
     # Strides beyond 32 bits.
     far = Case(sm=sm, dtype=torch.float16, full=50_000, low=50_000, window=1000, stride=1000)
-    yield far
+    yield far  # and keys beyond 32 bits, of many windows and
+    yield far._replace(window=20_000, stride=20_000, strategy="top")  # of few
     yield far._replace(full=100_000, op="count_windows", labels=False)
     # Integers equal to 1 are compiled in.
     yield Case(sm=sm, low=1, full=9, window=5, stride=3)

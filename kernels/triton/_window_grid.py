@@ -140,11 +140,17 @@ def bin_of(px, stride, rest, flush_px, rest_bins, period_bins, unit):
 
 
 @triton.jit
+def window_start(i, regular, stride, flush_px):
+    """First pixel of window `i`."""
+    return tl.where(i < regular, i * stride, flush_px)
+
+
+@triton.jit
 def window_bins(
     i, window, regular, stride, rest, flush_px, rest_bins, period_bins, unit
 ):  # fmt: skip
     """First pixel, first bin and bin past the last of window `i`."""
-    start = tl.where(i < regular, i * stride, flush_px)
+    start = window_start(i, regular, stride, flush_px)
     first = bin_of(start, stride, rest, flush_px, rest_bins, period_bins, unit)
     last = bin_of(start + window - 1, stride, rest, flush_px, rest_bins, period_bins, unit)
     return start, first, last + 1

@@ -2,9 +2,12 @@
 
 The first counts bins (_cell_counts.py). The second has one program per image, since every choice of
 "top" and "cover" depends on the one before: it works in rounds of a few hundred nanoseconds that
-one block can synchronise, and a GPU cannot. Where the counts of all windows fit the registers of a
-program (`_few_kernel`) a round is one reduction, and for "cover" a sum over the bins of the window
-just taken. With more windows _select_many.py keeps one key per row of windows in memory.
+one block can synchronise, and a GPU cannot. Where the windows of an image fit the registers of a
+program (`_few_kernel`) a round of "top" is one reduction. "cover" keeps, for every corner of a bin,
+the sum of all bins above and to the left: four of them tell what any rectangle holds. A round takes
+the window just chosen out of every sum, and reads the gains of all windows anew; it reads sums from
+one place and writes them to another, so that it needs one barrier. With more windows
+_select_many.py keeps one key per row of windows in memory.
 """
 
 from __future__ import annotations
@@ -19,28 +22,33 @@ from torch import Tensor
 from ._cell_counts import INT32_MAX, bin_grid, plan_cell_counts
 from ._launch import Launch, pow2
 from ._select_many import plan_many
-from ._selection import clear_bins, clear_slots, key_gain, key_index, make_key
-from ._window_grid import window_args, window_bins, window_sum
+from ._selection import (
+    clear_slots,
+    key_format,
+    key_gain,
+    key_place,
+    load_edges,
+    make_key,
+    store_edges,
+)
+from ._window_grid import Axis, window_args, window_bins, window_start, window_sum
 
-FEW = 2048  # windows, rows and columns rounded up to powers of two
+FEW = 2048  # windows, and bins, of an image; rows and columns rounded up to powers of two
 
 
 @triton.jit
-def _covered(bins_ptr, bins_x, top, bottom, left, right, t0, t1, u0, u1,
-             ROWS: tl.constexpr, COLUMNS: tl.constexpr):  # fmt: skip
-    """What the bins [t0, t1) x [u0, u1) hold in each of ROWS x COLUMNS windows."""
-    total = tl.zeros([ROWS, COLUMNS], tl.int32)
-    for t in range(t0, t1):
-        across = tl.zeros([COLUMNS], tl.int32)
-        for u in tl.range(u0, u1, loop_unroll_factor=4):
-            across += tl.where((left <= u) & (u < right), tl.load(bins_ptr + t * bins_x + u), 0)
-        total += tl.where(((top <= t) & (t < bottom))[:, None], across[None, :], 0)
-    return total
+def _held(sums_ptr, pitch, top, bottom, left, right):
+    """What the bins [top, bottom) x [left, right) hold; sums[t, u] is of all bins before t, u."""
+    below = tl.load(sums_ptr + bottom * pitch + right) - tl.load(sums_ptr + bottom * pitch + left)
+    above = tl.load(sums_ptr + top * pitch + right) - tl.load(sums_ptr + top * pitch + left)
+    return below - above
 
 
 @triton.jit
 def _few_kernel(
-    bins_ptr,  # int32 [B, bins_y, bins_x]; used up by COVER
+    bins_ptr,  # int32 [B, bins_y, bins_x]
+    sums_ptr,  # int32 [B, 2, bins_y + 1, bins_x + 1], scratch
+    edges_ptr,  # int32 [B, rows + columns, 2], scratch
     origins_ptr,  # int32 [B, n, 2] contiguous
     counts_ptr,  # int32 [B, n] contiguous
     num_ptr,  # int32 [B]
@@ -49,13 +57,33 @@ def _few_kernel(
     step_y, rest_y, flush_px_y, flush_bin_y, rest_bins_y, period_bins_y, unit_y, bins_y,
     step_x, rest_x, flush_px_x, flush_bin_x, rest_bins_x, period_bins_x, unit_x, bins_x,
     COVER: tl.constexpr,
+    KEY: tl.constexpr,
+    PLACE_BITS: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
+    BINS_Y: tl.constexpr,
+    BINS_X: tl.constexpr,
 ):  # fmt: skip
     b = tl.program_id(0).to(tl.int64)
+    pitch = bins_x + 1
+    area = (bins_y + 1) * pitch
     bins_ptr += b * bins_y * bins_x
+    sums_ptr += b * 2 * area
+    edges_y_ptr = edges_ptr + b * 2 * (rows + columns)
+    edges_x_ptr = edges_y_ptr + 2 * rows
     origins_ptr += b * n * 2
     counts_ptr += b * n
+
+    t = tl.arange(0, BINS_Y)[:, None]
+    u = tl.arange(0, BINS_X)[None, :]
+    inside = (t < bins_y) & (u < bins_x)
+    bins = tl.load(bins_ptr + t * bins_x + u, mask=inside, other=0)
+    corners = (t + 1) * pitch + u + 1
+    tl.store(sums_ptr + corners, tl.cumsum(tl.cumsum(bins, 1), 0), mask=inside)
+    for copy in tl.static_range(2):
+        tl.store(sums_ptr + copy * area + (t + 1) * pitch, 0, mask=t < bins_y)
+        tl.store(sums_ptr + copy * area + u + 1, 0, mask=u < bins_x)
+        tl.store(sums_ptr + copy * area, 0)
     i = tl.arange(0, ROWS)
     j = tl.arange(0, COLUMNS)
     _, top, bottom = window_bins(
@@ -64,42 +92,49 @@ def _few_kernel(
     _, left, right = window_bins(
         j, window, regular_x, step_x, rest_x, flush_px_x, rest_bins_x, period_bins_x, unit_x
     )
-    index = i[:, None] * columns + j[None, :]
-    valid = (i < rows)[:, None] & (j < columns)[None, :]
-    gains = tl.zeros([ROWS, COLUMNS], tl.int32)
-    for t in range(most_y):
-        for u in range(most_x):
-            gains += tl.load(
-                bins_ptr + (top + t)[:, None] * bins_x + (left + u)[None, :],
-                mask=valid & (top + t < bottom)[:, None] & (left + u < right)[None, :],
-                other=0,
-            )
+    store_edges(edges_y_ptr, i, rows, top, bottom)
+    store_edges(edges_x_ptr, j, columns, left, right)
+    tl.debug_barrier()
+
+    # All flat from here on, since rounds would wait for changes of layout. Bins first,
+    bin_place = tl.arange(0, BINS_Y * BINS_X)
+    t = bin_place // BINS_X
+    u = bin_place % BINS_X
+    inside = (t < bins_y) & (u < bins_x)
+    corners = (t + 1) * pitch + u + 1
+    sums = tl.load(sums_ptr + corners, mask=inside, other=0)
+    # then windows, empty ones where there is none.
+    place = tl.arange(0, ROWS * COLUMNS)
+    i = place // COLUMNS
+    j = place % COLUMNS
+    valid = (i < rows) & (j < columns)
+    top, bottom = load_edges(edges_y_ptr, i, valid)
+    left, right = load_edges(edges_x_ptr, j, valid)
+    gains = _held(sums_ptr, pitch, top, bottom, left, right)
+
     taken = 0
-    best = tl.max(tl.max(make_key(gains, index), 1), 0)
-    while (taken < n) & (key_gain(best) >= min_pixels):
-        chosen = key_index(best)
-        y, t0, t1 = window_bins(
-            chosen // columns, window, regular_y,
-            step_y, rest_y, flush_px_y, rest_bins_y, period_bins_y, unit_y,
-        )  # fmt: skip
-        x, u0, u1 = window_bins(
-            chosen % columns, window, regular_x,
-            step_x, rest_x, flush_px_x, rest_bins_x, period_bins_x, unit_x,
-        )  # fmt: skip
-        tl.store(origins_ptr + taken * 2, y)
-        tl.store(origins_ptr + taken * 2 + 1, x)
-        tl.store(counts_ptr + taken, key_gain(best))
-        taken += 1
+    best = tl.max(make_key(gains, place, KEY, PLACE_BITS), 0)
+    while (taken < n) & (key_gain(best, PLACE_BITS) >= min_pixels):
+        chosen = key_place(best, PLACE_BITS)
+        row, column = chosen // COLUMNS, chosen % COLUMNS
+        tl.store(origins_ptr + taken * 2, window_start(row, regular_y, step_y, flush_px_y))
+        tl.store(origins_ptr + taken * 2 + 1, window_start(column, regular_x, step_x, flush_px_x))
+        tl.store(counts_ptr + taken, key_gain(best, PLACE_BITS))
         if COVER:
-            gains -= _covered(
-                bins_ptr, bins_x, top, bottom, left, right, t0, t1, u0, u1, ROWS, COLUMNS
-            )
+            t0, t1 = load_edges(edges_y_ptr, row, True)
+            u0, u1 = load_edges(edges_x_ptr, column, True)
+            # Of the window, what lies above and to the left of a bin's far corner.
+            past_t = tl.maximum(tl.minimum(t + 1, t1), t0)
+            past_u = tl.maximum(tl.minimum(u + 1, u1), u0)
+            sums -= _held(sums_ptr + (taken % 2) * area, pitch, t0, past_t, u0, past_u)
+            next_ptr = sums_ptr + ((taken + 1) % 2) * area
+            tl.store(next_ptr + corners, sums, mask=inside)
             tl.debug_barrier()
-            clear_bins(bins_ptr, bins_x, t0, t1, u0, u1)
-            tl.debug_barrier()
+            gains = _held(next_ptr, pitch, top, bottom, left, right)
         else:
-            gains = tl.where(index == chosen, 0, gains)
-        best = tl.max(tl.max(make_key(gains, index), 1), 0)
+            gains = tl.where(place == chosen, 0, gains)
+        taken += 1
+        best = tl.max(make_key(gains, place, KEY, PLACE_BITS), 0)
     tl.store(num_ptr + b, taken)
     clear_slots(origins_ptr, counts_ptr, taken, n)
 
@@ -138,6 +173,36 @@ def _all_kernel(
     clear_slots(origins_ptr, counts_ptr, taken, n)
 
 
+def fits_few(y: Axis, x: Axis) -> bool:
+    """Whether windows and bins of an image fit the registers of a program."""
+    bins, windows = pow2(y.bins) * pow2(x.bins), pow2(y.windows) * pow2(x.windows)
+    return max(bins, windows) <= FEW
+
+
+def plan_few(
+    args: dict[str, Any], batch: int, y: Axis, x: Axis, window: int, cover: bool, scratch: Any
+) -> Launch:
+    """The launch that selects among windows that fit the registers of a program."""
+    rows, columns = pow2(y.windows), pow2(x.windows)
+    sums = batch * 2 * (y.bins + 1) * (x.bins + 1)
+    return Launch(
+        _few_kernel,
+        batch,
+        {
+            **args,
+            "sums_ptr": scratch("sums", torch.int32, sums),
+            "edges_ptr": scratch("edges", torch.int32, batch * 2 * (y.windows + x.windows)),
+        },
+        {
+            "COVER": cover,
+            **key_format(window, rows * columns),
+            **{"ROWS": rows, "COLUMNS": columns},
+            **{"BINS_Y": pow2(y.bins), "BINS_X": pow2(x.bins)},
+        },
+        num_warps=8 if rows * columns >= 1024 else 4,
+    )
+
+
 def plan_select_windows(
     seg: Tensor,
     table: bytes,
@@ -172,19 +237,11 @@ def plan_select_windows(
         **{"n": n, "min_pixels": min(min_pixels, INT32_MAX)},
         **window_args(y, x, window),
     }
-    block_rows, block_columns = pow2(y.windows), pow2(x.windows)
     if strategy == "all":
         select = Launch(_all_kernel, batch, args, {"BLOCK": 512}, num_warps=4)
-    elif block_rows * block_columns <= FEW:
-        select = Launch(
-            _few_kernel,
-            batch,
-            args,
-            {"COVER": strategy == "cover", "ROWS": block_rows, "COLUMNS": block_columns},
-            num_warps=8 if block_rows * block_columns > 1024 else 4,
-        )
     else:
-        select = plan_many(args, batch, y, x, strategy == "cover", scratch)
+        plan = plan_few if fits_few(y, x) else plan_many
+        select = plan(args, batch, y, x, window, strategy == "cover", scratch)
     return [plan_cell_counts(seg, table, y, x, bins, scratch, labels), select]
 
 
