@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "argmax.h"
+#include "bytes.h"
 #include "coarse_labels.h"
 #include "merge_classes.h"
 #include "parallel.h"
@@ -28,11 +29,13 @@ struct AggregateShared {
       : params(p),
         tables(p.coarse, p.H, p.W),
         foreground(p.fine, p.windows.window_px),
-        groups(p.classes, p.coarse.N) {}
+        groups(p.classes, p.coarse.N),
+        small(p.classes) {}
   const AggregateParams& params;
   CoarseLabelTables tables;
   ForegroundTaps foreground;
   ClassGroups groups;
+  ClassSet small;
 };
 
 // Calls body(y, rows) for the rows [y0, y1) of image b in groups that share their source rows and
@@ -69,53 +72,73 @@ class LabelMerger {
       const std::vector<Span>& spans = foreground_.rows(y, rows);
       if (!spans.empty()) sampler_.seek(b, y);
       for (const Span& span : spans) {
-        for (int64_t x = span.begin; x < span.end; x += 8) {
-          merge8(y, rows, x, static_cast<int>(std::min<int64_t>(8, span.end - x)), out);
+        for (int64_t x = span.begin; x < span.end; x += 32) {
+          merge32(y, rows, x, std::min<int64_t>(32, span.end - x), out);
         }
       }
     });
   }
 
  private:
-  // The first `lanes` of the 8 columns from x on, all covered unless p_f is NaN.
-  void merge8(int64_t y, int rows, int64_t x, int lanes, uint8_t* out) {
+  // Of up to 32 pixels of a row, one bit each: those with something to decide, and those whose
+  // coarse label is in C.
+  struct Pixels {
+    uint32_t wanted, small;
+  };
+
+  // Columns [x, x + lanes), at most 32, of all rows. Few pixels have something to decide.
+  void merge32(int64_t y, int rows, int64_t x, int64_t lanes, uint8_t* out) {
+    const int64_t W = shared_.params.W;
+    Pixels pixels[kMaxGroupRows];
+    uint32_t any = 0;
+    for (int r = 0; r < rows; ++r) {
+      pixels[r] = look(out + (y + r) * W + x, foreground_.p_f(r) + x, lanes);
+      any |= pixels[r].wanted;
+    }
+    for (int first = 0; any != 0; first += 8, any >>= 8) {
+      if ((any & 0xff) != 0) merge8(y, rows, x, first, pixels, out);
+    }
+  }
+
+  Pixels look(const uint8_t* labels, const float* p_f, int64_t lanes) const {
+    const Vec8f half = set8(0.5f);
+    uint32_t foreground = 0, background = 0;  // both 0 where p_f is NaN: not covered
+    for (int64_t i = 0; i < lanes; i += 8) {
+      const Vec8f p = load8(p_f + i);
+      foreground |= static_cast<uint32_t>(movemask(p >= half)) << i;
+      background |= static_cast<uint32_t>(movemask(p < half)) << i;
+    }
+    const uint32_t inside = lanes == 32 ? ~uint32_t{0} : (uint32_t{1} << lanes) - 1;
+    if (shared_.params.rule == MergeRule::kOfficial) return {inside & (foreground | background), 0};
+    const uint32_t small = shared_.small.bits(labels, lanes);
+    return {inside & ((small & background) | (~small & foreground)), small};
+  }
+
+  // Columns [x + first, x + first + 8).
+  void merge8(int64_t y, int rows, int64_t x, int first, const Pixels* pixels, uint8_t* out) {
     const AggregateParams& params = shared_.params;
-    const bool official = params.rule == MergeRule::kOfficial;
-    // Rows with something to decide: which pixels, and which of their coarse labels are in C.
+    x += first;
     int64_t ys[kMaxGroupRows];
     int wanted[kMaxGroupRows], small[kMaxGroupRows], from[kMaxGroupRows], count = 0;
     for (int r = 0; r < rows; ++r) {
-      const Vec8f p = load8(foreground_.p_f(r) + x);
-      const int covered = movemask(p == p) & ((1 << lanes) - 1);
-      const int in_c = official ? 0 : small_bits(out + (y + r) * params.W + x, lanes);
-      const int pixels = official ? covered : covered & (in_c ^ movemask(p >= set8(0.5f)));
-      if (pixels == 0) continue;
+      wanted[count] = static_cast<int>(pixels[r].wanted >> first & 0xff);
+      small[count] = static_cast<int>(pixels[r].small >> first & 0xff);
+      if (wanted[count] == 0) continue;
       ys[count] = y + r;
-      wanted[count] = pixels;
-      small[count] = in_c;
       from[count++] = r;
     }
-    if (count == 0) return;
     sampler_.sample(ys, count, x, logits_.data());
     for (int i = 0; i < count; ++i) {
       float* logits = logits_.data() + i * shared_.groups.N * 8;
       const float* p_f = foreground_.p_f(from[i]) + x;
       uint8_t* labels = out + ys[i] * params.W + x;
-      if (official) {
+      if (params.rule == MergeRule::kOfficial) {
         merge_official8(shared_.groups, load8(p_f), logits);
         write_argmax(logits, wanted[i], labels);
       } else {
         merge_labels8(shared_.groups, logits, p_f, wanted[i], small[i], labels);
       }
     }
-  }
-
-  int small_bits(const uint8_t* labels, int lanes) const {
-    int bits = 0;
-    for (int j = 0; j < lanes; ++j) {
-      bits |= (shared_.params.classes.is_small[labels[j]] != 0 ? 1 : 0) << j;
-    }
-    return bits;
   }
 
   void write_argmax(const float* logits, int lanes, uint8_t* labels) const {

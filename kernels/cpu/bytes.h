@@ -43,6 +43,19 @@ class ClassSet {
   // The same for exactly 32 labels.
   void members32(const uint8_t* labels, uint8_t* out) const { members(labels, 32, out); }
 
+  // Bit i says whether labels[i] is in the set, for the first n <= 32.
+  uint32_t bits(const uint8_t* labels, int64_t n) const {
+    uint32_t found = 0;
+#if defined(__AVX2__)
+    if (n == 32) {
+      const __m256i in = members32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(labels)));
+      return static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_slli_epi16(in, 7)));
+    }
+#endif
+    for (int64_t i = 0; i < n; ++i) found |= static_cast<uint32_t>(has(labels[i])) << i;
+    return found;
+  }
+
  private:
 #if defined(__AVX2__)
   // A byte shuffle by the low four bits of an id fetches a row of eight membership bits, one per
