@@ -7,6 +7,7 @@ import re
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ pytest.importorskip("jsonargparse")
 pytest.importorskip("torchmetrics")
 
 from c2fcore.train import command
+from c2fcore.train.running import StopAtStep
 
 SMALL = ["--options.width=4", "--data.batch_size=2", "--data.workers=0", "--augment.crop=32",
          "--trainer.max_steps=6", "--trainer.val_check_interval=2", "--trainer.accelerator=cpu",
@@ -75,16 +77,34 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 # Stopped
 
 
+@pytest.fixture
+def falling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The validation after step 4 of 6 finds the best weights, the last one the worst."""
+
+    def log(self: Any, confusion: Any, prefix: str) -> None:
+        confusion.reset()
+        iou = {4: 0.4, 6: 0.1}.get(self.trainer.global_step, 0.2)
+        self.log_dict({"val/small_iou": iou}, rank_zero_only=False)
+
+    monkeypatch.setattr(command.CoarseTask, "log_iou", log)
+
+
 @pytest.mark.parametrize(
-    ("number", "more"),
+    ("hook", "step", "number", "more"),
     [
-        (signal.SIGINT, []),
-        (signal.SIGTERM, []),
-        (signal.SIGINT, ["--data.val=null"]),
-        (signal.SIGINT, ["--trainer.accumulate_grad_batches=2"]),
+        ("training", 2, signal.SIGINT, []),
+        ("training", 3, signal.SIGINT, []),  # a validation is due after it
+        ("training", 3, signal.SIGTERM, []),
+        ("training", 3, signal.SIGINT, ["--data.val=null"]),
+        ("training", 3, signal.SIGINT, ["--trainer.limit_val_batches=0"]),
+        ("training", 3, signal.SIGINT, ["--trainer.accumulate_grad_batches=2"]),
+        ("validation", 4, signal.SIGINT, []),
     ],
 )
+@pytest.mark.usefixtures("falling")
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(
+    hook: str,
+    step: int,
     number: int,
     more: list[str],
     data: Path,
@@ -94,19 +114,21 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
 ) -> None:
     handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
     assert main(coarse(data, tmp_path / "whole", *more)) == 0
-    step = command.CoarseTask.training_step
+    plain = getattr(command.CoarseTask, f"{hook}_step")
     waiting = [number]
 
     def interrupted(self: Any, batch: Any, batch_idx: int) -> Any:
-        if waiting and self.trainer.global_step == 3:
+        if waiting and self.trainer.global_step == step:
             os.kill(os.getpid(), waiting.pop())
-        return step(self, batch, batch_idx)
+        return plain(self, batch, batch_idx)
 
     with monkeypatch.context() as patch:
-        patch.setattr(command.CoarseTask, "training_step", interrupted)
+        patch.setattr(command.CoarseTask, f"{hook}_step", interrupted)
         assert main(coarse(data, tmp_path / "cut", *more)) == 130
-    assert "stopped after step 4; --resume goes on from there" in said()
-    assert not (tmp_path / "cut" / "checkpoint").exists()
+    done = step + (hook == "training")
+    assert f"stopped after step {done}; --resume goes on from there" in said()
+    names = {file.name for file in (tmp_path / "cut").iterdir()}
+    assert names <= {"train.yaml", "best.ckpt", "last.ckpt"}
     assert handlers == [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
     assert main(coarse(data, tmp_path / "cut", *more, "--resume")) == 0
     one, other = (
@@ -132,6 +154,22 @@ def test_a_second_signal_stops_at_once(
     assert main(coarse(data, tmp_path / "run")) == 130
     assert "stopped at once; nothing was saved yet" in said()
     assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_several_processes_take_a_signal_passed_on_for_the_same(tmp_path: Path) -> None:
+    """torchrun passes on to its processes what the terminal has sent to all of them."""
+    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    callback: Any = StopAtStep(tmp_path / "last.ckpt")
+    try:
+        callback.on_train_start(SimpleNamespace(world_size=2), None)
+        for number in (signal.SIGINT, signal.SIGINT, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+        callback._patience = 0.0
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        for number, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
+            signal.signal(number, handler)
 
 
 # A loss that is no number
@@ -207,6 +245,7 @@ def test_folders_of_other_runs(data: Path, run: Path, tmp_path: Path, said: Said
     ("more", "message"),
     [
         (["--trainer.val_check_interval=0"], "val_check_interval must be above 0, got 0"),
+        (["--trainer.accumulate_grad_batches=4"], "must be a multiple of the 4 batches of a step"),
         (["--trainer.accelerator=mps"], "error: trainer: "),
         (["--trainer.devices=3"], "batch_size must be a multiple of the 3 processes, got 2"),
         (["--data.batch_size=1"], "needs two crops or more in each process, got one: give a"),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import torch
 from lightning import pytorch as pl
@@ -13,6 +14,18 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from ..data.augment import Augment
 from ..data.catalogue import IGNORED
 from ..data.prepared import PreparedData, TileDataset
+
+# Seconds: as long as torchrun waits.
+_GRACE: Final = 30
+
+
+def _outlive_signals(worker: int) -> None:
+    """A loading process lives on, for training to finish its step, when all are asked to stop.
+
+    Ctrl-C in a terminal goes to every process, and so may a scheduler's SIGTERM.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE))
 
 
 class _Draws(Dataset[dict[str, Any]]):
@@ -146,6 +159,7 @@ class Tiles(pl.LightningDataModule):
             batch_size=self.batch_size // world,
             sampler=share,
             num_workers=self.workers,
+            worker_init_fn=_outlive_signals,
             persistent_workers=self.workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
@@ -163,4 +177,5 @@ class Tiles(pl.LightningDataModule):
         trainer: Any = self.trainer
         tiles = TileDataset(self.prepared, self.val_split)
         whole = _Whole(tiles, trainer.global_rank, trainer.world_size)
-        return DataLoader(whole, batch_size=1, num_workers=min(self.workers, 2))
+        workers = min(self.workers, 2)
+        return DataLoader(whole, batch_size=1, num_workers=workers, worker_init_fn=_outlive_signals)

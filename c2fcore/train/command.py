@@ -247,6 +247,13 @@ def _trainer(options: dict[str, Any], out: Path, data: Tiles) -> Any:
     every = options["val_check_interval"]
     if isinstance(every, (int, float)) and every <= 0:
         raise ValueError(f"trainer.val_check_interval must be above 0, got {every}")
+    # The state is kept after a validation: between two batches of a step it would not be whole.
+    batches = options["accumulate_grad_batches"]
+    if data.val_split is not None and isinstance(every, int) and every % batches:
+        raise ValueError(
+            f"trainer.val_check_interval must be a multiple of the {batches} batches of a step "
+            f"(trainer.accumulate_grad_batches), got {every}"
+        )
     if data.val_split is None:
         options["limit_val_batches"] = 0
     if options["logger"] in (None, True):

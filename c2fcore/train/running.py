@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
+import time
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -40,7 +42,8 @@ class Stopped(Exception):
 class StopAtStep(pl.Callback):
     """Ctrl-C and SIGTERM end training after the step at hand, saved; a second one ends it at once.
 
-    In one process only: several cannot agree on the step.
+    If a validation is due after that step it comes first: Lightning leaves it out of a resumed run,
+    which could then miss the best weights. Several processes stop together if one is asked to.
 
     Args:
         last: file to save to.
@@ -48,11 +51,16 @@ class StopAtStep(pl.Callback):
 
     def __init__(self, last: Path) -> None:
         self.last = last
-        self.asked = False
+        self._asked: float | None = None  # when, in seconds
+        self._agreed = False  # by all processes
+        self._patience = 0.0  # seconds in which a second signal is the same request
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Listens."""
-        if trainer.world_size == 1 and _in_main_thread():
+        if trainer.world_size > 1:
+            # The terminal signals every process, and torchrun passes on what it gets itself.
+            self._patience = 5.0
+        if _in_main_thread():
             for number in _SIGNALS:
                 signal.signal(number, self._ask)
 
@@ -60,16 +68,45 @@ class StopAtStep(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any,
         batch_idx: int,
     ) -> None:  # fmt: skip
-        """Saves and stops where it was asked to, between two steps of the optimiser."""
-        if self.asked and (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
-            trainer.save_checkpoint(self.last)
+        """Saves where it was asked to stop, between two steps of the optimiser."""
+        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0 and self._agree(trainer):
+            trainer.save_checkpoint(_partial(self.last))
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Leaves the state to the checkpoint of the validation, which knows the best one now."""
+        if self._agree(trainer) and trainer.is_global_zero:
+            _partial(self.last).unlink(missing_ok=True)
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Stops where it was asked to: the validation that was due, if one was, is over."""
+        if self._agreed:
+            if trainer.is_global_zero and _partial(self.last).exists():
+                os.replace(_partial(self.last), self.last)
+            trainer.strategy.barrier()
             raise Stopped(f"after step {trainer.global_step}")
 
+    def _agree(self, trainer: pl.Trainer) -> bool:
+        """Whether any process is asked to stop."""
+        asked = self._asked is not None
+        self._agreed = bool(trainer.strategy.reduce_boolean_decision(asked, all=False))
+        return self._agreed
+
     def _ask(self, number: int, frame: Any) -> None:
-        if self.asked:
+        now = time.monotonic()
+        if self._asked is None:
+            self._asked = now
+            if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun started
+                said = "stopping after this step, and its validation if one is due"
+                print(f"{said} (a second time: at once)", file=sys.stderr, flush=True)
+        elif now - self._asked >= self._patience:
             raise KeyboardInterrupt
-        self.asked = True
-        print("stopping after this step (a second time: at once)", file=sys.stderr, flush=True)
+
+
+def _partial(last: Path) -> Path:
+    """Where a state waits until no validation is due any more."""
+    return last.with_name(f".{last.name}.partial")
 
 
 def _in_main_thread() -> bool:
@@ -127,6 +164,9 @@ def fit(trainer: Any, task: Any, data: Any, last: Path, resume: bool) -> None:
     except SystemExit:  # how Lightning passes on Ctrl-C
         kept = f"--resume goes on from {last}" if last.is_file() else "nothing was saved yet"
         raise KeyboardInterrupt(f"at once; {kept}") from None
+    finally:
+        if trainer.is_global_zero:
+            _partial(last).unlink(missing_ok=True)
 
 
 def check_resumed(last: Path, before: Path, now: str) -> None:
