@@ -16,6 +16,21 @@ class Native(NamedTuple):
     reason: str
 
 
+_forked = False
+
+
+def _after_fork() -> None:
+    """In a forked process the CPU module starts threads of its own: OpenMP's are gone."""
+    global _forked
+    _forked = True
+    if cpu.cache_info().currsize and cpu_module() is not None:
+        cpu_module().after_fork()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 @functools.lru_cache(maxsize=1)
 def cpu() -> Native:
     """The CPU module for this processor.
@@ -50,9 +65,12 @@ def cpu_missing() -> str:
 def load(name: str, backend: str) -> Native:
     """A compiled module of a backend."""
     try:
-        return Native(importlib.import_module(f"c2fcore.{name}"), "")
+        module = importlib.import_module(f"c2fcore.{name}")
     except ImportError as error:
         return Native(None, _build_reason(backend) or f"c2fcore.{name} does not load: {error}")
+    if _forked and backend == "cpu":
+        module.after_fork()
+    return Native(module, "")
 
 
 def _build_reason(backend: str) -> str:

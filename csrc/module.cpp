@@ -3,6 +3,7 @@
 // processor.
 #include <pybind11/pybind11.h>
 
+#include "../kernels/cpu/parallel.h"
 #include "ops.h"
 
 namespace py = pybind11;
@@ -18,6 +19,7 @@ PYBIND11_MODULE(C2F_MODULE, m) {
     return false;
 #endif
   });
+  m.def("after_fork", [] { c2f::cpu::forked = true; });
   c2f::bind_count_windows(m);
   c2f::bind_select_windows(m);
   c2f::bind_extract_patches(m);

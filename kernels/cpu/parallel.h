@@ -1,13 +1,39 @@
 // Tasks over threads.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
+#include <system_error>
+#include <thread>
+#include <vector>
 
 #if defined(_OPENMP)
 #include <omp.h>
 #endif
 
 namespace c2f::cpu {
+
+// Whether this process was forked and has not called exec. OpenMP's threads do not survive a fork
+// (libgomp's next parallel region would wait for them forever), so such a process starts threads of
+// its own for every call: tens of microseconds each. Set by the glue, before any call.
+inline bool forked = false;
+
+// parallel_for without OpenMP. Where a thread cannot be had, the others do its work.
+template <class Body>
+inline void parallel_for_fresh(int64_t tasks, int threads, const Body& body) {
+  std::atomic<int64_t> next{0};
+  const auto work = [&](int worker) {
+    for (int64_t task = next++; task < tasks; task = next++) body(task, worker);
+  };
+  std::vector<std::thread> helpers;
+  helpers.reserve(static_cast<size_t>(threads));
+  try {
+    for (int worker = 1; worker < threads; ++worker) helpers.emplace_back(work, worker);
+  } catch (const std::system_error&) {
+  }
+  work(0);
+  for (std::thread& helper : helpers) helper.join();
+}
 
 // Calls body(task, worker) for task in [0, tasks) on at most `threads` threads; worker in
 // [0, threads) names the thread, for scratch that the caller allocated beforehand (an exception, of
@@ -23,6 +49,7 @@ inline void parallel_for(int64_t tasks, int threads, const Body& body) {
     return;
   }
 #if defined(_OPENMP)
+  if (forked) return parallel_for_fresh(tasks, threads, body);
   if (tasks == threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t task = 0; task < tasks; ++task) body(task, omp_get_thread_num());
