@@ -1,13 +1,14 @@
-"""torch.compile(net) of a C2FNet: runs it as it is, and says what to compile instead.
+"""What torch.compile leaves as it is: a whole C2FNet, and loops over windows.
 
-A module of its own, imported when that happens: torch.compiler.disable imports torch._dynamo, which
-takes seconds that a decorator in `pipeline` would cost everybody.
+A module of its own, imported when something is compiled: torch.compiler.disable imports
+torch._dynamo, which takes seconds that a decorator elsewhere would cost everybody.
 """
 
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 @torch.compiler.disable
 def forward(net: C2FNet, image: Tensor, output: str, labels: Tensor | None) -> Tensor:
-    """`C2FNet.forward` outside of any graph."""
+    """`C2FNet.forward` outside of any graph; says what to compile instead."""
     warnings.warn(
         "C2FNet: torch.compile(net) leaves the network as it is, because how many patches there "
         "are is decided on the host; net.compile(compile=True) gives an engine with both networks "
@@ -26,3 +27,9 @@ def forward(net: C2FNet, image: Tensor, output: str, labels: Tensor | None) -> T
         stacklevel=2,
     )
     return net.forward(image, output, labels=labels)
+
+
+@torch.compiler.disable
+def call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """function(*args, **kwargs) outside of any graph."""
+    return function(*args, **kwargs)

@@ -11,6 +11,7 @@ from torch import Tensor
 from .._classes import ClassSet
 from ..windows import Windows
 from .extract_patches import check_inside
+from .uncompiled import uncompiled
 from .upsample import (
     as_class_set,
     labels_of,
@@ -74,7 +75,7 @@ def aggregate(
 
 
 # Windows are pasted at positions that the host reads; a compiler would unroll them one by one.
-@torch.compiler.disable
+@uncompiled
 def fine_foreground(fine: Tensor, windows: Windows, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """p_f [B, H, W] and where it stands, bool [B, H, W]; p_f is 0 elsewhere.
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .._classes import ClassSet
 from ..windows import Windows
+from .uncompiled import uncompiled
 from .upsample import member_mask
 
 
@@ -107,7 +108,7 @@ def extract_targets(
 
 
 # Windows are cut at positions that the host reads; a compiler would unroll them one by one.
-@torch.compiler.disable
+@uncompiled
 def _crops(image: Tensor, windows: Windows) -> Tensor:
     """Crops [B*n, C, k, k]; unused slots repeat the window at (0, 0)."""
     k = windows.window
@@ -122,7 +123,7 @@ def _crops(image: Tensor, windows: Windows) -> Tensor:
     return torch.stack(crops)
 
 
-@torch.compiler.disable
+@uncompiled
 def check_inside(op: str, windows: Windows, height: int, width: int) -> None:
     """Raises ValueError if a window in use leaves the image."""
     k = windows.window
