@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import select
 import sys
 from collections.abc import Sequence
 
@@ -44,6 +45,9 @@ _EXPECTED = (
     OverflowError,
 )
 
+# As a shell reports a command that SIGPIPE ended.
+_BROKEN_PIPE = 141
+
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
@@ -67,8 +71,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status.
 
     Errors of the user's making are one line on stderr and status 2; C2F_DEBUG=1 shows where they
-    arose.
+    arose. Where nobody reads stdout any more (`c2f info | head -1`), it ends without a word.
     """
+    try:
+        try:
+            return _run(argv)
+        finally:
+            print(end="", flush=True)
+    except OSError as error:  # of stdout: what a command meets is told where it runs
+        if os.environ.get("C2F_DEBUG"):
+            raise
+        left = isinstance(error, BrokenPipeError)
+        if not left:
+            print(f"c2f: error: stdout: {error}", file=sys.stderr)
+        # What is still buffered goes nowhere, instead of failing again when the process ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE if left else 2
+
+
+def _run(argv: Sequence[str] | None) -> int:
     parser = build_parser()
     args = parser.parse_args(argv)
     if args.command is None:
@@ -77,6 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(args.run(args))
     except _EXPECTED as error:
+        if isinstance(error, BrokenPipeError) and _reader_left():
+            raise
         if os.environ.get("C2F_DEBUG"):
             raise
         # Some memory errors have no text.
@@ -86,3 +109,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as stopped:
         print(f"c2f {args.command}: stopped {stopped}".rstrip(), file=sys.stderr)
         return 130
+
+
+def _reader_left() -> bool:
+    """Whether stdout is a pipe whose reader has left; another pipe may have broken instead."""
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+        return bool(poll.poll(0))
+    except (AttributeError, OSError, ValueError):  # Windows has no poll, a test no file
+        return False

@@ -93,11 +93,13 @@ def run(args: argparse.Namespace) -> int:
             try:
                 if result.error is not None:
                     raise result.error
-                bar.write(_write(result, *targets[path], net.config), file=sys.stdout)
+                said = _write(result, *targets[path], net.config)
             except Exception as error:  # of this image only
                 failed += 1
                 named = str(error) if str(path) in str(error) else f"{path}: {error}"
                 bar.write(f"c2f predict: error: {named}", file=sys.stderr)
+            else:
+                bar.write(said, file=sys.stdout)
             bar.update()
     if failed < len(images):
         print(_key(net.config))

@@ -1,0 +1,59 @@
+"""`c2f` where nobody reads what it says, or it cannot be written."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="pipes and devices of Unix")
+
+
+def ended(stdout: int, *arguments: str, **environment: str) -> tuple[int, str]:
+    """Exit status of a command, and what it says on stderr."""
+    done = subprocess.run(
+        [sys.executable, "-m", "c2fcore", *arguments],
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        text=True,
+    )
+    return done.returncode, done.stderr
+
+
+@pytest.fixture
+def broken_pipe() -> int:
+    """The end to write to of a pipe whose reader has left: what `| head` leaves behind."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    return writer
+
+
+@pytest.mark.parametrize(("argument", "unbuffered"), [("info", ""), ("info", "1"), ("--help", "")])
+def test_a_reader_that_left(argument: str, unbuffered: str, broken_pipe: int) -> None:
+    assert ended(broken_pipe, argument, PYTHONUNBUFFERED=unbuffered) == (141, "")
+
+
+def test_a_reader_that_left_is_no_fault_of_an_image(broken_pipe: int, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        Image.fromarray(np.zeros((70, 90, 3), np.uint8)).save(tmp_path / f"{name}.png")
+    out = tmp_path / "out"
+    status, said = ended(
+        broken_pipe, "predict", str(tmp_path), "-o", str(out), PYTHONUNBUFFERED="1"
+    )
+    assert status == 141
+    assert "error" not in said
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is full")
+def test_a_full_disk() -> None:
+    with open("/dev/full", "wb") as full:
+        status, said = ended(full.fileno(), "info")
+    assert status == 2
+    assert said.endswith("c2f: error: stdout: [Errno 28] No space left on device\n")
+    assert "Traceback" not in said
