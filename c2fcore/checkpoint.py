@@ -142,7 +142,7 @@ def load(
     Raises:
         FileNotFoundError: no checkpoint there.
         ValueError: the files are damaged or of another format, a network is missing, or the weights
-            do not fit the networks; the message names the first differences.
+            do not fit the networks or are no numbers; the message names the first.
         ImportError: safetensors, huggingface_hub or the package of a network is not installed.
     """
     config_path, weights_path = _locate(source, revision, token, local_files_only)
@@ -359,7 +359,7 @@ def _rebuild(stage: str, spec: Any, trust_code: bool) -> nn.Module:
 def _check_fit(
     stage: str, network: nn.Module, weights: dict[str, Tensor], source: str | Path
 ) -> None:
-    """Names, shapes and kinds of number of `weights` are those of `network`."""
+    """Names, shapes and kinds of number of `weights` are those of `network`; all are numbers."""
     expected = network.state_dict()
     wrong = [f"{key} is missing" for key in expected if key not in weights]
     wrong += [f"{key} is unknown" for key in weights if key not in expected]
@@ -380,6 +380,15 @@ def _check_fit(
             f"from_pretrained: weights of {source} must fit the {stage} network, "
             f"got {', '.join(wrong[:_SHOWN])}{more}"
         )
+    trained = dict(network.named_parameters(remove_duplicate=False))
+    for key, value in weights.items():
+        # A buffer may hold infinity on purpose, such as the mask of an attention.
+        bad = value.isnan() if key not in trained else ~value.isfinite()
+        if bad.any():
+            raise ValueError(
+                f"from_pretrained: weights of {source} must be finite, got {float(value[bad][0])} "
+                f"in {stage}.{key} ({int(bad.sum())} of {value.numel()} values)"
+            )
 
 
 def _plain(module: nn.Module) -> nn.Module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -96,6 +97,33 @@ def test_without_the_coarse_network(tmp_path: Path) -> None:
     found = C2FNet.from_pretrained(tmp_path, net.coarse)
     assert found.coarse is net.coarse
     assert same(found, net)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_no_numbers(value: float, tmp_path: Path) -> None:
+    net = named()
+    key, weight = list(net.fine.named_parameters())[-1]
+    with torch.no_grad():
+        weight.view(-1)[-1] = value
+    net.save_pretrained(tmp_path)
+    count = weight.numel()
+    said = rf"must be finite, got {value} in fine.{re.escape(key)} \(1 of {count} values\)"
+    with pytest.raises(ValueError, match=said):
+        C2FNet.from_pretrained(tmp_path)
+
+
+def test_a_buffer_may_be_infinite_and_no_more(tmp_path: Path) -> None:
+    nets = [network(), network()]
+    for net, value in zip(nets, (-float("inf"), float("nan")), strict=True):
+        net.fine.register_buffer("mask", torch.full((2,), value))
+    nets[0].save_pretrained(tmp_path)
+    fine = Fine()
+    fine.register_buffer("mask", torch.zeros(2))
+    found = C2FNet.from_pretrained(tmp_path, coarse=Coarse(), fine=fine)
+    assert same(found, nets[0])
+    nets[1].save_pretrained(tmp_path, overwrite=True)
+    with pytest.raises(ValueError, match=r"must be finite, got nan in fine.mask \(2 of 2"):
+        C2FNet.from_pretrained(tmp_path, coarse=Coarse(), fine=fine)
 
 
 def test_nothing_is_written_over_unasked(tmp_path: Path) -> None:
