@@ -169,13 +169,16 @@ def coarse_labels(logits: Tensor, size: tuple[int, int], config: C2FConfig) -> T
     return found
 
 
+def step_and_slots(size: tuple[int, int], config: C2FConfig) -> tuple[int, int]:
+    """Distance of candidate windows, and how many are chosen of each image at most."""
+    step = config.window if config.strategy == "all" else config.stride
+    rows, columns = grid_shape(*size, config.window, step, config.edge)
+    return step, rows * columns if config.n is None else min(config.n, rows * columns)
+
+
 def select(seg: Tensor, size: tuple[int, int], config: C2FConfig, **private: Any) -> Any:
     """`ops.select_windows` as configured."""
-    step = config.window if config.strategy == "all" else config.stride
-    n = config.n
-    if n is None:
-        rows, columns = grid_shape(*size, config.window, step, config.edge)
-        n = rows * columns
+    step, n = step_and_slots(size, config)
     return ops.select_windows(
         seg,
         config.small_classes,

@@ -52,6 +52,16 @@ def test_same_labels_as_the_eager_path(size: tuple[int, int], options: dict[str,
         assert torch.equal(net.compile(batch=batch)(image), expected)
 
 
+@pytest.mark.parametrize("strategy", ["cover", "top", "all"])
+def test_more_windows_than_there_are_cost_nothing(strategy: str) -> None:
+    image, _ = scene(70, 80, objects=9)
+    whole, huge = (network(strategy=strategy, n=n) for n in (None, 2**31 - 1))
+    expected, found = whole.detailed(image), huge.detailed(image)
+    assert found.windows.origins.shape == expected.windows.origins.shape
+    assert torch.equal(found.labels, expected.labels)
+    assert torch.equal(huge.compile()(image), expected.labels)
+
+
 @pytest.mark.parametrize("buckets", ["powers", "exact", (3, 5, 9)])
 @pytest.mark.parametrize("chunk", [1, 4, None])
 @pytest.mark.parametrize("lanes", [1, 3])

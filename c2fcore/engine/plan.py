@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .. import _checks, _stages, ops
 from .._clock import Clock
-from ..windows import Windows, grid_shape
+from ..windows import Windows
 from . import packing
 from .buckets import Buckets, Chunk
 from .networks import Networks
@@ -97,9 +97,7 @@ class ShapePlan(Plan):
             max(shape.height, config.window),
             max(shape.width, config.window),
         )
-        step = config.window if config.strategy == "all" else config.stride
-        rows, columns = grid_shape(*self.frame_size, config.window, step, config.edge)
-        self.n = rows * columns if config.n is None else config.n
+        _, self.n = _stages.step_and_slots(self.frame_size, config)
         self._limit, self._sizes = limit, sizes
 
         device, batch = networks.device, shape.batch
