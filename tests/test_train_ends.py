@@ -205,6 +205,19 @@ def test_a_learning_rate_that_explodes(data: Path, tmp_path: Path, said: Said) -
     assert "start again with a lower --recipe.lr" in said()
 
 
+# What Lightning says
+
+
+def test_nothing_is_said_that_a_user_could_do_nothing_about(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert main(coarse(data, tmp_path / "run", "--trainer.logger=true")) == 0
+    text = capsys.readouterr().err + caplog.text
+    assert "GPU available" in text  # whether one is used
+    for word in ("Tip", "TPU", "weights_only", "Warning", "workers"):
+        assert word not in text
+
+
 # Refused
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -33,6 +34,8 @@ _REMARKS: Final = (
     ".*does not have many workers.*",
     ".*smaller than the logging interval.*",
 )
+# Beginnings of what it says about itself: products, and hardware this project does not know.
+_ASIDES: Final = ("💡 Tip", "TPU available")
 
 
 class Stopped(Exception):
@@ -70,7 +73,7 @@ class StopAtStep(pl.Callback):
     ) -> None:  # fmt: skip
         """Saves where it was asked to stop, between two steps of the optimiser."""
         if (batch_idx + 1) % trainer.accumulate_grad_batches == 0 and self._agree(trainer):
-            trainer.save_checkpoint(_partial(self.last))
+            trainer.save_checkpoint(_partial(self.last), weights_only=False)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Leaves the state to the checkpoint of the validation, which knows the best one now."""
@@ -125,11 +128,25 @@ def _handlers_restored() -> Iterator[None]:
                 signal.signal(number, handler)
 
 
+def _worth_telling(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(_ASIDES)
+
+
+@contextmanager
+def _without_asides() -> Iterator[None]:
+    said = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    said.addFilter(_worth_telling)
+    try:
+        yield
+    finally:
+        said.removeFilter(_worth_telling)
+
+
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Errors of Lightning and of loading processes as those of this project are."""
+    """Errors of Lightning and of loading processes as those of this project are; no remarks."""
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _without_asides():
             for remark in _REMARKS:
                 warnings.filterwarnings("ignore", remark)
             yield
@@ -158,7 +175,7 @@ def fit(trainer: Any, task: Any, data: Any, last: Path, resume: bool) -> None:
     try:
         with plain_errors(), _handlers_restored():
             trainer.fit(task, data, ckpt_path=str(last) if resume else None)
-            trainer.save_checkpoint(last)
+            trainer.save_checkpoint(last, weights_only=False)
     except Stopped as stopped:
         raise KeyboardInterrupt(f"{stopped}; --resume goes on from there") from None
     except SystemExit:  # how Lightning passes on Ctrl-C
