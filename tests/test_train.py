@@ -294,6 +294,12 @@ def test_printed_configuration_and_shipped_ones(capsys: pytest.CaptureFixture[st
             assert ("max_steps: 80000" in said) == (name == "paper")
             assert "root: y" in said
     with pytest.raises(SystemExit):
+        command.train("coarse", ["--trainer.max_steps=7", "--config", "small", *needed[:2],
+                                 "--print_config"])  # fmt: skip
+    said = capsys.readouterr().out
+    assert "max_steps: 7" in said  # though the configuration stands after it
+    assert "val_check_interval: 250" in said
+    with pytest.raises(SystemExit):
         main(["train", "fine"])
     assert "required: out, coarse, data.root" in capsys.readouterr().err
 

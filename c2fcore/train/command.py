@@ -177,17 +177,23 @@ def _finish(task: CoarseTask | FineTask, data: Tiles, config: Any, out: Path) ->
 
 
 def _with_shipped(stage: str, arguments: Sequence[str]) -> list[str]:
-    """The arguments, with names of shipped configurations as their paths."""
+    """The arguments, with names of shipped configurations as their paths.
+
+    Configurations come first: an option of the command line is meant to win, wherever it stands.
+    """
     shipped = shipped_configs(stage)
-    found, previous = [], ""
-    for argument in arguments:
-        if previous == "--config" and argument in shipped:
-            argument = str(shipped[argument])
-        elif argument.startswith("--config=") and argument[9:] in shipped:
-            argument = f"--config={shipped[argument[9:]]}"
-        found.append(argument)
-        previous = argument
-    return found
+    configs: list[str] = []
+    others: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        option, mark, name = argument.partition("=")
+        if option != "--config":
+            others.append(argument)
+        elif not mark and (name := next(rest, "")) == "":
+            others.append(argument)  # for the parser to refuse
+        else:
+            configs.append(f"--config={shipped.get(name, name)}")
+    return configs + others
 
 
 def _coarse_task(made: Any, data: Tiles) -> CoarseTask:
