@@ -4,20 +4,24 @@ The module _cuda_jit is _cuda_prebuilt without its kernels: it checks a call, pl
 hands each one to the Launcher here, with the kernel's name. It serves where no kernels were built,
 and wherever C2F_JIT=1 asks for it: edit kernels/cuda, run again.
 
-What was compiled is kept in C2F_CACHE_DIR, by default ~/.cache/c2fcore. The structs that kernels
+What was compiled is kept in C2F_CACHE_DIR, by default ~/.cache/c2fcore, until it has not been used
+for 30 days or 1024 others have been used since. The structs that kernels
 take (kernels/cuda/*_args.h, kernels/common) are compiled into the module, too: after a change of
 those, build it again (`make build`); one whose size does not fit is refused.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib.util
 import logging
 import os
+import re
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +33,10 @@ _log = logging.getLogger("c2fcore")
 _OPTIONS = ("-std=c++17", "-fmad=false", "-default-device")  # as cmake/cuda.cmake tells nvcc
 _PLAIN_SHARED = 48 << 10  # bytes; more has to be asked for, kernel by kernel
 _MOST_BLOCKS = 2**31 - 1
+# Of what is kept: every edit of a header makes all files anew, under other names.
+_KEPT_SECONDS = 30 * 86400
+_KEPT_FILES = 1024
+_KEPT_NAME = re.compile(r"[a-z_]+-[0-9a-f]{64}\.bin")
 
 
 class Kernel(NamedTuple):
@@ -294,6 +302,8 @@ def _read(path: Path) -> tuple[str, bytes] | None:
     if hashlib.sha256(held).digest() != checksum:
         _log.info("%s is damaged; compiling again", path)
         return None
+    with contextlib.suppress(OSError):  # a folder of another user
+        os.utime(path)
     name, _, code = held.partition(b"\n")
     return name.decode(), code
 
@@ -306,8 +316,22 @@ def _write(path: Path, name: str, code: bytes) -> None:
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as arriving:
             arriving.write(hashlib.sha256(held).digest() + held)
         os.replace(arriving.name, path)
+        _drop_old(path.parent)
     except OSError as error:
         _log.info("compiled kernels are not kept: %s", error)
+
+
+def _drop_old(folder: Path) -> None:
+    """Removes what was not used for long; other processes may do so, too, and compile it again."""
+    used: list[tuple[float, Path]] = []
+    for path in folder.iterdir():
+        if _KEPT_NAME.fullmatch(path.name):
+            with contextlib.suppress(FileNotFoundError):  # another process was faster
+                used.append((path.stat().st_mtime, path))
+    oldest = time.time() - _KEPT_SECONDS
+    for place, (when, path) in enumerate(sorted(used, reverse=True)):
+        if place >= _KEPT_FILES or when < oldest:
+            path.unlink(missing_ok=True)
 
 
 def _first_line(error: BaseException) -> str:

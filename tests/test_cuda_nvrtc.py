@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +193,38 @@ def test_a_damaged_file_is_compiled_again(
         assert _nvrtc.compiled(ANY, 90) == want
         assert file.read_bytes() == whole
     assert len(compilations) == 4
+
+
+def test_what_was_not_used_for_long_is_dropped(
+    nvrtc: Any, cache: Path, compilations: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = [ANY._replace(bytes=size) for size in (8, 16, 24)]
+    for kernel in others:
+        _nvrtc.compiled(kernel, 90)
+    old, read, recent = (_nvrtc._path(kernel, "sm_90") for kernel in others)
+    mine = cache / "notes.bin"
+    mine.write_text("mine")
+    (cache / ("windows-" + "0" * 64 + ".bin")).symlink_to("nowhere")  # just removed by another
+    long_ago = time.time() - _nvrtc._KEPT_SECONDS - 60
+    for path in (old, read, mine):
+        os.utime(path, (long_ago, long_ago))
+    _nvrtc.compiled(others[1], 90)  # used: as good as new
+    _nvrtc.compiled(ANY, 90)
+    assert not old.exists()
+    assert read.exists()
+    assert recent.exists()
+    assert mine.exists()
+    assert len(compilations) == 4
+
+    monkeypatch.setattr(_nvrtc, "_KEPT_FILES", 2)
+    os.utime(read, (time.time() - 60,) * 2)
+    os.utime(recent, (time.time() - 30,) * 2)
+    os.utime(_nvrtc._path(ANY, "sm_90"), (time.time() - 15,) * 2)
+    _nvrtc.compiled(others[0], 90)
+    assert old.exists()
+    assert _nvrtc._path(ANY, "sm_90").exists()
+    assert not read.exists()
+    assert not recent.exists()
 
 
 def test_nowhere_to_keep_it(
