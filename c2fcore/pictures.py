@@ -16,7 +16,9 @@ _TITLE_PX = 22
 _LEGEND_PX = 26
 _PAPER = (250, 250, 248)
 _INK = (30, 30, 30)
-_WINDOW = (255, 214, 0)
+_WINDOW = (255, 255, 255)
+_RIM = (0, 0, 0)
+_LARGE_PX = 1500  # side of a picture that will be looked at reduced
 
 
 def default_palette(num_classes: int) -> Pixels:
@@ -51,15 +53,53 @@ def overlay(
     return shown_px
 
 
-def draw_windows(image: Pixels, origins: Sequence[tuple[int, int]], window: int) -> Pixels:
-    """The image with windows, given by their (y, x), framed and numbered in the order chosen."""
-    picture = Image.fromarray(image)
+def draw_windows(
+    image: Pixels,
+    origins: Sequence[tuple[int, int]],
+    window: int,
+    scale: float = 1.0,
+    numbered: bool = True,
+) -> Pixels:
+    """The image with windows, given by their (y, x), framed and numbered in the order chosen.
+
+    Frames are light with a dark rim, to be told from any ground and from colours of classes, and
+    stand around the window, not on it.
+
+    Args:
+        image: RGB [H, W, 3].
+        origins: of the windows; those of a crop may begin outside.
+        window: side in pixels of the image.
+        scale: of the picture to the image; lines do not grow with it.
+        numbered: False leaves the numbers out.
+    """
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    picture = picture.resize(size, _resampling(picture, size))
     draw = ImageDraw.Draw(picture)
-    font = ImageFont.load_default(size=max(11, window // 10))
-    for number, (y, x) in enumerate(origins, start=1):
-        draw.rectangle((x, y, x + window - 1, y + window - 1), outline=_WINDOW, width=2)
-        draw.text((x + 4, y + 2), str(number), fill=_WINDOW, font=font)
+    font = ImageFont.load_default(size=max(11, round(window * scale / 10)))
+    line = 1 if max(size) < _LARGE_PX else 2
+    boxes = [
+        tuple(round(edge * scale) for edge in (x, y, x + window, y + window)) for y, x in origins
+    ]
+    for out, colour in ((2 * line, _RIM), (line, _WINDOW)):  # no rim crosses a frame
+        for left, top, right, bottom in boxes:
+            # At the border of the image there is no room around a window.
+            first = (max(edge, line) if edge >= 0 else edge for edge in (left, top))
+            ends = zip((right, bottom), size, strict=True)
+            last = (min(edge, end - line) if edge <= end else edge for edge, end in ends)
+            corners = (*(edge - out for edge in first), *(edge - 1 + out for edge in last))
+            draw.rectangle(corners, outline=colour, width=line)
+    for number, (left, top, _, _) in enumerate(boxes, start=1):
+        if numbered:
+            place = (left + 3, top + 1)
+            draw.text(place, str(number), _WINDOW, font, stroke_width=1, stroke_fill=_RIM)
     return np.asarray(picture)
+
+
+def _resampling(picture: Image.Image, size: tuple[int, int]) -> Image.Resampling:
+    """Enlarged pixels can be told apart; reduced ones are averaged."""
+    smaller = picture.width < size[0] or picture.height < size[1]
+    return Image.Resampling.NEAREST if smaller else Image.Resampling.LANCZOS
 
 
 def side_by_side(
@@ -97,9 +137,7 @@ def side_by_side(
         top = _MARGIN_PX + index // columns * cell_height
         draw.text((left, top), title, fill=_INK, font=font)
         panel = Image.fromarray(np.ascontiguousarray(pixels))
-        smaller = panel.width < shown[0] or panel.height < shown[1]
-        how = Image.Resampling.NEAREST if smaller else Image.Resampling.LANCZOS
-        sheet.paste(panel.resize(shown, how), (left, top + _TITLE_PX))
+        sheet.paste(panel.resize(shown, _resampling(panel, shown)), (left, top + _TITLE_PX))
     left = _MARGIN_PX
     for name, colour in legend:
         top = sheet.height - _LEGEND_PX

@@ -239,3 +239,15 @@ def test_unset_variables_mean_nothing_else(
 def test_memory_that_does_not_suffice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", "--size", "10000000", "-o", str(tmp_path)]) == 2
     assert "\nc2f demo: error: Unable to allocate" in capsys.readouterr().err
+
+
+def test_demo_of_a_scene_without_some_classes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["demo", "--scenes", "1", "--size", "256", "-o", str(tmp_path)]) == 0
+    with Image.open(tmp_path / "demo.png") as picture:
+        assert picture.size[0] == 5 * (480 + 12) + 12
+    rows = capsys.readouterr().out.splitlines()
+    (ship,) = [row.split() for row in rows if row.startswith("ship *")]
+    assert ship == ["ship", "*", *"-" * 6]
+    assert not any("nan" in row for row in rows)

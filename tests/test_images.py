@@ -151,13 +151,28 @@ def test_palette_colours_are_distinct() -> None:
     assert len({tuple(c) for c in pictures.default_palette(64).tolist()}) == 64
 
 
-def test_windows_are_framed() -> None:
-    image = np.zeros((40, 40, 3), dtype=np.uint8)
-    framed = pictures.draw_windows(image, [(4, 8)], 16)
-    assert (framed[4, 8:24] == (255, 214, 0)).all()
-    assert (framed[19, 8:24] == (255, 214, 0)).all()
-    assert not framed[30:].any()
-    assert not image.any()
+@pytest.mark.parametrize("scale", [0.5, 1.0, 3.0])
+def test_frames_stand_around_windows(scale: float) -> None:
+    """What is in a window is seen whole; but for one at the border, which has no room around it."""
+    image = np.full((80, 80, 3), 90, dtype=np.uint8)
+    framed = pictures.draw_windows(image, [(8, 16), (48, 0), (60, 70)], 32, scale, numbered=False)
+    side = round(80 * scale)
+    assert framed.shape == (side, side, 3)
+    top, left, size = round(8 * scale), round(16 * scale), round(32 * scale)
+    assert (framed[top : top + size, left : left + size] == 90).all()
+    assert (framed[top - 1, left : left + size] == 255).all()
+    assert (framed[top : top + size, left + size] == 255).all()
+    assert (framed[top - 2, left : left + size] == 0).all()
+    assert (framed[-1, : round(30 * scale)] == 255).all()  # at the border of the image
+    assert (framed[round(50 * scale) :, 0] == 255).all()
+    assert (framed[-1, round(72 * scale) :] == 90).all()  # a window that ends outside
+    assert (image == 90).all()
+
+
+def test_windows_are_numbered() -> None:
+    image = np.full((64, 64, 3), 90, dtype=np.uint8)
+    framed = pictures.draw_windows(image, [(8, 8)], 48)
+    assert (framed[9:24, 10:24] > 200).any()
 
 
 def test_panels_stand_side_by_side() -> None:

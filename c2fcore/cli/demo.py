@@ -6,6 +6,7 @@ import argparse
 import shutil
 import sys
 from collections.abc import Iterable
+from math import isnan
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -26,6 +27,7 @@ FIRST_TEST_SEED = 20_000
 _GLUE = ("select", "extract", "aggregate")
 _GLUE_REPEATS = 5
 _CLOSE_UP_PX = 160
+_PANEL_PX = 480
 
 
 class _Scores(NamedTuple):
@@ -146,11 +148,13 @@ def _print_scores(net: C2FNet, scores: _Scores, args: argparse.Namespace) -> Non
 
 
 def _print_row(name: str, row: list[float]) -> None:
-    iou_coarse, iou_refined, f1_coarse, f1_refined = row
-    print(
-        f"{name:<14}{iou_coarse:9.1f}{iou_refined:9.1f}{iou_refined - iou_coarse:+8.1f}"
-        f"{f1_coarse:9.1f}{f1_refined:9.1f}{f1_refined - f1_coarse:+8.1f}"
-    )
+    """IoU and F1, coarse and refined; "-" for a class that is in none of the scenes."""
+    cells = [f"{name:<14}"]
+    for coarse, refined in (row[:2], row[2:]):
+        absent = isnan(coarse) or isnan(refined)
+        cells += [f"{'-':>9}" if isnan(value) else f"{value:9.1f}" for value in (coarse, refined)]
+        cells.append(f"{'-':>8}" if absent else f"{refined - coarse:+8.1f}")
+    print("".join(cells))
 
 
 def _print_times(scores: _Scores, glue: dict[str, float]) -> None:
@@ -173,20 +177,36 @@ def _draw(net: C2FNet, scene: scenes.Scene) -> Pixels:
     palette = scenes.PALETTE
     origins = origins_of(answer.windows)
     window = net.config.window
-    framed = pictures.draw_windows(scene.image, origins, window)
-    panels = [
-        ("image", scene.image),
-        ("coarse", pictures.colourise(answer.coarse_labels[0].numpy(), palette)),
-        (f"{len(origins)} windows", framed),
-        ("refined", pictures.colourise(answer.labels[0].numpy(), palette)),
-        ("truth", pictures.colourise(scene.labels, palette)),
-    ]
     y, x = _close_up(origins, window, scene.labels.shape)
     side = _CLOSE_UP_PX
-    near = [(f"{title}, close-up", p[y : y + side, x : x + side]) for title, p in panels]
+    pixels = {
+        "coarse": pictures.colourise(answer.coarse_labels[0].numpy(), palette),
+        "refined": pictures.colourise(answer.labels[0].numpy(), palette),
+        "truth": pictures.colourise(scene.labels, palette),
+    }
+    near = {key: value[y : y + side, x : x + side] for key, value in pixels.items()}
+    crop = scene.image[y : y + side, x : x + side]
+    shifted = [(top - y, left - x) for top, left in origins]
+    # Drawn at the size they are shown at: lines would hide the objects.
+    far_scale, near_scale = (_PANEL_PX / max(image.shape) for image in (scene.image, crop))
+    marked = pictures.draw_windows(scene.image, [(y, x)], side, far_scale, numbered=False)
+    panels = [
+        ("image; the frame is enlarged below", marked),
+        ("coarse network: the first look", pixels["coarse"]),
+        (f"{len(origins)} windows worth a second look",
+         pictures.draw_windows(scene.image, origins, window, far_scale)),
+        ("refined: both looks merged", pixels["refined"]),
+        ("truth", pixels["truth"]),
+        ("close-up", pictures.draw_windows(crop, [], window, near_scale)),
+        ("coarse", near["coarse"]),
+        ("windows, in the order chosen",
+         pictures.draw_windows(crop, shifted, window, near_scale)),
+        ("refined", near["refined"]),
+        ("truth", near["truth"]),
+    ]  # fmt: skip
     colours = [(int(r), int(g), int(b)) for r, g, b in palette]
     legend = list(zip(scenes.CLASSES, colours, strict=True))
-    return pictures.side_by_side(panels + near, legend, columns=len(panels), panel_px=480)
+    return pictures.side_by_side(panels, legend, columns=5, panel_px=_PANEL_PX)
 
 
 def _close_up(
