@@ -244,7 +244,8 @@ def test_memory_that_does_not_suffice(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_demo_of_a_scene_without_some_classes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["demo", "--scenes", "1", "--size", "256", "-o", str(tmp_path)]) == 0
+    arguments = ["demo", "--scenes", "1", "--seed", "1", "--size", "256"]
+    assert main([*arguments, "-o", str(tmp_path)]) == 0
     with Image.open(tmp_path / "demo.png") as picture:
         assert picture.size[0] == 5 * (480 + 12) + 12
     rows = capsys.readouterr().out.splitlines()
