@@ -94,8 +94,9 @@ def test_a_failure_is_a_row(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--sizes", "0"), "--sizes must be whole numbers from 1 by commas, got '0'"),
-        (("--sizes", "1x2x3"), "--sizes must be sides or HEIGHTxWIDTH, got '1x2x3'"),
+        (("--sizes", "0"), "--sizes must be sides from 1 or HEIGHTxWIDTH, got '0'"),
+        (("--sizes", "64,1x2x3"), "--sizes must be sides from 1 or HEIGHTxWIDTH, got '1x2x3'"),
+        (("--sizes", "x"), "--sizes must be sides from 1 or HEIGHTxWIDTH, got 'x'"),
         (("--zooms", "a"), "--zooms must be positive numbers by commas, got 'a'"),
         (("--n", ""), "--n must be whole numbers from 1 by commas, got ''"),
         (("--rounds", "0"), "--rounds must be at least 1, got 0"),

@@ -359,9 +359,12 @@ def sizes(text: str) -> list[tuple[int, int]]:
     """
     found = []
     for word in words(text):
-        sides = numbers("sizes", word.replace("x", ","))
-        if len(sides) > 2:
-            raise ValueError(f"--sizes must be sides or HEIGHTxWIDTH, got {word!r}")
+        try:
+            sides = [int(side) for side in word.split("x")]
+        except ValueError:
+            sides = []
+        if len(sides) not in (1, 2) or min(sides) < 1:
+            raise ValueError(f"--sizes must be sides from 1 or HEIGHTxWIDTH, got {word!r}")
         found.append((sides[0], sides[-1]))
     if not found:
         raise ValueError("--sizes must name at least one size, got none")
