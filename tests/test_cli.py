@@ -241,6 +241,15 @@ def test_memory_that_does_not_suffice(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "\nc2f demo: error: Unable to allocate" in capsys.readouterr().err
 
 
+def test_memory_that_does_not_suffice_for_an_image(
+    checkpoint: Path, photo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["predict", str(photo), "-o", str(photo.parent / "out"), "--checkpoint"]
+    assert main([*common, str(checkpoint), "--window", "1000000"]) == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert line.startswith(f"c2f predict: error: {photo}: memory must suffice for another ")
+
+
 def test_demo_of_a_scene_without_some_classes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

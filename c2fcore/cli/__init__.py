@@ -20,6 +20,7 @@ from . import (
     reproduce,
     train,
 )
+from .errors import text_of
 
 _DESCRIPTION = """\
 The second look of coarse-to-fine segmentation: a coarse network segments an aerial or satellite
@@ -102,9 +103,7 @@ def _run(argv: Sequence[str] | None) -> int:
             raise
         if os.environ.get("C2F_DEBUG"):
             raise
-        # Some memory errors have no text.
-        text = str(error) or type(error).__name__
-        print(f"c2f {args.command}: error: {text}", file=sys.stderr)
+        print(f"c2f {args.command}: error: {text_of(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stopped:
         print(f"c2f {args.command}: stopped {stopped}".rstrip(), file=sys.stderr)

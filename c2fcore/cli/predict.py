@@ -21,6 +21,7 @@ from ..engine.networks import PRECISIONS
 from ..images import Pixels, write_png
 from ..pipeline import C2FNet
 from .demo import DEMO_WEIGHTS
+from .errors import text_of
 from .options import add_config_options, config_changes
 
 _SUFFIXES: Final = frozenset((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"))
@@ -96,7 +97,8 @@ def run(args: argparse.Namespace) -> int:
                 said = _write(result, *targets[path], net.config)
             except Exception as error:  # of this image only
                 failed += 1
-                named = str(error) if str(path) in str(error) else f"{path}: {error}"
+                text = text_of(error)
+                named = text if str(path) in text else f"{path}: {text}"
                 bar.write(f"c2f predict: error: {named}", file=sys.stderr)
             else:
                 bar.write(said, file=sys.stdout)
