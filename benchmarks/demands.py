@@ -220,16 +220,18 @@ def engine(plan: Plan) -> Iterator[tuple[str, Outcome]]:
         threads=plan.threads,
     )
     found = engine_suite.measure_engine(spec, plan.rounds, plan.say)
-    times = found.pop("times")
+    times, cpu = found.pop("times"), found.pop("cpu")
     glue = [100 * share for share in found.pop("glue")]
-    found["ms"] = {
-        side: [round(1e3 * t, 4) for t in measure.spread(samples)]
-        for side, samples in times.items()
-    }
+    for unit, of_sides in (("ms", times), ("cpu_ms", cpu)):
+        found[unit] = {
+            side: [round(1e3 * t, 4) for t in measure.spread(samples)]
+            for side, samples in of_sides.items()
+        }
+    found["least_ms"] = {side: round(1e3 * min(samples), 4) for side, samples in times.items()}
     yield "engine-glue", Outcome(*measure.spread(glue), found)
-    whole, alone = times[engine_suite.ENGINE], times[engine_suite.NETWORKS]
-    above = [100 * (w / a - 1) for w, a in zip(whole, alone, strict=True)]
-    yield "engine-above", Outcome(*measure.spread(above), found)
+    yield "engine-above", Outcome(*measure.spread(engine_suite.above(times)), found)
+    yield "engine-above-cpu", Outcome(*measure.spread(engine_suite.above(cpu)), found)
+    yield "engine-noise", Outcome(*measure.spread(engine_suite.noise(times)), found)
 
 
 def sections(plan: Plan) -> dict[Callable[[Plan], Iterator[tuple[str, Outcome]]], list[Demand]]:
@@ -269,6 +271,8 @@ def sections(plan: Plan) -> dict[Callable[[Plan], Iterator[tuple[str, Outcome]]]
         engine: [
             Demand("engine-glue", f"engine, HRNet-W18 {s}: glue, of the frame", 1, "%"),
             Demand("engine-above", f"engine, HRNet-W18 {s}: above its networks alone", 2, "%"),
+            Demand("engine-above-cpu", f"engine, HRNet-W18 {s}: the same, processor time", 2, "%"),
+            Demand("engine-noise", f"engine, HRNet-W18 {s}: networks, of themselves", 2, "%"),
         ],
         overhead: [
             Demand(f"overhead {name}", f"per call, 16^2: {name}", 12, "us", None)

@@ -23,6 +23,7 @@ class Replayed:
     graphs = True
     glue = True
     recording = False
+    lost = False
 
     def __init__(self) -> None:
         self.captures = 0

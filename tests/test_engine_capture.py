@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -18,11 +16,8 @@ from torch import Tensor
 
 from c2fcore.engine import lane, programs
 from c2fcore.engine.programs import (
-    FRAME,
-    NETWORK,
     NETWORK_RUNS_BEFORE_CAPTURE,
     RUNS_BEFORE_CAPTURE,
-    CudaGraphs,
     Plan,
     Plans,
     Program,
@@ -180,133 +175,60 @@ def test_an_engine_keeps_few_images_that_are_large(monkeypatch: pytest.MonkeyPat
     assert engine.programs() <= 3
 
 
-class FakeCuda:
-    """As much of torch.cuda as a capture touches; notes what is done."""
+class Stuck(Replayed):
+    """Its first capture cannot be ended: what is called from then on is not done."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.done: list[Any] = []
-        self.capturing = False
-        self.end_fails = False
-        self.handles = 0
-        fake = self
-
-        class Graph:
-            def replay(self) -> None:
-                fake.done.append("replay")
-
-            def capture_end(self) -> None:
-                fake.capturing = False
-                fake.done.append("capture_end")
-                raise RuntimeError("capture was invalidated")
-
-        @contextmanager
-        def graph(graph: Any, **options: Any) -> Iterator[None]:
-            fake.done.append(options)
-            fake.capturing = True
-            try:
-                yield
-            finally:
-                if fake.end_fails:
-                    raise RuntimeError("Capture must end on the same stream it began on.")
-                fake.capturing = False
-
-        @contextmanager
-        def device(device: Any) -> Iterator[None]:
-            yield
-
-        def handle() -> tuple[int, int]:
-            fake.handles += 1
-            return (0, fake.handles)
-
-        for name, value in (
-            ("CUDAGraph", Graph),
-            ("graph", graph),
-            ("device", device),
-            ("graph_pool_handle", handle),
-            ("set_stream", lambda stream: fake.done.append(("set_stream", stream))),
-            ("is_current_stream_capturing", lambda: fake.capturing),
-        ):
-            monkeypatch.setattr(torch.cuda, name, value)
-
-        def end(index: int, pool: tuple[int, int]) -> None:
-            fake.done.append(("end", index, pool))
-            raise RuntimeError("not currently recording")
-
-        monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", end, raising=False)
+    def capture(self, body: Callable[[], Any], memory: str) -> Any:
+        self.captures += 1
+        self.lost = True
+        raise RuntimeError("wrong thread")
 
 
-def test_captures_keep_to_their_stream_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = FakeCuda(monkeypatch)
-    recorder = CudaGraphs(torch.device("cuda:1"), "lane's", True)  # type: ignore[arg-type]
-    collecting: list[bool] = []
-
-    def body() -> int:
-        collecting.append(gc.isenabled())
-        assert recorder.recording
-        return 7
-
-    for memory in (FRAME, NETWORK, FRAME):
-        replay, outputs = recorder.capture(body, memory)
-        assert outputs == 7
-        replay()
-    captures = [given for given in fake.done if isinstance(given, dict)]
-    pools = [given["pool"] for given in captures]
-    assert pools[0] == pools[2] != pools[1]
-    assert all(given["stream"] == "lane's" for given in captures)
-    assert all(given["capture_error_mode"] == "thread_local" for given in captures)
-    assert collecting == [False] * 3
-    assert gc.isenabled()
-    assert not recorder.recording
+def test_a_lane_whose_stream_goes_on_capturing_gets_another(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The image at hand fails; the others, the lane and its buffers go on, without graphs."""
+    monkeypatch.setattr(lane, "recorder_for", lambda networks, stream: Stuck())
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: None)
+    net = network(n=4)
+    engine = net.compile(buckets="powers", lanes=1)
+    first = engine._all_lanes[0]._recorder
+    images = [scene(60, 64, objects=9, seed=i)[0] for i in range(RUNS_BEFORE_CAPTURE + 4)]
+    with caplog.at_level(logging.WARNING, "c2fcore"):
+        results = list(engine.run([image[0] for image in images]))
+    assert [str(r.error) for r in results if r.error is not None] == ["wrong thread"]
+    assert results[RUNS_BEFORE_CAPTURE].error is not None
+    for result, image in zip(results, images, strict=True):
+        assert result.error is not None or torch.equal(result.labels, net(image)[0])
+    assert isinstance(first, Stuck)
+    assert first.captures == 1
+    assert caplog.messages == ["engine: a capture could not be ended; lane 0 does without"]
+    assert torch.equal(engine(images[0]), net(images[0]))
 
 
-def test_a_capture_that_fails_leaves_the_stream_usable(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = FakeCuda(monkeypatch)
-    fake.end_fails = True
-    recorder = CudaGraphs(torch.device("cuda:1"), "lane's", True)  # type: ignore[arg-type]
+def test_branches_are_captured_by_themselves_first() -> None:
+    """One that fails inside the whole would end the process."""
+    seen: list[str] = []
 
-    def body() -> None:
-        raise ValueError("what went wrong first")
+    class Noting(Replayed):
+        def capture(self, body: Callable[[], Any], memory: str) -> Any:
+            seen.append(body())
+            if seen[-1] == "waits for the device":
+                raise RuntimeError("operation not permitted")
+            return (lambda: None), None
 
-    with pytest.raises(ValueError, match="what went wrong first"):
-        recorder.capture(body, FRAME)
-    assert not fake.capturing
-    pool = fake.done[0]["pool"]
-    assert fake.done[1:] == [("set_stream", "lane's"), "capture_end", ("end", 1, pool)]
-    fake.end_fails = False
-    recorder.capture(lambda: None, FRAME)
-    assert fake.done[-1]["pool"] != pool  # no other capture would be let into it
-    assert not recorder.recording
-    assert gc.isenabled()
-    assert programs._capturing.acquire(blocking=False)
-    programs._capturing.release()
+    def whole() -> str:
+        return "whole"
 
-
-def test_a_branch_that_fails_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    ended: list[str] = []
-
-    class Capturing:
-        def begin_capture_to_if_node(self, condition: Tensor) -> None:
-            assert condition.dtype == torch.bool
-
-        def end_capture_to_conditional_node(self) -> None:
-            ended.append("end")
-            raise RuntimeError("capture was invalidated")
-
-    FakeCuda(monkeypatch)
-    monkeypatch.setattr(
-        torch.cuda.CUDAGraph, "get_currently_capturing_graph", Capturing, raising=False
-    )
-    recorder = CudaGraphs(torch.device("cuda:0"), None, True)  # type: ignore[arg-type]
-    recorder.recording = True
-
-    def body() -> None:
-        raise ValueError("what went wrong first")
-
-    with pytest.raises(ValueError, match="what went wrong first"):
-        recorder.when(torch.tensor(True), body)
-    assert ended == ["end"]
-    with pytest.raises(RuntimeError, match="invalidated"):
-        recorder.when(torch.tensor(True), lambda: None)
+    for names, captured in ((["4", "8"], True), (["4", "waits for the device"], False)):
+        seen.clear()
+        branches = [lambda name=name: name for name in names]
+        program: Program[str] = Program("whole", whole, Noting(), branches=branches)
+        for _ in range(RUNS_BEFORE_CAPTURE + 2):
+            program.run()
+        assert seen == [*names, *["whole"] * captured]
+        assert program.captured == captured
+        assert program.refused != captured
 
 
 def test_nothing_is_freed_while_a_graph_is_captured() -> None:
@@ -322,7 +244,7 @@ def test_nothing_is_freed_while_a_graph_is_captured() -> None:
         plans.release(plans.get("new", lambda: Sized(1)))
 
     thread = threading.Thread(target=evict)
-    with programs._capturing:
+    with programs.capturing:
         thread.start()
         assert started.wait(5)
         thread.join(0.2)

@@ -19,9 +19,9 @@ from torch import Tensor
 from c2fcore import Engine, Windows, ops
 from c2fcore.engine import packing
 from c2fcore.engine.buckets import Buckets, Chunk
+from c2fcore.engine.cuda_graphs import no_conditional_nodes as reason
 from c2fcore.engine.plan import Shape
 from c2fcore.engine.programs import RUNS_BEFORE_CAPTURE, Direct, Plan, Plans, Program
-from c2fcore.engine.programs import no_conditional_nodes as reason
 
 
 @pytest.fixture(autouse=True)
@@ -281,7 +281,8 @@ def test_warm_up_leaves_nothing_to_capture(
         for _ in range(RUNS_BEFORE_CAPTURE + 1):
             lane.warm_up(Shape.of([torch.zeros((75, 83, 3))]))
     captures = [recorder.captures for recorder in recorders]
-    assert captures == [1 if conditional else 4] * 2  # the look, and 4, 8, 9 patches
+    # The look, and 4, 8, 9 patches; or these by themselves, and then the whole.
+    assert captures == [4] * 2
     for i in range(8):
         image, _ = scene(75, 83, objects=3 * i, seed=i)
         assert torch.equal(engine(image.float()), network(n=9)(image.float()))
@@ -296,6 +297,23 @@ def test_warm_up_shows_its_progress(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == ""
 
 
-def test_conditional_nodes_say_why_not() -> None:
-    if not torch.cuda.is_available():
-        assert "CUDA" in reason() or "torch" in reason()
+@pytest.mark.parametrize(
+    ("torch_version", "driver", "allocator", "said"),
+    [
+        ("2.11.0+cu128", 13000, "native", "torch 2.11.0"),
+        ("2.13.1", 13000, "native", "torch 2.13.1"),
+        ("2.14.1+cu130", 12030, "native", "the driver knows CUDA 12.3, 12.4 is needed"),
+        ("2.14.1+cu130", 0, "native", "the driver knows CUDA 0.0"),
+        ("2.14.1+cu130", 12040, "cudaMallocAsync", "cannot allocate with cudaMallocAsync"),
+        ("2.14.1+cu130", 12040, "native", ""),
+        ("2.15.0.dev20261101", 13010, "native", ""),
+    ],
+)
+def test_conditional_nodes_say_why_not(
+    torch_version: str, driver: int, allocator: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "__version__", torch_version)
+    monkeypatch.setattr(torch._C, "_cuda_getDriverVersion", lambda: driver, raising=False)
+    monkeypatch.setattr(torch.cuda, "get_allocator_backend", lambda: allocator)
+    assert said in reason()
+    assert bool(said) == bool(reason())

@@ -2,13 +2,15 @@
 
 "networks" runs the engine's two networks on inputs that are ready, the patches in the engine's
 forwards; "engine" is the whole frame, uint8 pixels on the host to uint8 labels on the host. Samples
-are taken in turn.
+are taken in turn, and twice of the networks: how far they are from themselves says what the
+machine's other work does to such ratios. So does the processor time that stands beside the wall's.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,7 +21,7 @@ from ..engine import Engine
 from ..pipeline import C2FNet
 from . import measure, network_suite, parity, rows
 
-NETWORKS, ENGINE = "networks", "engine"
+NETWORKS, AGAIN, ENGINE = "networks", "networks again", "engine"
 GLUE = ("select", "extract", "aggregate")
 _TIES = 1e-3  # share of pixels that another memory format may decide otherwise
 
@@ -39,9 +41,10 @@ def measure_engine(
         **options: of the engine.
 
     Returns:
-        "times", seconds of each side by round; "glue", the share of select, extract and aggregate
-        in a frame, one a round; "windows"; "chunk", patches per forward at most; "differing", the
-        share of labels that are not the eager path's.
+        "times", seconds of each side by round; "cpu", the same of all processors together; "glue",
+        the share of select, extract and aggregate in a frame, one a round; "windows"; "chunk",
+        patches per forward at most; "differing", the share of labels that are not the eager
+        path's.
 
     Raises:
         parity.Disagreement: more labels differ than rounding explains.
@@ -59,13 +62,15 @@ def measure_engine(
         raise parity.Disagreement(f"{differing:.2%} of the labels are not the eager path's")
     with torch.inference_mode():
         alone, windows = _networks_alone(net, engine, image)
-    calls = {NETWORKS: alone, ENGINE: lambda: engine(pixels)}
+    sides = {NETWORKS: alone, AGAIN: alone, ENGINE: lambda: engine(pixels)}
+    calls = {name: _CpuTime(call) for name, call in sides.items()}
     say(f"engine: {rounds} rounds")
-    times = measure.interleaved(calls, rounds, target_s=0.0, device=spec.device)
+    times = measure.interleaved(dict(calls), rounds, target_s=0.0, device=spec.device)
     say("engine: stages")
     profiles = [engine.profile(pixels)[1] for _ in range(rounds)]
     return {
         "times": times,
+        "cpu": {name: call.seconds[-rounds:] for name, call in calls.items()},
         "glue": [sum(p[s] for s in GLUE) / sum(p.values()) for p in profiles],
         "stages_ms": {
             stage: rows.rounded(1e3 * statistics.median(p[stage] for p in profiles))
@@ -76,6 +81,33 @@ def measure_engine(
         "differing": differing,
         "content": content,
     }
+
+
+class _CpuTime:
+    """A call that notes the processor time it took, of all threads."""
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        self._call = call
+        self.seconds: list[float] = []
+
+    def __call__(self) -> None:
+        start = time.process_time()
+        self._call()
+        self.seconds.append(time.process_time() - start)
+
+
+def above(times: dict[str, Sequence[float]]) -> list[float]:
+    """Per cent that each round's engine took above its networks, the mean of both samples."""
+    return [
+        100 * (2 * engine / (one + other) - 1)
+        for engine, one, other in zip(times[ENGINE], times[NETWORKS], times[AGAIN], strict=True)
+    ]
+
+
+def noise(times: dict[str, Sequence[float]]) -> list[float]:
+    """Per cent between each round's samples of the same networks, whichever was the longer."""
+    pairs = zip(times[NETWORKS], times[AGAIN], strict=True)
+    return [100 * (max(pair) / min(pair) - 1) for pair in pairs]
 
 
 def _networks_alone(net: C2FNet, engine: Engine, image: Tensor) -> tuple[Callable[[], Any], int]:

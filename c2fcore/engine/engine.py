@@ -15,11 +15,12 @@ from tqdm import tqdm
 from .. import _arrays, _checks, _stages
 from .._clock import Clock
 from .buckets import check_sizes
+from .cuda_graphs import no_conditional_nodes
 from .inputs import check_many, load
 from .lane import Answer, Lane, Settings
 from .networks import Networks
 from .plan import Shape
-from .programs import RUNS_BEFORE_CAPTURE, Plans, no_conditional_nodes
+from .programs import RUNS_BEFORE_CAPTURE, Plans
 from .running import Result, run_items
 from .working_set import patches_in_cache
 

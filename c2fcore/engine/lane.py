@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,18 +15,20 @@ from torch import Tensor
 from .. import _backend, _stages
 from .._clock import Clock
 from ..models import logits_of
+from .cuda_graphs import CudaGraphs
 from .networks import Networks
 from .plan import Shape, ShapePlan
 from .programs import (
     NETWORK,
     NETWORK_RUNS_BEFORE_CAPTURE,
-    CudaGraphs,
     Direct,
     Plan,
     Plans,
     Program,
     Recorder,
 )
+
+_log = logging.getLogger("c2fcore")
 
 
 @dataclass(frozen=True)
@@ -171,11 +174,22 @@ class Lane:
 
     def abandon(self) -> None:
         """Gives up the batch after an error; the lane is free then."""
+        if self._recorder.lost:
+            self._release()
+            self._renew()
+            return
         try:
             if self._stream is not None:
                 self._stream.synchronize()
         finally:
             self._release()
+
+    def _renew(self) -> None:
+        """Another stream in place of one that goes on capturing whatever it is given; no graphs."""
+        _log.warning("engine: a capture could not be ended; lane %d does without", self._number)
+        self._plans.drop(lambda key: key[0] == self._number)
+        self._stream = torch.cuda.Stream(self._networks.device)
+        self._recorder = Direct()
 
     def _current(self) -> ShapePlan:
         assert self._plan is not None, "no batch in this lane"

@@ -171,7 +171,9 @@ class ShapePlan(Plan):
 
     def run_whole(self) -> Tensor:
         """Both looks in one program, which branches on the number of windows by itself."""
-        self.looked, merged = self._run("whole", self._whole)
+        sizes = self.buckets.sizes
+        branches = [functools.partial(self._second_in_one, size) for size in sizes]
+        self.looked, merged = self._run("whole", self._whole, branches)
         return merged
 
     def branches(self) -> bool:
@@ -181,7 +183,7 @@ class ShapePlan(Plan):
         whole = self.programs.get("whole")
         return whole is None or not whole.refused  # called, it would take every branch
 
-    def _run(self, name: Hashable, body: Body[T]) -> T:
+    def _run(self, name: Hashable, body: Body[T], branches: Sequence[Body[Any]] = ()) -> T:
         """Runs a program of this plan, which is made when it is first asked for.
 
         What follows the first look reads its answer where it lay at the capture: it can be captured
@@ -191,7 +193,9 @@ class ShapePlan(Plan):
             return body()
         program: Program[T] | None = self.programs.get(name)
         if program is None:
-            program = self.programs[name] = Program(f"{name} of {self.shape}", body, self._recorder)
+            title = f"{name} of {self.shape}"
+            program = Program(title, body, self._recorder, branches=branches)
+            self.programs[name] = program
         first = name in ("look", "whole")
         return program.run(may_capture=first or self.programs["look"].captured)
 

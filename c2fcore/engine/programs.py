@@ -10,15 +10,12 @@ use.
 
 from __future__ import annotations
 
-import gc
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Final, Generic, Protocol, TypeVar
 
-import torch
 from torch import Tensor
 
 T = TypeVar("T")
@@ -33,13 +30,12 @@ NETWORK_RUNS_BEFORE_CAPTURE: Final = 3 * RUNS_BEFORE_CAPTURE
 # graphs are captured in the order of their replays; a network's may come between them at any time.
 FRAME: Final = "frame"
 NETWORK: Final = "network"
-# Conditional nodes came with CUDA 12.4.
-_CONDITIONAL_DRIVER: Final = 12040
 
-_log = logging.getLogger("c2fcore")
 # One capture at a time in the process, and nothing freed meanwhile: freeing pinned memory records
 # events on the streams that used it, of which one may be capturing.
-_capturing = threading.RLock()
+capturing: Final = threading.RLock()
+
+_log = logging.getLogger("c2fcore")
 
 
 class Recorder(Protocol):
@@ -49,11 +45,13 @@ class Recorder(Protocol):
         graphs: whether programs are captured.
         glue: whether those that hold more than a network are.
         recording: whether a capture is going on.
+        lost: whether one could not be ended: the stream is of no use any more.
     """
 
     graphs: bool
     glue: bool
     recording: bool
+    lost: bool
 
     def capture(self, body: Body[T], memory: str) -> tuple[Callable[[], None], T]:
         """Records what `body` does: a function that does it again, and its static outputs.
@@ -71,6 +69,7 @@ class Direct:
     graphs = False
     glue = False
     recording = False
+    lost = False
 
     def capture(self, body: Body[T], memory: str) -> tuple[Callable[[], None], T]:
         """Never asked for."""
@@ -82,105 +81,17 @@ class Direct:
             body()
 
 
-class CudaGraphs:
-    """Programs as CUDA graphs on the stream of a lane, where they never run together."""
-
-    graphs = True
-
-    def __init__(self, device: torch.device, stream: torch.cuda.Stream, glue: bool) -> None:
-        self.glue = glue
-        self.recording = False
-        self._device = device
-        self._stream = stream
-        self._pools = {memory: torch.cuda.graph_pool_handle() for memory in (FRAME, NETWORK)}
-
-    def capture(self, body: Body[T], memory: str) -> tuple[Callable[[], None], T]:
-        """The graph's replay, to be called on the lane's stream, and its outputs."""
-        graph = torch.cuda.CUDAGraph()
-        # Other threads may go on allocating and waiting: only this one's calls are restricted.
-        recorded = torch.cuda.graph(
-            graph,
-            pool=self._pools[memory],
-            stream=self._stream,
-            capture_error_mode="thread_local",
-        )
-        with _capturing, _no_collection(), torch.cuda.device(self._device):
-            self.recording = True
-            first: list[BaseException] = []  # the end of a capture that failed fails, too
-            try:
-                with recorded:
-                    try:
-                        outputs = body()
-                    except BaseException as error:
-                        first.append(error)
-                        raise
-            except BaseException as error:
-                self._leave(graph, memory)
-                raise (first or [error])[0] from None
-            finally:
-                self.recording = False
-        return graph.replay, outputs
-
-    def _leave(self, graph: torch.cuda.CUDAGraph, memory: str) -> None:
-        """Ends whatever a failed capture has left behind."""
-        torch.cuda.set_stream(self._stream)  # that of a conditional node may be current still
-        if torch.cuda.is_current_stream_capturing():
-            with suppress(RuntimeError):  # tells once more that it failed
-                graph.capture_end()
-        # Before torch 2.12 the allocator goes on taking the capture for one under way, frees
-        # nothing that several streams have used, and lets no other capture into that memory.
-        with suppress(RuntimeError):  # it has ended as it should
-            torch._C._cuda_endAllocateToPool(self._device.index, self._pools[memory])  # type: ignore[attr-defined,unused-ignore]
-        self._pools[memory] = torch.cuda.graph_pool_handle()
-
-    def when(self, condition: Tensor, body: Body[Any]) -> None:
-        """A conditional node while capturing; a decision on the host otherwise."""
-        if not self.recording:
-            if bool(condition):
-                body()
-            return
-        graph: Any = torch.cuda.CUDAGraph.get_currently_capturing_graph()  # type: ignore[attr-defined,unused-ignore]
-        graph.begin_capture_to_if_node(condition)
-        try:
-            body()
-        except BaseException:
-            with suppress(RuntimeError):  # the first error is the one to tell
-                graph.end_capture_to_conditional_node()
-            raise
-        graph.end_capture_to_conditional_node()
-
-
-def no_conditional_nodes() -> str:
-    """Why CUDA graphs cannot branch here, "" if they can."""
-    if not hasattr(torch.cuda.CUDAGraph, "begin_capture_to_if_node"):
-        return f"torch {torch.__version__} cannot capture conditional nodes"
-    get_version: Any = getattr(torch._C, "_cuda_getDriverVersion", int)  # only in CUDA builds
-    driver = int(get_version())
-    if driver < _CONDITIONAL_DRIVER:
-        return f"the driver knows CUDA {driver // 1000}.{driver % 1000 // 10}, 12.4 is needed"
-    return ""
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """No garbage collection inside, which may destroy graphs and free pinned memory."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
 class Program(Generic[T]):
     """A body, which may be run twice in a row, and its graph once there is one.
 
     A capture that fails (a network that waits for the device, say) is logged once, and the program
     goes on being called.
 
+    What `Recorder.when` gets is captured by itself before: a capture that fails inside a branch is
+    the end of the process with the drivers there are (issue 2918 of NVIDIA/cuda-python).
+
     Attributes:
-        refused: whether that has happened.
+        refused: whether a capture has failed.
     """
 
     def __init__(
@@ -190,13 +101,15 @@ class Program(Generic[T]):
         recorder: Recorder,
         runs: int = RUNS_BEFORE_CAPTURE,
         memory: str = FRAME,
+        branches: Sequence[Body[Any]] = (),
     ) -> None:
-        """A program of `body`, to be captured in a memory after so many runs."""
+        """A program of `body` with `branches`, to be captured in a memory after so many runs."""
         self.name = name
         self.refused = False
         self._before = runs
         self._memory = memory
         self._body = body
+        self._branches = branches
         self._recorder = recorder
         self._runs = 0
         self._graph: tuple[Callable[[], None], T] | None = None
@@ -219,8 +132,12 @@ class Program(Generic[T]):
                 if self._warm is not thread:
                     # Handles and chosen algorithms of cuDNN are a thread's: none in a capture.
                     self._body()
+                for branch in self._branches:
+                    self._recorder.capture(branch, self._memory)
                 self._graph = self._recorder.capture(self._body, self._memory)
             except Exception as error:
+                if self._recorder.lost:
+                    raise
                 answer = self._body()  # an input that fails here, too, says nothing of graphs
                 self.refused = True
                 _log.warning("engine: %s runs without a CUDA graph: %s", self.name, error)
@@ -295,8 +212,12 @@ class Plans(Generic[P]):
 
     def clear(self) -> None:
         """Forgets all."""
+        self.drop(lambda key: True)
+
+    def drop(self, wanted: Callable[[Any], bool]) -> None:
+        """Forgets those whose keys are wanted gone."""
         with self._lock:
-            dropped = [self._drop_oldest() for _ in range(len(self._plans))]
+            dropped = [self._drop(key) for key in list(self._plans) if wanted(key)]
         self._free(dropped)
 
     def _count(self) -> int:
@@ -309,12 +230,12 @@ class Plans(Generic[P]):
     def _trim(self) -> list[P]:
         dropped = []
         while len(self._plans) > 1 and self._full():
-            dropped.append(self._drop_oldest())
+            dropped.append(self._drop(next(iter(self._plans))))
             self.evicted += 1
         return dropped
 
-    def _drop_oldest(self) -> P:
-        _, plan = self._plans.popitem(last=False)
+    def _drop(self, key: Hashable) -> P:
+        plan = self._plans.pop(key)
         plan.kept = False
         return plan
 
@@ -322,7 +243,7 @@ class Plans(Generic[P]):
     def _free(plans: list[P]) -> None:
         if all(plan.kept for plan in plans):
             return
-        with _capturing:
+        with capturing:
             while plans:
                 plan = plans.pop()
                 if not plan.kept and not plan.holders:

@@ -15,8 +15,8 @@ from networks import Fine, network, scene
 from torch import Tensor, nn
 
 from c2fcore import C2FNet, Engine
+from c2fcore.engine.cuda_graphs import no_conditional_nodes as reason
 from c2fcore.engine.programs import NETWORK_RUNS_BEFORE_CAPTURE, RUNS_BEFORE_CAPTURE, Program
-from c2fcore.engine.programs import no_conditional_nodes as reason
 
 GLUE = ("select_windows", "extract_patches", "aggregate")
 # Another memory format rounds logits otherwise; a pixel in a thousand may be that close.
@@ -235,6 +235,28 @@ def test_lanes_share_no_workspace(everyone: str, conditional: bool) -> None:
         for result, labels in zip(engine.run(given), expected, strict=True):
             assert result.error is None
             assert agreement(result.labels, labels) >= AGREE
+
+
+def test_the_end_of_a_graph_leaves_the_others_their_workspace(everyone: str) -> None:
+    """All graphs of a lane are captured on one stream, and torch keeps a workspace for each."""
+    need(everyone, *GLUE)
+    net = network(fine=Mixing(), n=4, backend=everyone).cuda()
+    plain = net.compile(graphs=False, lanes=1)
+    engine = net.compile(max_graphs=5, lanes=1)
+    sizes = [(160, 160), (160, 192), (192, 192)]
+    runs = NETWORK_RUNS_BEFORE_CAPTURE + RUNS_BEFORE_CAPTURE
+    for turn in range(2):
+        for size in sizes:
+            given = images(runs, *size)
+            expected = [plain(image) for image in given]
+            for image, labels in zip(given, expected, strict=True):
+                assert agreement(engine(image), labels) >= AGREE, (turn, size)
+            # Whatever was freed is somebody else's now, and must stay as it is.
+            others = [torch.full((1 << 20,), 7, device="cuda") for _ in range(64)]
+            for image, labels in zip(given, expected, strict=True):
+                assert agreement(engine(image), labels) >= AGREE, (turn, size)
+            assert all(bool((other == 7).all()) for other in others)
+    assert engine._plans.evicted
 
 
 def test_the_second_gpu(everyone: str) -> None:

@@ -1,0 +1,132 @@
+"""CUDA graphs: how a lane's programs are captured, and what a failed capture leaves behind."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from torch.torch_version import TorchVersion
+
+from .programs import FRAME, NETWORK, Body, T, capturing
+
+# Conditional nodes came with CUDA 12.4. torch captures them since 2.12, but at first on streams of
+# the pool that lanes have theirs from: another lane's work could have ended up in a branch.
+_CONDITIONAL_DRIVER: Final = 12040
+_CONDITIONAL_TORCH: Final = "2.14"
+
+
+class CudaGraphs:
+    """Programs as CUDA graphs on the stream of a lane, where they never run together."""
+
+    graphs = True
+
+    def __init__(self, device: torch.device, stream: torch.cuda.Stream, glue: bool) -> None:
+        self.glue = glue
+        self.recording = False
+        self.lost = False
+        self._device = device
+        self._stream = stream
+        self._pools = {memory: torch.cuda.graph_pool_handle() for memory in (FRAME, NETWORK)}
+
+    def capture(self, body: Body[T], memory: str) -> tuple[Callable[[], None], T]:
+        """The graph's replay, to be called on the lane's stream, and its outputs."""
+        graph = torch.cuda.CUDAGraph()
+        # Other threads may go on allocating and waiting: only this one's calls are restricted.
+        recorded = torch.cuda.graph(
+            graph,
+            pool=self._pools[memory],
+            stream=self._stream,
+            capture_error_mode="thread_local",
+        )
+        with capturing, _no_collection(), torch.cuda.device(self._device):
+            self.recording = True
+            first: list[BaseException] = []  # the end of a capture that failed fails, too
+            try:
+                with recorded, _own_workspaces():
+                    try:
+                        outputs = body()
+                    except BaseException as error:
+                        first.append(error)
+                        raise
+            except BaseException as error:
+                self._leave(graph, memory)
+                raise (first or [error])[0] from None
+            finally:
+                self.recording = False
+        return graph.replay, outputs
+
+    def _leave(self, graph: torch.cuda.CUDAGraph, memory: str) -> None:
+        """Ends whatever a failed capture has left behind."""
+        torch.cuda.set_stream(self._stream)  # that of a conditional node may be current still
+        if torch.cuda.is_current_stream_capturing():
+            with suppress(RuntimeError):  # tells once more that it failed
+                graph.capture_end()
+            self.lost = torch.cuda.is_current_stream_capturing()
+        if self.lost:
+            return  # what is left of the capture goes with the graph
+        # Before torch 2.12 the allocator goes on taking the capture for one under way, frees
+        # nothing that several streams have used, and lets no other capture into that memory.
+        with suppress(RuntimeError):  # it has ended as it should
+            torch._C._cuda_endAllocateToPool(self._device.index, self._pools[memory])  # type: ignore[attr-defined,unused-ignore]
+        self._pools[memory] = torch.cuda.graph_pool_handle()
+
+    def when(self, condition: Tensor, body: Body[Any]) -> None:
+        """A conditional node while capturing; a decision on the host otherwise."""
+        if not self.recording:
+            if bool(condition):
+                body()
+            return
+        graph: Any = torch.cuda.CUDAGraph.get_currently_capturing_graph()  # type: ignore[attr-defined,unused-ignore]
+        graph.begin_capture_to_if_node(condition)
+        try:
+            body()
+        except BaseException:
+            with suppress(RuntimeError):  # the first error is the one to tell
+                graph.end_capture_to_conditional_node()
+            raise
+        graph.end_capture_to_conditional_node()
+
+
+def no_conditional_nodes() -> str:
+    """Why CUDA graphs cannot branch here, "" if they can."""
+    if TorchVersion(torch.__version__) < _CONDITIONAL_TORCH:
+        return f"torch {torch.__version__} does not capture conditional nodes safely, 2.14 does"
+    get_version: Any = getattr(torch._C, "_cuda_getDriverVersion", int)  # only in CUDA builds
+    driver = int(get_version())
+    if driver < _CONDITIONAL_DRIVER:
+        return f"the driver knows CUDA {driver // 1000}.{driver % 1000 // 10}, 12.4 is needed"
+    allocator = torch.cuda.get_allocator_backend()
+    if allocator != "native":
+        return f"branches cannot allocate with {allocator}, which is PyTorch's allocator here"
+    return ""
+
+
+@contextmanager
+def _own_workspaces() -> Iterator[None]:
+    """Inside a capture: its cuBLAS calls work on memory of the graph, nobody else's do afterwards.
+
+    torch keeps one workspace for a stream. That of the calls before a capture would be all graphs'
+    of a lane, and from torch 2.11 on the end of any of them frees it: the others would go on
+    writing to memory that is something else by then.
+    """
+    torch._C._cuda_clearCublasWorkspaces()  # type: ignore[attr-defined,unused-ignore]
+    try:
+        yield
+    finally:
+        torch._C._cuda_clearCublasWorkspaces()  # type: ignore[attr-defined,unused-ignore]
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """No garbage collection inside, which may destroy graphs and free pinned memory."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

@@ -1,0 +1,167 @@
+"""The engine's recorder of CUDA graphs, on a double of torch.cuda: memory, streams, errors."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from c2fcore.engine import programs
+from c2fcore.engine.cuda_graphs import CudaGraphs
+from c2fcore.engine.programs import FRAME, NETWORK
+
+
+class FakeCuda:
+    """As much of torch.cuda as a capture touches; notes what is done."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.done: list[Any] = []
+        self.capturing = False
+        self.end_fails = False
+        self.stuck = False
+        self.handles = 0
+        fake = self
+
+        class Graph:
+            def replay(self) -> None:
+                fake.done.append("replay")
+
+            def capture_end(self) -> None:
+                fake.capturing = fake.stuck
+                fake.done.append("capture_end")
+                raise RuntimeError("capture was invalidated")
+
+        @contextmanager
+        def graph(graph: Any, **options: Any) -> Iterator[None]:
+            fake.done.append(options)
+            fake.capturing = True
+            try:
+                yield
+            finally:
+                if fake.end_fails:
+                    raise RuntimeError("Capture must end on the same stream it began on.")
+                fake.capturing = False
+
+        @contextmanager
+        def device(device: Any) -> Iterator[None]:
+            yield
+
+        def handle() -> tuple[int, int]:
+            fake.handles += 1
+            return (0, fake.handles)
+
+        for name, value in (
+            ("CUDAGraph", Graph),
+            ("graph", graph),
+            ("device", device),
+            ("graph_pool_handle", handle),
+            ("set_stream", lambda stream: fake.done.append(("set_stream", stream))),
+            ("is_current_stream_capturing", lambda: fake.capturing),
+        ):
+            monkeypatch.setattr(torch.cuda, name, value)
+
+        def end(index: int, pool: tuple[int, int]) -> None:
+            fake.done.append(("end", index, pool))
+            raise RuntimeError("not currently recording")
+
+        def clear() -> None:
+            fake.done.append("clear" if fake.capturing else "clear too late")
+
+        monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", end, raising=False)
+        monkeypatch.setattr(torch._C, "_cuda_clearCublasWorkspaces", clear, raising=False)
+
+
+def test_captures_keep_to_their_stream_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeCuda(monkeypatch)
+    recorder = CudaGraphs(torch.device("cuda:1"), "lane's", True)  # type: ignore[arg-type]
+    collecting: list[bool] = []
+
+    def body() -> int:
+        collecting.append(gc.isenabled())
+        assert recorder.recording
+        fake.done.append("body")
+        return 7
+
+    for memory in (FRAME, NETWORK, FRAME):
+        replay, outputs = recorder.capture(body, memory)
+        assert outputs == 7
+        replay()
+    captures = [given for given in fake.done if isinstance(given, dict)]
+    pools = [given["pool"] for given in captures]
+    assert pools[0] == pools[2] != pools[1]
+    assert all(given["stream"] == "lane's" for given in captures)
+    assert all(given["capture_error_mode"] == "thread_local" for given in captures)
+    # Workspaces of cuBLAS are the graph's own: that of the stream ends with any of its graphs.
+    assert fake.done[1:5] == ["clear", "body", "clear", "replay"]
+    assert collecting == [False] * 3
+    assert gc.isenabled()
+    assert not recorder.recording
+
+
+def test_a_capture_that_fails_leaves_the_stream_usable(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeCuda(monkeypatch)
+    fake.end_fails = True
+    recorder = CudaGraphs(torch.device("cuda:1"), "lane's", True)  # type: ignore[arg-type]
+
+    def body() -> None:
+        raise ValueError("what went wrong first")
+
+    with pytest.raises(ValueError, match="what went wrong first"):
+        recorder.capture(body, FRAME)
+    assert not fake.capturing
+    pool = fake.done[0]["pool"]
+    assert fake.done[3:] == [("set_stream", "lane's"), "capture_end", ("end", 1, pool)]
+    assert not recorder.lost
+    fake.end_fails = False
+    recorder.capture(lambda: None, FRAME)
+    assert fake.done[-3]["pool"] != pool  # no other capture would be let into it
+    assert not recorder.recording
+    assert gc.isenabled()
+    assert programs.capturing.acquire(blocking=False)
+    programs.capturing.release()
+
+
+def test_a_stream_that_goes_on_capturing_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeCuda(monkeypatch)
+    fake.end_fails = fake.stuck = True
+    recorder = CudaGraphs(torch.device("cuda:1"), "lane's", True)  # type: ignore[arg-type]
+
+    def body() -> None:
+        raise ValueError("what went wrong first")
+
+    with pytest.raises(ValueError, match="what went wrong first"):
+        recorder.capture(body, FRAME)
+    assert recorder.lost
+
+
+def test_a_branch_that_fails_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[str] = []
+
+    class Capturing:
+        def begin_capture_to_if_node(self, condition: Tensor) -> None:
+            assert condition.dtype == torch.bool
+
+        def end_capture_to_conditional_node(self) -> None:
+            ended.append("end")
+            raise RuntimeError("capture was invalidated")
+
+    FakeCuda(monkeypatch)
+    monkeypatch.setattr(
+        torch.cuda.CUDAGraph, "get_currently_capturing_graph", Capturing, raising=False
+    )
+    recorder = CudaGraphs(torch.device("cuda:0"), None, True)  # type: ignore[arg-type]
+    recorder.recording = True
+
+    def body() -> None:
+        raise ValueError("what went wrong first")
+
+    with pytest.raises(ValueError, match="what went wrong first"):
+        recorder.when(torch.tensor(True), body)
+    assert ended == ["end"]
+    with pytest.raises(RuntimeError, match="invalidated"):
+        recorder.when(torch.tensor(True), lambda: None)
