@@ -47,7 +47,7 @@ def as_tensor(op: str, name: str, value: Any) -> Tensor:
             raise TypeError(
                 f"{op}: {name} must have a numeric dtype torch knows, got {value.dtype}"
             ) from None
-    if _is_cupy(value):
+    if is_cupy(value):
         return torch.utils.dlpack.from_dlpack(value)
     raise TypeError(
         f"{op}: {name} must be a torch.Tensor, numpy.ndarray or cupy.ndarray, "
@@ -80,6 +80,23 @@ def in_kind(op: Callable[..., Any], name: str, given: Any, *args: Any, **options
         return _like(answer, given)
 
 
+def handed_back(answer: Tensor, given: Any, device: torch.device) -> Any:
+    """A tensor whose values are there, as an array of the kind of `given` on its device."""
+    with _stream_of(given):
+        return _like(answer.to(device), given)
+
+
+def wait_for_cupy(stream: torch.cuda.Stream) -> None:
+    """Has a stream of torch wait for CuPy's current one on the same device, if CuPy is in use."""
+    cupy = sys.modules.get("cupy")
+    if cupy is None or not cupy.is_available():
+        return
+    with cupy.cuda.Device(stream.device.index):
+        handle = cupy.cuda.get_current_stream().ptr
+    if handle != stream.cuda_stream:
+        stream.wait_stream(_external(handle, stream.device.index))
+
+
 def _like(answer: Any, given: Any) -> Any:
     """Tensors, alone or in tuples, as the kind of array that `given` is."""
     if isinstance(answer, Windows):
@@ -97,16 +114,21 @@ def _like(answer: Any, given: Any) -> Any:
 
 def _stream_of(given: Any) -> AbstractContextManager[Any]:
     """Makes CuPy's current stream torch's, where `given` is a CuPy array."""
-    if not _is_cupy(given):
+    if not is_cupy(given):
         return nullcontext()
     device = given.device.id
     with given.device:
         handle = sys.modules["cupy"].cuda.get_current_stream().ptr
     if handle == torch.cuda.current_stream(device).cuda_stream:
         return nullcontext()
+    return torch.cuda.stream(_external(handle, device))
+
+
+def _external(handle: int, device: int) -> torch.cuda.Stream:
+    """The stream behind a handle of CuPy's."""
     if handle == 0:  # ExternalStream takes that for a wish for a new one
-        return torch.cuda.stream(torch.cuda.default_stream(device))
-    return torch.cuda.stream(torch.cuda.ExternalStream(handle, device))
+        return torch.cuda.default_stream(device)
+    return torch.cuda.ExternalStream(handle, device)
 
 
 def windows_as_tensors(op: str, value: Any) -> Any:
@@ -129,6 +151,6 @@ def _dense(value: Any) -> bool:
     return value.layout is torch.strided and not value.is_nested
 
 
-def _is_cupy(value: Any) -> bool:
+def is_cupy(value: Any) -> bool:
     cupy = sys.modules.get("cupy")
     return cupy is not None and isinstance(value, cupy.ndarray)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import subprocess
 import sys
-from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
 import samples
 import torch
 from compare import call
+from cupy_double import Array, CuPy
 from samples import Sample
 
 from c2fcore import Windows, _arrays, ops
@@ -116,58 +115,6 @@ def test_refused_kinds() -> None:
     for bad in ([[[0]]], "image.png", 3, np.array([["a"]])):
         with pytest.raises(TypeError, match=r"^count_windows: seg must "):
             ops.count_windows(bad, (1,), window=1, stride=1)
-
-
-class Array:
-    """As much of a CuPy array as the ops look at, on the memory of a CPU tensor."""
-
-    class device:
-        id = 1
-
-        def __enter__(self) -> None:
-            CuPy.inside.append("device")
-
-        def __exit__(self, *error: object) -> None:
-            CuPy.inside.pop()
-
-    device = device()  # type: ignore[assignment,misc]
-
-    def __init__(self, memory: torch.Tensor) -> None:
-        self.memory = memory
-
-    def __dlpack__(self, **options: Any) -> Any:
-        CuPy.seen.append(("in", *CuPy.inside))
-        return self.memory.__dlpack__()
-
-    def __dlpack_device__(self) -> Any:
-        return self.memory.__dlpack_device__()
-
-
-class CuPy:
-    """Stands for the module, and for torch's streams; keeps what was current at each step."""
-
-    ndarray = Array
-    inside: ClassVar[list[Any]] = []
-    seen: ClassVar[list[tuple[Any, ...]]] = []
-    current = 0
-
-    class cuda:
-        @staticmethod
-        def get_current_stream() -> Any:
-            assert CuPy.inside == ["device"], "the stream of the array's device"
-            return SimpleNamespace(ptr=CuPy.current)
-
-    @staticmethod
-    def from_dlpack(tensor: torch.Tensor) -> Array:
-        CuPy.seen.append(("out", *CuPy.inside))
-        return Array(tensor)
-
-    @staticmethod
-    @contextlib.contextmanager
-    def stream(stream: Any) -> Iterator[None]:
-        CuPy.inside.append(stream)
-        yield
-        CuPy.inside.pop()
 
 
 @pytest.mark.parametrize(

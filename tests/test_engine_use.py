@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,11 +15,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from availability import need
+from cupy_double import Array, CuPy
 from networks import Coarse, network, scene
 from PIL import Image
 from torch import Tensor, nn
 
-from c2fcore import C2FNet, Engine
+from c2fcore import C2FNet, Engine, _arrays
 from c2fcore.engine import networks as engine_networks
 from c2fcore.images import no_size_limit
 from c2fcore.models import build
@@ -121,6 +123,81 @@ def test_dense_tensors_only() -> None:
     for given in (torch.rand((3, 40, 50)).to_sparse(), torch.rand((1, 3, 40, 50)).to_sparse()):
         with pytest.raises(TypeError, match="must be a dense tensor, got"):
             network().compile()(given)
+
+
+@pytest.fixture
+def cupy(monkeypatch: pytest.MonkeyPatch) -> type[CuPy]:
+    """Its stream 0xABC is current, and torch's 7; CuPy's memory is the host's."""
+    monkeypatch.setitem(sys.modules, "cupy", CuPy)  # type: ignore[misc]
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Torchs(7))
+    monkeypatch.setattr(torch.cuda, "default_stream", lambda device: ("default", device))
+    monkeypatch.setattr(torch.cuda, "ExternalStream", lambda *of: ("external", *of))
+    monkeypatch.setattr(torch.cuda, "stream", CuPy.stream)
+    CuPy.current, CuPy.inside, CuPy.seen = 0xABC, [], []
+    return CuPy
+
+
+class Torchs:
+    """A stream of torch on the device of the doubles."""
+
+    device = torch.device("cuda", Array.device.id)
+
+    def __init__(self, handle: int) -> None:
+        self.cuda_stream = handle
+        self.waited: list[Any] = []
+
+    def wait_stream(self, other: Any) -> None:
+        self.waited.append(other)
+
+
+def test_arrays_of_cupy(cupy: type[CuPy]) -> None:
+    """Viewed where CuPy's current stream can be waited for, and answered on that stream."""
+    net = network(n=4)
+    engine = net.compile(batch=2)
+    image, _ = scene(60, 52, objects=9)
+    hwc = image[0].permute(1, 2, 0).contiguous()
+    expected = net(image)[0]
+    answer = engine(Array(hwc))
+    assert isinstance(answer, Array)
+    assert torch.equal(answer.memory, expected)
+    assert cupy.seen == [("in",), ("out", ("external", 0xABC, 1))]
+    viewed: list[str] = []
+
+    class Noting(Array):
+        def __dlpack__(self, **options: Any) -> Any:
+            viewed.append(threading.current_thread().name)
+            return super().__dlpack__(**options)
+
+    given = [Noting(hwc), ("named", Noting(hwc)), Noting(hwc[..., :2]), Noting(hwc[0, 0]), image[0]]
+    results = list(engine.run(given))
+    assert viewed == ["c2f-feed"] * 3
+    assert [r.name for r in results][:2] == ["image 0", "named"]
+    for result in results[:2]:
+        assert isinstance(result.labels, Array)
+        assert torch.equal(result.labels.memory, expected)
+    assert results[2].error is not None
+    assert "must be [H, W, C] or [H, W]" in str(results[3].error)
+    assert torch.equal(results[4].labels, expected)
+    with pytest.raises(TypeError, match=r"one image goes to engine\(image\); got Array"):
+        engine.run(Array(hwc))
+
+
+@pytest.mark.parametrize(
+    ("handle", "waited"), [(0xABC, [("external", 0xABC, 1)]), (0, [("default", 1)]), (7, [])]
+)
+def test_a_run_waits_for_the_stream_of_cupy(
+    handle: int, waited: list[Any], cupy: type[CuPy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Arrays made before the loop, on a stream that its threads do not know."""
+    cupy.current = handle
+    stream = Torchs(7)
+    _arrays.wait_for_cupy(stream)  # type: ignore[arg-type]
+    assert stream.waited == waited
+    monkeypatch.setattr(cupy, "is_available", lambda: False)
+    _arrays.wait_for_cupy(stream)  # type: ignore[arg-type]
+    monkeypatch.delitem(sys.modules, "cupy")
+    _arrays.wait_for_cupy(stream)  # type: ignore[arg-type]
+    assert stream.waited == waited
 
 
 @pytest.mark.parametrize(

@@ -146,8 +146,9 @@ class Engine:
         """The labels of one image, or of a batch of one size.
 
         Args:
-            image: a path; a Pillow image; a NumPy array [H, W, C] or [H, W]; a tensor [C, H, W] or
-                [B, C, H, W]. Raw pixel values of the dtypes that `C2FNet.forward` takes.
+            image: a path; a Pillow image; a NumPy or CuPy array [H, W, C] or [H, W]; a tensor
+                [C, H, W] or [B, C, H, W]. Raw pixel values of the dtypes that `C2FNet.forward`
+                takes. Arrays of CuPy are not copied, and its current stream is waited for.
 
         Returns:
             uint8 labels [H, W], an array or a tensor (on the image's device), or [B, H, W].
@@ -181,7 +182,8 @@ class Engine:
 
         Leaving the loop, or Ctrl-C, ends the threads; `contextlib.closing` does so for sure. One
         that waits for `images` to give the next is let go after a second, and ends when it has it.
-        What happens on a GPU's stream that is current when the loop starts is waited for.
+        What happens on a GPU's stream that is current when the loop starts, torch's or CuPy's, is
+        waited for.
 
         Args:
             images: each as for a call, one image at a time, or (name, image). Read by one thread.

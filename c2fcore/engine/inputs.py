@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -46,8 +47,8 @@ def load(item: Any, index: int = 0) -> Loaded:
     """Reads or views one image.
 
     Args:
-        item: a path; a Pillow image; an array [H, W, C] or [H, W] (NumPy); a tensor [C, H, W]; or
-            (name, one of these).
+        item: a path; a Pillow image; an array [H, W, C] or [H, W] (NumPy, CuPy); a tensor
+            [C, H, W]; or (name, one of these).
         index: its number, for its name.
 
     Raises:
@@ -65,11 +66,12 @@ def load(item: Any, index: int = 0) -> Loaded:
     elif isinstance(item, Image.Image):
         with _decoding[(id(item) >> 4) % len(_decoding)]:
             item = as_rgb(item)
-    if isinstance(item, np.ndarray):
+    if isinstance(item, np.ndarray) or _arrays.is_cupy(item):
         if item.ndim not in (2, 3):
             raise ValueError(f"Engine: an array must be [H, W, C] or [H, W], got {item.shape}")
         pixels = _arrays.as_tensor("Engine", "image", item if item.ndim == 3 else item[..., None])
-        return Loaded(name, _checked(pixels), _as_numpy)
+        kind = functools.partial(_arrays.handed_back, given=item, device=pixels.device)
+        return Loaded(name, _checked(pixels), kind)
     if isinstance(item, Tensor):
         if item.ndim != 3:
             raise ValueError(f"Engine: a tensor must be [C, H, W], got {tuple(item.shape)}")
@@ -89,7 +91,7 @@ def check_many(images: Any) -> None:
         TypeError: it is one image, whose letters or rows would be taken for images; or no iterable.
     """
     one = isinstance(images, (str, Path, Image.Image))
-    if isinstance(images, (np.ndarray, Tensor)):
+    if isinstance(images, (np.ndarray, Tensor)) or _arrays.is_cupy(images):
         one = images.ndim < 4
     if one or not (hasattr(images, "__iter__") or hasattr(images, "__getitem__")):
         raise TypeError(
@@ -98,8 +100,12 @@ def check_many(images: Any) -> None:
         )
 
 
-def _as_numpy(labels: Tensor) -> Any:
-    return labels.numpy()
+def on_a_stream(item: Any) -> bool:
+    """Whether the image (or (name, image)) is CuPy's: to be viewed by the thread that made it.
+
+    CuPy knows one current stream per thread, which is waited for when the image is viewed.
+    """
+    return _arrays.is_cupy(item[1] if isinstance(item, tuple) and len(item) == 2 else item)
 
 
 def _checked(pixels: Tensor) -> Tensor:

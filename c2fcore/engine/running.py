@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from torch import Tensor
 
-from .inputs import Loaded, load, name_of
+from .. import _arrays
+from .inputs import Loaded, load, name_of, on_a_stream
 from .lane import Answer, Lane
 
 if TYPE_CHECKING:
@@ -162,12 +163,22 @@ class _Run:
         last: Any = _END
         try:
             for index, item in enumerate(self._images):
-                loading = self._readers.submit(load, item, index)
+                loading = self._load(item, index)
                 self._jobs.put(_Job(index, name_of(item, index), loading))
         except BaseException as error:  # of the user's iterable, or _Stopped
             last = error
         with suppress(_Stopped):
             self._jobs.put(last)
+
+    def _load(self, item: Any, index: int) -> Future[Loaded]:
+        if not on_a_stream(item):
+            return self._readers.submit(load, item, index)
+        loading: Future[Loaded] = Future()
+        try:
+            loading.set_result(load(item, index))
+        except Exception as error:
+            loading.set_exception(error)
+        return loading
 
     def _compute(self) -> None:
         """Takes the jobs in order, and hands out a result for each."""
@@ -315,8 +326,12 @@ class _Run:
 
 
 def _current_stream(device: torch.device) -> Any:
-    """Where this thread's work on the device goes; None if it is no GPU."""
-    return torch.cuda.current_stream(device) if device.type == "cuda" else None
+    """Where this thread's work on the device goes, CuPy's before it; None if it is no GPU."""
+    if device.type != "cuda":
+        return None
+    stream = torch.cuda.current_stream(device)
+    _arrays.wait_for_cupy(stream)
+    return stream
 
 
 def _on(stream: Any, work: Callable[[], None]) -> None:

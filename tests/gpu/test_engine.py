@@ -155,6 +155,34 @@ def test_images_of_a_run_are_waited_for_on_the_callers_stream(everyone: str) -> 
     assert torch.equal(found.labels.cpu(), wanted)
 
 
+def test_arrays_of_cupy_are_waited_for(everyone: str) -> None:
+    cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
+    if not cupy.is_available():
+        pytest.skip("CuPy sees no GPU")
+    engine = made(everyone, n=6).compile()
+    right = images(1)[0]
+    wanted = engine(right)
+    hwc = right.permute(1, 2, 0).contiguous().numpy()
+    late = cupy.zeros_like(cupy.asarray(hwc))
+    ready = cupy.asarray(hwc)
+    cupy.cuda.Device().synchronize()
+    stream = cupy.cuda.Stream(non_blocking=True)
+    with torch.cuda.stream(torch.cuda.ExternalStream(stream.ptr)):
+        torch.cuda._sleep(50_000_000)
+    with stream:
+        late[...] = ready
+        found = [engine(late)]
+        late[...] = 0
+        with torch.cuda.stream(torch.cuda.ExternalStream(stream.ptr)):
+            torch.cuda._sleep(50_000_000)
+        late[...] = ready
+        found += [result.labels for result in engine.run([late, late])]
+    assert all(isinstance(labels, cupy.ndarray) for labels in found)
+    stream.synchronize()
+    for labels in found:
+        assert torch.equal(torch.from_numpy(cupy.asnumpy(labels)), wanted)
+
+
 def test_buffers_are_ready_though_the_callers_stream_is_busy(everyone: str) -> None:
     """Those of a new size are filled on the lane's stream, where they are read."""
     net = made(everyone, n=6, mean=(0.4, 0.3, 0.2), std=0.25)
