@@ -289,6 +289,35 @@ def test_warm_up_leaves_nothing_to_capture(
     assert [recorder.captures for recorder in recorders] == captures
 
 
+@pytest.mark.parametrize("batch", [1, 3])
+def test_warm_up_is_for_whatever_a_run_shows_the_networks(
+    batch: int, recorders: list[Replayed], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whole batches, and what is left over of them; a run makes nothing that was not there."""
+    net = network(n=9)
+    engine = net.compile(batch=batch, lanes=2, buckets="powers")
+    with caplog.at_level(logging.WARNING, "c2fcore"):
+        for _ in range(RUNS_BEFORE_CAPTURE + 1):  # as on a GPU
+            engine.warm_up([(75, 83)], progress=False)
+    assert not caplog.messages
+    keys = [key for key, _ in engine._plans.items()]
+    captures = [recorder.captures for recorder in recorders]
+    images = [scene(75, 83, objects=(7 * i) % 31, seed=i)[0] for i in range(8)]
+    for result, image in zip(engine.run([image[0] for image in images]), images, strict=True):
+        assert torch.equal(result.labels, net(image)[0])
+    assert torch.equal(engine(torch.cat(images[:5])), net(torch.cat(images[:5])))
+    assert {key for key, _ in engine._plans.items()} == set(keys)
+    assert [recorder.captures for recorder in recorders] == captures
+
+
+def test_a_warm_up_that_evicts_itself_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    engine = network(n=4).compile(max_graphs=2)
+    with caplog.at_level(logging.WARNING, "c2fcore"):
+        engine.warm_up([(40, 40), (40, 48), (48, 40)], progress=False)
+    (said,) = caplog.messages
+    assert said.startswith("engine: 3 sizes in 1 lanes need more than max_graphs=2 or 2 GiB of buf")
+
+
 def test_warm_up_shows_its_progress(capsys: pytest.CaptureFixture[str]) -> None:
     engine = network().compile(sizes=[(64, 64), (40, 80)], lanes=2)
     assert "warm-up: 100%" in capsys.readouterr().err

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import queue
 import threading
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import torch
 from torch import Tensor
@@ -27,6 +28,9 @@ from .working_set import patches_in_cache
 if TYPE_CHECKING:
     from ..pipeline import C2FNet
 
+R = TypeVar("R")
+
+_log = logging.getLogger("c2fcore")
 _WHO: Final = "Engine"
 _FEWEST_THREADS: Final = 4  # of torch; with fewer, all belong to the networks
 _LANES_GPU: Final = 3  # one in its first look, one in its second, one on its way to the host
@@ -76,7 +80,8 @@ class Engine:
         Args:
             net: its configuration and networks are taken as they are now.
             batch: images of one size that pass the networks together in `run` and in calls with
-                several; their fine patches are packed without gaps.
+                several; their fine patches are packed without gaps. Those left over pass one by
+                one.
             precision: None, the networks' own; "bfloat16" or "float16", autocast; "auto", bfloat16
                 where the device is made for it.
             channels_last: memory format of the networks.
@@ -160,11 +165,8 @@ class Engine:
         if isinstance(image, Tensor) and image.ndim == 4:
             image = _arrays.as_tensor(_WHO, "image", image)
             _stages.check_image(image)
-            labels = [
-                self.answer([one.permute(1, 2, 0) for one in part]).labels
-                for part in image.split(self.batch)
-                if len(part)
-            ]
+            ready = [one.permute(1, 2, 0) for one in image]
+            labels = [self.answer(part).labels for part in self.batches(ready)]
             empty = torch.empty((0, *image.shape[2:]), dtype=torch.uint8, device="cpu")
             return torch.cat([empty, *labels]).to(image.device)
         loaded = load(image)
@@ -223,6 +225,9 @@ class Engine:
     ) -> None:
         """Makes everything ready for images of these sizes: kernels, compilations, graphs.
 
+        That is for `batch` of them and for one by itself, in every lane: nothing else passes the
+        networks, in calls or in `run`. A warning tells if that is more than `max_graphs` allows.
+
         Args:
             sizes: (H, W) of images to come.
             channels: theirs.
@@ -243,13 +248,18 @@ class Engine:
             for side in size:
                 _checks.integer(_WHO, "sizes", side, 1, _checks.INT32_MAX)
         steps = RUNS_BEFORE_CAPTURE + 1 if self.device.type == "cuda" else 1
-        shapes = [Shape(self.batch, *size, channels, dtype) for size in sizes]
+        shapes = [
+            Shape(count, *size, channels, dtype)
+            for size in sizes
+            for count in sorted({self.batch, 1})
+        ]
         total = len(shapes) * len(self._all_lanes) * steps
         with (
             self._warming,
             tqdm(total=total, desc="warm-up", unit="run", disable=not progress) as bar,
         ):
             held: list[Lane] = []
+            evicted = self._plans.evicted
             try:
                 for _ in self._all_lanes:  # one by one: an interruption must lose none
                     held.append(self._lanes.get())
@@ -260,6 +270,14 @@ class Engine:
             finally:
                 for lane in held:
                     self._lanes.put(lane)
+        if self._plans.evicted > evicted:
+            _log.warning(
+                "engine: %d sizes in %d lanes need more than max_graphs=%d or 2 GiB of buffers; "
+                "what was made ready first is gone",
+                len(sizes),
+                len(self._all_lanes),
+                self._plans.bound,
+            )
 
     def __reduce__(self) -> Any:
         """Raises: an engine has threads, streams and graphs, which belong to one process."""
@@ -288,6 +306,15 @@ class Engine:
             raise
         finally:
             self._lanes.put(lane)
+
+    def batches(self, images: Sequence[R]) -> list[Sequence[R]]:
+        """As they pass the networks: `batch` at a time, and one by one those that are left over.
+
+        A number of images that is seen now and then would have to be compiled and captured for.
+        """
+        whole = len(images) - len(images) % self.batch
+        full = [images[i : i + self.batch] for i in range(0, whole, self.batch)]
+        return full + [images[i : i + 1] for i in range(whole, len(images))]
 
     def take_lane(self, wait_s: float) -> Lane | None:
         """A free lane for a run, if there is one within that time; to be given back."""

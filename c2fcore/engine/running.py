@@ -204,15 +204,15 @@ class _Run:
             job = self._jobs.get()
             ready = self._ready(job) if isinstance(job, _Job) else None
             ended = not isinstance(job, _Job)
-            if batch and (ended or (ready is not None and ready.kind() != batch[0].kind())):
-                self._advance(batch)
+            if ended or (batch and ready is not None and ready.kind() != batch[0].kind()):
+                self._advance_all(batch)
                 batch = []
             if ended:
                 return job
             if ready is not None:
                 batch.append(ready)
             if len(batch) == self._engine.batch:
-                self._advance(batch)
+                self._advance_all(batch)
                 batch = []
 
     def _ready(self, job: _Job) -> _Ready | None:
@@ -225,6 +225,10 @@ class _Run:
             return _Ready(job, job.loading.result())
         self._fail(job, None, error)
         return None
+
+    def _advance_all(self, ready: list[_Ready]) -> None:
+        for batch in self._engine.batches(ready):
+            self._advance(list(batch))
 
     def _advance(self, batch: list[_Ready]) -> None:
         """Starts the first look of a batch, and only then the second look of the one before.
