@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import samples
 import torch
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from c2fcore import Windows, models, ops
 from c2fcore.bench import (
@@ -24,7 +25,7 @@ from c2fcore.bench import (
     providers,
     rows,
 )
-from c2fcore.bench.scripted import FineAnswer, scripted_net
+from c2fcore.bench.scripted import CoarseAnswer, FineAnswer, Place, scripted_net
 from c2fcore.cli import main
 from c2fcore.config import C2FConfig
 
@@ -129,7 +130,8 @@ def test_scripted_answers_are_those_of_the_frame_in_every_branch_of_a_graph() ->
     """An engine captures forwards of 4, 8, ... patches one after the other, and replays one."""
     truth = torch.zeros((1, 64, 64), dtype=torch.uint8)
     truth[:, 8:40, 8:40] = 1
-    answer = FineAnswer(truth, (1,))
+    place = Place()
+    answer = FineAnswer(truth, (1,), place)
     origins = torch.tensor([[[0, 0], [0, 32], [32, 0], [32, 32], [16, 16], [0, 16]]])
     windows = Windows(origins.int(), torch.ones((1, 6)).int(), torch.tensor([6]).int(), 32)
     answer.expect(windows)
@@ -139,8 +141,19 @@ def test_scripted_answers_are_those_of_the_frame_in_every_branch_of_a_graph() ->
         found = answer(torch.zeros((size, 3, 32, 32)), torch.zeros((size, 2, 8, 8)))
         if size >= 6:
             assert torch.equal(found[:6], whole[:6])
+    coarse, at_quarter = CoarseAnswer(truth, 2, place), torch.zeros((1, 2, 16, 16))
+    coarse(patches, at_quarter)
     parts = [answer(patches[:n], given[:n]) for n in (4, 4)]  # chunk by chunk as before
     assert torch.equal(torch.cat(parts)[:6], whole[:6])
+    # A replay knows nothing of what the host has counted since the capture.
+    look, chunk = (
+        make_fx(call)(*args)
+        for call, args in ((coarse, (patches, at_quarter)), (answer, (patches[:4], given[:4])))
+    )
+    for _ in range(2):
+        look(patches, at_quarter)
+        replayed = [chunk(patches[:4], given[:4]) for _ in range(2)]
+        assert torch.equal(torch.cat(replayed)[:6], whole[:6])
 
 
 def test_scripted_networks_look_where_the_map_has_objects() -> None:

@@ -43,17 +43,40 @@ class Scripted(nn.Module):
         return self.answer(image, logits_of(self.network(image)))
 
 
+class Place:
+    """Which of a frame's windows is shown to the fine network next, for one frame at a time.
+
+    A number on the device: a CUDA graph's replays count on, where one on the host would stay what
+    it was at the capture. An engine's copies of both networks share it.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[torch.device, Tensor] = {}
+
+    def on(self, device: torch.device) -> Tensor:
+        """int64 [1], to be changed in place."""
+        if device not in self._held:
+            with torch.inference_mode(False):
+                self._held[device] = torch.zeros(1, dtype=torch.int64, device=device)
+        return self._held[device]
+
+    def __deepcopy__(self, memo: object) -> Place:
+        return self
+
+
 class CoarseAnswer:
     """Coarse logits of a class map, at whatever resolution the network answers."""
 
-    def __init__(self, truth: Tensor, num_classes: int) -> None:
+    def __init__(self, truth: Tensor, num_classes: int, place: Place) -> None:
         """Takes the class map [1, H, W] of the image, without padding."""
         self._truth = truth
         self._num_classes = num_classes
+        self._place = place
         self._made: dict[tuple[int, ...], Tensor] = {}
 
     def __call__(self, image: Tensor, given: Tensor) -> Tensor:
-        """Logits in place of `given`."""
+        """Logits in place of `given`; a frame begins."""
+        self._place.on(given.device).zero_()
         shape = tuple(given.shape)
         if shape not in self._made:
             height, width = image.shape[-2:]
@@ -68,19 +91,19 @@ class CoarseAnswer:
 class FineAnswer:
     """Fine logits for windows that are known, handed out chunk by chunk."""
 
-    def __init__(self, truth: Tensor, small_classes: tuple[int, ...]) -> None:
+    def __init__(self, truth: Tensor, small_classes: tuple[int, ...], place: Place) -> None:
         """Takes the class map [1, H, W]; `windows` are set when they are known."""
         self._truth = truth
         self._small = small_classes
+        self._place = place
         self._windows: Windows | None = None
+        self._used = 0
         self._made: dict[tuple[int, ...], Tensor] = {}
-        self._next = 0
 
     def expect(self, windows: Windows) -> None:
-        """From now on patches are those of these windows, in order, over and over."""
-        self._windows = windows
+        """From now on a frame's patches are those of these windows, in order."""
+        self._windows, self._used = windows, int(windows.num[0])
         self._made.clear()
-        self._next = 0
 
     def __call__(self, patches: Tensor, given: Tensor) -> Tensor:
         """Logits in place of `given`, for the next patches."""
@@ -93,15 +116,13 @@ class FineAnswer:
             )
             logits = both if shape[0] == 2 else both[:, 1:] - both[:, :1]
             self._made[shape] = logits.to(given)
-        used = int(self._windows.num[0])
-        # A forward that holds all begins anew: a graph's branches are captured one after the other.
-        start = 0 if len(given) >= used else self._next
-        end = start + len(given)
-        self._next = 0 if end >= used else end
-        found = self._made[shape][start:end]
-        # An engine may fill a forward up with empty patches.
-        empty = found.new_zeros((len(given) - len(found), *shape))
-        return torch.cat((found, empty)) if len(empty) else found
+        made, place = self._made[shape], self._place.on(given.device)
+        if len(given) >= self._used:
+            place.zero_()  # holds all: a graph's branches are captured one after the other
+        slots = torch.arange(len(given), device=given.device) + place
+        place.add_(len(given))
+        # An engine may fill a forward up with empty patches: any answer does for those.
+        return made.index_select(0, slots.clamp_(max=len(made) - 1))
 
 
 def scripted_net(
@@ -117,8 +138,9 @@ def scripted_net(
         image: uint8 [1, 3, H, W], where the networks are.
     """
     frame = (max(config.window, truth.shape[-2]), max(config.window, truth.shape[-1]))
-    first = CoarseAnswer(truth, config.num_classes)
-    second = FineAnswer(_stages.pad(truth, frame), config.small_classes)
+    place = Place()
+    first = CoarseAnswer(truth, config.num_classes, place)
+    second = FineAnswer(_stages.pad(truth, frame), config.small_classes, place)
     net = C2FNet(Scripted(coarse, first), Scripted(fine, second), config).eval()
     quick = C2FNet(net.coarse, _Nothing(), config).eval()
     found = quick.detailed(image).windows
