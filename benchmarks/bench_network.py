@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from c2fcore.bench import network_suite
+from c2fcore.bench import frames, network_suite
 from c2fcore.bench.provenance import device_name, native_name
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    ways = network_suite.ways(metafunc.config.getoption("--bench-device"))
+    ways = frames.ways(metafunc.config.getoption("--bench-device"))
     metafunc.parametrize("way", ways)
 
 
@@ -19,11 +19,11 @@ def test_network(benchmark, way, size, zoom, threads, device):
     spec = network_suite.Spec(
         "tiny_fcn", "tiny_fcn", size, size, zoom=zoom, device=device, threads=threads
     )
-    net, image, content = network_suite.build(spec)
-    wanted = network_suite.call_of(net, image, "reference")()
-    call = network_suite.call_of(net, image, way)
+    net, image, about = network_suite.build(spec)
+    wanted = frames.call_of(net, image, "reference")()
+    call = frames.call_of(net, image, way)
     differing = float((call().to(wanted.device) != wanted).float().mean())
-    if way != network_suite.COARSE:
+    if way != frames.COARSE:
         assert differing <= network_suite.TIES
     benchmark.group = f"network zoom {zoom}"
     benchmark.extra_info.update(
@@ -33,8 +33,8 @@ def test_network(benchmark, way, size, zoom, threads, device):
         device=device_name(device),
         native=native_name(),
         threads=threads,
-        content=content,
-        max_error=differing if way != network_suite.COARSE else None,
+        **about,
+        max_error=differing if way != frames.COARSE else None,
     )
 
     def frame() -> torch.Tensor:

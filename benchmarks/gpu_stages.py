@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import os
 import shlex
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stages import ALONE, NO_GPU, SHARED, Stage
@@ -27,6 +28,7 @@ SHARDS = {
     "gpu": 4,
 }
 HALF, THREE = ["--dtype", "float16"], ["--sizes", "512,1024,6000"]
+ISAID = {"P0003": "val/images", "P0005": "train/images"}  # of the shared data
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,18 @@ class Plan:
         """The environment of tests: their folder only, the checkout shadows what is installed."""
         return {**self.environment(), "PYTHONPATH": str(self.root / "tests")}
 
+    def shared(self) -> Path:
+        """The folder of shared data: C2F_SHARED, or `shared` in or beside the checkout."""
+        given = os.environ.get("C2F_SHARED")
+        if given:
+            return Path(given)
+        inside = self.root / "shared"
+        return inside if inside.is_dir() else self.root.parent / "shared"
+
     def environment(self) -> dict[str, str]:
         """What every stage sees."""
         return {
+            "C2F_SHARED": str(self.shared()),
             "PIP_NO_INDEX": "1",
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
             "TRITON_CACHE_DIR": str(self.work / "triton"),
@@ -243,7 +254,7 @@ def _warm(plan: Plan) -> list[Stage]:
 def _bench(plan: Plan) -> list[Stage]:
     """Rows: what the gates need first, then the rest of the grid, then whole networks."""
     sizes = ["--sizes", "512,896,1024,6000"]
-    nhwc = ["--dtype", "bfloat16", "--channels-last"]
+    nhwc, amp = (["--dtype", name, "--channels-last"] for name in ("bfloat16", "amp"))
     hrnet = ["--coarse", "fcn_hrnet_w18", "--sizes", "512", "--no-memory"]
     frame = [*hrnet, "--zooms", "1"]
     runs = [
@@ -257,11 +268,19 @@ def _bench(plan: Plan) -> list[Stage]:
         ("all-fp32", ["--op", "all", "--zooms", "1,2,4", *sizes], 500),
         ("all-bf16", ["--op", "all", "--zooms", "1,2,4", *nhwc, *sizes], 500),
         ("network-fp32", [*hrnet, "--zooms", "1,2,4"], 200),
-        ("network-bf16", [*hrnet, *nhwc, "--zooms", "1,2,4"], 200),
-        ("network-fast", [*frame, *nhwc, "--preset", "fast"], 100),
-        ("network-compiled", [*frame, *nhwc, "--compile"], 400),
+        ("network-amp", [*hrnet, *amp, "--zooms", "1,2,4"], 200),
+        ("network-compiled",
+         [*frame, *amp, "--compile", "--ways", "engine,eager-glue"], 480),
     ]  # fmt: skip
-    return [_rows(plan, f"bench-{name}", *rest) for name, *rest in runs]
+    stages = [_rows(plan, f"bench-{name}", *rest) for name, *rest in runs]
+    for name, folder in ISAID.items():
+        start = plan.shared() / "data" / "isaid" / folder / name
+        image, masks = f"{start}.png", f"{start}_instance_color_RGB.png"
+        options = [*frame, *amp, "--preset", "cover", "--image", image, "--masks", masks]
+        made = _rows(plan, f"bench-network-isaid-{name}", options, 120)
+        # Before what is compiled, which takes longest.
+        stages.insert(-1, replace(made, unless=functools.partial(_no_file, masks)))
+    return stages
 
 
 def _rows(
@@ -307,6 +326,11 @@ def _absent(plan: Plan, installed: str, op: str, backend: str) -> Callable[[], s
         return ABSENT if table[op].get(backend, [False, ABSENT])[1] == ABSENT else ""
 
     return reason
+
+
+def _no_file(path: str) -> str:
+    """Why nothing is measured on it."""
+    return "" if Path(path).exists() else f"no {path}; set C2F_SHARED"
 
 
 def _no_cupy() -> str:

@@ -50,7 +50,7 @@ def measure_engine(
         parity.Disagreement: more labels differ than rounding explains.
     """
     say("engine: build")
-    net, image, content = network_suite.build(spec)
+    net, image, about = network_suite.build(spec)
     with torch.inference_mode():
         wanted = net(image)[0].cpu()
     engine = net.compile(**options)
@@ -79,7 +79,7 @@ def measure_engine(
         "windows": windows,
         "chunk": engine.patches_at_once(image.shape[1]),
         "differing": differing,
-        "content": content,
+        **about,
     }
 
 

@@ -1,37 +1,43 @@
 """End to end: frames per second of the two-stage network, the way the field measures them.
 
 Batch 1, warmed up, the device waited for, networks and post-processing, image in the device's
-memory. Ways: "coarse", the coarse network alone with the post-processing that everybody has
-(normalise, interpolate, argmax); "reference", both stages with the unfused glue; every backend that
-can run; and "engine", `net.compile()` with the fastest of them, from and to the host. Samples are
-taken in turn; a ratio is the median of the ratios of one round.
+memory, in all the ways of `frames`. Samples are taken in turn; a ratio is the median of the ratios
+of one round.
+
+Preset "cover" is the paper's windows (128 px, 32 apart, zoom 1), chosen by greedy coverage, and of
+those as few as cover what the paper's 32 with the highest counts do.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .. import _stages, models
+from .. import models
 from ..config import C2FConfig
 from ..images import read_rgb
 from ..pipeline import C2FNet
-from ..reference.upsample import labels_of, upsample_logits
-from . import inputs, measure, memory, parity, rows
-from .providers import EAGER, backends_of
-from .scripted import scripted_net
+from . import coverage, inputs, measure, memory, parity, rows
+from .frames import ALONE, AMP, COARSE, OF_COARSE, EngineCall, autocast, call_of, ways
+from .providers import EAGER
+from .scripted import scripted_net, windows_of
 
 SUITE = "network"
-COARSE = "coarse"
-ENGINE = "engine"
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+COVER = "cover"
+DTYPES = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    AMP: torch.float32,
+}
 # Share of pixels that rounding may decide otherwise in a whole pipeline: the fine network sees
 # patches whose last bit differs.
 TIES = 1e-3
@@ -48,8 +54,8 @@ class Spec:
         width: of the image, pixels.
         zoom: of the patches.
         n: windows.
-        preset: of C2FConfig.
-        dtype: of both networks.
+        preset: of C2FConfig, or "cover".
+        dtype: of both networks; "amp" is float32 under autocast to bfloat16.
         channels_last: memory format of both networks.
         compile: whether both networks are compiled.
         device: "cpu" or "cuda".
@@ -72,8 +78,8 @@ class Spec:
     image: str = ""
 
     def case(self, way: str) -> dict[str, Any]:
-        """Identity of a row."""
-        return {"way": way, **dataclasses.asdict(self)}
+        """Identity of a row: of an image the name, wherever it lies."""
+        return {"way": way, **dataclasses.asdict(self), "image": os.path.basename(self.image)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,11 +99,6 @@ class Effort:
     memory: bool = True
 
 
-def ways(device: str) -> list[str]:
-    """What is compared on a device of this machine."""
-    return [COARSE, EAGER, *backends_of("glue", device), ENGINE]
-
-
 def run(
     spec: Spec,
     effort: Effort,
@@ -107,28 +108,36 @@ def run(
     say: Callable[[str], None] = lambda text: None,
 ) -> Iterator[rows.Row]:
     """Measures one configuration: a row per way, failures among them."""
-    chosen = [way for way in ways(spec.device) if not only or way in only or way == COARSE]
+    every = ways(spec.device, spec.preset)
+    chosen = [way for way in every if not only or way in only or way == COARSE]
     try:
-        net, image, content = build(spec)
+        net, image, about = build(spec)
     except Exception as error:  # whatever it is becomes a row
         for way in chosen:
             yield rows.make(SUITE, spec.case(way), origin, error=rows.reason(error))
         return
+    if spec.image:
+        height, width = _size(image)
+        spec = dataclasses.replace(spec, height=height, width=width)
     calls, results, failures = _warm(spec, effort, net, image, chosen, say)
     count = _rounds(sum(r.pop("first_s") for r in results.values()), effort)
     say(f"{_title(spec)}: {count} rounds of {', '.join(calls)}")
     times = measure.interleaved(calls, count, target_s=0.0, device=spec.device)
+    times = {way: [t / _frames(calls[way]) for t in of_way] for way, of_way in times.items()}
     for way in chosen:
         case = spec.case(way)
         if way in failures:
             yield rows.make(SUITE, case, origin, error=failures[way])
             continue
-        result = {**figures(times[way], times.get(COARSE, [])), "content": content, **results[way]}
-        if way != COARSE:
+        result = {**figures(times[way], times.get(COARSE, [])), **about, **results[way]}
+        alone = times.get(ALONE.get(way, ""))
+        if alone:
+            result["of_coarse_alike"] = [rows.rounded(v) for v in measure.ratio(alone, times[way])]
+        if way not in OF_COARSE and _frames(calls[way]) == 1:
             with torch.inference_mode():
                 slow = statistics.median(times[way]) > 1.0
                 passes = 1 if slow else min(count, 5)
-                result.update(_breakdown(net, image, way, passes, calls[way]))
+                result.update(_breakdown(spec, net, image, way, passes, calls[way]))
         if effort.memory:
             say(f"{_title(spec)}: memory of {way}")
             result["peak_mib"] = _peak(spec, way)
@@ -163,8 +172,24 @@ def figures(times: Sequence[float], coarse: Sequence[float]) -> dict[str, Any]:
     return found
 
 
-def build(spec: Spec) -> tuple[C2FNet, Tensor, str]:
-    """The network, an image [1, 3, H, W] on the device, and where its content comes from.
+class Built(NamedTuple):
+    """What is measured.
+
+    Attributes:
+        net: the two-stage network.
+        image: uint8 [1, 3, H, W] on the device.
+        about: of every row: "content", where the class map comes from; for preset "cover" also
+            "coverage", the share of small-object pixels under the windows, and
+            "coverage_of_paper", that under the paper's.
+    """
+
+    net: C2FNet
+    image: Tensor
+    about: dict[str, Any]
+
+
+def build(spec: Spec) -> Built:
+    """The network and the image of a configuration.
 
     Raises:
         ValueError: what `models.build`, C2FConfig or the checkpoint refuses.
@@ -179,6 +204,8 @@ def build(spec: Spec) -> tuple[C2FNet, Tensor, str]:
     if spec.channels_last:
         layout = torch.channels_last
     if not spec.fine:
+        if spec.preset == COVER:
+            raise ValueError("preset cover must have class maps to cover: name the networks")
         net = C2FNet.from_pretrained(spec.coarse).eval()
         net.config = C2FConfig.preset(
             spec.preset,
@@ -191,9 +218,9 @@ def build(spec: Spec) -> tuple[C2FNet, Tensor, str]:
             pixels, content = _scene(size), "scene"
         net = net.to(spec.device, dtype).to(memory_format=layout)
         _compile(spec, net)
-        return net, pixels.to(spec.device), content
+        return Built(net, pixels.to(spec.device), {"content": content})
     config = C2FConfig.preset(
-        spec.preset,
+        "paper" if spec.preset == COVER else spec.preset,
         num_classes=inputs.NUM_CLASSES,
         small_classes=inputs.SMALL_CLASSES,
         mean=inputs.MEAN,
@@ -211,50 +238,28 @@ def build(spec: Spec) -> tuple[C2FNet, Tensor, str]:
     if spec.compile:
         for network in networks:
             network.compile(dynamic=False)
+    about: dict[str, Any] = {"content": content}
     with torch.inference_mode():
         net = scripted_net(networks[0], networks[1], config, truth, image)
-    return net, image, content
+        if spec.preset == COVER:
+            config, shares = _cover(net, truth, image)
+            about |= shares
+            net = scripted_net(networks[0], networks[1], config, truth, image)
+    return Built(net, image, about)
 
 
-def call_of(net: C2FNet, image: Tensor, way: str, compiled: bool = False) -> Callable[[], Tensor]:
-    """One frame: labels uint8 [1, H, W] of the image; an engine compiles its own networks."""
-    config = net.config
-
-    def coarse() -> Tensor:
-        with torch.inference_mode():
-            logits, size = _stages.coarse_logits(net.coarse, image, config)
-            labels = labels_of(upsample_logits(logits, size, finite=True))
-            return _stages.crop(labels, _size(image)).to(torch.uint8)
-
-    def both() -> Tensor:
-        net.config = chosen
-        with torch.inference_mode():
-            labels: Tensor = net(image)
-        return labels
-
-    if way == COARSE:
-        return coarse
-    if way == ENGINE:
-        return EngineCall(net, image, compiled)
-    chosen = config.replace(backend=way)
-    return both
-
-
-class EngineCall:
-    """A frame of an engine of `net` with the fastest backend, from and to the host."""
-
-    def __init__(self, net: C2FNet, image: Tensor, compiled: bool) -> None:
-        """Makes the engine."""
-        given = net.config
-        net.config = given.replace(backend="auto")
-        self.engine = net.compile(compile=compiled)
-        net.config = given
-        self.image = image.cpu()
-
-    def __call__(self) -> Tensor:
-        """Labels uint8 [1, H, W]."""
-        labels: Tensor = self.engine(self.image)
-        return labels
+def _cover(net: C2FNet, truth: Tensor, image: Tensor) -> tuple[C2FConfig, dict[str, float]]:
+    """The paper's configuration, that of `net`, with as few windows by coverage as do as much."""
+    small, greedy = net.config.small_classes, net.config.replace(strategy="cover")
+    theirs, ours = (
+        coverage.coverage(windows_of(net.coarse, config, image), truth, small)
+        for config in (net.config, greedy)
+    )
+    wanted = theirs[-1] if theirs else 0.0
+    n = coverage.fewest(ours, wanted)
+    reached = ours[n - 1] if ours else 0.0
+    shares = {"coverage": rows.rounded(reached), "coverage_of_paper": rows.rounded(wanted)}
+    return greedy.replace(n=n), shares
 
 
 def memory_call(way: str, **spec: Any) -> Callable[[], Tensor]:
@@ -263,9 +268,9 @@ def memory_call(way: str, **spec: Any) -> Callable[[], Tensor]:
     if not wanted.image:
         small = dataclasses.replace(wanted, height=128, width=128, n=1, zoom=1.0)
         net, image, _ = build(small)
-        call_of(net, image, way)()
+        call_of(net, image, way, dtype=wanted.dtype)()
     net, image, _ = build(wanted)
-    return call_of(net, image, way, wanted.compile)
+    return call_of(net, image, way, wanted.compile, wanted.dtype)
 
 
 def _warm(
@@ -280,23 +285,22 @@ def _warm(
     calls: dict[str, Callable[[], Any]] = {}
     results: dict[str, dict[str, Any]] = {}
     failures: dict[str, str] = {}
-    wanted = None
+    wanted: dict[bool, Tensor] = {}  # of the coarse network, and of both
     for way in chosen:
         say(f"{_title(spec)}: {way}, first call")
         try:
-            call = call_of(net, image, way, spec.compile)
+            call = call_of(net, image, way, spec.compile, spec.dtype)
             start = time.perf_counter()
             got = call()
             for _ in range(effort.warmup - 1):
                 start = time.perf_counter()
                 call()
             results[way] = {"first_s": time.perf_counter() - start}  # of the last warm-up
-            if way == EAGER:
-                wanted = got
-            elif way != COARSE and wanted is not None:
-                differing = int((got.to(wanted.device) != wanted).sum())
-                if differing > TIES * got.numel():
-                    raise parity.Disagreement(f"{differing} labels are not the reference's")
+            right = wanted.setdefault(way in OF_COARSE, got)  # that of the first: eager
+            differing = int((got.to(right.device) != right).sum())
+            if differing > TIES * got.numel():
+                raise parity.Disagreement(f"{differing} labels are not the reference's")
+            if way not in (COARSE, EAGER):
                 results[way]["max_error"] = differing / got.numel()
             calls[way] = call
         except Exception as error:  # whatever it is becomes a row
@@ -310,20 +314,28 @@ def _rounds(seconds: float, effort: Effort) -> int:
     return max(min(3, effort.rounds), min(effort.rounds, round(effort.budget_s / one)))
 
 
-def _breakdown(net: C2FNet, image: Tensor, way: str, count: int, call: Any) -> dict[str, Any]:
+def _breakdown(
+    spec: Spec, net: C2FNet, image: Tensor, way: str, count: int, call: Any
+) -> dict[str, Any]:
     """Median milliseconds of each stage, and how many windows were looked at."""
-    if isinstance(call, EngineCall):
-        found = [net.detailed(image)]  # for the windows, which are the same
-        profiles = [call.engine.profile(call.image[0])[1] for _ in range(count)]
-    else:
-        net.config = net.config.replace(backend=way)
-        found = [net.detailed(image) for _ in range(count)]
-        profiles = [answer.seconds for answer in found]
+    with autocast(spec.device, spec.dtype):
+        if isinstance(call, EngineCall):
+            found = [net.detailed(image)]  # for the windows, which are the same
+            profiles = [call.engine.profile(call.image[0])[1] for _ in range(count)]
+            way = call.backend
+        else:
+            net.config = net.config.replace(backend=way)
+            found = [net.detailed(image) for _ in range(count)]
+            profiles = [answer.seconds for answer in found]
     stages = {
         stage: rows.rounded(1e3 * statistics.median(p[stage] for p in profiles))
         for stage in profiles[0]
     }
-    return {"stages_ms": stages, "windows": int(found[0].windows.num.sum())}
+    return {"stages_ms": stages, "windows": int(found[0].windows.num.sum()), "backend": way}
+
+
+def _frames(call: Any) -> int:
+    return call.frames if isinstance(call, EngineCall) else 1
 
 
 def _peak(spec: Spec, way: str) -> float | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from . import rows
 from .charts import PAPER_SHARES
-from .network_suite import COARSE
+from .frames import COARSE
 from .rows import Row
 from .scale_suite import SUITE as SCALE
 from .scale_suite import growth

@@ -116,11 +116,11 @@ class FineAnswer:
             )
             logits = both if shape[0] == 2 else both[:, 1:] - both[:, :1]
             self._made[shape] = logits.to(given)
-        made, place = self._made[shape], self._place.on(given.device)
-        if len(given) >= self._used:
-            place.zero_()  # holds all: a graph's branches are captured one after the other
-        slots = torch.arange(len(given), device=given.device) + place
-        place.add_(len(given))
+        made, slots = self._made[shape], torch.arange(len(given), device=given.device)
+        if len(given) < self._used:  # one of several forwards
+            place = self._place.on(given.device)
+            slots += place
+            place.add_(len(given))
         # An engine may fill a forward up with empty patches: any answer does for those.
         return made.index_select(0, slots.clamp_(max=len(made) - 1))
 
@@ -142,10 +142,14 @@ def scripted_net(
     first = CoarseAnswer(truth, config.num_classes, place)
     second = FineAnswer(_stages.pad(truth, frame), config.small_classes, place)
     net = C2FNet(Scripted(coarse, first), Scripted(fine, second), config).eval()
-    quick = C2FNet(net.coarse, _Nothing(), config).eval()
-    found = quick.detailed(image).windows
-    second.expect(Windows(found.origins.cpu(), found.counts.cpu(), found.num.cpu(), config.window))
+    second.expect(windows_of(net.coarse, config, image))
     return net
+
+
+def windows_of(coarse: nn.Module, config: C2FConfig, image: Tensor) -> Windows:
+    """The windows that a net with this coarse network looks at in an image, on the host."""
+    found = C2FNet(coarse, _Nothing(), config).eval().detailed(image).windows
+    return Windows(found.origins.cpu(), found.counts.cpu(), found.num.cpu(), config.window)
 
 
 class _Nothing(nn.Module):

@@ -18,6 +18,7 @@ from ..bench import (
     charts,
     compare,
     foreign,
+    frames,
     measure,
     network_suite,
     op_suite,
@@ -71,7 +72,8 @@ def add_parser(commands: Any) -> None:
     what.add_argument("--sizes", default="512", help="sides, or HEIGHTxWIDTH, by commas (512)")
     what.add_argument("--zooms", default="1,2,3,4", help="of the patches (1,2,3,4)")
     what.add_argument("--n", default="32", help="windows per image (32)")
-    what.add_argument("--preset", default="paper", help="paper (default), fast or official")
+    what.add_argument("--preset", default="paper", help="paper (default), fast, official, or "
+                      "cover: as few of the paper's windows as cover what its 32 do")  # fmt: skip
     what.add_argument("--image", default="", help="segment this file; its size counts")
     what.add_argument("--masks", nargs="+", metavar="FILE", help="class maps to make answers from, "
                       "in iSAID's colours or ids; else those that C2F_BENCH_MASKS lists, else "
@@ -93,7 +95,8 @@ def add_parser(commands: Any) -> None:
     how = parser.add_argument_group("how")
     how.add_argument("--ways", default="", help="only these: reference, cpu, compiled, ...")
     how.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    how.add_argument("--dtype", default="float32", choices=list(network_suite.DTYPES))
+    how.add_argument("--dtype", default="float32", choices=list(network_suite.DTYPES),
+                     help="of the networks; amp is autocast to bfloat16")  # fmt: skip
     how.add_argument("--channels-last", action="store_true", help="memory format")
     how.add_argument("--compile", action="store_true", help="compile both networks")
     how.add_argument("--threads", type=int, help="of torch; what it takes by itself")
@@ -237,6 +240,8 @@ def _refused(row: rows.Row, provider: str, why: str) -> rows.Row:
 def _ops(
     args: argparse.Namespace, extra: dict[str, Callable[..., Any]] | None = None
 ) -> Iterator[rows.Row]:
+    if args.dtype == frames.AMP:
+        raise ValueError("--dtype must be one of tensors with --op, got amp")
     if args.op != "all" and args.op not in op_suite.JOBS:
         raise ValueError(f"--op must be all, {', '.join(op_suite.JOBS)}, got {args.op}")
     names = op_suite.JOBS if args.op == "all" else (args.op,)
