@@ -48,6 +48,11 @@ class Engine:
     steps are captured as CUDA graphs; on the CPU the same steps are called. Any thread may call an
     engine, and several engines live side by side; for several GPUs make one engine each.
 
+    The graph of the second look depends on how many windows there are. torch from 2.14 on puts one
+    per size into that of the first look, as IF nodes (`cuda_graphs` says why not earlier). Without,
+    and where the windows take more than one forward, the number is read on the host, in `run` once
+    the next batch has begun.
+
     Attributes:
         config: of the net, at the time.
         device: of its networks.

@@ -253,17 +253,21 @@ class ShapePlan(Plan):
             for size in self.buckets.sizes:
                 self._second_in_one(size)
             self.looked = self._look()
-        total = self.looked.packed.total[0]
+        # 0 if there are no windows, else 1 + the number of the size that holds them.
+        which = torch.bucketize(self.looked.packed.total[0], self._edges)
+        chosen = which == torch.arange(len(self._edges), device=which.device)
         merged = _stages.crop(self.looked.labels, self.true_size).clone()
-        low = 0
-        for size in self.buckets.sizes:
+        for number, size in enumerate(self.buckets.sizes, 1):
 
             def second(size: int = size) -> None:
                 merged.copy_(self._second_in_one(size))
 
-            recorder.when((total > low) & (total <= size), second)
-            low = size
+            recorder.when(chosen[number], second)
         return self.looked, merged
+
+    @functools.cached_property
+    def _edges(self) -> Tensor:
+        return torch.tensor((0, *self.buckets.sizes), dtype=torch.int32, device=self.image.device)
 
     def _normalised(self) -> Tensor:
         """The batch as the coarse network takes it, bit for bit as the eager path makes it."""
