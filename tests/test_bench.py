@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 import samples
 import torch
+from availability import need
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from c2fcore import Windows, models, ops
 from c2fcore.bench import (
     contest,
+    coverage,
+    engine_suite,
     floors,
     foreign,
     inputs,
@@ -170,6 +173,37 @@ def test_scripted_networks_look_where_the_map_has_objects() -> None:
     agreeing = (answer.coarse_labels == truth).float().mean()
     assert agreeing > 0.7  # seen at 1/8, with a network's errors
     assert torch.equal(net(image), answer.labels)  # the chunks start anew every time
+
+
+def test_the_engine_beside_its_networks() -> None:
+    need("cpu", "select_windows", "extract_patches", "aggregate")
+    spec = network_suite.Spec("tiny_fcn", "tiny_fcn", SIDE, SIDE, preset="fast")
+    found = engine_suite.measure_engine(spec, 2)
+    sides = {engine_suite.NETWORKS, engine_suite.AGAIN, engine_suite.ENGINE}
+    for times in (found["times"], found["cpu"]):
+        assert set(times) == sides
+        assert all(len(of_side) == 2 and min(of_side) > 0 for of_side in times.values())
+    assert 0 < max(found["glue"]) < 1
+    assert found["differing"] == 0
+    times = {"networks": [1.0, 4.0], "networks again": [3.0, 2.0], "engine": [2.0, 3.3]}
+    assert engine_suite.above(times) == pytest.approx([0, 10])
+    assert engine_suite.noise(times) == pytest.approx([200, 100])
+
+
+def test_coverage_counts_what_is_new() -> None:
+    truth = torch.zeros((1, 40, 40), dtype=torch.uint8)
+    truth[:, 0:10, 0:10] = 1
+    truth[:, 20:30, 0:10] = 2  # not small
+    truth[:, 30:40, 30:40] = 3
+    origins = torch.tensor([[[0, 0], [2, 0], [28, 28], [0, 30]]])
+    windows = Windows(origins.int(), torch.ones((1, 4)).int(), torch.tensor([3]).int(), 8)
+    shares = coverage.coverage(windows, truth, (1, 3))
+    assert shares == pytest.approx([64 / 200, 80 / 200, (80 + 36) / 200])
+    assert [coverage.fewest(shares, wanted) for wanted in (0, 0.3, 0.33, 0.5, 0.9)] == [
+        1, 1, 2, 3, 3,
+    ]  # fmt: skip
+    assert coverage.coverage(windows._replace(num=torch.tensor([0])), truth, (1,)) == []
+    assert coverage.fewest([], 0.0) == 1
 
 
 def test_peers_do_the_same_job() -> None:
