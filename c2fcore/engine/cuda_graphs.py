@@ -68,11 +68,17 @@ class CudaGraphs:
             self.lost = torch.cuda.is_current_stream_capturing()
         if self.lost:
             return  # what is left of the capture goes with the graph
-        # Before torch 2.12 the allocator goes on taking the capture for one under way, frees
-        # nothing that several streams have used, and lets no other capture into that memory.
+        # The allocator of torch 2.11 goes on taking the capture for one under way, frees nothing
+        # that several streams have used, and lets no other capture into that memory.
         with suppress(RuntimeError):  # it has ended as it should
             torch._C._cuda_endAllocateToPool(self._device.index, self._pools[memory])  # type: ignore[attr-defined,unused-ignore]
         self._pools[memory] = torch.cuda.graph_pool_handle()
+        # So does the generator of random numbers, and gives none, until a capture has succeeded.
+        again = torch.cuda.graph(
+            torch.cuda.CUDAGraph(), stream=self._stream, capture_error_mode="thread_local"
+        )
+        with suppress(RuntimeError), again:
+            torch.zeros(1, device=self._device)
 
     def when(self, condition: Tensor, body: Body[Any]) -> None:
         """A conditional node while capturing; a decision on the host otherwise."""
