@@ -20,6 +20,7 @@ from c2fcore.bench import (
     engine_suite,
     floors,
     foreign,
+    frames,
     inputs,
     measure,
     network_suite,
@@ -188,6 +189,17 @@ def test_the_engine_beside_its_networks() -> None:
     times = {"networks": [1.0, 4.0], "networks again": [3.0, 2.0], "engine": [2.0, 3.3]}
     assert engine_suite.above(times) == pytest.approx([0, 10])
     assert engine_suite.noise(times) == pytest.approx([200, 100])
+
+
+def test_answers_of_networks_under_autocast_are_of_its_precision() -> None:
+    """The glue reads what it would read behind them, from the first frame on."""
+    spec = network_suite.Spec("tiny_fcn", "tiny_fcn", SIDE, SIDE, dtype="amp", channels_last=True)
+    net, image, _ = network_suite.build(spec)
+    seen: list[torch.dtype] = []
+    for network in (net.coarse, net.fine):
+        network.register_forward_hook(lambda _, given, logits: seen.append(logits.dtype))
+    frames.call_of(net, image, "reference", dtype="amp")()
+    assert seen == [torch.bfloat16] * 2
 
 
 def test_coverage_counts_what_is_new() -> None:

@@ -239,7 +239,7 @@ def build(spec: Spec) -> Built:
         for network in networks:
             network.compile(dynamic=False)
     about: dict[str, Any] = {"content": content}
-    with torch.inference_mode():
+    with torch.inference_mode(), autocast(spec.device, spec.dtype):
         net = scripted_net(networks[0], networks[1], config, truth, image)
         if spec.preset == COVER:
             config, shares = _cover(net, truth, image)

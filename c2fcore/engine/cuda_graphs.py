@@ -116,8 +116,8 @@ def _own_workspaces() -> Iterator[None]:
     """Inside a capture: its cuBLAS calls work on memory of the graph, nobody else's do afterwards.
 
     torch keeps one workspace for a stream. That of the calls before a capture would be all graphs'
-    of a lane, and from torch 2.11 on the end of any of them frees it: the others would go on
-    writing to memory that is something else by then.
+    of a lane, and its later versions free it at the end of any of them (pytorch issue 193402): the
+    others would go on writing to memory that is something else by then.
     """
     torch._C._cuda_clearCublasWorkspaces()  # type: ignore[attr-defined,unused-ignore]
     try:
