@@ -367,8 +367,8 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=SIZE, help="side of the usual image")
     parser.add_argument("--large", type=int, default=LARGE, help="side of the large image")
     parser.add_argument("--only", default="", help="sections, as count,merge,glue_memory")
-    parser.add_argument("--out", type=Path, help="file of JSON lines, replaced if it is there; or "
-                        "the folder of results, where a folder per device stands")  # fmt: skip
+    parser.add_argument("--out", type=Path, help="file of JSON lines, replaced if it is there (with "
+                        "--only its rows); or the folder of results, where a folder per device is")  # fmt: skip
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     warnings.filterwarnings("ignore", module=r"torch\..*")
@@ -388,7 +388,7 @@ def main() -> None:
         args.out = args.out / device_slug() / "demands.jsonl"
     if args.out is not None:
         replaced = " (replaced)" if args.out.exists() else ""
-        rows.write(args.out, measured)
+        (rows.merge if only else rows.write)(args.out, measured)
         print(f"{len(measured)} rows in {args.out}{replaced}")
     sys.exit(1 if any(row["error"] for row in measured) else 0)
 
