@@ -220,7 +220,7 @@ def engine(plan: Plan) -> Iterator[tuple[str, Outcome]]:
         threads=plan.threads,
     )
     found = engine_suite.measure_engine(spec, plan.rounds, plan.say)
-    times, cpu = found.pop("times"), found.pop("cpu")
+    times, cpu, outside = found.pop("times"), found.pop("cpu"), found.pop("outside")
     glue = [100 * share for share in found.pop("glue")]
     for unit, of_sides in (("ms", times), ("cpu_ms", cpu)):
         found[unit] = {
@@ -230,6 +230,7 @@ def engine(plan: Plan) -> Iterator[tuple[str, Outcome]]:
     found["least_ms"] = {side: round(1e3 * min(samples), 4) for side, samples in times.items()}
     yield "engine-glue", Outcome(*measure.spread(glue), found)
     yield "engine-above", Outcome(*measure.spread(engine_suite.above(times)), found)
+    yield "engine-outside", Outcome(*measure.spread(outside), found)
     yield "engine-above-cpu", Outcome(*measure.spread(engine_suite.above(cpu)), found)
     yield "engine-noise", Outcome(*measure.spread(engine_suite.noise(times)), found)
 
@@ -271,6 +272,7 @@ def sections(plan: Plan) -> dict[Callable[[Plan], Iterator[tuple[str, Outcome]]]
         engine: [
             Demand("engine-glue", f"engine, HRNet-W18 {s}: glue, of the frame", 1, "%"),
             Demand("engine-above", f"engine, HRNet-W18 {s}: above its networks alone", 2, "%"),
+            Demand("engine-outside", f"engine, HRNet-W18 {s}: outside its networks", 2, "%"),
             Demand("engine-above-cpu", f"engine, HRNet-W18 {s}: the same, processor time", 2, "%"),
             Demand("engine-noise", f"engine, HRNet-W18 {s}: networks, of themselves", 2, "%"),
         ],
@@ -367,8 +369,8 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=SIZE, help="side of the usual image")
     parser.add_argument("--large", type=int, default=LARGE, help="side of the large image")
     parser.add_argument("--only", default="", help="sections, as count,merge,glue_memory")
-    parser.add_argument("--out", type=Path, help="file of JSON lines, replaced if it is there (with "
-                        "--only its rows); or the folder of results, where a folder per device is")  # fmt: skip
+    parser.add_argument("--out", type=Path, help="file of JSON lines, replaced if it is there "
+                        "(with --only, its rows); or the folder of one per device")  # fmt: skip
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     warnings.filterwarnings("ignore", module=r"torch\..*")

@@ -185,6 +185,8 @@ def test_the_engine_beside_its_networks() -> None:
         assert set(times) == sides
         assert all(len(of_side) == 2 and min(of_side) > 0 for of_side in times.values())
     assert 0 < max(found["glue"]) < 1
+    assert len(found["outside"]) == 2
+    assert min(found["outside"]) > 0
     assert found["differing"] == 0
     times = {"networks": [1.0, 4.0], "networks again": [3.0, 2.0], "engine": [2.0, 3.3]}
     assert engine_suite.above(times) == pytest.approx([0, 10])

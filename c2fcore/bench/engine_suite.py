@@ -3,7 +3,8 @@
 "networks" runs the engine's two networks on inputs that are ready, the patches in the engine's
 forwards; "engine" is the whole frame, uint8 pixels on the host to uint8 labels on the host. Samples
 are taken in turn, and twice of the networks: how far they are from themselves says what the
-machine's other work does to such ratios. So does the processor time that stands beside the wall's.
+machine's other work does to such ratios, and so does the processor time beside the wall's. What of
+a frame of the engine is not inside its networks is taken in the same sample, and knows no noise.
 """
 
 from __future__ import annotations
@@ -41,10 +42,11 @@ def measure_engine(
         **options: of the engine.
 
     Returns:
-        "times", seconds of each side by round; "cpu", the same of all processors together; "glue",
-        the share of select, extract and aggregate in a frame, one a round; "windows"; "chunk",
-        patches per forward at most; "differing", the share of labels that are not the eager
-        path's.
+        "times", seconds of each side by round; "cpu", the same of all processors together;
+        "outside", per cent of its networks' time that a frame spends outside them, one a round
+        (of a device that the host waits for); "glue", the share of select, extract and aggregate
+        in a frame, likewise; "windows"; "chunk", patches per forward at most; "differing", the
+        share of labels that are not the eager path's.
 
     Raises:
         parity.Disagreement: more labels differ than rounding explains.
@@ -64,6 +66,8 @@ def measure_engine(
         alone, windows = _networks_alone(net, engine, image)
     sides = {NETWORKS: alone, AGAIN: alone, ENGINE: lambda: engine(pixels)}
     calls = {name: _CpuTime(call) for name, call in sides.items()}
+    outside = _Outside(engine)
+    calls[ENGINE] = _CpuTime(lambda: outside.frame(pixels))
     say(f"engine: {rounds} rounds")
     times = measure.interleaved(dict(calls), rounds, target_s=0.0, device=spec.device)
     say("engine: stages")
@@ -71,6 +75,7 @@ def measure_engine(
     return {
         "times": times,
         "cpu": {name: call.seconds[-rounds:] for name, call in calls.items()},
+        "outside": outside.per_cent[-rounds:],
         "glue": [sum(p[s] for s in GLUE) / sum(p.values()) for p in profiles],
         "stages_ms": {
             stage: rows.rounded(1e3 * statistics.median(p[stage] for p in profiles))
@@ -94,6 +99,31 @@ class _CpuTime:
         start = time.process_time()
         self._call()
         self.seconds.append(time.process_time() - start)
+
+
+class _Outside:
+    """Frames of an engine, and what they spend outside its networks."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._inside = 0.0
+        self.per_cent: list[float] = []
+        for network in (engine.networks.coarse, engine.networks.fine):
+            network.register_forward_pre_hook(self._enter)
+            network.register_forward_hook(self._leave)
+
+    def frame(self, pixels: Any) -> None:
+        self._inside = 0.0
+        start = time.perf_counter()
+        self._engine(pixels)
+        whole = time.perf_counter() - start
+        self.per_cent.append(100 * (whole / self._inside - 1))
+
+    def _enter(self, *_: Any) -> None:
+        self._inside -= time.perf_counter()
+
+    def _leave(self, *_: Any) -> None:
+        self._inside += time.perf_counter()
 
 
 def above(times: dict[str, Sequence[float]]) -> list[float]:
