@@ -85,14 +85,22 @@ def test_replays_answer_like_calls_and_like_eager(
     assert not captured(plain)
 
 
-def test_warm_up_leaves_nothing_to_capture(fused: str) -> None:
-    engine = branching(made(fused, n=9).compile(lanes=2), False)
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("conditional", [False, True])
+def test_warm_up_leaves_nothing_to_capture(fused: str, conditional: bool, batch: int) -> None:
+    net = made(fused, n=9)
+    plain = net.compile(graphs=False, lanes=1)
+    engine = branching(net.compile(lanes=2, batch=batch), conditional)
     engine.warm_up([(75, 83)], progress=False)
     before = captured(engine)
-    assert before == {"look", *(("second", size) for size in (4, 8, 9))}
+    if conditional:
+        assert before == {"whole"}
+    else:
+        assert before >= {"look", *(("second", size) for size in (4, 8, 9))}
     programs = engine.programs()
-    for image in images(12):
-        engine(image)
+    given = images(11)  # three batches, and two that are left over
+    for result, image in zip(engine.run(given), given, strict=True):
+        assert agreement(result.labels, plain(image)) >= AGREE
     assert captured(engine) == before
     assert engine.programs() == programs
 
