@@ -169,8 +169,12 @@ def test_scripted_networks_look_where_the_map_has_objects() -> None:
     image = inputs.image_of(truth)
     networks = [models.build(f"{__name__}:sparse_network", c) for c in (16, 1)]
     net = scripted_net(*networks, config, truth, image)
+    made = [dict(network.answer._made) for network in (net.coarse, net.fine)]
     answer = net.detailed(image)
     assert int(answer.windows.num) == 5
+    after = [network.answer._made for network in (net.coarse, net.fine)]
+    assert [list(one) for one in after] == [list(one) for one in made], "nothing is made in a frame"
+    assert all(made)
     agreeing = (answer.coarse_labels == truth).float().mean()
     assert agreeing > 0.7  # seen at 1/8, with a network's errors
     assert torch.equal(net(image), answer.labels)  # the chunks start anew every time

@@ -235,9 +235,6 @@ def build(spec: Spec) -> Built:
         models.build(name, channels).eval().to(spec.device, dtype).to(memory_format=layout)
         for name, channels in ((spec.coarse, inputs.NUM_CLASSES), (spec.fine, 2))
     ]
-    if spec.compile:
-        for network in networks:
-            network.compile(dynamic=False)
     about: dict[str, Any] = {"content": content}
     with torch.inference_mode(), autocast(spec.device, spec.dtype):
         net = scripted_net(networks[0], networks[1], config, truth, image)
@@ -245,6 +242,9 @@ def build(spec: Spec) -> Built:
             config, shares = _cover(net, truth, image)
             about |= shares
             net = scripted_net(networks[0], networks[1], config, truth, image)
+    if spec.compile:  # without the scripts, whatever runs them
+        for network in networks:
+            network.compile(dynamic=False)
     return Built(net, image, about)
 
 

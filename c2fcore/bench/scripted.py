@@ -143,6 +143,10 @@ def scripted_net(
     second = FineAnswer(_stages.pad(truth, frame), config.small_classes, place)
     net = C2FNet(Scripted(coarse, first), Scripted(fine, second), config).eval()
     second.expect(windows_of(net.coarse, config, image))
+    # Answers are made at the first call of their shape: not in one that is compiled or captured.
+    side = round(config.window * config.zoom)
+    patch = image.new_zeros((1, image.shape[1], side, side), dtype=_stages.dtype_of(fine))
+    _stages.fine_logits(net.fine, patch, config)
     return net
 
 
