@@ -82,22 +82,6 @@ void require_numbers(const BinAxis& y, const BinAxis& x, int64_t B, const char* 
   require_supported(tiles <= kInt32Max, op, "fewer than 2^31 tiles, got ", tiles);
 }
 
-// "cover" goes through the rows of bins of a window times the columns of windows that overlap it,
-// and through its bins: Selection::uncover.
-void require_cover(const BinAxis& y, const BinAxis& x, const char* op) {
-  const auto bins = [](const BinAxis& axis) {
-    int32_t first, last;
-    axis.window_bins(0, &first, &last);
-    return int64_t{last} - first + (axis.flush_px != kNoFlush ? 1 : 0);  // where its start cuts one
-  };
-  const int64_t beside = 2 * (int64_t{x.window_px - 1} / x.stride_px) + 2;
-  const int64_t columns = std::min<int64_t>(x.windows, beside);
-  const int64_t work = bins(y) * std::max(columns, bins(x));
-  require_supported(work <= kMostNumbered, op, "strategy \"cover\" with at most ", kMostNumbered,
-                    " rows of a window times windows beside each other that overlap it, got ",
-                    work);
-}
-
 struct WindowsPlan {
   WindowsArgs args;
   Launch launch;
@@ -105,8 +89,7 @@ struct WindowsPlan {
 
 // What both ops have in common; Params is that of either.
 template <class Params>
-WindowsPlan plan_windows(const Params& p, int64_t stride_px, bool cover, Workspace& workspace,
-                         const char* op) {
+WindowsPlan plan_windows(const Params& p, int64_t stride_px, Workspace& workspace, const char* op) {
   const Seg& seg = p.seg;
   const CellKind kind = !seg.is_logits                 ? CellKind::kLabels
                         : seg.h == p.H && seg.w == p.W ? CellKind::kOwnSize
@@ -118,7 +101,6 @@ WindowsPlan plan_windows(const Params& p, int64_t stride_px, bool cover, Workspa
   cells.y = make_bin_axis(p.H, p.window_px, stride_px, p.flush, kMaxTileY);
   cells.x = make_bin_axis(p.W, p.window_px, stride_px, p.flush, tile_width(seg.B * p.H * p.W));
   require_numbers(cells.y, cells.x, seg.B, op);
-  if (cover) require_cover(cells.y, cells.x, op);
   const int64_t tiles = int64_t{cells.y.tiles} * cells.x.tiles;
   cells.scale_y = resize_scale(seg.h, p.H);
   cells.scale_x = resize_scale(seg.w, p.W);
@@ -140,11 +122,32 @@ WindowsPlan plan_windows(const Params& p, int64_t stride_px, bool cover, Workspa
   return {args, launch};
 }
 
+// Shared memory of a selection by one warp: keys, bins, sums across. Too much for keys of 32 bits
+// is too much altogether: a count has at most window^2 pixels, and an axis more bins than windows.
+int64_t in_shared_bytes(const CellCountsArgs& cells) {
+  const BinAxis &y = cells.y, &x = cells.x;
+  const int64_t windows = int64_t{y.windows} * x.windows;
+  const int64_t largest = int64_t{y.window_px} * x.window_px;
+  if (windows > kPlaces || largest >> (32 - kPlaceBits) != 0) return kInt32Max;
+  return 4 * (places_in_shared(static_cast<int32_t>(windows)) + int64_t{y.bins} * x.bins +
+              int64_t{y.bins} * x.windows);
+}
+
+// Shared memory of the rounds of a selection by one block: the best of every row of windows; what
+// the windows beside the chosen one lose in every row of its bins.
+int64_t rounds_bytes(const CellCountsArgs& cells) {
+  const BinAxis &y = cells.y, &x = cells.x;
+  int32_t rows = y.span_bins;
+  if (y.flush_px != kNoFlush) rows = std::max(rows + 1, y.bins - y.flush_bin);
+  const int64_t beside = 2 * int64_t{x.beside} + (x.flush_px != kNoFlush ? 2 : 1);
+  return 8 * int64_t{y.windows} + 4 * rows * std::min<int64_t>(x.windows, beside);
+}
+
 }  // namespace
 
 void launch_count_windows(const CountWindowsParams& params, Workspace& workspace,
                           const Queue& queue) {
-  WindowsPlan plan = plan_windows(params, params.stride_px, false, workspace, "count_windows");
+  WindowsPlan plan = plan_windows(params, params.stride_px, workspace, "count_windows");
   plan.args.sums.counts = params.counts;
   launch(plan.launch, plan.args, queue);
 }
@@ -152,8 +155,8 @@ void launch_count_windows(const CountWindowsParams& params, Workspace& workspace
 void launch_select_windows(const SelectWindowsParams& params, Workspace& workspace,
                            const Queue& queue) {
   const bool all = params.strategy == Strategy::kAll;
-  WindowsPlan plan = plan_windows(params, all ? params.window_px : params.stride_px,
-                                  params.strategy == Strategy::kCover, workspace, "select_windows");
+  WindowsPlan plan =
+      plan_windows(params, all ? params.window_px : params.stride_px, workspace, "select_windows");
   const BinAxis &y = plan.args.cells.y, &x = plan.args.cells.x;
   const int64_t windows = int64_t{y.windows} * x.windows;
   const int64_t B = params.seg.B;
@@ -165,13 +168,15 @@ void launch_select_windows(const SelectWindowsParams& params, Workspace& workspa
   select.origins = params.origins;
   select.counts = params.counts;
   select.num = params.num;
-  // Bins, sums across, gains, best of the rows: select_windows.cuh.
-  const int64_t bytes = 4 * (int64_t{y.bins} * x.bins + int64_t{y.bins} * x.windows + windows +
-                             int64_t{2} * y.windows);
-  select.in_shared = plan.args.sums.bands == 1 && bytes <= C2F_SELECT_SHARED_BYTES;
-  if (select.in_shared) {
-    plan.launch.dynamic_shared = std::max(plan.launch.dynamic_shared, static_cast<uint32_t>(bytes));
-  } else {
+  const int64_t shared = in_shared_bytes(plan.args.cells);
+  select.in_shared = plan.args.sums.bands == 1 && shared <= C2F_SELECT_SHARED_BYTES;
+  const int64_t rounds = rounds_bytes(plan.args.cells);
+  select.rounds_in_shared = !select.in_shared && rounds <= C2F_SELECT_SHARED_BYTES;
+  if (select.in_shared || select.rounds_in_shared) {
+    plan.launch.dynamic_shared = std::max(
+        plan.launch.dynamic_shared, static_cast<uint32_t>(select.in_shared ? shared : rounds));
+  }
+  if (!select.in_shared) {
     plan.args.sums.counts = workspace.scratch<int32_t>("gains", B * windows);
     select.row_best = workspace.scratch<int32_t>("row best", 2 * B * y.windows);
   }

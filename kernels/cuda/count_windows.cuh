@@ -35,30 +35,52 @@ __device__ __forceinline__ bool block_is_last(uint32_t* ticket, uint32_t total,
   return last != 0;
 }
 
-// across[t, j]: the bins that column of windows j has in row t, for rows [t0, t1).
-__device__ __forceinline__ void sum_across(const BinAxis& x, const int32_t* bins, int32_t* across,
-                                           int32_t t0, int32_t t1) {
-  const int64_t end = static_cast<int64_t>(t1 - t0) * x.windows;
-  for (int64_t i = threadIdx.x; i < end; i += blockDim.x) {
-    const int32_t t = t0 + static_cast<int32_t>(i / x.windows);
-    const int32_t j = static_cast<int32_t>(i % x.windows);
-    int32_t first, last, sum = 0;
-    x.window_bins(j, &first, &last);
-    const int32_t* row = bins + static_cast<int64_t>(t) * x.bins;
-#pragma unroll 4
-    for (int32_t u = first; u < last; ++u) sum += row[u];
-    across[static_cast<int64_t>(t) * x.windows + j] = sum;
+// Sum of `count` values, `step` apart. Four loads are under way at once whatever is left to sum: a
+// window is a few bins long, and one after the other would cost as many latencies.
+__device__ __forceinline__ int32_t sum_of(const int32_t* values, int32_t count, int64_t step) {
+  int32_t sum = 0;
+  for (int32_t k = 0; k < count; k += 4, values += 4 * step) {
+    int32_t four[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) four[i] = k + i < count ? values[i * step] : 0;
+    sum += (four[0] + four[1]) + (four[2] + four[3]);
+  }
+  return sum;
+}
+
+// Calls on_cell(i, j) for i < rows, j < columns, shared out among the threads of the block; rows <
+// 2^31 less a block.
+template <class OnCell>
+__device__ __forceinline__ void for_cells(int32_t rows, int32_t columns, const OnCell& on_cell) {
+  const int32_t thread = static_cast<int32_t>(threadIdx.x);
+  const int32_t threads = static_cast<int32_t>(blockDim.x);
+  const int32_t step_i = threads / columns, step_j = threads - step_i * columns;
+  int32_t i = thread / columns, j = thread - i * columns;
+  while (i < rows) {
+    on_cell(i, j);
+    const bool wraps = j >= columns - step_j;
+    i += step_i + (wraps ? 1 : 0);
+    j += step_j - (wraps ? columns : 0);
   }
 }
 
-// counts[i, j] from the rows of `across` that row of windows i has, for one row.
-__device__ __forceinline__ void sum_down(const BinAxis& y, int32_t columns, const int32_t* across,
-                                         int32_t* counts, int32_t i, int32_t j) {
-  int32_t first, last, sum = 0;
+// across[t, j]: the bins that column of windows j has in row t, for rows [t0, t1).
+__device__ __forceinline__ void sum_across(const BinAxis& x, const int32_t* bins, int32_t* across,
+                                           int32_t t0, int32_t t1) {
+  for_cells(t1 - t0, x.windows, [&](int32_t i, int32_t j) {
+    const int64_t t = t0 + i;
+    int32_t first, last;
+    x.window_bins(j, &first, &last);
+    across[t * x.windows + j] = sum_of(bins + t * x.bins + first, last - first, 1);
+  });
+}
+
+// The count of window (i, j): the rows of `across` that row of windows i has.
+__device__ __forceinline__ int32_t sum_down(const BinAxis& y, int32_t columns,
+                                            const int32_t* across, int32_t i, int32_t j) {
+  int32_t first, last;
   y.window_bins(i, &first, &last);
-#pragma unroll 4
-  for (int32_t t = first; t < last; ++t) sum += across[static_cast<int64_t>(t) * columns + j];
-  counts[static_cast<int64_t>(i) * columns + j] = sum;
+  return sum_of(across + static_cast<int64_t>(first) * columns + j, last - first, columns);
 }
 
 // Bands of tile rows along y.
@@ -150,7 +172,8 @@ __device__ __forceinline__ int32_t complete_rows(const WindowsArgs& a, const Ima
     total += rows;
     for (int32_t r = warp_of_thread(); r < rows; r += blockDim.x / kWarpSize) {
       for (int32_t j = lane_of_thread(); j < x.windows; j += kWarpSize) {
-        sum_down(y, x.windows, image.across, image.counts, complete[r], j);
+        image.counts[static_cast<int64_t>(complete[r]) * x.windows + j] =
+            sum_down(y, x.windows, image.across, complete[r], j);
       }
       // Lanes read what others of their warp have stored.
       __syncwarp();

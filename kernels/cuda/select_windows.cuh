@@ -1,111 +1,120 @@
 // select_windows, once the counts of an image are there: by one block, since every choice of "top"
-// and "cover" depends on the one before. It keeps the best window of every row; a round takes the
-// best of those, then brings up to date what the choice changed: for "top" its row, for "cover" the
-// gains of the windows that overlap it, and their rows. All in integers; ties go to the lower
-// index.
+// and "cover" depends on the one before (select_by_warp.cuh: by one warp, where windows are few).
+// It keeps the best window of every row; a round takes the best of those, then brings up to date
+// what the choice changed: for "top" its row, for "cover" the gains of the windows that overlap it,
+// and their rows. All in integers; ties go to the lower index.
 #pragma once
 
 #include "count_windows.cuh"
+#include "window_choices.cuh"
 
 namespace c2f::cuda {
 
-// The larger gain, of equal ones the lower place; the same answer in all lanes. Every lane of the
-// warp calls it.
-struct Best {
+// The larger gain, of equal ones the lower place.
+struct alignas(8) Best {
   int32_t gain, place;
-
-  __device__ __forceinline__ void offer(int32_t other_gain, int32_t other_place) {
-    if (other_gain > gain) {  // places come in ascending order
-      gain = other_gain;
-      place = other_place;
-    }
-  }
-  __device__ __forceinline__ Best of_warp() const {
-    // All lanes: see above.
-    const int32_t most = __reduce_max_sync(kWarp, gain);
-    return {most, __reduce_min_sync(kWarp, gain == most ? place : 0x7fffffff)};
-  }
 };
 
-// One image's selection. `bins`, `across`, `gains` and `row_best` are in global memory, or in
-// shared memory where the image is small.
-struct Selection {
+// Among `count` gains, that of place p being on_gain(p, load(p)), with zeros taken for place 0; the
+// same answer in all lanes. Called by a whole warp. Eight loads are under way at once.
+template <class Load, class OnGain>
+__device__ __forceinline__ Best best_of_warp(int32_t count, const Load& load,
+                                             const OnGain& on_gain) {
+  constexpr int32_t kLoads = 8;
+  Best best{0, 0};
+  for (int32_t start = lane_of_thread(); start < count; start += kLoads * kWarpSize) {
+    int32_t gains[kLoads];
+#pragma unroll
+    for (int k = 0; k < kLoads; ++k) {
+      const int32_t place = start + k * kWarpSize;
+      gains[k] = place < count ? load(place) : 0;
+    }
+#pragma unroll
+    for (int k = 0; k < kLoads; ++k) {
+      const int32_t place = start + k * kWarpSize;
+      const int32_t gain = place < count ? on_gain(place, gains[k]) : 0;
+      if (gain > best.gain) best = {gain, place};  // places come in ascending order
+    }
+  }
+  // All lanes: they are here after the loop.
+  const int32_t most = __reduce_max_sync(kWarp, best.gain);
+  return {most, __reduce_min_sync(kWarp, best.gain == most ? best.place : 0x7fffffff)};
+}
+
+// One image's selection by a block. `row_best` and `lost` are in shared memory where they fit.
+struct BlockSelection {
   const BinAxis &y, &x;
   const SelectArgs& select;
-  int32_t *bins, *across, *gains, *row_best;
-  int64_t b;
+  Choices choices;
+  int32_t *bins, *gains;
+  Best* row_best;
+  int32_t* lost;
 
-  __device__ __forceinline__ Selection(const WindowsArgs& a, const ImageSums& image, int64_t b_)
+  __device__ __forceinline__ BlockSelection(const WindowsArgs& a, const ImageSums& image, int64_t b)
       : y(a.cells.y),
         x(a.cells.x),
         select(a.select),
-        bins(a.cells.bins + b_ * a.cells.y.bins * a.cells.x.bins),
-        across(image.across),
+        choices(a, b),
+        bins(a.cells.bins + b * a.cells.y.bins * a.cells.x.bins),
         gains(image.counts),
-        row_best(a.select.row_best + 2 * b_ * a.cells.y.windows),
-        b(b_) {}
+        row_best(reinterpret_cast<Best*>(a.select.row_best) + b * a.cells.y.windows),
+        lost(image.across) {}
 
   // By a whole warp.
   __device__ __forceinline__ void find_row_best(int32_t i) const {
-    const int32_t* row = gains + static_cast<int64_t>(i) * x.windows;
-    Best best{0, 0};
-#pragma unroll 4
-    for (int32_t j = lane_of_thread(); j < x.windows; j += kWarpSize) best.offer(row[j], j);
-    best = best.of_warp();
-    if (lane_of_thread() == 0) {
-      row_best[2 * i] = best.gain;
-      row_best[2 * i + 1] = best.place;
-    }
+    find_row_best(i, [](int32_t, int32_t gain) { return gain; });
   }
 
   // By the whole block, as all that follows. Every barrier is reached by all threads: loops and
   // conditions around them depend on values that are the same in all of them.
-  __device__ __forceinline__ int64_t run() const {
-    switch (select.strategy) {
-      case Strategy::kAll:
-        return take_all();
-      default:
-        return take_best(select.strategy == Strategy::kCover);
+  __device__ __forceinline__ void run(unsigned char* shared) {
+    if (select.strategy == Strategy::kAll) {
+      finish(take_all());
+      return;
     }
-  }
-
-  // Empties the slots from `taken` on.
-  __device__ __forceinline__ void finish(int64_t taken) const {
-    if (threadIdx.x == 0) select.num[b] = static_cast<int32_t>(taken);
-    for (int64_t slot = taken + threadIdx.x; slot < select.n; slot += blockDim.x) {
-      put(slot, 0, 0, 0);
+    if (select.rounds_in_shared) {
+      Best* copy = reinterpret_cast<Best*>(shared);
+      for (int32_t i = threadIdx.x; i < y.windows; i += blockDim.x) copy[i] = row_best[i];
+      row_best = copy;
+      lost = reinterpret_cast<int32_t*>(copy + y.windows);
+      // The copy is there.
+      __syncthreads();
     }
+    finish(take_best(select.strategy == Strategy::kCover));
   }
 
  private:
-  __device__ __forceinline__ void put(int64_t slot, int32_t py, int32_t px, int32_t count) const {
-    const int64_t at = b * select.n + slot;
-    select.origins[2 * at] = py;
-    select.origins[2 * at + 1] = px;
-    select.counts[at] = count;
+  __device__ __forceinline__ void finish(int64_t taken) const {
+    choices.finish(taken, static_cast<int32_t>(threadIdx.x), static_cast<int32_t>(blockDim.x));
+  }
+
+  template <class OnGain>
+  __device__ __forceinline__ void find_row_best(int32_t i, const OnGain& on_gain) const {
+    const int32_t* row = gains + static_cast<int64_t>(i) * x.windows;
+    const Best best = best_of_warp(x.windows, [&](int32_t j) { return row[j]; }, on_gain);
+    if (lane_of_thread() == 0) row_best[i] = best;
   }
 
   __device__ __forceinline__ int64_t take_best(bool cover) const {
     for (int64_t taken = 0; taken < select.n; ++taken) {
       // Every warp finds the same, so that no barrier is needed to pass it on.
-      Best row{0, 0};
-#pragma unroll 4
-      for (int32_t i = lane_of_thread(); i < y.windows; i += kWarpSize)
-        row.offer(row_best[2 * i], i);
-      row = row.of_warp();
+      const Best row = best_of_warp(
+          y.windows, [&](int32_t i) { return row_best[i].gain; },
+          [](int32_t, int32_t gain) { return gain; });
       if (row.gain < select.min_pixels) return taken;
-      const int32_t i = row.place, j = row_best[2 * i + 1];
-      if (threadIdx.x == 0) put(taken, y.origin(i), x.origin(j), row.gain);
+      const int32_t i = row.place, j = row_best[i].place;
+      if (threadIdx.x == 0) choices.put(taken, i, j, row.gain);
       if (cover) {
         uncover(i, j);
       } else {
         // All warps have read the best of the rows, before that of this one changes.
         __syncthreads();
         if (warp_of_thread() == 0) {
-          if (lane_of_thread() == 0) gains[static_cast<int64_t>(i) * x.windows + j] = 0;
-          // Lanes read what lane 0 has stored.
-          __syncwarp();
-          find_row_best(i);
+          find_row_best(i, [&](int32_t column, int32_t gain) {
+            if (column != j) return gain;
+            gains[static_cast<int64_t>(i) * x.windows + j] = 0;
+            return 0;
+          });
         }
       }
       // The best of the rows are up to date.
@@ -121,39 +130,37 @@ struct Selection {
     x.window_bins(j, &u0, &u1);
     y.overlapping(i, &first_row, &last_row);
     x.overlapping(j, &first, &last);
-    const int32_t columns = last - first;
-    for (int32_t k = threadIdx.x; k < (t1 - t0) * columns; k += blockDim.x) {
-      const int32_t t = t0 + k / columns, column = first + k % columns;
-      int32_t left, right, sum = 0;
-      x.window_bins(column, &left, &right);
-      left = max(left, u0), right = min(right, u1);
-      const int32_t* row = bins + static_cast<int64_t>(t) * x.bins;
-#pragma unroll 4
-      for (int32_t u = left; u < right; ++u) sum += row[u];
-      across[static_cast<int64_t>(t) * x.windows + column] = sum;
+    const int32_t warps = static_cast<int32_t>(blockDim.x) / kWarpSize;
+    const int32_t warp = warp_of_thread(), lane = lane_of_thread(), columns = last - first;
+    // What column of windows j loses in every row of bins.
+    for (int32_t t = t0 + warp; t < t1; t += warps) {
+      for (int32_t column = first + lane; column < last; column += kWarpSize) {
+        int32_t left, right;
+        x.window_bins(column, &left, &right);
+        left = max(left, u0);
+        lost[static_cast<int64_t>(t - t0) * columns + column - first] =
+            sum_of(bins + static_cast<int64_t>(t) * x.bins + left, min(right, u1) - left, 1);
+      }
     }
-    // Sums are stored, bins read; and all warps have read the best of the rows.
+    // Losses are stored, bins read; and all warps have read the best of the rows.
     __syncthreads();
-    for (int32_t row = first_row + warp_of_thread(); row < last_row;
-         row += blockDim.x / kWarpSize) {
+    for (int32_t row = first_row + warp; row < last_row; row += warps) {
       int32_t top, bottom;
       y.window_bins(row, &top, &bottom);
-      top = max(top, t0), bottom = min(bottom, t1);
-      for (int32_t column = first + lane_of_thread(); column < last; column += kWarpSize) {
-        int32_t sum = 0;
-#pragma unroll 4
-        for (int32_t t = top; t < bottom; ++t) {
-          sum += across[static_cast<int64_t>(t) * x.windows + column];
-        }
-        gains[static_cast<int64_t>(row) * x.windows + column] -= sum;
-      }
-      // Lanes read what others of their warp have stored.
-      __syncwarp();
-      find_row_best(row);
+      top = max(top, t0);
+      const int32_t* from = lost + static_cast<int64_t>(top - t0) * columns;
+      const int32_t count = min(bottom, t1) - top;
+      find_row_best(row, [&](int32_t column, int32_t gain) {
+        if (column < first || column >= last) return gain;
+        const int32_t left = gain - sum_of(from + column - first, count, columns);
+        gains[static_cast<int64_t>(row) * x.windows + column] = left;
+        return left;
+      });
     }
-    const int32_t width = u1 - u0;
-    for (int32_t k = threadIdx.x; k < (t1 - t0) * width; k += blockDim.x) {
-      bins[static_cast<int64_t>(t0 + k / width) * x.bins + u0 + k % width] = 0;
+    for (int32_t t = t0 + warp; t < t1; t += warps) {
+      for (int32_t u = u0 + lane; u < u1; u += kWarpSize) {
+        bins[static_cast<int64_t>(t) * x.bins + u] = 0;
+      }
     }
   }
 
@@ -182,7 +189,7 @@ struct Selection {
       const int64_t slot = taken + before + __popc(votes & lanes_below());
       if (enough && slot < select.n) {
         const int32_t i = static_cast<int32_t>(index) / x.windows;
-        put(slot, y.origin(i), x.origin(static_cast<int32_t>(index) - i * x.windows), count);
+        choices.put(slot, i, static_cast<int32_t>(index) - i * x.windows, count);
       }
       taken += all;
       // They have been read, before the next turn writes them.

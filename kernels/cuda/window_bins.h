@@ -20,7 +20,7 @@ constexpr int32_t kNoFlush = 0x7fffffff;
 // Division of 0 <= n < 2^31 by a number known before the launch, as a product: with l = ceil(log2
 // d) and mul = ceil(2^(31 + l) / d) the quotient is n * mul >> (31 + l), exactly (Granlund and
 // Montgomery, PLDI 1994, theorem 4.2). An integer division costs a GPU some twenty instructions,
-// one after the other, and every round of a selection waits for several.
+// one after the other.
 struct Divider {
   uint32_t mul, shift;
 
@@ -47,6 +47,9 @@ struct BinAxis {
   int32_t period_bins;
   int32_t unit_px;
   int32_t bins;
+  int32_t span_bins;   // of a window, but for the flush cut
+  int32_t beside;      // windows to either side that overlap one, but for the flush one
+  int32_t flush_from;  // the first window that overlaps the flush one; kNoFlush without one
   Divider by_stride, by_period, by_unit;
   // A tile is the bins that one block counts; tiles never share a bin.
   int32_t tile_bins, tile_px, tiles;  // tile_px: most pixels of one
@@ -77,19 +80,19 @@ struct BinAxis {
 
   C2F_HD int32_t origin(int32_t i) const { return i < regular ? i * stride_px : flush_px; }
 
-  // Window i is the bins first .. last - 1.
+  // Window i is the bins first .. last - 1. The rounds of a selection wait for this and the next
+  // one, so neither divides: starts are starts of periods, and a window is whole periods and a
+  // rest.
   C2F_HD void window_bins(int32_t i, int32_t* first, int32_t* last) const {
-    const int32_t start = origin(i);
-    *first = bin_of(start);
-    *last = bin_of(start + window_px - 1) + 1;
+    const bool on_grid = i < regular;
+    *first = on_grid ? i * period_bins : flush_bin;
+    *last = on_grid ? i * period_bins + span_bins + (i >= flush_from ? 1 : 0) : bins;
   }
 
   // Windows first .. last - 1 share pixels with window i.
   C2F_HD void overlapping(int32_t i, int32_t* first, int32_t* last) const {
-    const int32_t start = origin(i);
-    *first = start < window_px ? 0 : by_stride.quotient(start - window_px) + 1;
-    const int32_t after = by_stride.quotient(start + window_px - 1) + 1;
-    *last = flush_px < start + window_px ? windows : (after < regular ? after : regular);
+    *first = i >= regular ? flush_from : i > beside ? i - beside : 0;
+    *last = i >= flush_from ? windows : i < regular - beside ? i + beside + 1 : regular;
   }
 };
 
@@ -112,12 +115,16 @@ inline BinAxis make_bin_axis(int64_t size, int64_t window, int64_t stride, bool 
   axis.unit_px = s > tile_px ? tile_px : s;
   axis.rest_bins = ceil_div(axis.rest_px, axis.unit_px);
   axis.period_bins = axis.rest_bins + ceil_div(s - axis.rest_px, axis.unit_px);
+  axis.span_bins = axis.window_px / s * axis.period_bins + axis.rest_bins;
+  axis.beside = (axis.window_px - 1) / s;
   axis.by_stride = make_divider(s);
   axis.by_period = make_divider(axis.period_bins);
   axis.by_unit = make_divider(axis.unit_px);
   // One bin per tile, or as many whole periods as fit.
   axis.tile_bins = 2 * static_cast<int64_t>(s) > tile_px ? 1 : tile_px / s * axis.period_bins;
   axis.flush_bin = flushed ? axis.bin_of(axis.flush_px) : kNoFlush;
+  const int32_t before = axis.flush_px - axis.window_px;  // window i starts behind: it overlaps
+  axis.flush_from = !flushed ? kNoFlush : before < 0 ? 0 : before / s + 1;
   axis.bins = axis.bin_of(axis.size_px - 1) + 1;
   const int32_t periods = axis.tile_bins / axis.period_bins;
   axis.tile_px = axis.tile_bins == 1 ? axis.unit_px : s * periods;

@@ -17,6 +17,17 @@ struct WindowSums {
       tickets;  // [B, bands + y.windows + 1]: of bands, of rows, of the image; zero before, after
 };
 
+// Where an image's windows are few, one warp selects among keys in shared memory
+// (select_by_warp.cuh): a key's last bits are a window's place, the others its gain. The warp reads
+// so many keys a turn.
+constexpr int32_t kPlaceBits = 10, kPlacesPerTurn = 256;
+constexpr uint32_t kPlaces = 1u << kPlaceBits;
+
+// Keys that there is room for: whole turns.
+C2F_HD int32_t places_in_shared(int32_t windows) {
+  return (windows + kPlacesPerTurn - 1) / kPlacesPerTurn * kPlacesPerTurn;
+}
+
 struct SelectArgs {
   bool wanted;  // select_windows; else only `counts` is written
   Strategy strategy;
@@ -27,7 +38,9 @@ struct SelectArgs {
   int32_t* origins;  // [B, n, 2]
   int32_t* counts;   // [B, n]
   int32_t* num;      // [B]
-  bool in_shared;    // bins, sums and gains of an image fit the block's dynamic shared memory
+  // What fits the dynamic shared memory of a block: an image's keys, bins and sums across; else,
+  // perhaps, what the rounds of a selection by a block hand from warp to warp.
+  bool in_shared, rounds_in_shared;
 };
 
 struct WindowsArgs {
