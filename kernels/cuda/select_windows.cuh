@@ -15,11 +15,11 @@ struct alignas(8) Best {
   int32_t gain, place;
 };
 
-// Among `count` gains, that of place p being on_gain(p, load(p)), with zeros taken for place 0; the
-// same answer in all lanes. Called by a whole warp. Eight loads are under way at once.
-template <class Load, class OnGain>
-__device__ __forceinline__ Best best_of_warp(int32_t count, const Load& load,
-                                             const OnGain& on_gain) {
+// The best of gain_of(0) .. gain_of(count - 1), place 0 if none is above 0; the same answer in all
+// lanes. Called by a whole warp; a lane has the places of its own number modulo 32, and eight loads
+// under way at once.
+template <class GainOf>
+__device__ __forceinline__ Best best_of_warp(int32_t count, const GainOf& gain_of) {
   constexpr int32_t kLoads = 8;
   Best best{0, 0};
   for (int32_t start = lane_of_thread(); start < count; start += kLoads * kWarpSize) {
@@ -27,13 +27,11 @@ __device__ __forceinline__ Best best_of_warp(int32_t count, const Load& load,
 #pragma unroll
     for (int k = 0; k < kLoads; ++k) {
       const int32_t place = start + k * kWarpSize;
-      gains[k] = place < count ? load(place) : 0;
+      gains[k] = place < count ? gain_of(place) : 0;
     }
 #pragma unroll
     for (int k = 0; k < kLoads; ++k) {
-      const int32_t place = start + k * kWarpSize;
-      const int32_t gain = place < count ? on_gain(place, gains[k]) : 0;
-      if (gain > best.gain) best = {gain, place};  // places come in ascending order
+      if (gains[k] > best.gain) best = {gains[k], start + k * kWarpSize};  // in ascending order
     }
   }
   // All lanes: they are here after the loop.
@@ -50,19 +48,30 @@ struct BlockSelection {
   Best* row_best;
   int32_t* lost;
 
-  __device__ __forceinline__ BlockSelection(const WindowsArgs& a, const ImageSums& image, int64_t b)
+  __device__ __forceinline__ BlockSelection(const WindowsArgs& a, const ImageSums& image, int64_t b,
+                                            int32_t* gains_)
       : y(a.cells.y),
         x(a.cells.x),
         select(a.select),
         choices(a, b),
         bins(a.cells.bins + b * a.cells.y.bins * a.cells.x.bins),
-        gains(image.counts),
+        gains(gains_),
         row_best(reinterpret_cast<Best*>(a.select.row_best) + b * a.cells.y.windows),
         lost(image.across) {}
 
-  // By a whole warp.
-  __device__ __forceinline__ void find_row_best(int32_t i) const {
-    find_row_best(i, [](int32_t, int32_t gain) { return gain; });
+  // By a whole warp. Window `column` has lost so many pixels; its gain is brought up to date by the
+  // lane that has the column, in the same pass.
+  __device__ __forceinline__ void find_row_best(int32_t i, int32_t column = -1,
+                                                int32_t pixels = 0) const {
+    int32_t* row = gains + static_cast<int64_t>(i) * x.windows;
+    int32_t left = -1;
+    const Best best = best_of_warp(x.windows, [&](int32_t j) {
+      const int32_t gain = row[j] - (j == column ? pixels : 0);
+      if (j == column) left = gain;
+      return gain;
+    });
+    if (left >= 0) row[column] = left;
+    if (lane_of_thread() == 0) row_best[i] = best;
   }
 
   // By the whole block, as all that follows. Every barrier is reached by all threads: loops and
@@ -88,19 +97,10 @@ struct BlockSelection {
     choices.finish(taken, static_cast<int32_t>(threadIdx.x), static_cast<int32_t>(blockDim.x));
   }
 
-  template <class OnGain>
-  __device__ __forceinline__ void find_row_best(int32_t i, const OnGain& on_gain) const {
-    const int32_t* row = gains + static_cast<int64_t>(i) * x.windows;
-    const Best best = best_of_warp(x.windows, [&](int32_t j) { return row[j]; }, on_gain);
-    if (lane_of_thread() == 0) row_best[i] = best;
-  }
-
   __device__ __forceinline__ int64_t take_best(bool cover) const {
     for (int64_t taken = 0; taken < select.n; ++taken) {
       // Every warp finds the same, so that no barrier is needed to pass it on.
-      const Best row = best_of_warp(
-          y.windows, [&](int32_t i) { return row_best[i].gain; },
-          [](int32_t, int32_t gain) { return gain; });
+      const Best row = best_of_warp(y.windows, [&](int32_t i) { return row_best[i].gain; });
       if (row.gain < select.min_pixels) return taken;
       const int32_t i = row.place, j = row_best[i].place;
       if (threadIdx.x == 0) choices.put(taken, i, j, row.gain);
@@ -109,13 +109,7 @@ struct BlockSelection {
       } else {
         // All warps have read the best of the rows, before that of this one changes.
         __syncthreads();
-        if (warp_of_thread() == 0) {
-          find_row_best(i, [&](int32_t column, int32_t gain) {
-            if (column != j) return gain;
-            gains[static_cast<int64_t>(i) * x.windows + j] = 0;
-            return 0;
-          });
-        }
+        if (warp_of_thread() == 0) find_row_best(i, j, row.gain);
       }
       // The best of the rows are up to date.
       __syncthreads();
@@ -150,12 +144,14 @@ struct BlockSelection {
       top = max(top, t0);
       const int32_t* from = lost + static_cast<int64_t>(top - t0) * columns;
       const int32_t count = min(bottom, t1) - top;
-      find_row_best(row, [&](int32_t column, int32_t gain) {
-        if (column < first || column >= last) return gain;
-        const int32_t left = gain - sum_of(from + column - first, count, columns);
-        gains[static_cast<int64_t>(row) * x.windows + column] = left;
-        return left;
-      });
+      // A lane's columns, as in the search: it alone reads and writes them.
+      int32_t column = first + ((lane - first) & (kWarpSize - 1)), pixels = 0;
+      for (; column < last; column += kWarpSize) {
+        pixels = sum_of(from + column - first, count, columns);
+        if (column + kWarpSize >= last) break;  // the search brings the last one up to date
+        gains[static_cast<int64_t>(row) * x.windows + column] -= pixels;
+      }
+      find_row_best(row, column, pixels);
     }
     for (int32_t t = t0 + warp; t < t1; t += warps) {
       for (int32_t u = u0 + lane; u < u1; u += kWarpSize) {

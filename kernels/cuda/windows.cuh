@@ -9,6 +9,12 @@
 
 namespace c2f::cuda {
 
+// The choices of an image by this block; `gains` may be in shared memory for strategy "all".
+__device__ __noinline__ void select_by_block(const WindowsArgs& a, int64_t b, int32_t* gains,
+                                             unsigned char* shared) {
+  BlockSelection(a, ImageSums(a, b), b, gains).run(shared);
+}
+
 // One image's selection in shared memory, once its bins are in global memory.
 __device__ __noinline__ void select_in_shared(const WindowsArgs& a, int64_t b) {
   C2F_DYNAMIC_SHARED(shared);
@@ -35,9 +41,7 @@ __device__ __noinline__ void select_in_shared(const WindowsArgs& a, int64_t b) {
   // The keys, or counts, are there.
   __syncthreads();
   if (all) {
-    BlockSelection selection(a, image, b);
-    selection.gains = reinterpret_cast<int32_t*>(keys);
-    selection.run(shared);
+    select_by_block(a, b, reinterpret_cast<int32_t*>(keys), shared);
   } else if (warp_of_thread() == 0) {
     const Choices choices(a, b);
     choices.finish(WarpSelection{choices, keys, bins}.run(), thread, kWarpSize);
@@ -58,13 +62,13 @@ __device__ __noinline__ void finish_small(const WindowsArgs& a, int64_t b, unsig
   if (!a.select.wanted) return;
   // The counts are there.
   __syncthreads();
-  BlockSelection selection(a, image, b);
+  const BlockSelection selection(a, image, b, image.counts);
   for (int32_t i = warp_of_thread(); i < y.windows; i += blockDim.x / kWarpSize) {
     selection.find_row_best(i);
   }
   // The best of the rows are there.
   __syncthreads();
-  selection.run(shared);
+  select_by_block(a, b, image.counts, shared);
 }
 
 // Where an image is many bands: what this block's band completes.
@@ -72,7 +76,7 @@ __device__ __noinline__ void finish_band(const WindowsArgs& a, int64_t b, int32_
                                          unsigned char* shared) {
   const BinAxis &y = a.cells.y, &x = a.cells.x;
   const ImageSums image(a, b);
-  BlockSelection selection(a, image, b);
+  const BlockSelection selection(a, image, b, image.counts);
   const Bands bands(y, a.sums);
   sum_across(x, image.bins, image.across, bands.first_bin(band), bands.last_bin(band));
   const int32_t rows = complete_rows(a, image, band, [&](int32_t i) {
@@ -80,7 +84,7 @@ __device__ __noinline__ void finish_band(const WindowsArgs& a, int64_t b, int32_
   });
   // `rows` is the same in all threads.
   if (!a.select.wanted || rows == 0 || !block_is_last(image.image_ticket, y.windows, rows)) return;
-  selection.run(shared);
+  select_by_block(a, b, image.counts, shared);
 }
 
 template <class T, int N, CellKind kKind>
