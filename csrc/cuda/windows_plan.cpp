@@ -13,7 +13,7 @@
 #define C2F_ONE_BAND_TILES 512
 #endif
 #if !defined(C2F_SELECT_SHARED_BYTES)
-#define C2F_SELECT_SHARED_BYTES (12 << 10)
+#define C2F_SELECT_SHARED_BYTES (16 << 10)
 #endif
 
 namespace c2f::cuda {
@@ -70,6 +70,8 @@ bool packed(const Seg& seg) {
          reinterpret_cast<uintptr_t>(seg.data) % 16 == 0;
 }
 
+bool flushed(const BinAxis& axis) { return axis.flush_px != kNoFlush; }
+
 // What kernels number in 32 bits: windows and bins, and tiles of the launch.
 void require_numbers(const BinAxis& y, const BinAxis& x, int64_t B, const char* op) {
   const int64_t windows = int64_t{y.windows} * x.windows;
@@ -122,25 +124,47 @@ WindowsPlan plan_windows(const Params& p, int64_t stride_px, Workspace& workspac
   return {args, launch};
 }
 
-// Shared memory of a selection by one warp: keys, bins, sums across. Too much for keys of 32 bits
-// is too much altogether: a count has at most window^2 pixels, and an axis more bins than windows.
-int64_t in_shared_bytes(const CellCountsArgs& cells) {
-  const BinAxis &y = cells.y, &x = cells.x;
-  const int64_t windows = int64_t{y.windows} * x.windows;
-  const int64_t largest = int64_t{y.window_px} * x.window_px;
-  if (windows > kPlaces || largest >> (32 - kPlaceBits) != 0) return kInt32Max;
-  return 4 * (places_in_shared(static_cast<int32_t>(windows)) + int64_t{y.bins} * x.bins +
-              int64_t{y.bins} * x.windows);
+// Most windows of an axis that overlap one; most bins of a window, which at the flush edge are
+// those of the last one, or one more where its start cuts one.
+int64_t most_beside(const BinAxis& axis) {
+  return std::min<int64_t>(axis.windows, 2 * int64_t{axis.beside} + (flushed(axis) ? 2 : 1));
+}
+int64_t most_span(const BinAxis& axis) {
+  if (!flushed(axis)) return axis.span_bins;
+  return std::max(int64_t{axis.span_bins} + 1, int64_t{axis.bins} - axis.flush_bin);
 }
 
-// Shared memory of the rounds of a selection by one block: the best of every row of windows; what
-// the windows beside the chosen one lose in every row of its bins.
-int64_t rounds_bytes(const CellCountsArgs& cells) {
+// A selection by one warp: where keys take 32 bits, and no window reaches further than its lanes.
+// Beyond that, and in global memory, a block is faster: it reads the gains of several rows at once.
+WarpLayout warp_layout(const CellCountsArgs& cells, Strategy strategy, uint32_t* bytes) {
   const BinAxis &y = cells.y, &x = cells.x;
-  int32_t rows = y.span_bins;
-  if (y.flush_px != kNoFlush) rows = std::max(rows + 1, y.bins - y.flush_bin);
-  const int64_t beside = 2 * int64_t{x.beside} + (x.flush_px != kNoFlush ? 2 : 1);
-  return 8 * int64_t{y.windows} + 4 * rows * std::min<int64_t>(x.windows, beside);
+  WarpLayout layout{};
+  while (int64_t{1} << layout.column_bits < x.windows) ++layout.column_bits;
+  const int64_t places = int64_t{y.windows} << layout.column_bits;
+  const int64_t most = int64_t{y.window_px} * x.window_px;
+  const int64_t beside = std::max(most_beside(y), most_beside(x));
+  const int64_t span = std::max(most_span(y), most_span(x));
+  if (strategy == Strategy::kAll || places > kPlaces || most >> (32 - kPlaceBits) != 0 ||
+      beside > kMostBeside || span > kMostSpan) {
+    return layout;
+  }
+  const int64_t turns = (places + kPlacesPerTurn - 1) / kPlacesPerTurn;
+  layout.span = static_cast<int32_t>(span <= 4 ? 4 : kMostSpan);
+  int64_t at = 4 * turns * kPlacesPerTurn;
+  const auto reserve = [&at](int64_t size) {
+    const int64_t start = at;
+    at += (size + 15) / 16 * 16;
+    return static_cast<uint32_t>(start);
+  };
+  layout.rows = reserve(int64_t{8} * 4 * y.windows);
+  layout.columns = reserve(int64_t{8} * 8 * x.windows);
+  // Lanes read beyond the bins of a window, and so of the last one, what is then not theirs.
+  layout.bins = reserve(4 * (int64_t{y.bins + layout.span - 1} * x.bins + layout.span));
+  layout.across = reserve(4 * int64_t{y.bins} * x.windows);
+  if (at > C2F_SELECT_SHARED_BYTES) return layout;
+  layout.places = static_cast<int32_t>(turns * kPlacesPerTurn);
+  *bytes = static_cast<uint32_t>(at);
+  return layout;
 }
 
 }  // namespace
@@ -168,18 +192,23 @@ void launch_select_windows(const SelectWindowsParams& params, Workspace& workspa
   select.origins = params.origins;
   select.counts = params.counts;
   select.num = params.num;
-  const int64_t shared = in_shared_bytes(plan.args.cells);
-  select.in_shared = plan.args.sums.bands == 1 && shared <= C2F_SELECT_SHARED_BYTES;
-  const int64_t rounds = rounds_bytes(plan.args.cells);
-  select.rounds_in_shared = !select.in_shared && rounds <= C2F_SELECT_SHARED_BYTES;
-  if (select.in_shared || select.rounds_in_shared) {
-    plan.launch.dynamic_shared = std::max(
-        plan.launch.dynamic_shared, static_cast<uint32_t>(select.in_shared ? shared : rounds));
+  const bool one_band = plan.args.sums.bands == 1;
+  uint32_t bytes = 0;
+  if (one_band) select.warp = warp_layout(plan.args.cells, params.strategy, &bytes);
+  if (select.warp.places == 0) {
+    const int64_t best = int64_t{8} * y.windows;
+    const int64_t whole =
+        best + 4 * (int64_t{y.bins} * x.bins + int64_t{y.bins} * x.windows + windows);
+    const int64_t rounds = best + 4 * most_span(y) * most_beside(x);
+    select.in_shared = one_band && whole <= C2F_SELECT_SHARED_BYTES;
+    select.rounds_in_shared = !select.in_shared && rounds <= C2F_SELECT_SHARED_BYTES;
+    bytes = static_cast<uint32_t>(select.in_shared ? whole : select.rounds_in_shared ? rounds : 0);
+    if (!select.in_shared) {
+      plan.args.sums.counts = workspace.scratch<int32_t>("gains", B * windows);
+      select.row_best = workspace.scratch<int32_t>("row best", 2 * B * y.windows);
+    }
   }
-  if (!select.in_shared) {
-    plan.args.sums.counts = workspace.scratch<int32_t>("gains", B * windows);
-    select.row_best = workspace.scratch<int32_t>("row best", 2 * B * y.windows);
-  }
+  plan.launch.dynamic_shared = std::max(plan.launch.dynamic_shared, bytes);
   launch(plan.launch, plan.args, queue);
 }
 

@@ -1,160 +1,220 @@
-// Strategies "top" and "cover" where an image has few windows: by one warp, whose lanes need no
-// barrier of the block, in shared memory.
+// Strategies "top" and "cover" where an image has few windows: by one warp, in shared memory.
 //
-// A window's key is its gain and, in the last bits, its place counted backwards: the largest key is
-// the best window, of equal ones the first, and one __reduce_max_sync finds it. "cover" then takes
-// the chosen window's bins out of the windows that overlap it, as 4 rows by 8 columns of lanes: a
-// lane sums what the chosen window has in common with a column of windows in one row of bins, gets
-// from the three lanes above and below what they have summed, and brings two windows of its column
-// up to date. At window = 4 strides, where 7 x 7 windows overlap one of 4 x 4 bins, that is one
-// pass; other grids take more, by the same loops.
+// A round is a chain of instructions that wait for each other, so what counts is how many there
+// are. A window's key is its gain and, in the last bits, its place counted backwards: the largest
+// key is the best window, of equal ones the first, and one __reduce_max_sync finds it. "cover" then
+// takes the window's bins out of the windows that overlap it, at most 8 rows by 8 columns, with
+// lanes as 4 rows by 8 columns: a lane adds up what the chosen window has in common with a column
+// of windows in one row of bins, or in two, gets what the lanes above and below have added up, and
+// brings two windows of its column up to date. Which bins those are depends on rows and columns of
+// windows alone: tables say it in bits, whatever the grid is, and no loop and no barrier of the
+// block is left.
 #pragma once
 
+#include "count_windows.cuh"
 #include "window_choices.cuh"
 
 namespace c2f::cuda {
 
-struct WarpSelection {
-  const Choices& choices;
-  uint32_t* keys;  // [places_in_shared], those past the last window 0
-  int32_t* bins;   // [y.bins, x.bins]
+// What a lane does once a window is chosen: what follows from the window's row, or from its column.
+// Words, so that two loads bring all of it.
+struct alignas(8) Reach {
+  // Places of the lane's first window, bits 0 to 15, and of its first bin: to be added, those of
+  // row and column.
+  uint32_t at;
+  // Which bins of the chosen window the lane's first window has as well, bits 0 to 7, and its
+  // second, bits 8 to 15. The bins of the chosen row in the order in which the lane gets to know
+  // them: bit k is bin k ^ down. Bit 16: whether the chosen window has the lane's first bin; bit
+  // 17: that four below.
+  uint32_t bits;
 
-  static __device__ __forceinline__ uint32_t make_key(int32_t count, int32_t place) {
-    return static_cast<uint32_t>(count) << kPlaceBits | ~static_cast<uint32_t>(place) % kPlaces;
+  __device__ __forceinline__ uint32_t has(int bit) const { return bits >> bit & 1u; }
+  __device__ __forceinline__ uint32_t common(int window) const {
+    return bits >> 8 * window & 0xffu;
+  }
+};
+
+class WarpSelection {
+ public:
+  __device__ __forceinline__ WarpSelection(const WindowsArgs& a, int64_t b, unsigned char* shared)
+      : y_(a.cells.y),
+        x_(a.cells.x),
+        select_(a.select),
+        choices_(a, b),
+        keys_(reinterpret_cast<uint32_t*>(shared)),
+        rows_(reinterpret_cast<Reach*>(shared + a.select.warp.rows)),
+        columns_(reinterpret_cast<Reach*>(shared + a.select.warp.columns)),
+        bins_(reinterpret_cast<int32_t*>(shared + a.select.warp.bins)),
+        across_(reinterpret_cast<int32_t*>(shared + a.select.warp.across)),
+        bits_(a.select.warp.column_bits) {}
+
+  // The keys and tables of an image whose bins are in global memory. By the whole block.
+  __device__ __forceinline__ void begin(const int32_t* bins) const {
+    const int32_t thread = static_cast<int32_t>(threadIdx.x);
+    const int32_t threads = static_cast<int32_t>(blockDim.x);
+    for (int32_t i = thread; i < y_.bins * x_.bins; i += threads) bins_[i] = bins[i];
+    for (int32_t i = thread; i < select_.warp.places; i += threads) keys_[i] = 0;
+    for (int32_t k = thread; k < y_.windows * kDown; k += threads) {
+      rows_[k] = reach(y_, k / kDown, k % kDown, kDown, k % kDown, 1 << bits_, x_.bins);
+    }
+    for (int32_t k = thread; k < x_.windows * kAcross; k += threads) {
+      columns_[k] = reach(x_, k / kAcross, k % kAcross, kAcross, 0, 1, 1);
+    }
+    // All threads of the block are here, and below. The bins are there, the keys empty.
+    __syncthreads();
+    sum_across(x_, bins_, across_, 0, y_.bins);
+    // The sums across are there.
+    __syncthreads();
+    for_cells(y_.windows, x_.windows, [&](int32_t i, int32_t j) {
+      const uint32_t place = static_cast<uint32_t>(i << bits_ | j);
+      const uint32_t count = static_cast<uint32_t>(sum_down(y_, x_.windows, across_, i, j));
+      keys_[place] = count << kPlaceBits | ~place % kPlaces;
+    });
+    // The keys are there.
+    __syncthreads();
   }
 
-  // Called by all lanes of one warp; returns how many windows are taken.
-  __device__ __forceinline__ int64_t run() const {
-    const SelectArgs& select = choices.select;
-    const int32_t lane = lane_of_thread(), columns = choices.x.windows;
-    const uint32_t least = static_cast<uint32_t>(select.min_pixels);
-    // place / columns == place * by_columns >> 2 * kPlaceBits: by_columns exceeds the quotient it
-    // stands for by less than 1, so the product is too large by less than kPlaces, which is less
-    // than what a place's remainder leaves to the next quotient.
-    const uint32_t by_columns = ((1u << 2 * kPlaceBits) + columns - 1) / columns;
-    const auto row_of = [&](uint32_t key) {
-      return static_cast<int32_t>(~key % kPlaces * by_columns >> 2 * kPlaceBits);
-    };
-    const auto column_of = [&](uint32_t key, int32_t row) {
-      return static_cast<int32_t>(~key % kPlaces) - row * columns;
-    };
-    for (int64_t taken = 0; taken < select.n; taken += kWarpSize) {
-      // Every lane keeps one choice, and all are stored at once.
-      const int32_t room = static_cast<int32_t>(min(select.n - taken, int64_t{kWarpSize}));
-      uint32_t kept = 0;
-      int32_t found = 0;
-      for (; found < room; ++found) {
-        const uint32_t best = largest_key();
-        if (best >> kPlaceBits < least) break;
-        if (lane == found) kept = best;
-        // All lanes, as the answer is the same in all of them. They have read the keys, and what
-        // the round before has emptied is seen.
-        __syncwarp();
-        const int32_t i = row_of(best), j = column_of(best, i);
-        if (select.strategy == Strategy::kCover) {
-          uncover(i, j);
-        } else if (lane == 0) {
-          keys[i * columns + j] = 0;
-        }
-        // Keys are up to date.
-        __syncwarp();
-      }
-      const int32_t i = row_of(kept);
-      if (lane < found) {
-        choices.put(taken + lane, i, column_of(kept, i), static_cast<int32_t>(kept >> kPlaceBits));
-      }
-      if (found < room) return taken + found;
-    }
-    return select.n;
+  // By one warp, as all that follows: its lanes are all in it.
+  __device__ __forceinline__ void run() const {
+    const int64_t taken = select_.strategy == Strategy::kTop ? take<0>()
+                          : select_.warp.span <= 4           ? take<4>()
+                                                             : take<8>();
+    choices_.finish(taken, lane_of_thread(), kWarpSize);
   }
 
  private:
   static constexpr int32_t kAcross = 8, kDown = kWarpSize / kAcross;  // lanes
 
-  __device__ __forceinline__ uint32_t largest_key() const {
-    const int32_t end = places_in_shared(choices.y.windows * choices.x.windows);
-    uint32_t best = 0;
-    for (int32_t start = 0; start < end; start += kPlacesPerTurn) {
-      const uint32_t* from = keys + start + 4 * lane_of_thread();
-      const uint4 a = *reinterpret_cast<const uint4*>(from);
-      const uint4 c = *reinterpret_cast<const uint4*>(from + kPlacesPerTurn / 2);
-      best = max(best, max(max(max(a.x, a.y), max(a.z, a.w)), max(max(c.x, c.y), max(c.z, c.w))));
+  // The reach of lane `lane` of so many along an axis.
+  static __device__ __forceinline__ Reach reach(const BinAxis& axis, int32_t chosen, int32_t lane,
+                                                int32_t lanes, int32_t flip, int32_t key_step,
+                                                int32_t bin_step) {
+    int32_t first, last, from, to;
+    axis.overlapping(chosen, &first, &last);
+    axis.window_bins(chosen, &from, &to);
+    Reach out{};
+    out.at = static_cast<uint32_t>((first + lane) * key_step | (from + lane) * bin_step << 16);
+    for (int32_t h = 0; h < 2; ++h) {
+      const int32_t bin = from + lane + h * lanes, window = first + lane + h * lanes;
+      if (bin < to) out.bits |= 1u << (16 + h);
+      if (window >= last) continue;
+      int32_t left, right;
+      axis.window_bins(window, &left, &right);
+      left = max(left, from) - from, right = min(right, to) - from;
+      for (int32_t k = 0; k < kMostSpan; ++k) {
+        const int32_t at = k ^ flip;
+        if (left <= at && at < right) out.bits |= 1u << (8 * h + k);
+      }
     }
+    return out;
+  }
+
+  // Windows taken; kSpan: most bins of a window along an axis, 0 for "top".
+  template <int kSpan>
+  __device__ __forceinline__ int64_t take() const {
+    const int32_t lane = lane_of_thread(), across = lane % kAcross, down = lane / kAcross;
+    const uint32_t least = static_cast<uint32_t>(select_.min_pixels);
+    int64_t taken = 0;
+    while (taken < select_.n) {
+      // Every lane keeps one choice, and all are stored at once. Gains descend, so what a last
+      // round too many has done spoils nothing.
+      const int32_t room = static_cast<int32_t>(min(select_.n - taken, int64_t{kWarpSize}));
+      uint32_t kept = 0, best;
+      int32_t round = 0;
+      do {
+        best = largest_key();
+        if (lane == round) kept = best;
+        // All lanes, here and below: `best` is the same in all of them. They have read the keys,
+        // and see which bins the round before has emptied.
+        __syncwarp();
+        const int32_t place = place_of(best);
+        if constexpr (kSpan == 0) {
+          if (lane == 0) keys_[place] = best % kPlaces;
+        } else {
+          uncover<kSpan>(rows_[(place >> bits_) * kDown + down],
+                         columns_[(place & ((1 << bits_) - 1)) * kAcross + across]);
+        }
+        // Keys are up to date.
+        __syncwarp();
+      } while (++round < room && best >> kPlaceBits >= least);
+      const bool enough = kept >> kPlaceBits >= least;
+      const int32_t i = place_of(kept) >> bits_, j = place_of(kept) & ((1 << bits_) - 1);
+      if (enough) choices_.put(taken + lane, i, j, static_cast<int32_t>(kept >> kPlaceBits));
+      // All lanes.
+      const int32_t found = __popc(__ballot_sync(kWarp, enough));
+      taken += found;
+      if (found < room) break;
+    }
+    return taken;
+  }
+
+  static __device__ __forceinline__ int32_t place_of(uint32_t key) {
+    return static_cast<int32_t>(~key % kPlaces);
+  }
+
+  __device__ __forceinline__ uint32_t largest_key() const {
+    const uint32_t* from = keys_ + 4 * lane_of_thread();
+    uint32_t best = 0;
+    int32_t start = 0;
+#pragma unroll 1
+    do {
+      const uint4 a = *reinterpret_cast<const uint4*>(from + start);
+      const uint4 c = *reinterpret_cast<const uint4*>(from + start + kPlacesPerTurn / 2);
+      best = max(best, max(max(max(a.x, a.y), max(a.z, a.w)), max(max(c.x, c.y), max(c.z, c.w))));
+    } while ((start += kPlacesPerTurn) < select_.warp.places);
     // All lanes: the loop's bounds are the same in all of them.
     return __reduce_max_sync(kWarp, best);
   }
 
-  // Takes the pixels of window (i, j) out of the bins and of the windows that overlap it. The
-  // bounds of all loops are the same in all lanes.
-  __device__ __forceinline__ void uncover(int32_t i, int32_t j) const {
-    const BinAxis &y = choices.y, &x = choices.x;
-    int32_t t0, t1, u0, u1, first_row, last_row, first, last;
-    y.window_bins(i, &t0, &t1);
-    x.window_bins(j, &u0, &u1);
-    y.overlapping(i, &first_row, &last_row);
-    x.overlapping(j, &first, &last);
-    const int32_t across = lane_of_thread() % kAcross, down = lane_of_thread() / kAcross;
-    for (int32_t from = first; from < last; from += kAcross) {
-      const int32_t column = from + across;
-      int32_t left, right;
-      x.window_bins(column, &left, &right);
-      left = max(left, u0);
-      const int32_t width = column < last ? max(min(right, u1) - left, 0) : 0;
-      for (int32_t row = first_row + down; row - down < last_row; row += 2 * kDown) {
-        uint32_t key[2] = {}, lost[2] = {};
-        int32_t top[2], bottom[2];
-        uint32_t* at[2];
+  // Takes the chosen window's pixels out of the bins and of the windows that overlap it.
+  template <int kSpan>
+  __device__ __forceinline__ void uncover(Reach row, Reach column) const {
+    const uint32_t at = row.at + column.at;
+    const int32_t across = lane_of_thread() % kAcross, below = kDown * x_.bins;
+    uint32_t* keys = keys_ + at % (1u << 16);
+    int32_t* bins = bins_ + (at >> 16);
+    uint32_t key[2], lost[2] = {};
+    bool overlaps[2];
 #pragma unroll
-        for (int h = 0; h < 2; ++h) {
-          y.window_bins(row + h * kDown, &top[h], &bottom[h]);
-          at[h] = column < last && row + h * kDown < last_row
-                      ? keys + (row + h * kDown) * x.windows + column
-                      : nullptr;
-          if (at[h] != nullptr) key[h] = *at[h];
-        }
-        for (int32_t t = t0; t < t1; t += kDown) {
-          const int32_t own = sum(t + down, u0, u1, left, t + down < t1 ? width : 0);
+    for (int h = 0; h < 2; ++h) {
+      overlaps[h] = (row.common(h) != 0) & (column.common(0) != 0);
+      key[h] = overlaps[h] ? keys[h * (kDown << bits_)] : 0;
+    }
 #pragma unroll
-          for (int k = 0; k < kDown; ++k) {
-            // All lanes: see above.
-            const int32_t its = k == 0 ? own : __shfl_xor_sync(kWarp, own, k * kAcross);
-            const int32_t its_t = t + (down ^ k);
+    for (int m = 0; m < kSpan / kDown; ++m) {
+      uint32_t own = 0;
 #pragma unroll
-            for (int h = 0; h < 2; ++h) {
-              lost[h] += top[h] <= its_t && its_t < bottom[h] ? its : 0;
-            }
-          }
-        }
-#pragma unroll
-        for (int h = 0; h < 2; ++h) {
-          if (at[h] != nullptr) *at[h] = key[h] - (lost[h] << kPlaceBits);
-        }
+      for (int k = 0; k < kSpan; ++k) {
+        const uint32_t count = bins[m * below - across + k];
+        own += column.has(k) ? count : 0;
       }
+#pragma unroll
+      for (int k = 0; k < kDown; ++k) {
+        // All lanes: see above.
+        const uint32_t its = k == 0 ? own : __shfl_xor_sync(kWarp, own, k * kAcross);
+#pragma unroll
+        for (int h = 0; h < 2; ++h) lost[h] += row.has(8 * h + m * kDown + k) ? its : 0;
+      }
+    }
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      if (overlaps[h]) keys[h * (kDown << bits_)] = key[h] - (lost[h] << kPlaceBits);
     }
     // All lanes have read the bins.
     __syncwarp();
-    for (int32_t t = t0 + down; t - down < t1; t += kDown) {
-      for (int32_t u = u0 + across; u - across < u1; u += kAcross) {
-        if (t < t1 && u < u1) bins[t * x.bins + u] = 0;
-      }
+#pragma unroll
+    for (int m = 0; m < kSpan / kDown; ++m) {
+      if (row.has(16 + m) & column.has(16)) bins[m * below] = 0;
     }
   }
 
-  // Bins [left, left + width) of row t, which lie within [u0, u1).
-  __device__ __forceinline__ int32_t sum(int32_t t, int32_t u0, int32_t u1, int32_t left,
-                                         int32_t width) const {
-    int32_t sum = 0;
-    for (int32_t u = u0; u < u1; u += 4) {
-      const int32_t* from = bins + t * choices.x.bins + u;
-      int32_t four[4];
-#pragma unroll
-      for (int k = 0; k < 4; ++k) {
-        four[k] = static_cast<uint32_t>(u + k - left) < static_cast<uint32_t>(width) ? from[k] : 0;
-      }
-      sum += (four[0] + four[1]) + (four[2] + four[3]);
-    }
-    return sum;
-  }
+  const BinAxis &y_, &x_;
+  const SelectArgs& select_;
+  Choices choices_;
+  uint32_t* keys_;
+  Reach *rows_, *columns_;
+  int32_t *bins_, *across_;
+  int32_t bits_;
 };
 
 }  // namespace c2f::cuda

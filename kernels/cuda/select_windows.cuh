@@ -39,25 +39,30 @@ __device__ __forceinline__ Best best_of_warp(int32_t count, const GainOf& gain_o
   return {most, __reduce_min_sync(kWarp, best.gain == most ? best.place : 0x7fffffff)};
 }
 
-// One image's selection by a block. `row_best` and `lost` are in shared memory where they fit.
+// One image's selection by a block, in global memory, or in shared memory where the image is small.
+// `lost` has sums across, and then what columns of windows lose in a round.
 struct BlockSelection {
   const BinAxis &y, &x;
   const SelectArgs& select;
   Choices choices;
-  int32_t *bins, *gains;
+  int32_t *bins, *lost, *gains;
   Best* row_best;
-  int32_t* lost;
 
-  __device__ __forceinline__ BlockSelection(const WindowsArgs& a, const ImageSums& image, int64_t b,
-                                            int32_t* gains_)
-      : y(a.cells.y),
-        x(a.cells.x),
-        select(a.select),
-        choices(a, b),
-        bins(a.cells.bins + b * a.cells.y.bins * a.cells.x.bins),
-        gains(gains_),
-        row_best(reinterpret_cast<Best*>(a.select.row_best) + b * a.cells.y.windows),
-        lost(image.across) {}
+  __device__ __forceinline__ BlockSelection(const WindowsArgs& a, int64_t b)
+      : y(a.cells.y), x(a.cells.x), select(a.select), choices(a, b) {
+    const ImageSums image(a, b);
+    bins = a.cells.bins + b * y.bins * x.bins;
+    lost = image.across;
+    gains = image.counts;
+    row_best = reinterpret_cast<Best*>(select.row_best) + b * y.windows;
+  }
+  // In shared memory, that is: with room for the best of the rows, bins, sums across, gains.
+  __device__ __forceinline__ void use(unsigned char* shared) {
+    row_best = reinterpret_cast<Best*>(shared);
+    bins = reinterpret_cast<int32_t*>(row_best + y.windows);
+    lost = bins + y.bins * x.bins;
+    gains = lost + y.bins * x.windows;
+  }
 
   // By a whole warp. Window `column` has lost so many pixels; its gain is brought up to date by the
   // lane that has the column, in the same pass.

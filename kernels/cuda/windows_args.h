@@ -17,16 +17,20 @@ struct WindowSums {
       tickets;  // [B, bands + y.windows + 1]: of bands, of rows, of the image; zero before, after
 };
 
-// Where an image's windows are few, one warp selects among keys in shared memory
-// (select_by_warp.cuh): a key's last bits are a window's place, the others its gain. The warp reads
+// Where an image's windows are few, one warp selects in shared memory: select_by_warp.cuh. A key's
+// last bits are a window's place, row << column_bits | column; the others its gain. The warp reads
 // so many keys a turn.
 constexpr int32_t kPlaceBits = 10, kPlacesPerTurn = 256;
 constexpr uint32_t kPlaces = 1u << kPlaceBits;
+// Most windows along an axis that overlap one, and most bins of one.
+constexpr int32_t kMostBeside = 8, kMostSpan = 8;
 
-// Keys that there is room for: whole turns.
-C2F_HD int32_t places_in_shared(int32_t windows) {
-  return (windows + kPlacesPerTurn - 1) / kPlacesPerTurn * kPlacesPerTurn;
-}
+struct WarpLayout {
+  int32_t places;  // 0 where it is not one warp that selects; else whole turns
+  int32_t column_bits;
+  int32_t span;                          // most bins of a window along an axis
+  uint32_t rows, columns, bins, across;  // bytes from the start, where keys are
+};
 
 struct SelectArgs {
   bool wanted;  // select_windows; else only `counts` is written
@@ -38,8 +42,9 @@ struct SelectArgs {
   int32_t* origins;  // [B, n, 2]
   int32_t* counts;   // [B, n]
   int32_t* num;      // [B]
-  // What fits the dynamic shared memory of a block: an image's keys, bins and sums across; else,
-  // perhaps, what the rounds of a selection by a block hand from warp to warp.
+  WarpLayout warp;
+  // What fits the dynamic shared memory of a block otherwise: bins, sums and gains of an image;
+  // what the rounds of a selection hand from warp to warp.
   bool in_shared, rounds_in_shared;
 };
 
