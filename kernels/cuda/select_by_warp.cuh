@@ -19,8 +19,8 @@ namespace c2f::cuda {
 // What a lane does once a window is chosen: what follows from the window's row, or from its column.
 // Words, so that two loads bring all of it.
 struct alignas(8) Reach {
-  // Places of the lane's first window, bits 0 to 15, and of its first bin: to be added, those of
-  // row and column.
+  // Places of the lane's first window, bits 0 to 15, and of the first bin it adds up: to be added,
+  // those of row and column.
   uint32_t at;
   // Which bins of the chosen window the lane's first window has as well, bits 0 to 7, and its
   // second, bits 8 to 15. The bins of the chosen row in the order in which the lane gets to know
@@ -85,15 +85,15 @@ class WarpSelection {
  private:
   static constexpr int32_t kAcross = 8, kDown = kWarpSize / kAcross;  // lanes
 
-  // The reach of lane `lane` of so many along an axis.
+  // The reach of lane `lane` of so many along an axis; down: where along y it adds up.
   static __device__ __forceinline__ Reach reach(const BinAxis& axis, int32_t chosen, int32_t lane,
-                                                int32_t lanes, int32_t flip, int32_t key_step,
+                                                int32_t lanes, int32_t down, int32_t key_step,
                                                 int32_t bin_step) {
     int32_t first, last, from, to;
     axis.overlapping(chosen, &first, &last);
     axis.window_bins(chosen, &from, &to);
     Reach out{};
-    out.at = static_cast<uint32_t>((first + lane) * key_step | (from + lane) * bin_step << 16);
+    out.at = static_cast<uint32_t>((first + lane) * key_step | (from + down) * bin_step << 16);
     for (int32_t h = 0; h < 2; ++h) {
       const int32_t bin = from + lane + h * lanes, window = first + lane + h * lanes;
       if (bin < to) out.bits |= 1u << (16 + h);
@@ -102,7 +102,7 @@ class WarpSelection {
       axis.window_bins(window, &left, &right);
       left = max(left, from) - from, right = min(right, to) - from;
       for (int32_t k = 0; k < kMostSpan; ++k) {
-        const int32_t at = k ^ flip;
+        const int32_t at = k ^ down;
         if (left <= at && at < right) out.bits |= 1u << (8 * h + k);
       }
     }
@@ -119,10 +119,11 @@ class WarpSelection {
       // Every lane keeps one choice, and all are stored at once. Gains descend, so what a last
       // round too many has done spoils nothing.
       const int32_t room = static_cast<int32_t>(min(select_.n - taken, int64_t{kWarpSize}));
-      uint32_t kept = 0, best;
+      uint32_t kept = 0;
       int32_t round = 0;
-      do {
-        best = largest_key();
+      for (bool more = true; more; ++round) {
+        const uint32_t best = largest_key();
+        more = round + 1 < room && best >> kPlaceBits >= least;
         if (lane == round) kept = best;
         // All lanes, here and below: `best` is the same in all of them. They have read the keys,
         // and see which bins the round before has emptied.
@@ -136,7 +137,7 @@ class WarpSelection {
         }
         // Keys are up to date.
         __syncwarp();
-      } while (++round < room && best >> kPlaceBits >= least);
+      }
       const bool enough = kept >> kPlaceBits >= least;
       const int32_t i = place_of(kept) >> bits_, j = place_of(kept) & ((1 << bits_) - 1);
       if (enough) choices_.put(taken + lane, i, j, static_cast<int32_t>(kept >> kPlaceBits));
@@ -152,16 +153,20 @@ class WarpSelection {
     return static_cast<int32_t>(~key % kPlaces);
   }
 
+  // Of a lane's keys of one turn.
+  static __device__ __forceinline__ uint32_t largest_of(const uint32_t* keys) {
+    const uint4 a = *reinterpret_cast<const uint4*>(keys);
+    const uint4 c = *reinterpret_cast<const uint4*>(keys + kPlacesPerTurn / 2);
+    return max(max(max(a.x, a.y), max(a.z, a.w)), max(max(c.x, c.y), max(c.z, c.w)));
+  }
+
   __device__ __forceinline__ uint32_t largest_key() const {
     const uint32_t* from = keys_ + 4 * lane_of_thread();
-    uint32_t best = 0;
-    int32_t start = 0;
+    uint32_t best = largest_of(from);
 #pragma unroll 1
-    do {
-      const uint4 a = *reinterpret_cast<const uint4*>(from + start);
-      const uint4 c = *reinterpret_cast<const uint4*>(from + start + kPlacesPerTurn / 2);
-      best = max(best, max(max(max(a.x, a.y), max(a.z, a.w)), max(max(c.x, c.y), max(c.z, c.w))));
-    } while ((start += kPlacesPerTurn) < select_.warp.places);
+    for (int32_t start = kPlacesPerTurn; start < select_.warp.places; start += kPlacesPerTurn) {
+      best = max(best, largest_of(from + start));
+    }
     // All lanes: the loop's bounds are the same in all of them.
     return __reduce_max_sync(kWarp, best);
   }
@@ -185,7 +190,7 @@ class WarpSelection {
       uint32_t own = 0;
 #pragma unroll
       for (int k = 0; k < kSpan; ++k) {
-        const uint32_t count = bins[m * below - across + k];
+        const uint32_t count = bins[m * below + k];
         own += column.has(k) ? count : 0;
       }
 #pragma unroll
@@ -204,7 +209,7 @@ class WarpSelection {
     __syncwarp();
 #pragma unroll
     for (int m = 0; m < kSpan / kDown; ++m) {
-      if (row.has(16 + m) & column.has(16)) bins[m * below] = 0;
+      if (row.has(16 + m) & column.has(16)) bins[m * below + across] = 0;
     }
   }
 
