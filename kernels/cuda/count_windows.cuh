@@ -39,6 +39,7 @@ __device__ __forceinline__ bool block_is_last(uint32_t* ticket, uint32_t total,
 // window is a few bins long, and one after the other would cost as many latencies.
 __device__ __forceinline__ int32_t sum_of(const int32_t* values, int32_t count, int64_t step) {
   int32_t sum = 0;
+#pragma unroll 1
   for (int32_t k = 0; k < count; k += 4, values += 4 * step) {
     int32_t four[4];
 #pragma unroll
@@ -56,6 +57,7 @@ __device__ __forceinline__ void for_cells(int32_t rows, int32_t columns, const O
   const int32_t threads = static_cast<int32_t>(blockDim.x);
   const int32_t step_i = threads / columns, step_j = threads - step_i * columns;
   int32_t i = thread / columns, j = thread - i * columns;
+#pragma unroll 1
   while (i < rows) {
     on_cell(i, j);
     const bool wraps = j >= columns - step_j;

@@ -15,23 +15,26 @@ struct alignas(8) Best {
   int32_t gain, place;
 };
 
-// The best of gain_of(0) .. gain_of(count - 1), place 0 if none is above 0; the same answer in all
-// lanes. Called by a whole warp; a lane has the places of its own number modulo 32, and eight loads
-// under way at once.
-template <class GainOf>
-__device__ __forceinline__ Best best_of_warp(int32_t count, const GainOf& gain_of) {
+// The best of on_gain(p, load(p)) for places p < count, place 0 if none is above 0; the same answer
+// in all lanes. Called by a whole warp; a lane has the places of its own number modulo 32, and
+// eight loads under way at once.
+template <class Load, class OnGain>
+__device__ __forceinline__ Best best_of_warp(int32_t count, const Load& load,
+                                             const OnGain& on_gain) {
   constexpr int32_t kLoads = 8;
   Best best{0, 0};
+#pragma unroll 1
   for (int32_t start = lane_of_thread(); start < count; start += kLoads * kWarpSize) {
     int32_t gains[kLoads];
 #pragma unroll
     for (int k = 0; k < kLoads; ++k) {
       const int32_t place = start + k * kWarpSize;
-      gains[k] = place < count ? gain_of(place) : 0;
+      gains[k] = place < count ? load(place) : 0;
     }
 #pragma unroll
     for (int k = 0; k < kLoads; ++k) {
-      if (gains[k] > best.gain) best = {gains[k], start + k * kWarpSize};  // in ascending order
+      const int32_t place = start + k * kWarpSize, gain = on_gain(place, gains[k]);
+      if (gain > best.gain) best = {gain, place};  // places come in ascending order
     }
   }
   // All lanes: they are here after the loop.
@@ -70,11 +73,12 @@ struct BlockSelection {
                                                 int32_t pixels = 0) const {
     int32_t* row = gains + static_cast<int64_t>(i) * x.windows;
     int32_t left = -1;
-    const Best best = best_of_warp(x.windows, [&](int32_t j) {
-      const int32_t gain = row[j] - (j == column ? pixels : 0);
-      if (j == column) left = gain;
-      return gain;
-    });
+    const Best best = best_of_warp(
+        x.windows, [&](int32_t j) { return row[j]; },
+        [&](int32_t j, int32_t gain) {
+          if (j == column) left = gain -= pixels;
+          return gain;
+        });
     if (left >= 0) row[column] = left;
     if (lane_of_thread() == 0) row_best[i] = best;
   }
@@ -105,7 +109,9 @@ struct BlockSelection {
   __device__ __forceinline__ int64_t take_best(bool cover) const {
     for (int64_t taken = 0; taken < select.n; ++taken) {
       // Every warp finds the same, so that no barrier is needed to pass it on.
-      const Best row = best_of_warp(y.windows, [&](int32_t i) { return row_best[i].gain; });
+      const Best row = best_of_warp(
+          y.windows, [&](int32_t i) { return row_best[i].gain; },
+          [](int32_t, int32_t gain) { return gain; });
       if (row.gain < select.min_pixels) return taken;
       const int32_t i = row.place, j = row_best[i].place;
       if (threadIdx.x == 0) choices.put(taken, i, j, row.gain);
