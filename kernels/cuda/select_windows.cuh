@@ -32,10 +32,13 @@ __device__ __forceinline__ Best best_of_warp(int32_t count, const Load& load,
       gains[k] = place < count ? load(place) : 0;
     }
 #pragma unroll
-    for (int k = 0; k < kLoads; ++k) {
-      const int32_t place = start + k * kWarpSize, gain = on_gain(place, gains[k]);
-      if (gain > best.gain) best = {gain, place};  // places come in ascending order
-    }
+    for (int k = 0; k < kLoads; ++k) gains[k] = on_gain(start + k * kWarpSize, gains[k]);
+    int32_t most = gains[0], first = kLoads - 1;
+#pragma unroll
+    for (int k = 1; k < kLoads; ++k) most = max(most, gains[k]);
+#pragma unroll
+    for (int k = kLoads - 2; k >= 0; --k) first = gains[k] == most ? k : first;
+    if (most > best.gain) best = {most, start + first * kWarpSize};  // places ascend
   }
   // All lanes: they are here after the loop.
   const int32_t most = __reduce_max_sync(kWarp, best.gain);
@@ -114,7 +117,8 @@ struct BlockSelection {
           [](int32_t, int32_t gain) { return gain; });
       if (row.gain < select.min_pixels) return taken;
       const int32_t i = row.place, j = row_best[i].place;
-      if (threadIdx.x == 0) choices.put(taken, i, j, row.gain);
+      // The last warp has least to do otherwise.
+      if (threadIdx.x == blockDim.x - 1) choices.put(taken, i, j, row.gain);
       if (cover) {
         uncover(i, j);
       } else {
@@ -164,7 +168,9 @@ struct BlockSelection {
       }
       find_row_best(row, column, pixels);
     }
+#pragma unroll 1
     for (int32_t t = t0 + warp; t < t1; t += warps) {
+#pragma unroll 1
       for (int32_t u = u0 + lane; u < u1; u += kWarpSize) {
         bins[static_cast<int64_t>(t) * x.bins + u] = 0;
       }

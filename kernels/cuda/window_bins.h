@@ -81,18 +81,21 @@ struct BinAxis {
   C2F_HD int32_t origin(int32_t i) const { return i < regular ? i * stride_px : flush_px; }
 
   // Window i is the bins first .. last - 1. The rounds of a selection wait for this and the next
-  // one, so neither divides: starts are starts of periods, and a window is whole periods and a
-  // rest.
+  // one, so neither divides or branches: starts are starts of periods, and a window is whole
+  // periods and a rest.
   C2F_HD void window_bins(int32_t i, int32_t* first, int32_t* last) const {
-    const bool on_grid = i < regular;
-    *first = on_grid ? i * period_bins : flush_bin;
-    *last = on_grid ? i * period_bins + span_bins + (i >= flush_from ? 1 : 0) : bins;
+    const int32_t start = i * period_bins;
+    const int32_t end = start + span_bins + (i >= flush_from ? 1 : 0);
+    *first = i < regular ? start : flush_bin;
+    *last = i < regular ? end : bins;
   }
 
   // Windows first .. last - 1 share pixels with window i.
   C2F_HD void overlapping(int32_t i, int32_t* first, int32_t* last) const {
-    *first = i >= regular ? flush_from : i > beside ? i - beside : 0;
-    *last = i >= flush_from ? windows : i < regular - beside ? i + beside + 1 : regular;
+    const int32_t before = i - beside, after = i + beside + 1;
+    const int32_t low = before > 0 ? before : 0, high = after < regular ? after : regular;
+    *first = i < regular ? low : flush_from;
+    *last = i < flush_from ? high : windows;
   }
 };
 
