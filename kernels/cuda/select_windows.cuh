@@ -70,8 +70,8 @@ struct BlockSelection {
     gains = lost + y.bins * x.windows;
   }
 
-  // By a whole warp. Window `column` has lost so many pixels; its gain is brought up to date by the
-  // lane that has the column, in the same pass.
+  // By a whole warp. Window `column` has lost so many pixels, which the lane that has the column
+  // takes off in the same pass; lanes may name columns of their own, -1 for none.
   __device__ __forceinline__ void find_row_best(int32_t i, int32_t column = -1,
                                                 int32_t pixels = 0) const {
     int32_t* row = gains + static_cast<int64_t>(i) * x.windows;
@@ -166,7 +166,7 @@ struct BlockSelection {
         if (column + kWarpSize >= last) break;  // the search brings the last one up to date
         gains[static_cast<int64_t>(row) * x.windows + column] -= pixels;
       }
-      find_row_best(row, column, pixels);
+      find_row_best(row, column < last ? column : -1, pixels);
     }
 #pragma unroll 1
     for (int32_t t = t0 + warp; t < t1; t += warps) {

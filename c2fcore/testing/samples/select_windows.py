@@ -151,8 +151,49 @@ def _every_strategy() -> list[Sample]:
     return samples
 
 
+# Where kernels with a limit to what overlaps a window, to its bins or to the number of windows
+# change their ways: kind, shape, window, stride, n, further options.
+_GRIDS: dict[str, tuple[str, tuple[int, int, int], int, int, int, dict[str, Any]]] = {
+    "7-overlap": ("clusters", (2, 52, 60), 16, 4, 12, {}),
+    "7-overlap-ties": ("full", (1, 36, 44), 16, 4, 40, {}),
+    "7-overlap-few": ("scattered", (1, 44, 40), 16, 4, 12, {"min_pixels": 60}),
+    "8-overlap-flush": ("scattered", (1, 38, 41), 16, 4, 12, {}),
+    "8-overlap-flush-ties": ("checkers", (1, 41, 38), 16, 4, 40, {}),
+    "9-overlap": ("scattered", (1, 45, 49), 17, 4, 12, {}),
+    "7-bins": ("clusters", (1, 30, 34), 14, 4, 9, {}),
+    "9-bins": ("scattered", (1, 32, 33), 14, 4, 9, {}),
+    "flush-cuts-twice": ("scattered", (1, 25, 26), 7, 4, 40, {}),
+    "flush-apart": ("scattered", (1, 37, 38), 4, 9, 40, {}),
+    "gaps-drop": ("scattered", (1, 40, 37), 4, 9, 40, {"edge": "drop"}),
+    "one-row": ("scattered", (1, 8, 90), 8, 2, 50, {}),
+    "one-column": ("clusters", (1, 90, 8), 8, 2, 50, {}),
+    "272-places": ("scattered", (2, 68, 16), 2, 2, 70, {}),
+    "more-than-a-warp": ("scattered", (1, 25, 31), 3, 2, 70, {}),
+    "more-than-there-are": ("clusters", (1, 25, 31), 9, 8, 70, {}),
+    "many": ("scattered", (1, 60, 61), 6, 1, 33, {}),
+}
+
+
+def _every_grid() -> list[Sample]:
+    return [
+        _map(
+            f"{strategy}-{name}",
+            shape,
+            kind=kind,
+            window=window,
+            stride=stride,
+            n=n,
+            strategy=strategy,
+            **options,
+        )
+        for strategy in ("top", "cover")
+        for name, (kind, shape, window, stride, n, options) in _GRIDS.items()
+    ]
+
+
 SAMPLES: list[Sample] = [
     *_every_strategy(),
+    *_every_grid(),
     _map(
         "cover-odd-grid", (1, 61, 67), kind="scattered", window=13, stride=5, n=12, strategy="cover"
     ),
