@@ -134,8 +134,8 @@ int64_t most_span(const BinAxis& axis) {
   return std::max(int64_t{axis.span_bins} + 1, int64_t{axis.bins} - axis.flush_bin);
 }
 
-// A selection by one warp: where keys take 32 bits, and no window reaches further than its lanes.
-// Beyond that, and in global memory, a block is faster: it reads the gains of several rows at once.
+// A selection by one warp: where keys take 32 bits, the warp reads them in a few turns, and "cover"
+// finds no more than its lanes have room for. Beyond that a block selects, which knows no limit.
 WarpLayout warp_layout(const CellCountsArgs& cells, Strategy strategy, uint32_t* bytes) {
   const BinAxis &y = cells.y, &x = cells.x;
   WarpLayout layout{};
@@ -144,8 +144,9 @@ WarpLayout warp_layout(const CellCountsArgs& cells, Strategy strategy, uint32_t*
   const int64_t most = int64_t{y.window_px} * x.window_px;
   const int64_t beside = std::max(most_beside(y), most_beside(x));
   const int64_t span = std::max(most_span(y), most_span(x));
-  if (strategy == Strategy::kAll || places > kPlaces || most >> (32 - kPlaceBits) != 0 ||
-      beside > kMostBeside || span > kMostSpan) {
+  const bool reached = beside <= kMostBeside && span <= kMostSpan;
+  if (strategy == Strategy::kAll || (strategy == Strategy::kCover && !reached) ||
+      places > kPlaces || most >> (32 - kPlaceBits) != 0) {
     return layout;
   }
   const int64_t turns = (places + kPlacesPerTurn - 1) / kPlacesPerTurn;
@@ -156,9 +157,9 @@ WarpLayout warp_layout(const CellCountsArgs& cells, Strategy strategy, uint32_t*
     at += (size + 15) / 16 * 16;
     return static_cast<uint32_t>(start);
   };
-  layout.rows = reserve(int64_t{8} * 4 * y.windows);
-  layout.columns = reserve(int64_t{8} * 8 * x.windows);
-  // Lanes read beyond the bins of a window, and so of the last one, what is then not theirs.
+  layout.rows = reserve(int64_t{8} * 4 * y.windows);     // a Reach for each of 4 lanes
+  layout.columns = reserve(int64_t{8} * 8 * x.windows);  // and of 8
+  // Lanes read on beyond the last bin of a window, and do not use what they find.
   layout.bins = reserve(4 * (int64_t{y.bins + layout.span - 1} * x.bins + layout.span));
   layout.across = reserve(4 * int64_t{y.bins} * x.windows);
   if (at > C2F_SELECT_SHARED_BYTES) return layout;

@@ -3,6 +3,11 @@
 // It keeps the best window of every row; a round takes the best of those, then brings up to date
 // what the choice changed: for "top" its row, for "cover" the gains of the windows that overlap it,
 // and their rows. All in integers; ties go to the lower index.
+//
+// Estimates, for no GPU has run this: at 6000 x 6000 with windows of 128 at stride 32 (184 x 184) a
+// round is 460 instructions one after the other and two barriers, twice waits for the L2, bins and
+// gains (270 cycles), and takes 2000 cycles on sm_90, added up as in select_by_warp.cuh; 32 rounds
+// take some 40 us at 1.7 GHz.
 #pragma once
 
 #include "count_windows.cuh"
