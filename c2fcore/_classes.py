@@ -22,25 +22,25 @@ class ClassSet:
     def __init__(self, ids: tuple[int, ...]) -> None:
         """Builds the set; `ids` have been checked."""
         self.ids = ids
-        members = frozenset(ids)
-        self.table = bytes(1 if c in members else 0 for c in range(MAX_CLASSES))
+        self._members = frozenset(ids)
+
+    @functools.cached_property
+    def table(self) -> bytes:
+        """See above. Made when asked for: torch.compile traces the reference, but no `bytes`."""
+        return bytes(1 if c in self._members else 0 for c in range(MAX_CLASSES))
 
     def mask(self, num_classes: int, device: torch.device) -> Tensor:
         """Bool [num_classes], True where the id is in C."""
-        return _mask(self.table, num_classes, device)
+        return torch.tensor([c in self._members for c in range(num_classes)], device=device)
 
     def indices(self, num_classes: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Int64 ids in C and ids outside C, each ascending."""
-        inside = [c for c in range(num_classes) if self.table[c]]
-        outside = [c for c in range(num_classes) if not self.table[c]]
+        inside = [c for c in range(num_classes) if c in self._members]
+        outside = [c for c in range(num_classes) if c not in self._members]
         return (
             torch.tensor(inside, dtype=torch.int64, device=device),
             torch.tensor(outside, dtype=torch.int64, device=device),
         )
-
-
-def _mask(table: bytes, num_classes: int, device: torch.device) -> Tensor:
-    return torch.tensor([bool(t) for t in table[:num_classes]], device=device)
 
 
 @functools.lru_cache(maxsize=256)

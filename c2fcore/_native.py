@@ -5,8 +5,13 @@ from __future__ import annotations
 import functools
 import importlib
 import os
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NamedTuple
+
+import torch
+
+from .windows import Windows
 
 
 class Native(NamedTuple):
@@ -52,9 +57,29 @@ def cpu() -> Native:
     return avx2 if avx2.module is not None or wanted == "avx2" else portable
 
 
-def cpu_module() -> Any:
-    """The CPU module; for backends that are only chosen where it loads."""
-    return cpu().module
+def run(op: str, *args: Any) -> None:
+    """Runs the native function of an op on as many threads as torch uses.
+
+    For backends that are only chosen where the module loads. The function gets the arguments and,
+    last, the number of threads.
+    """
+    getattr(cpu().module, op)(*args, torch.get_num_threads())
+
+
+@functools.cache
+def call_key() -> Callable[..., bytes | None]:
+    """The function of the arguments of a call that says what it is, but for what tensors hold.
+
+    Equal bytes mean equal arguments of equal types, and tensors of equal dtype, device and shape.
+    None where there are other tensors than plain ones, or arguments of unexpected types, and
+    without native modules always.
+    """
+    module: Any = load("_cpu_portable", "cpu").module
+    if module is None:
+        return lambda *args: None
+    parameter, size = torch.nn.Parameter, torch.Size
+    module.call_key_types(torch.Tensor, parameter, size, torch.dtype, Windows)
+    return module.call_key  # type: ignore[no-any-return]
 
 
 def cpu_missing() -> str:

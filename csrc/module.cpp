@@ -24,4 +24,5 @@ PYBIND11_MODULE(C2F_MODULE, m) {
   c2f::bind_select_windows(m);
   c2f::bind_extract_patches(m);
   c2f::bind_aggregate(m);
+  c2f::bind_call_key(m);
 }

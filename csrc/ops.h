@@ -9,5 +9,6 @@ void bind_count_windows(pybind11::module_& m);
 void bind_select_windows(pybind11::module_& m);
 void bind_extract_patches(pybind11::module_& m);
 void bind_aggregate(pybind11::module_& m);
+void bind_call_key(pybind11::module_& m);
 
 }  // namespace c2f

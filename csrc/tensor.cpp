@@ -3,44 +3,12 @@
 #include <algorithm>
 #include <string>
 
+#include "dlpack.h"
+
 namespace py = pybind11;
 
 namespace c2f {
 namespace {
-
-// The part of DLPack's C interface this module reads (dlpack.h, version 1.x; ABI is fixed by
-// DLPack).
-struct DLDevice {
-  int32_t device_type;
-  int32_t device_id;
-};
-struct DLDataType {
-  uint8_t code;
-  uint8_t bits;
-  uint16_t lanes;
-};
-struct DLTensor {
-  void* data;
-  DLDevice device;
-  int32_t ndim;
-  DLDataType dtype;
-  int64_t* shape;
-  int64_t* strides;  // elements; may be null for contiguous tensors
-  uint64_t byte_offset;
-};
-struct DLPackVersion {
-  uint32_t major;
-  uint32_t minor;
-};
-struct DLPackExchangeApi {
-  DLPackVersion version;
-  void* prev_api;
-  void* managed_tensor_allocator;
-  void* managed_tensor_from_py_object_no_sync;
-  void* managed_tensor_to_py_object_no_sync;
-  int (*dltensor_from_py_object_no_sync)(void* py_object, DLTensor* out);
-  int (*current_work_stream)(int32_t device_type, int32_t device_id, void** stream);
-};
 
 // The device that this module's kernels read: C2F_GPU is set for those of CUDA.
 #if defined(C2F_GPU)
@@ -93,16 +61,7 @@ const DLPackExchangeApi* exchange_api(py::handle tensor) {
   static const DLPackExchangeApi* known_api = nullptr;
   PyTypeObject* type = Py_TYPE(tensor.ptr());
   if (type == known_type) return known_api;
-  const DLPackExchangeApi* api = nullptr;
-  PyObject* capsule =
-      PyObject_GetAttrString(reinterpret_cast<PyObject*>(type), "__dlpack_c_exchange_api__");
-  if (capsule != nullptr && PyCapsule_CheckExact(capsule)) {
-    api =
-        static_cast<const DLPackExchangeApi*>(PyCapsule_GetPointer(capsule, "dlpack_exchange_api"));
-    if (api != nullptr && api->version.major != 1) api = nullptr;
-  }
-  PyErr_Clear();
-  Py_XDECREF(capsule);
+  const DLPackExchangeApi* api = exchange_api_of(type);
   Py_INCREF(type);  // kept for the life of the process: its address must not be reused
   known_type = type;
   known_api = api;
@@ -138,6 +97,20 @@ TensorView view_by_attributes(py::handle tensor, const char* op, const char* nam
 }
 
 }  // namespace
+
+const DLPackExchangeApi* exchange_api_of(PyTypeObject* type) {
+  const DLPackExchangeApi* api = nullptr;
+  PyObject* capsule =
+      PyObject_GetAttrString(reinterpret_cast<PyObject*>(type), "__dlpack_c_exchange_api__");
+  if (capsule != nullptr && PyCapsule_CheckExact(capsule)) {
+    api =
+        static_cast<const DLPackExchangeApi*>(PyCapsule_GetPointer(capsule, "dlpack_exchange_api"));
+    if (api != nullptr && api->version.major != 1) api = nullptr;
+  }
+  PyErr_Clear();
+  Py_XDECREF(capsule);
+  return api;
+}
 
 bool TensorView::contiguous() const {
   if (std::find(shape, shape + ndim, 0) != shape + ndim) return true;

@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .. import _backend, _cuda, _native, _triton
+from .. import _triton
 from ..reference.extract_patches import extract_patches_backward
 from ..windows import Windows
 from . import _library
 
 
-def _reads(why_not: Callable[[Tensor, bool], str], image: Tensor, grad: bool) -> str:
-    """Why a backend's kernels cannot take a call, "" if they can."""
-    if image.dtype == torch.float64:
-        return "does not read float64 images"
-    return why_not(image, grad)
-
-
-cuda_reads, triton_reads, cpu_reads = (
-    partial(_reads, why_not) for why_not in (_cuda.why_not, _triton.why_not, _library.cpu_only)
-)
+def reads(image: Tensor) -> str:
+    """Why kernels do not read an image, "" if they do."""
+    return "does not read float64 images" if image.dtype == torch.float64 else ""
 
 
 def windows_of(origins: Tensor, num: Tensor, window: int) -> Windows:
@@ -46,7 +38,8 @@ def _reference_backward(
     return extract_patches_backward(grad, image, windows, mode=mode, scale=scale, std=std)
 
 
-def _cpu_backward(
+def _by_kernels(
+    launch: Callable[..., None],
     grad: Tensor,
     image: Tensor,
     origins: Tensor,
@@ -56,43 +49,12 @@ def _cpu_backward(
     scale: float,
     std: Sequence[float] | None,
 ) -> Tensor:
-    found = torch.empty(image.shape, dtype=torch.float32)
+    # Triton's sums end in the image's own dtype.
+    dtype = image.dtype if launch is _triton.run else torch.float32
+    found = torch.empty(image.shape, dtype=dtype, device=image.device)
     where = (grad, origins.contiguous(), num.contiguous(), window)
-    threads = torch.get_num_threads()
-    _native.cpu_module().extract_patches_backward(*where, found, mode, scale, std, threads)
+    launch("extract_patches_backward", *where, found, mode, scale, std)
     return found.to(image.dtype)
-
-
-def _backward_by_cuda(
-    grad: Tensor,
-    image: Tensor,
-    origins: Tensor,
-    num: Tensor,
-    window: int,
-    mode: str,
-    scale: float,
-    std: Sequence[float] | None,
-) -> Tensor:
-    found = torch.empty(image.shape, dtype=torch.float32, device=image.device)
-    where = (grad, origins.contiguous(), num.contiguous(), window)
-    _cuda.run("extract_patches_backward", *where, found, mode, scale, std)
-    return found.to(image.dtype)
-
-
-def _backward_by_triton(
-    grad: Tensor,
-    image: Tensor,
-    origins: Tensor,
-    num: Tensor,
-    window: int,
-    mode: str,
-    scale: float,
-    std: Sequence[float] | None,
-) -> Tensor:
-    found = torch.empty(image.shape, dtype=image.dtype, device=image.device)
-    where = (origins.contiguous(), num.contiguous(), window)
-    _triton.run("extract_patches_backward", grad, *where, found, mode, scale, std)
-    return found
 
 
 def _fake_backward(
@@ -122,13 +84,7 @@ def _backward_of_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return (forward(grad, *ctx.saved_tensors, *ctx.call), *[None] * 8)
 
 
-_backend.register(
-    "extract_patches_backward",
-    cuda=_backend.Backend(_backward_by_cuda, _cuda.missing, cuda_reads, gpu=True),
-    triton=_backend.Backend(_backward_by_triton, _triton.missing, triton_reads, gpu=True),
-    cpu=_backend.Backend(_cpu_backward, _native.cpu_missing, cpu_reads),
-    reference=_backend.Backend(_reference_backward),
-)
+_library.register("extract_patches_backward", _by_kernels, _reference_backward, reads)
 _library.define(
     "extract_patches_backward(Tensor grad, Tensor image, Tensor origins, Tensor num, int window, "
     "str mode, float scale, float[]? std, str backend) -> Tensor",

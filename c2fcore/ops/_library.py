@@ -8,16 +8,20 @@ tensor subclasses) go through `torch.ops.c2fcore.*`, with the same arguments.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, Final, TypeVar
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn import Parameter
 
-from .. import _backend
+from .. import _backend, _cuda, _native, _triton
+
+T = TypeVar("T")
 
 LIBRARY = torch.library.Library("c2fcore", "DEF")
+_MOST_KNOWN: Final = 1024  # checked calls per op; some 300 bytes each
 
 # Dispatch modes, functorch transforms and torch.jit.trace; all private, and without them every call
 # is dispatched.
@@ -53,9 +57,72 @@ def define(
     torch.library.register_fake(f"c2fcore::{op}", fake, lib=LIBRARY)
 
 
+def register(
+    op: str,
+    by_kernels: Callable[..., Any],
+    reference: Callable[..., Any],
+    reads: Callable[[Tensor], str] = lambda first: "",
+) -> None:
+    """Enters the backends of an op.
+
+    Args:
+        op: its name.
+        by_kernels: allocates the outputs, and has its first argument, a backend's function (op,
+            *arguments) -> None, fill them.
+        reference: the same with PyTorch's own operations.
+        reads: why no kernel reads such a first tensor, "" if all do.
+    """
+
+    def backend(module: Any, why_not: Callable[[Tensor, bool], str], **more: Any) -> Any:
+        def both(first: Tensor, grad: bool) -> str:
+            return reads(first) or why_not(first, grad)
+
+        return _backend.Backend(partial(by_kernels, module.run), why_not=both, **more)
+
+    _backend.register(
+        op,
+        cuda=backend(_cuda, _cuda.why_not, missing=_cuda.missing, gpu=True),
+        triton=backend(_triton, _triton.why_not, missing=_triton.missing, gpu=True),
+        cpu=backend(_native, cpu_only, missing=_native.cpu_missing),
+        reference=_backend.Backend(reference),
+    )
+
+
+def remembered(check: Callable[..., T]) -> Callable[..., T | None]:
+    """`check`, a function of a call's arguments that does not look into tensors, asked once.
+
+    What is returned answers an eager call on plain tensors that nothing else must see, and any
+    other with None: that one has to be checked, and to ask `dispatched` and `differentiated`.
+    """
+    known: dict[bytes, T] = {}
+
+    def checked(*args: Any) -> T | None:
+        if _seen() or getattr(forward_ad, "_current_level", -1) >= 0:
+            return None
+        key = _native.call_key()(*args)
+        if key is None:
+            return None
+        found = known.get(key)
+        if found is None:
+            found = check(*args)
+            if len(known) >= _MOST_KNOWN:
+                known.clear()
+            known[key] = found
+        return found
+
+    return checked
+
+
+def _seen() -> bool:
+    """Whether something looks at every call, whatever its tensors are."""
+    return bool(
+        torch.compiler.is_compiling() or _modes() or _transforms() is not None or _tracing()
+    )
+
+
 def dispatched(*tensors: Tensor) -> bool:
     """Whether a call with these tensors must go through the dispatcher."""
-    if torch.compiler.is_compiling() or _modes() or _transforms() is not None or _tracing():
+    if _seen():
         return True
     for t in tensors:  # noqa: SIM110 - a generator costs half a microsecond
         if type(t) is not Tensor and type(t) is not Parameter:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .. import _arrays, _backend, _checks, _cuda, _native, _triton, reference
+from .. import _arrays, _backend, _checks, reference
 from .._classes import class_set
 from ..windows import Windows
 from . import _library
@@ -82,20 +81,22 @@ def aggregate(
             backend=backend,
             _labels=_labels,
         )
-    coarse = _arrays.as_tensor("aggregate", "coarse", coarse)
-    fine = _arrays.as_tensor("aggregate", "fine", fine)
-    windows = _arrays.windows_as_tensors("aggregate", windows)
-    ids, height, width = _check_aggregate(coarse, fine, windows, small_classes, size, rule, output)
-    where = (windows.origins, windows.num, windows.window)
-    merge = (ids, height, width, rule, output)
-    if output == "probs" and (_library.needs_grad(coarse, fine) or _library.differentiated()):
+    merge = _checked(coarse, fine, windows, small_classes, size, rule, output)
+    seen = merge is None
+    if merge is None:
+        coarse = _arrays.as_tensor("aggregate", "coarse", coarse)
+        fine = _arrays.as_tensor("aggregate", "fine", fine)
+        windows = _arrays.windows_as_tensors("aggregate", windows)
+        merge = _check_aggregate(coarse, fine, windows, small_classes, size, rule, output)
+    call = (coarse, fine, windows.origins, windows.num, windows.window, *merge)
+    if output == "probs" and (
+        _library.needs_grad(coarse, fine) or (seen and _library.differentiated())
+    ):
         # The registered op has no gradient; the reference is plain PyTorch and traces as such.
-        run = _backend.choose("aggregate", backend, coarse, grad=True)
-        return run(coarse, fine, *where, *merge)
-    if _library.dispatched(coarse, fine, windows.origins):
-        return torch.ops.c2fcore.aggregate(coarse, fine, *where, *merge, backend)
-    run = _backend.choose("aggregate", backend, coarse)
-    return run(coarse, fine, *where, *merge, _labels)
+        return _backend.choose("aggregate", backend, coarse, grad=True)(*call)
+    if seen and _library.dispatched(coarse, fine, windows.origins):
+        return torch.ops.c2fcore.aggregate(*call, backend)
+    return _backend.choose("aggregate", backend, coarse)(*call, _labels)
 
 
 def _check_aggregate(
@@ -106,8 +107,8 @@ def _check_aggregate(
     size: Sequence[int] | None,
     rule: str,
     output: str,
-) -> tuple[tuple[int, ...], int, int]:
-    """Checks a call; returns the ids of C and H, W."""
+) -> tuple[tuple[int, ...], int, int, str, str]:
+    """Checks a call; returns the ids of C, H, W, rule and output."""
     op = "aggregate"
     if coarse.dtype not in _checks.LOGIT_DTYPES:
         hint = (
@@ -133,7 +134,10 @@ def _check_aggregate(
         _checks.choice(op, "rule", rule, RULES)
     if output not in OUTPUTS:
         _checks.choice(op, "output", output, OUTPUTS)
-    return ids, height, width
+    return ids, height, width, rule, output
+
+
+_checked = _library.remembered(_check_aggregate)
 
 
 def _reference(
@@ -161,39 +165,6 @@ def _reference(
     return merged if labels is None else labels.copy_(merged)
 
 
-def _cpu(
-    coarse: Tensor,
-    fine: Tensor,
-    origins: Tensor,
-    num: Tensor,
-    window: int,
-    ids: Sequence[int],
-    height: int,
-    width: int,
-    rule: str,
-    output: str,
-    labels: Tensor | None = None,
-) -> Tensor:
-    out = labels
-    if out is None:
-        out = _fake(coarse, fine, origins, num, window, ids, height, width, rule, output)
-    _native.cpu_module().aggregate(
-        coarse,
-        fine,
-        origins.contiguous(),
-        num.contiguous(),
-        window,
-        class_set(tuple(ids)).table,
-        height,
-        width,
-        rule,
-        out,
-        labels is not None,
-        torch.get_num_threads(),
-    )
-    return out
-
-
 def _by_kernels(
     launch: Callable[..., None],
     coarse: Tensor,
@@ -215,7 +186,7 @@ def _by_kernels(
         "aggregate",
         coarse,
         fine,
-        *checked_windows("aggregate", origins, num, window, height, width),
+        *checked_windows(launch, "aggregate", origins, num, window, height, width),
         class_set(tuple(ids)).table,
         height,
         width,
@@ -246,15 +217,7 @@ def _fake(
     return torch.empty(shape, dtype=torch.float32, device=coarse.device)
 
 
-_backend.register(
-    "aggregate",
-    cuda=_backend.Backend(partial(_by_kernels, _cuda.run), _cuda.missing, _cuda.why_not, gpu=True),
-    triton=_backend.Backend(
-        partial(_by_kernels, _triton.run), _triton.missing, _triton.why_not, gpu=True
-    ),
-    cpu=_backend.Backend(_cpu, _native.cpu_missing, _library.cpu_only),
-    reference=_backend.Backend(_reference),
-)
+_library.register("aggregate", _by_kernels, _reference)
 _library.define(
     "aggregate(Tensor coarse, Tensor fine, Tensor origins, Tensor num, int window, "
     "int[] small_classes, SymInt height, SymInt width, str rule, str output, str backend) "

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .. import _arrays, _backend, _checks, _cuda, _native, _triton, reference
+from .. import _arrays, _backend, _checks, reference
 from .._classes import class_set
 from ..windows import grid_shape
 from . import _library
@@ -54,11 +53,13 @@ def count_windows(
     if not isinstance(seg, Tensor):
         options: dict[str, Any] = {"window": window, "stride": stride, "size": size, "edge": edge}
         return _arrays.in_kind(count_windows, "seg", seg, small_classes, **options, backend=backend)
-    seg = _arrays.as_tensor("count_windows", "seg", seg)
-    grid = check_grid("count_windows", seg, small_classes, window, stride, size, edge)
-    if _library.dispatched(seg):
-        return torch.ops.c2fcore.count_windows(seg, *grid, edge, backend)
-    return _backend.choose("count_windows", backend, seg)(seg, *grid, edge)
+    grid = _checked("count_windows", seg, small_classes, window, stride, size, edge)
+    if grid is None:
+        seg = _arrays.as_tensor("count_windows", "seg", seg)
+        grid = check_grid("count_windows", seg, small_classes, window, stride, size, edge)
+        if _library.dispatched(seg):
+            return torch.ops.c2fcore.count_windows(seg, *grid, backend)
+    return _backend.choose("count_windows", backend, seg)(seg, *grid)
 
 
 def check_grid(
@@ -69,15 +70,21 @@ def check_grid(
     stride: int,
     size: Sequence[int] | None,
     edge: str,
-) -> tuple[tuple[int, ...], int, int, int, int]:
-    """Checks what count_windows and select_windows share: ids of C, window, stride, H and W."""
+) -> tuple[tuple[int, ...], int, int, int, int, str]:
+    """Checks what count_windows and select_windows share.
+
+    Returns the ids of C, window, stride, H, W and edge.
+    """
     height, width, num_classes = _checks.segmentation(op, "seg", seg, size)
     ids = _checks.class_ids(op, small_classes, num_classes)
     window = _checks.window_fits(op, window, height, width)
     stride = _checks.integer(op, "stride", stride, 1, _checks.INT32_MAX)
     if edge not in _EDGES:
         _checks.choice(op, "edge", edge, _EDGES)
-    return ids, window, stride, height, width
+    return ids, window, stride, height, width, edge
+
+
+_checked = _library.remembered(check_grid)
 
 
 def _reference(
@@ -92,31 +99,6 @@ def _reference(
     return reference.count_windows(
         seg, ids, window=window, stride=stride, size=(height, width), edge=edge
     )
-
-
-def _cpu(
-    seg: Tensor,
-    ids: Sequence[int],
-    window: int,
-    stride: int,
-    height: int,
-    width: int,
-    edge: str,
-) -> Tensor:
-    counts = _fake(seg, ids, window, stride, height, width, edge)
-    _native.cpu_module().count_windows(
-        seg,
-        class_set(tuple(ids)).table,
-        height,
-        width,
-        window,
-        stride,
-        edge == "flush",
-        counts,
-        None,
-        torch.get_num_threads(),
-    )
-    return counts
 
 
 def _by_kernels(
@@ -150,15 +132,7 @@ def _fake(
     return torch.empty(seg.shape[0], rows, columns, dtype=torch.int32, device=seg.device)
 
 
-_backend.register(
-    "count_windows",
-    cuda=_backend.Backend(partial(_by_kernels, _cuda.run), _cuda.missing, _cuda.why_not, gpu=True),
-    triton=_backend.Backend(
-        partial(_by_kernels, _triton.run), _triton.missing, _triton.why_not, gpu=True
-    ),
-    cpu=_backend.Backend(_cpu, _native.cpu_missing, _library.cpu_only),
-    reference=_backend.Backend(_reference),
-)
+_library.register("count_windows", _by_kernels, _reference)
 _library.define(
     "count_windows(Tensor seg, int[] small_classes, int window, int stride, SymInt height, "
     "SymInt width, str edge, str backend) -> Tensor",

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .. import _arrays, _backend, _checks, _cuda, _native, _triton, reference
+from .. import _arrays, _backend, _checks, _native, _triton, reference
 from ..reference.extract_patches import check_inside
 from ..windows import Windows
 from . import _library
-from ._extract_patches_backward import cpu_reads, cuda_reads, triton_reads, windows_of
+from ._extract_patches_backward import reads, windows_of
 
 MODES = ("bilinear", "nearest", "bicubic")
+
+_Channels = list[float] | None  # one value per channel
+# p, mode, scale, mean, std, dtype, channels_last
+_Options = tuple[int, str, float, _Channels, _Channels, torch.dtype, bool]
 
 
 def extract_patches(
@@ -73,25 +77,22 @@ def extract_patches(
             channels_last=channels_last,
             backend=backend,
         )
-    image = _arrays.as_tensor("extract_patches", "image", image)
-    windows = _arrays.windows_as_tensors("extract_patches", windows)
-    side, scale, means, stds, dtype = _check_extract_patches(
-        image, windows, zoom, mode, scale, mean, std, dtype, channels_last
-    )
-    origins, num, window = windows.origins, windows.num, windows.window
-    # Computed in float32 all the same: backends need no float64 for it.
-    widened = dtype == torch.float64 != image.dtype
-    made = torch.float32 if widened else dtype
-    options = (origins, num, window, side, mode, scale, means, stds, made, channels_last)
-    if image.is_floating_point() and _library.differentiated():
-        patches = _backend.choose("extract_patches", backend, image, grad=True)(image, *options)
-    elif _library.needs_grad(image) or _library.dispatched(image, origins):
-        patches = torch.ops.c2fcore.extract_patches(image, *options, backend)
+    given = (zoom, mode, scale, mean, std, dtype, channels_last)
+    found = _checked(image, windows, *given)
+    seen = found is None
+    if found is None:
+        image = _arrays.as_tensor("extract_patches", "image", image)
+        windows = _arrays.windows_as_tensors("extract_patches", windows)
+        found = _check_extract_patches(image, windows, *given)
+    options, widened = found
+    call = (image, windows.origins, windows.num, windows.window, *options)
+    if seen and image.is_floating_point() and _library.differentiated():
+        patches = _backend.choose("extract_patches", backend, image, grad=True)(*call)
+    elif _library.needs_grad(image) or (seen and _library.dispatched(image, windows.origins)):
+        patches = torch.ops.c2fcore.extract_patches(*call, backend)
     else:
-        patches = _backend.choose("extract_patches", backend, image)(image, *options)
-    if widened:
-        patches = patches.double()
-    return patches
+        patches = _backend.choose("extract_patches", backend, image)(*call)
+    return patches.double() if widened else patches
 
 
 def _check_extract_patches(
@@ -104,8 +105,8 @@ def _check_extract_patches(
     std: Sequence[float] | float | None,
     dtype: torch.dtype | None,
     channels_last: bool,
-) -> tuple[int, float, list[float] | None, list[float] | None, torch.dtype]:
-    """Checks a call; returns p, scale, per-channel mean and std, and the dtype of the patches."""
+) -> tuple[_Options, bool]:
+    """Checks a call; returns its options, and whether the patches are to be float64 afterwards."""
     op = "extract_patches"
     floats = image.dtype in _checks.FLOAT_DTYPES
     if not floats and image.dtype not in _checks.INTEGER_IMAGE_DTYPES:
@@ -145,7 +146,13 @@ def _check_extract_patches(
         raise TypeError(f"{op}: dtype must be a float type, got {dtype}")
     if type(channels_last) is not bool:
         raise TypeError(f"{op}: channels_last must be a bool, got {channels_last!r}")
-    return side, scale, means, stds, dtype
+    # Computed in float32 all the same: backends need no float64 for it.
+    widened = dtype == torch.float64 != image.dtype
+    made = torch.float32 if widened else dtype
+    return (side, mode, scale, means, stds, made, channels_last), widened
+
+
+_checked = _library.remembered(_check_extract_patches)
 
 
 def _reference(
@@ -174,7 +181,8 @@ def _reference(
     )
 
 
-def _cpu(
+def _by_kernels(
+    launch: Callable[..., None],
     image: Tensor,
     origins: Tensor,
     num: Tensor,
@@ -188,47 +196,9 @@ def _cpu(
     channels_last: bool,
 ) -> Tensor:
     patches = _fake(image, origins, num, window, side, mode, scale, mean, std, dtype, channels_last)
-    where = (image, origins.contiguous(), num.contiguous(), window)
-    threads = torch.get_num_threads()
-    _native.cpu_module().extract_patches(*where, patches, mode, scale, mean, std, threads)
-    return patches
-
-
-def _by_cuda(
-    image: Tensor,
-    origins: Tensor,
-    num: Tensor,
-    window: int,
-    side: int,
-    mode: str,
-    scale: float,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
-    dtype: torch.dtype,
-    channels_last: bool,
-) -> Tensor:
-    patches = _fake(image, origins, num, window, side, mode, scale, mean, std, dtype, channels_last)
-    where = (image, origins.contiguous(), num.contiguous(), window)
-    _cuda.run("extract_patches", *where, patches, mode, scale, mean, std)
-    return patches
-
-
-def _by_triton(
-    image: Tensor,
-    origins: Tensor,
-    num: Tensor,
-    window: int,
-    side: int,
-    mode: str,
-    scale: float,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
-    dtype: torch.dtype,
-    channels_last: bool,
-) -> Tensor:
-    patches = _fake(image, origins, num, window, side, mode, scale, mean, std, dtype, channels_last)
-    where = checked_windows("extract_patches", origins, num, window, *image.shape[-2:])
-    _triton.run("extract_patches", image, *where, patches, mode, scale, mean, std, channels_last)
+    where = checked_windows(launch, "extract_patches", origins, num, window, *image.shape[-2:])
+    layout = (channels_last,) if launch is _triton.run else ()  # the others see it by the strides
+    launch("extract_patches", image, *where, patches, mode, scale, mean, std, *layout)
     return patches
 
 
@@ -266,21 +236,21 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 
 def checked_windows(
-    op: str, origins: Tensor, num: Tensor, window: int, height: int, width: int
+    launch: Callable[..., None],
+    op: str,
+    origins: Tensor,
+    num: Tensor,
+    window: int,
+    height: int,
+    width: int,
 ) -> tuple[Tensor, Tensor, int]:
-    """Contiguous origins and num, and k; those on the CPU are looked at."""
-    if not origins.is_cuda:
+    """Contiguous origins and num, and k; those on the CPU are looked at, if `launch` does not."""
+    if launch is not _native.run and not origins.is_cuda:
         check_inside(op, windows_of(origins, num, window), height, width)
     return origins.contiguous(), num.contiguous(), window
 
 
-_backend.register(
-    "extract_patches",
-    cuda=_backend.Backend(_by_cuda, _cuda.missing, cuda_reads, gpu=True),
-    triton=_backend.Backend(_by_triton, _triton.missing, triton_reads, gpu=True),
-    cpu=_backend.Backend(_cpu, _native.cpu_missing, cpu_reads),
-    reference=_backend.Backend(_reference),
-)
+_library.register("extract_patches", _by_kernels, _reference, reads)
 _library.define(
     "extract_patches(Tensor image, Tensor origins, Tensor num, int window, int side, str mode, "
     "float scale, float[]? mean, float[]? std, ScalarType dtype, bool channels_last, str backend) "

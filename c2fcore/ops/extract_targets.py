@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .. import _arrays, _backend, _checks, _cuda, _native, _triton, reference
+from .. import _arrays, _backend, _checks, reference
 from .._classes import class_set
 from ..windows import Windows
 from . import _library
@@ -46,20 +45,33 @@ def extract_targets(
         options: dict[str, Any] = {"ignore_index": ignore_index, "backend": backend}
         args = (windows, small_classes)
         return _arrays.in_kind(extract_targets, "labels", labels, *args, **options)
-    labels = _arrays.as_tensor("extract_targets", "labels", labels)
-    windows = _arrays.windows_as_tensors("extract_targets", windows)
-    if labels.dtype not in _checks.LABEL_DTYPES:
-        raise TypeError(
-            f"extract_targets: labels must be uint8/int16/int32/int64, got {labels.dtype}"
-        )
-    height, width, _ = _checks.segmentation("extract_targets", "labels", labels, None)
-    ids = _checks.class_ids("extract_targets", small_classes, None)
-    _checks.windows("extract_targets", windows, labels.shape[0], height, width, labels)
-    _checks.integer("extract_targets", "ignore_index", ignore_index, 0, 255)
+    ids = _checked(labels, windows, small_classes, ignore_index)
+    seen = ids is None
+    if ids is None:
+        labels = _arrays.as_tensor("extract_targets", "labels", labels)
+        windows = _arrays.windows_as_tensors("extract_targets", windows)
+        ids = _check_extract_targets(labels, windows, small_classes, ignore_index)
     call = (windows.origins, windows.num, windows.window, ids, ignore_index)
-    if _library.dispatched(labels, windows.origins):
+    if seen and _library.dispatched(labels, windows.origins):
         return torch.ops.c2fcore.extract_targets(labels, *call, backend)
     return _backend.choose("extract_targets", backend, labels)(labels, *call)
+
+
+def _check_extract_targets(
+    labels: Tensor, windows: Windows, small_classes: Iterable[int], ignore_index: int
+) -> tuple[int, ...]:
+    """Checks a call; returns the ids of C."""
+    op = "extract_targets"
+    if labels.dtype not in _checks.LABEL_DTYPES:
+        raise TypeError(f"{op}: labels must be uint8/int16/int32/int64, got {labels.dtype}")
+    height, width, _ = _checks.segmentation(op, "labels", labels, None)
+    ids = _checks.class_ids(op, small_classes, None)
+    _checks.windows(op, windows, labels.shape[0], height, width, labels)
+    _checks.integer(op, "ignore_index", ignore_index, 0, 255)
+    return ids
+
+
+_checked = _library.remembered(_check_extract_targets)
 
 
 def _reference(
@@ -74,21 +86,6 @@ def _reference(
     return reference.extract_targets(labels, windows, ids, ignore_index=ignore_index)
 
 
-def _cpu(
-    labels: Tensor,
-    origins: Tensor,
-    num: Tensor,
-    window: int,
-    ids: Sequence[int],
-    ignore_index: int,
-) -> Tensor:
-    targets = _fake(labels, origins, num, window, ids, ignore_index)
-    where = (labels, origins.contiguous(), num.contiguous(), window)
-    table, threads = class_set(tuple(ids)).table, torch.get_num_threads()
-    _native.cpu_module().extract_targets(*where, table, ignore_index, targets, threads)
-    return targets
-
-
 def _by_kernels(
     launch: Callable[..., None],
     labels: Tensor,
@@ -99,7 +96,7 @@ def _by_kernels(
     ignore_index: int,
 ) -> Tensor:
     targets = _fake(labels, origins, num, window, ids, ignore_index)
-    where = checked_windows("extract_targets", origins, num, window, *labels.shape[-2:])
+    where = checked_windows(launch, "extract_targets", origins, num, window, *labels.shape[-2:])
     table = class_set(tuple(ids)).table
     launch("extract_targets", labels, *where, table, ignore_index, targets)
     return targets
@@ -118,15 +115,7 @@ def _fake(
     return torch.empty(batch * n, window, window, dtype=torch.uint8, device=labels.device)
 
 
-_backend.register(
-    "extract_targets",
-    cuda=_backend.Backend(partial(_by_kernels, _cuda.run), _cuda.missing, _cuda.why_not, gpu=True),
-    triton=_backend.Backend(
-        partial(_by_kernels, _triton.run), _triton.missing, _triton.why_not, gpu=True
-    ),
-    cpu=_backend.Backend(_cpu, _native.cpu_missing, _library.cpu_only),
-    reference=_backend.Backend(_reference),
-)
+_library.register("extract_targets", _by_kernels, _reference)
 _library.define(
     "extract_targets(Tensor labels, Tensor origins, Tensor num, int window, int[] small_classes, "
     "int ignore_index, str backend) -> Tensor",

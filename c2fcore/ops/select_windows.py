@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .. import _arrays, _backend, _checks, _cuda, _native, _triton
+from .. import _arrays, _backend, _checks
 from .._classes import class_set
 from ..reference.select_windows import select_with_labels
 from ..windows import Windows
@@ -80,21 +79,43 @@ def select_windows(
             backend=backend,
             _return_labels=_return_labels,
         )
-    seg = _arrays.as_tensor("select_windows", "seg", seg)
-    ids, window, stride, height, width = check_grid(
-        "select_windows", seg, small_classes, window, stride, size, edge
-    )
-    n = _checks.integer("select_windows", "n", n, 1, _checks.INT32_MAX)
-    min_pixels = _checks.integer("select_windows", "min_pixels", min_pixels, 1, _checks.INT32_MAX)
-    if strategy not in STRATEGIES:
-        _checks.choice("select_windows", "strategy", strategy, STRATEGIES)
-    options = (ids, window, stride, height, width, edge, n, strategy, min_pixels, _return_labels)
-    if _library.dispatched(seg):
-        found = torch.ops.c2fcore.select_windows(seg, *options, backend)
+    given = (small_classes, window, stride, size, edge, n, strategy, min_pixels)
+    options = _checked(seg, *given)
+    seen = options is None
+    if options is None:
+        seg = _arrays.as_tensor("select_windows", "seg", seg)
+        options = _check_select_windows(seg, *given)
+    if seen and _library.dispatched(seg):
+        found = torch.ops.c2fcore.select_windows(seg, *options, _return_labels, backend)
     else:
-        found = _backend.choose("select_windows", backend, seg)(seg, *options)
-    windows = Windows(found[0], found[1], found[2], window)
+        run = _backend.choose("select_windows", backend, seg)
+        found = run(seg, *options, _return_labels)
+    windows = Windows(found[0], found[1], found[2], options[1])
     return (windows, found[3]) if _return_labels else windows
+
+
+def _check_select_windows(
+    seg: Tensor,
+    small_classes: Iterable[int],
+    window: int,
+    stride: int,
+    size: Sequence[int] | None,
+    edge: str,
+    n: int,
+    strategy: str,
+    min_pixels: int,
+) -> tuple[tuple[int, ...], int, int, int, int, str, int, str, int]:
+    """Checks a call; returns what check_grid does, n, strategy and min_pixels."""
+    op = "select_windows"
+    grid = check_grid(op, seg, small_classes, window, stride, size, edge)
+    n = _checks.integer(op, "n", n, 1, _checks.INT32_MAX)
+    min_pixels = _checks.integer(op, "min_pixels", min_pixels, 1, _checks.INT32_MAX)
+    if strategy not in STRATEGIES:
+        _checks.choice(op, "strategy", strategy, STRATEGIES)
+    return (*grid, n, strategy, min_pixels)
+
+
+_checked = _library.remembered(_check_select_windows)
 
 
 def _reference(
@@ -124,40 +145,6 @@ def _reference(
     # A copy even of uint8 label maps: an op's result never shares memory with its input.
     kept = labels.to(torch.uint8, copy=True) if return_labels else None
     return windows.origins, windows.counts, windows.num, kept
-
-
-def _cpu(
-    seg: Tensor,
-    ids: Sequence[int],
-    window: int,
-    stride: int,
-    height: int,
-    width: int,
-    edge: str,
-    n: int,
-    strategy: str,
-    min_pixels: int,
-    return_labels: bool,
-) -> _Found:
-    origins, counts, num, labels = found = _outputs(seg, height, width, n, return_labels)
-    _native.cpu_module().select_windows(
-        seg,
-        class_set(tuple(ids)).table,
-        height,
-        width,
-        window,
-        stride,
-        edge == "flush",
-        n,
-        strategy,
-        min_pixels,
-        origins,
-        counts,
-        num,
-        labels,
-        torch.get_num_threads(),
-    )
-    return found
 
 
 def _by_kernels(
@@ -232,15 +219,7 @@ def _fake(
     return _complete(_outputs(seg, height, width, n, return_labels))
 
 
-_backend.register(
-    "select_windows",
-    cuda=_backend.Backend(partial(_by_kernels, _cuda.run), _cuda.missing, _cuda.why_not, gpu=True),
-    triton=_backend.Backend(
-        partial(_by_kernels, _triton.run), _triton.missing, _triton.why_not, gpu=True
-    ),
-    cpu=_backend.Backend(_cpu, _native.cpu_missing, _library.cpu_only),
-    reference=_backend.Backend(_reference),
-)
+_library.register("select_windows", _by_kernels, _reference)
 _library.define(
     "select_windows(Tensor seg, int[] small_classes, int window, int stride, SymInt height, "
     "SymInt width, str edge, int n, str strategy, int min_pixels, bool return_labels, str backend) "
