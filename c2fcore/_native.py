@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from .windows import Windows
 
@@ -57,13 +58,12 @@ def cpu() -> Native:
     return avx2 if avx2.module is not None or wanted == "avx2" else portable
 
 
-def run(op: str, *args: Any) -> None:
-    """Runs the native function of an op on as many threads as torch uses.
+def run(op: str, *args: Any) -> Any:
+    """The answer of an op's native function, on as many threads as torch uses.
 
-    For backends that are only chosen where the module loads. The function gets the arguments and,
-    last, the number of threads.
+    For backends that are only chosen where the module loads. The function makes its outputs.
     """
-    getattr(cpu().module, op)(*args, torch.get_num_threads())
+    return getattr(cpu().module, op)(torch.get_num_threads(), *args)
 
 
 @functools.cache
@@ -82,9 +82,16 @@ def call_key() -> Callable[..., bytes | None]:
     return module.call_key  # type: ignore[no-any-return]
 
 
-def cpu_missing() -> str:
+def missing() -> str:
     """Why the CPU module is missing, "" if it is there."""
     return cpu().reason
+
+
+def why_not(tensor: Tensor, grad: bool) -> str:
+    """Why a call with this first tensor cannot run, "" if it can."""
+    if not tensor.is_cpu:
+        return f"takes CPU tensors, got {tensor.device}"
+    return "has no gradient" if grad else ""
 
 
 def load(name: str, backend: str) -> Native:

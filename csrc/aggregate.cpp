@@ -2,6 +2,7 @@
 
 #include "merge_args.h"
 #include "ops.h"
+#include "outputs.h"
 #include "views.h"
 
 namespace py = pybind11;
@@ -9,18 +10,36 @@ namespace py = pybind11;
 namespace c2f {
 namespace {
 
-void run_aggregate(py::handle coarse, py::handle fine, py::handle origins, py::handle num,
-                   int64_t window, std::string_view table, int64_t H, int64_t W,
-                   const std::string& rule, py::handle out, bool labels_given, int threads) {
-  require_threads(threads, "aggregate");
+// `labels`, unless None, are edited in place.
+py::object run_aggregate(int threads, py::handle coarse, py::handle fine, py::handle origins,
+                         py::handle num, int64_t window, py::handle ids, int64_t H, int64_t W,
+                         const std::string& rule, std::string_view output, py::object labels) {
+  const char* op = "aggregate";
+  require_threads(threads, op);
+  const TensorView view = view_tensor(coarse, op, "coarse");
+  const int64_t B = view.shape[0], N = view.shape[1];
+  const bool given = !labels.is_none();
+  py::object out = given                ? labels
+                   : output == "labels" ? new_tensor(coarse, DType::kU8, {B, H, W})
+                                        : new_tensor(coarse, DType::kF32, {B, N, H, W});
+  const IdTable table(ids);
+  const py::object ys_xs = contiguous(origins), used = contiguous(num);
   const AggregateParams params =
-      aggregate_params(coarse, fine, origins, num, window, table, H, W, rule, out, labels_given);
-  py::gil_scoped_release release;
-  cpu::aggregate(params, worthwhile_threads(params.coarse.B * H * W, threads));
+      aggregate_params(coarse, fine, ys_xs, used, window, table.bytes(), H, W, rule, out, given);
+  {
+    py::gil_scoped_release unlocked;
+    cpu::aggregate(params, worthwhile_threads(B * H * W, threads));
+  }
+  return out;
 }
 
 }  // namespace
 
-void bind_aggregate(py::module_& m) { m.def("aggregate", &run_aggregate); }
+void bind_aggregate(py::module_& m) {
+  using py::arg;
+  m.def("aggregate", &run_aggregate, arg("threads"), arg("coarse"), arg("fine"), arg("origins"),
+        arg("num"), arg("window"), arg("ids"), arg("H"), arg("W"), arg("rule"), arg("output"),
+        arg("labels") = py::none());
+}
 
 }  // namespace c2f

@@ -32,14 +32,14 @@ class Key {
   // Appends an argument; false if it has no key.
   bool add(PyObject* value) {
     PyTypeObject* type = Py_TYPE(value);
-    if (type == types.tensor || type == types.parameter) return add_tensor(value);
+    if (is_tensor(value)) return add_tensor(value) && !negated(value);
     if (type == &PyLong_Type) return add_int(value);
     if (type == &PyUnicode_Type) return add_string(value);
     if (value == Py_None) return put('n');
     if (value == Py_True || value == Py_False) return put('b') && put(value == Py_True);
     if (type == &PyFloat_Type) return put('f') && put(PyFloat_AS_DOUBLE(value));
     // Sequences are told from Windows alone: every check takes the others for the same.
-    if (type == &PyTuple_Type || type == types.size) return add_tuple('(', value);
+    if (type == &PyTuple_Type || type == types.size) return add_tuple(value);
     if (type == types.windows) return add_windows(value);
     if (type == &PyList_Type) return add_list(value);
     if (type == types.dtype) return put('d') && put(value);  // each is one object for good
@@ -62,7 +62,11 @@ class Key {
       elements *= view.shape[i];
     }
     // Zeros of automatic differentiation have no memory.
-    return ok && (view.data != nullptr || elements == 0) && !negated(tensor);
+    return ok && (view.data != nullptr || elements == 0);
+  }
+
+  static bool is_tensor(PyObject* value) {
+    return Py_TYPE(value) == types.tensor || Py_TYPE(value) == types.parameter;
   }
 
   static bool negated(PyObject* tensor) {
@@ -86,27 +90,29 @@ class Key {
     return text != nullptr && put('s') && put(length) && put_bytes(text, length);
   }
 
-  bool add_tuple(char kind, PyObject* tuple) {
+  bool add_tuple(PyObject* tuple) {
     const Py_ssize_t length = PyTuple_GET_SIZE(tuple);
-    bool ok = put(kind) && put(length);
+    bool ok = put('(') && put(length);
     for (Py_ssize_t i = 0; i < length && ok; ++i) ok = add(PyTuple_GET_ITEM(tuple, i));
     return ok;
   }
 
-  // What is no tensor among the first three is for Python to convert or refuse.
+  // What is no tensor among the first three is for Python to convert or refuse. They are whole
+  // numbers, which no view negates.
   bool add_windows(PyObject* windows) {
-    for (Py_ssize_t i = 0; i < 3; ++i) {
-      PyTypeObject* type = Py_TYPE(PyTuple_GET_ITEM(windows, i));
-      if (type != types.tensor && type != types.parameter) return false;
+    bool ok = put('w');
+    for (Py_ssize_t i = 0; i < 3 && ok; ++i) {
+      PyObject* part = PyTuple_GET_ITEM(windows, i);
+      ok = is_tensor(part) && add_tensor(part);
     }
-    return add_tuple('w', windows);
+    return ok && add(PyTuple_GET_ITEM(windows, 3));
   }
 
   // Another thread may change the list, and a list may hold itself, which ends with the room.
   bool add_list(PyObject* list) {
     PyObject* tuple = PyList_AsTuple(list);
     PyErr_Clear();
-    const bool ok = tuple != nullptr && add_tuple('(', tuple);
+    const bool ok = tuple != nullptr && add_tuple(tuple);
     Py_XDECREF(tuple);
     return ok;
   }
@@ -149,7 +155,7 @@ void call_key_types(const py::type& tensor, const py::type& parameter, const py:
            keep(dtype),
            keep(windows),
            PyUnicode_InternFromString("is_neg"),
-           exchange_api_of(reinterpret_cast<PyTypeObject*>(tensor.ptr()))};
+           exchange_api(reinterpret_cast<PyTypeObject*>(tensor.ptr()))};
 }
 
 // By METH_FASTCALL: this is called before all else.

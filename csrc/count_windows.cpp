@@ -2,20 +2,31 @@
 
 #include "grid_args.h"
 #include "ops.h"
+#include "outputs.h"
 
 namespace py = pybind11;
 
 namespace c2f {
 namespace {
 
-void run_count_windows(py::handle seg, std::string_view table, int64_t H, int64_t W, int64_t window,
-                       int64_t stride, bool flush, py::handle counts, py::handle labels,
-                       int threads) {
+py::object run_count_windows(int threads, py::handle seg, py::handle ids, int64_t window,
+                             int64_t stride, int64_t H, int64_t W, std::string_view edge) {
+  const char* op = "count_windows";
+  require(stride >= 1, op, "stride must be at least 1, got ", stride);
+  const bool flush = edge == "flush";
+  const int64_t B = view_tensor(seg, op, "seg").shape[0];
+  const int64_t R = WindowAxis{H, window, stride, flush}.count();
+  const int64_t S = WindowAxis{W, window, stride, flush}.count();
+  py::object counts = new_tensor(seg, DType::kI32, {B, R, S});
+  const IdTable table(ids);
   const CountWindowsParams params =
-      count_windows_params(seg, table, H, W, window, stride, flush, counts, labels);
-  require_threads(threads, "count_windows");
-  py::gil_scoped_release unlocked;
-  cpu::count_windows(params, worthwhile_threads(params.seg.B * H * W, threads));
+      count_windows_params(seg, table.bytes(), H, W, window, stride, flush, counts, py::none());
+  require_threads(threads, op);
+  {
+    py::gil_scoped_release unlocked;
+    cpu::count_windows(params, worthwhile_threads(B * H * W, threads));
+  }
+  return counts;
 }
 
 }  // namespace

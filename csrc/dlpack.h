@@ -33,14 +33,22 @@ struct DLPackVersion {
 struct DLPackExchangeApi {
   DLPackVersion version;
   void* prev_api;
-  void* managed_tensor_allocator;
+  // Makes a tensor of the prototype's dtype, device and shape.
+  int (*managed_tensor_allocator)(DLTensor* prototype, void** out, void* error_ctx,
+                                  void (*set_error)(void* error_ctx, const char* kind,
+                                                    const char* message));
   void* managed_tensor_from_py_object_no_sync;
-  void* managed_tensor_to_py_object_no_sync;
+  // Takes the tensor over; the answer is a new reference.
+  int (*managed_tensor_to_py_object_no_sync)(void* tensor, void** out_py_object);
   int (*dltensor_from_py_object_no_sync)(void* py_object, DLTensor* out);
   int (*current_work_stream)(int32_t device_type, int32_t device_id, void** stream);
 };
 
-// The interface that a type of tensors offers, or nullptr.
-const DLPackExchangeApi* exchange_api_of(PyTypeObject* type);
+constexpr int32_t kDLCPU = 1, kDLCUDA = 2;
+constexpr uint8_t kDLInt = 0, kDLUInt = 1, kDLFloat = 2, kDLBfloat = 4;
+
+// The interface that a type of tensors offers, or nullptr. The type last asked for is remembered:
+// torch.Tensor, in practice always the same one.
+const DLPackExchangeApi* exchange_api(PyTypeObject* type);
 
 }  // namespace c2f

@@ -2,22 +2,32 @@
 
 #include "grid_args.h"
 #include "ops.h"
+#include "outputs.h"
 
 namespace py = pybind11;
 
 namespace c2f {
 namespace {
 
-void run_select_windows(py::handle seg, std::string_view table, int64_t H, int64_t W,
-                        int64_t window, int64_t stride, bool flush, int64_t n,
-                        const std::string& strategy, int64_t min_pixels, py::handle origins,
-                        py::handle counts, py::handle num, py::handle labels, int threads) {
+py::tuple run_select_windows(int threads, py::handle seg, py::handle ids, int64_t window,
+                             int64_t stride, int64_t H, int64_t W, std::string_view edge, int64_t n,
+                             const std::string& strategy, int64_t min_pixels, bool return_labels) {
+  const char* op = "select_windows";
+  const int64_t B = view_tensor(seg, op, "seg").shape[0];
+  py::object origins = new_tensor(seg, DType::kI32, {B, n, 2});
+  py::object counts = new_tensor(seg, DType::kI32, {B, n});
+  py::object num = new_tensor(seg, DType::kI32, {B});
+  py::object labels = return_labels ? new_tensor(seg, DType::kU8, {B, H, W}) : py::none();
+  const IdTable table(ids);
   const SelectWindowsParams params =
-      select_windows_params(seg, table, H, W, window, stride, flush, n, strategy, min_pixels,
-                            origins, counts, num, labels);
-  require_threads(threads, "select_windows");
-  py::gil_scoped_release unlocked;
-  cpu::select_windows(params, worthwhile_threads(params.seg.B * H * W, threads));
+      select_windows_params(seg, table.bytes(), H, W, window, stride, edge == "flush", n, strategy,
+                            min_pixels, origins, counts, num, labels);
+  require_threads(threads, op);
+  {
+    py::gil_scoped_release unlocked;
+    cpu::select_windows(params, worthwhile_threads(B * H * W, threads));
+  }
+  return py::make_tuple(std::move(origins), std::move(counts), std::move(num), std::move(labels));
 }
 
 }  // namespace

@@ -12,14 +12,12 @@ namespace {
 
 // The device that this module's kernels read: C2F_GPU is set for those of CUDA.
 #if defined(C2F_GPU)
-constexpr int32_t kDevice = 2;  // kDLCUDA
+constexpr int32_t kDevice = kDLCUDA;
 constexpr const char *kDeviceType = "cuda", *kWhere = "on a GPU", *kBackend = "cuda";
 #else
-constexpr int32_t kDevice = 1;  // kDLCPU
+constexpr int32_t kDevice = kDLCPU;
 constexpr const char *kDeviceType = "cpu", *kWhere = "on the CPU", *kBackend = "cpu";
 #endif
-constexpr uint8_t kDLInt = 0, kDLUInt = 1, kDLFloat = 2, kDLBfloat = 4;
-
 bool dtype_of(DLDataType t, DType* out) {
   if (t.lanes != 1) return false;
   switch (t.code) {
@@ -55,19 +53,6 @@ bool dtype_of(const std::string& name, DType* out) {
   return false;
 }
 
-// The type is looked at once and remembered: torch.Tensor, in practice always the same one.
-const DLPackExchangeApi* exchange_api(py::handle tensor) {
-  static PyTypeObject* known_type = nullptr;
-  static const DLPackExchangeApi* known_api = nullptr;
-  PyTypeObject* type = Py_TYPE(tensor.ptr());
-  if (type == known_type) return known_api;
-  const DLPackExchangeApi* api = exchange_api_of(type);
-  Py_INCREF(type);  // kept for the life of the process: its address must not be reused
-  known_type = type;
-  known_api = api;
-  return api;
-}
-
 [[noreturn]] void refuse_dtype(py::handle tensor, const char* op, const char* name) {
   throw py::type_error(std::string(op) + ": " + name + " has a dtype the " + kBackend +
                        " backend cannot read, got " + std::string(py::str(tensor.attr("dtype"))));
@@ -98,7 +83,10 @@ TensorView view_by_attributes(py::handle tensor, const char* op, const char* nam
 
 }  // namespace
 
-const DLPackExchangeApi* exchange_api_of(PyTypeObject* type) {
+const DLPackExchangeApi* exchange_api(PyTypeObject* type) {
+  static PyTypeObject* known_type = nullptr;
+  static const DLPackExchangeApi* known_api = nullptr;
+  if (type == known_type) return known_api;
   const DLPackExchangeApi* api = nullptr;
   PyObject* capsule =
       PyObject_GetAttrString(reinterpret_cast<PyObject*>(type), "__dlpack_c_exchange_api__");
@@ -109,6 +97,9 @@ const DLPackExchangeApi* exchange_api_of(PyTypeObject* type) {
   }
   PyErr_Clear();
   Py_XDECREF(capsule);
+  Py_INCREF(type);  // kept for the life of the process: its address must not be reused
+  known_type = type;
+  known_api = api;
   return api;
 }
 
@@ -147,7 +138,7 @@ void require_shape(const TensorView& view, std::initializer_list<int64_t> shape,
 namespace {
 
 TensorView find_view(py::handle tensor, const char* op, const char* name) {
-  const DLPackExchangeApi* api = exchange_api(tensor);
+  const DLPackExchangeApi* api = exchange_api(Py_TYPE(tensor.ptr()));
   if (api == nullptr) return view_by_attributes(tensor, op, name);
   DLTensor dl;
   if (api->dltensor_from_py_object_no_sync(tensor.ptr(), &dl) != 0) throw py::error_already_set();
@@ -198,7 +189,7 @@ TensorView view_contiguous(py::handle tensor, DType dtype, int ndim, const char*
 int device_of(py::handle tensor) { return view_tensor(tensor, "cuda", "tensor").device; }
 
 void* current_stream(py::handle tensor, int device) {
-  const DLPackExchangeApi* api = exchange_api(tensor);
+  const DLPackExchangeApi* api = exchange_api(Py_TYPE(tensor.ptr()));
   if (api != nullptr && api->current_work_stream != nullptr) {
     void* stream = nullptr;
     if (api->current_work_stream(kDevice, device, &stream) != 0) throw py::error_already_set();

@@ -61,29 +61,29 @@ def register(
     op: str,
     by_kernels: Callable[..., Any],
     reference: Callable[..., Any],
-    reads: Callable[[Tensor], str] = lambda first: "",
+    reads: Callable[[Tensor], str] | None = None,
 ) -> None:
     """Enters the backends of an op.
 
     Args:
         op: its name.
-        by_kernels: allocates the outputs, and has its first argument, a backend's function (op,
-            *arguments) -> None, fill them.
+        by_kernels: allocates the outputs, and has its first argument, the function (op, *arguments)
+            -> None of a backend for GPUs, fill them.
         reference: the same with PyTorch's own operations.
-        reads: why no kernel reads such a first tensor, "" if all do.
+        reads: why no kernel reads such a first tensor, "" if they do; None if they always do.
     """
 
-    def backend(module: Any, why_not: Callable[[Tensor, bool], str], **more: Any) -> Any:
-        def both(first: Tensor, grad: bool) -> str:
-            return reads(first) or why_not(first, grad)
+    def backend(run: Callable[..., Any], module: Any, gpu: bool) -> _backend.Backend:
+        def why_not(first: Tensor, grad: bool) -> str:
+            return (reads(first) if reads else "") or module.why_not(first, grad)
 
-        return _backend.Backend(partial(by_kernels, module.run), why_not=both, **more)
+        return _backend.Backend(run, module.missing, why_not if reads else module.why_not, gpu)
 
     _backend.register(
         op,
-        cuda=backend(_cuda, _cuda.why_not, missing=_cuda.missing, gpu=True),
-        triton=backend(_triton, _triton.why_not, missing=_triton.missing, gpu=True),
-        cpu=backend(_native, cpu_only, missing=_native.cpu_missing),
+        cuda=backend(partial(by_kernels, _cuda.run), _cuda, gpu=True),
+        triton=backend(partial(by_kernels, _triton.run), _triton, gpu=True),
+        cpu=backend(partial(_native.run, op), _native, gpu=False),
         reference=_backend.Backend(reference),
     )
 
@@ -147,10 +147,3 @@ def differentiated() -> bool:
     if _transforms() is None:
         return False
     return any(t.key().name in ("Grad", "Jvp") for t in _all_transforms() or ())
-
-
-def cpu_only(tensor: Tensor, grad: bool) -> str:
-    """Why the native CPU kernels cannot take a call, "" if they can."""
-    if not tensor.is_cpu:
-        return f"takes CPU tensors, got {tensor.device}"
-    return "has no gradient" if grad else ""

@@ -186,7 +186,7 @@ def _by_kernels(
         "aggregate",
         coarse,
         fine,
-        *checked_windows(launch, "aggregate", origins, num, window, height, width),
+        *checked_windows("aggregate", origins, num, window, height, width),
         class_set(tuple(ids)).table,
         height,
         width,

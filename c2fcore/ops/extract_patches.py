@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import _arrays, _backend, _checks, _native, _triton, reference
+from .. import _arrays, _backend, _checks, _triton, reference
 from ..reference.extract_patches import check_inside
 from ..windows import Windows
 from . import _library
@@ -196,7 +196,7 @@ def _by_kernels(
     channels_last: bool,
 ) -> Tensor:
     patches = _fake(image, origins, num, window, side, mode, scale, mean, std, dtype, channels_last)
-    where = checked_windows(launch, "extract_patches", origins, num, window, *image.shape[-2:])
+    where = checked_windows("extract_patches", origins, num, window, *image.shape[-2:])
     layout = (channels_last,) if launch is _triton.run else ()  # the others see it by the strides
     launch("extract_patches", image, *where, patches, mode, scale, mean, std, *layout)
     return patches
@@ -236,16 +236,10 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 
 def checked_windows(
-    launch: Callable[..., None],
-    op: str,
-    origins: Tensor,
-    num: Tensor,
-    window: int,
-    height: int,
-    width: int,
+    op: str, origins: Tensor, num: Tensor, window: int, height: int, width: int
 ) -> tuple[Tensor, Tensor, int]:
-    """Contiguous origins and num, and k; those on the CPU are looked at, if `launch` does not."""
-    if launch is not _native.run and not origins.is_cuda:
+    """Contiguous origins and num, and k; those on the CPU are looked at."""
+    if not origins.is_cuda:
         check_inside(op, windows_of(origins, num, window), height, width)
     return origins.contiguous(), num.contiguous(), window
 

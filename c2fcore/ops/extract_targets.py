@@ -96,7 +96,7 @@ def _by_kernels(
     ignore_index: int,
 ) -> Tensor:
     targets = _fake(labels, origins, num, window, ids, ignore_index)
-    where = checked_windows(launch, "extract_targets", origins, num, window, *labels.shape[-2:])
+    where = checked_windows("extract_targets", origins, num, window, *labels.shape[-2:])
     table = class_set(tuple(ids)).table
     launch("extract_targets", labels, *where, table, ignore_index, targets)
     return targets

@@ -1,0 +1,36 @@
+// What the CPU module's functions make for themselves: outputs, and the table of the small classes.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <cstdint>
+#include <initializer_list>
+#include <string_view>
+
+#include "../kernels/common/dtype.h"
+#include "../kernels/common/params.h"
+
+namespace c2f {
+
+// A contiguous CPU tensor of the kind that `like` is, its memory garbage: as torch.empty makes it,
+// at half the price.
+pybind11::object new_tensor(pybind11::handle like, DType dtype,
+                            std::initializer_list<int64_t> shape);
+
+// A torch.dtype that patches may have.
+DType float_dtype(pybind11::handle dtype, const char* op);
+
+// The tensor itself if it is contiguous, else a copy that is.
+pybind11::object contiguous(pybind11::handle tensor);
+
+// 1 where the id is one of `ids`, a sequence of int.
+class IdTable {
+ public:
+  explicit IdTable(pybind11::handle ids);
+  std::string_view bytes() const { return {is_small_, sizeof is_small_}; }
+
+ private:
+  char is_small_[kMaxClasses] = {};
+};
+
+}  // namespace c2f
