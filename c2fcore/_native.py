@@ -58,12 +58,16 @@ def cpu() -> Native:
     return avx2 if avx2.module is not None or wanted == "avx2" else portable
 
 
-def run(op: str, *args: Any) -> Any:
-    """The answer of an op's native function, on as many threads as torch uses.
+def function(op: str) -> Callable[..., Any]:
+    """The native function of an op, for backends that are only chosen where the module loads.
 
-    For backends that are only chosen where the module loads. The function makes its outputs.
+    It makes its outputs, and runs on as many threads as torch uses.
     """
-    return getattr(cpu().module, op)(torch.get_num_threads(), *args)
+
+    def run(*args: Any) -> Any:
+        return getattr(cpu().module, op)(*args)
+
+    return run
 
 
 @functools.cache

@@ -3,7 +3,7 @@
 #include "merge_args.h"
 #include "ops.h"
 #include "outputs.h"
-#include "views.h"
+#include "tensor.h"
 
 namespace py = pybind11;
 
@@ -11,11 +11,10 @@ namespace c2f {
 namespace {
 
 // `labels`, unless None, are edited in place.
-py::object run_aggregate(int threads, py::handle coarse, py::handle fine, py::handle origins,
-                         py::handle num, int64_t window, py::handle ids, int64_t H, int64_t W,
+py::object run_aggregate(py::handle coarse, py::handle fine, py::handle origins, py::handle num,
+                         int64_t window, py::handle ids, int64_t H, int64_t W,
                          const std::string& rule, std::string_view output, py::object labels) {
   const char* op = "aggregate";
-  require_threads(threads, op);
   const TensorView view = view_tensor(coarse, op, "coarse");
   const int64_t B = view.shape[0], N = view.shape[1];
   const bool given = !labels.is_none();
@@ -26,9 +25,10 @@ py::object run_aggregate(int threads, py::handle coarse, py::handle fine, py::ha
   const py::object ys_xs = contiguous(origins), used = contiguous(num);
   const AggregateParams params =
       aggregate_params(coarse, fine, ys_xs, used, window, table.bytes(), H, W, rule, out, given);
+  const int threads = threads_for(B * H * W);
   {
     py::gil_scoped_release unlocked;
-    cpu::aggregate(params, worthwhile_threads(B * H * W, threads));
+    cpu::aggregate(params, threads);
   }
   return out;
 }
@@ -37,8 +37,8 @@ py::object run_aggregate(int threads, py::handle coarse, py::handle fine, py::ha
 
 void bind_aggregate(py::module_& m) {
   using py::arg;
-  m.def("aggregate", &run_aggregate, arg("threads"), arg("coarse"), arg("fine"), arg("origins"),
-        arg("num"), arg("window"), arg("ids"), arg("H"), arg("W"), arg("rule"), arg("output"),
+  m.def("aggregate", &run_aggregate, arg("coarse"), arg("fine"), arg("origins"), arg("num"),
+        arg("window"), arg("ids"), arg("H"), arg("W"), arg("rule"), arg("output"),
         arg("labels") = py::none());
 }
 

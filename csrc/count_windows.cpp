@@ -9,8 +9,8 @@ namespace py = pybind11;
 namespace c2f {
 namespace {
 
-py::object run_count_windows(int threads, py::handle seg, py::handle ids, int64_t window,
-                             int64_t stride, int64_t H, int64_t W, std::string_view edge) {
+py::object run_count_windows(py::handle seg, py::handle ids, int64_t window, int64_t stride,
+                             int64_t H, int64_t W, std::string_view edge) {
   const char* op = "count_windows";
   require(stride >= 1, op, "stride must be at least 1, got ", stride);
   const bool flush = edge == "flush";
@@ -21,10 +21,10 @@ py::object run_count_windows(int threads, py::handle seg, py::handle ids, int64_
   const IdTable table(ids);
   const CountWindowsParams params =
       count_windows_params(seg, table.bytes(), H, W, window, stride, flush, counts, py::none());
-  require_threads(threads, op);
+  const int threads = threads_for(B * H * W);
   {
     py::gil_scoped_release unlocked;
-    cpu::count_windows(params, worthwhile_threads(B * H * W, threads));
+    cpu::count_windows(params, threads);
   }
   return counts;
 }

@@ -5,7 +5,7 @@
 #include "ops.h"
 #include "outputs.h"
 #include "patch_args.h"
-#include "views.h"
+#include "tensor.h"
 
 namespace py = pybind11;
 
@@ -28,56 +28,55 @@ py::object new_patches(py::handle image, int64_t count, int64_t side, py::handle
                              py::arg("memory_format") = torch.attr("channels_last"));
 }
 
-py::object run_extract_patches(int threads, py::handle image, py::handle origins, py::handle num,
-                               int64_t window, int64_t side, const std::string& mode, double scale,
+py::object run_extract_patches(py::handle image, py::handle origins, py::handle num, int64_t window,
+                               int64_t side, const std::string& mode, double scale,
                                const Channels& mean, const Channels& std, py::handle dtype,
                                bool channels_last) {
   const char* op = "extract_patches";
-  require_threads(threads, op);
   const int64_t count = slots(origins, op);
   py::object out = new_patches(image, count, side, dtype, channels_last, op);
   const py::object ys_xs = contiguous(origins), used = contiguous(num);
   const PatchesCall call = patches_call(image, ys_xs, used, window, out, mode, scale, mean, std);
   const int64_t elements = count * call.params.image.C * side * side;
+  const int threads = threads_for(elements);
   {
     py::gil_scoped_release unlocked;
-    cpu::extract_patches(call.params, worthwhile_threads(elements, threads));
+    cpu::extract_patches(call.params, threads);
   }
   return out;
 }
 
-py::object run_extract_patches_backward(int threads, py::handle grad, py::handle image,
-                                        py::handle origins, py::handle num, int64_t window,
-                                        const std::string& mode, double scale,
-                                        const Channels& std) {
+py::object run_extract_patches_backward(py::handle grad, py::handle image, py::handle origins,
+                                        py::handle num, int64_t window, const std::string& mode,
+                                        double scale, const Channels& std) {
   const char* op = "extract_patches_backward";
-  require_threads(threads, op);
   const TensorView view = view_tensor(image, op, "image");
   const int64_t *size = view.shape, elements = size[0] * size[1] * size[2] * size[3];
   py::object out = new_tensor(image, DType::kF32, {size[0], size[1], size[2], size[3]});
   const py::object ys_xs = contiguous(origins), used = contiguous(num);
   const PatchesBackwardCall call =
       patches_backward_call(grad, ys_xs, used, window, out, mode, scale, std);
+  const int threads = threads_for(elements);
   {
     py::gil_scoped_release unlocked;
-    cpu::extract_patches_backward(call.params, worthwhile_threads(elements, threads));
+    cpu::extract_patches_backward(call.params, threads);
   }
   return out.attr("to")(image.attr("dtype"));
 }
 
-py::object run_extract_targets(int threads, py::handle labels, py::handle origins, py::handle num,
+py::object run_extract_targets(py::handle labels, py::handle origins, py::handle num,
                                int64_t window, py::handle ids, int64_t ignore_index) {
   const char* op = "extract_targets";
-  require_threads(threads, op);
   const int64_t count = slots(origins, op);
   py::object out = new_tensor(labels, DType::kU8, {count, window, window});
   const IdTable table(ids);
   const py::object ys_xs = contiguous(origins), used = contiguous(num);
   const ExtractTargetsParams params =
       targets_params(labels, ys_xs, used, window, table.bytes(), ignore_index, out);
+  const int threads = threads_for(count * window * window);
   {
     py::gil_scoped_release unlocked;
-    cpu::extract_targets(params, worthwhile_threads(count * window * window, threads));
+    cpu::extract_targets(params, threads);
   }
   return out;
 }

@@ -87,6 +87,12 @@ py::object contiguous(py::handle tensor) {
   return tensor.attr("contiguous")();
 }
 
+int threads_for(int64_t output_elems) {
+  constexpr int64_t kSmall = 1 << 14;  // a few microseconds of work
+  if (output_elems < kSmall) return 1;
+  return py::module_::import("torch").attr("get_num_threads")().cast<int>();
+}
+
 IdTable::IdTable(py::handle ids) {
   for (const py::handle id : py::reinterpret_borrow<py::sequence>(ids)) {
     const int64_t c = id.cast<int64_t>();

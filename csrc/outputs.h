@@ -23,6 +23,10 @@ DType float_dtype(pybind11::handle dtype, const char* op);
 // The tensor itself if it is contiguous, else a copy that is.
 pybind11::object contiguous(pybind11::handle tensor);
 
+// As many threads as torch uses, or 1 where the output is so small that waking another thread, or
+// asking torch, costs more than it saves.
+int threads_for(int64_t output_elems);
+
 // 1 where the id is one of `ids`, a sequence of int.
 class IdTable {
  public:

@@ -9,8 +9,8 @@ namespace py = pybind11;
 namespace c2f {
 namespace {
 
-py::tuple run_select_windows(int threads, py::handle seg, py::handle ids, int64_t window,
-                             int64_t stride, int64_t H, int64_t W, std::string_view edge, int64_t n,
+py::tuple run_select_windows(py::handle seg, py::handle ids, int64_t window, int64_t stride,
+                             int64_t H, int64_t W, std::string_view edge, int64_t n,
                              const std::string& strategy, int64_t min_pixels, bool return_labels) {
   const char* op = "select_windows";
   const int64_t B = view_tensor(seg, op, "seg").shape[0];
@@ -22,10 +22,10 @@ py::tuple run_select_windows(int threads, py::handle seg, py::handle ids, int64_
   const SelectWindowsParams params =
       select_windows_params(seg, table.bytes(), H, W, window, stride, edge == "flush", n, strategy,
                             min_pixels, origins, counts, num, labels);
-  require_threads(threads, op);
+  const int threads = threads_for(B * H * W);
   {
     py::gil_scoped_release unlocked;
-    cpu::select_windows(params, worthwhile_threads(B * H * W, threads));
+    cpu::select_windows(params, threads);
   }
   return py::make_tuple(std::move(origins), std::move(counts), std::move(num), std::move(labels));
 }

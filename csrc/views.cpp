@@ -67,13 +67,4 @@ WindowList windows_of(py::handle origins, py::handle num, int64_t B, int64_t win
   return list;
 }
 
-void require_threads(int threads, const char* op) {
-  require(threads >= 1, op, "threads must be at least 1, got ", threads);
-}
-
-int worthwhile_threads(int64_t output_elems, int threads) {
-  constexpr int64_t kSmall = 1 << 14;  // a few microseconds of work
-  return output_elems < kSmall ? 1 : threads;
-}
-
 }  // namespace c2f

@@ -19,9 +19,4 @@ ClassTable class_table_of(std::string_view table, const char* op);
 WindowList windows_of(pybind11::handle origins, pybind11::handle num, int64_t B, int64_t window_px,
                       int64_t H, int64_t W, const char* op);
 
-void require_threads(int threads, const char* op);
-
-// `threads`, or 1 where the output is so small that waking another thread costs more than it saves.
-int worthwhile_threads(int64_t output_elems, int threads);
-
 }  // namespace c2f

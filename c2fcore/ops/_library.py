@@ -83,7 +83,7 @@ def register(
         op,
         cuda=backend(partial(by_kernels, _cuda.run), _cuda, gpu=True),
         triton=backend(partial(by_kernels, _triton.run), _triton, gpu=True),
-        cpu=backend(partial(_native.run, op), _native, gpu=False),
+        cpu=backend(_native.function(op), _native, gpu=False),
         reference=_backend.Backend(reference),
     )
 

@@ -9,7 +9,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <vector>
 
 #include "argmax.h"
 #include "bytes.h"
@@ -18,6 +17,7 @@
 #include "parallel.h"
 #include "patch_foreground.h"
 #include "row_group.h"
+#include "scratch.h"
 #include "upsample.h"
 
 namespace c2f::cpu {
@@ -69,7 +69,7 @@ class LabelMerger {
     }
     if (!foreground_.begin_strip(b, y0, y1)) return;
     for_row_groups(sampler_, foreground_, y0, y1, [&](int64_t y, int rows) {
-      const std::vector<Span>& spans = foreground_.rows(y, rows);
+      const Scratch<Span>& spans = foreground_.rows(y, rows);
       if (!spans.empty()) sampler_.seek(b, y);
       for (const Span& span : spans) {
         for (int64_t x = span.begin; x < span.end; x += 32) {
@@ -157,7 +157,7 @@ class LabelMerger {
   CoarseLabels coarse_;
   RowGroupSampler sampler_;
   ForegroundRows foreground_;
-  std::vector<float> logits_;  // [rows, N, 8]
+  Scratch<float> logits_;  // [rows, N, 8]
 };
 
 // One per worker.
@@ -226,14 +226,14 @@ class ProbMerger {
   const AggregateShared& shared_;
   RowGroupSampler sampler_;
   ForegroundRows foreground_;
-  int64_t blocks_;             // of 8 columns, few enough to stay in the nearest caches
-  std::vector<float> values_;  // [blocks, rows, N, 8]
+  int64_t blocks_;         // of 8 columns, few enough to stay in the nearest caches
+  Scratch<float> values_;  // [blocks, rows, N, 8]
 };
 
 template <class Merger>
 inline void aggregate_with(const AggregateShared& shared, int threads) {
   const AggregateParams& params = shared.params;
-  std::vector<Merger> workers;
+  Scratch<Merger> workers;
   workers.reserve(static_cast<size_t>(threads));
   for (int i = 0; i < threads; ++i) workers.emplace_back(shared);
   constexpr int64_t kStripRows = 32;
@@ -249,6 +249,7 @@ inline void aggregate_with(const AggregateShared& shared, int threads) {
 
 inline void aggregate(const AggregateParams& params, int threads) {
   if (params.coarse.B == 0) return;
+  const ScratchRoom room(threads);
   const detail::AggregateShared shared(params);
   if (params.labels != nullptr) {
     detail::aggregate_with<detail::LabelMerger>(shared, threads);

@@ -4,9 +4,9 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
-#include <vector>
 
 #include "bytes.h"
+#include "scratch.h"
 #include "window_cells.h"
 
 namespace c2f::cpu {
@@ -79,7 +79,7 @@ class BandSums {
       std::fill(pixels_.begin(), pixels_.end(), uint8_t{0});
       any_pixels_ = false;
     }
-    const std::vector<int32_t>& edge = cells_->edge;
+    const Scratch<int32_t>& edge = cells_->edge;
     for (size_t e = 0; e + 1 < edge.size(); ++e) {
       const uint32_t sum =
           static_cast<uint32_t>(sum_bytes(total_.data() + edge[e], edge[e + 1] - edge[e]));
@@ -95,10 +95,10 @@ class BandSums {
   }
 
  private:
-  std::vector<uint8_t> coarse_;   // sums per coarse column
-  std::vector<uint8_t> members_;  // scratch
-  std::vector<uint8_t> pixels_;   // sums per output column
-  std::vector<uint8_t> total_;    // scratch
+  Scratch<uint8_t> coarse_;   // sums per coarse column
+  Scratch<uint8_t> members_;  // scratch
+  Scratch<uint8_t> pixels_;   // sums per output column
+  Scratch<uint8_t> total_;    // scratch
   bool any_pixels_ = false;
   int64_t coarse_columns_, W_;
   const CellAxis* cells_;

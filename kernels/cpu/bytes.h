@@ -3,9 +3,9 @@
 
 #include <cstdint>
 #include <cstring>
-#include <vector>
 
 #include "../common/params.h"
+#include "scratch.h"
 
 #if defined(__AVX2__)
 #include <immintrin.h>
@@ -130,7 +130,7 @@ class ByteExpander {
  private:
   const int32_t* column_;  // [width], owned by the caller
   int64_t width_;
-  std::vector<uint8_t> lane_;  // column[x] minus the column of the 16-byte block x lies in
+  Scratch<uint8_t> lane_;  // column[x] minus the column of the 16-byte block x lies in
 };
 
 }  // namespace c2f::cpu

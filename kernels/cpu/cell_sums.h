@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cstdint>
 #include <memory>
-#include <vector>
 
 #include "../common/params.h"
 #include "band_sums.h"
@@ -13,6 +12,7 @@
 #include "coarse_labels.h"
 #include "label_rows.h"
 #include "parallel.h"
+#include "scratch.h"
 #include "window_cells.h"
 
 namespace c2f::cpu {
@@ -53,7 +53,7 @@ class CellSums {
     BandSums band;
     std::unique_ptr<CoarseLabels> coarse;
     std::unique_ptr<LabelRows> map;
-    std::vector<uint8_t> members;
+    Scratch<uint8_t> members;
   };
 
   int64_t strips() const { return static_cast<int64_t>(strip_.size()) - 1; }
@@ -76,7 +76,7 @@ class CellSums {
   void run_strip(Worker& worker, int64_t b, int64_t strip, uint32_t* sums) {
     const int64_t begin = strip_[static_cast<size_t>(strip)];
     const int64_t end = strip_[static_cast<size_t>(strip + 1)];
-    const std::vector<int32_t>& edge = grid_->y.edge;
+    const Scratch<int32_t>& edge = grid_->y.edge;
     // Interval of rows that holds the first one; edge.size() - 1 and more: in no window.
     int64_t e = std::upper_bound(edge.begin(), edge.end(), begin) - edge.begin() - 1;
     for (int64_t y = begin; y < end;) {
@@ -130,9 +130,9 @@ class CellSums {
   const CellGrid* grid_;
   uint8_t* labels_;
   CoarseLabelTables tables_;
-  std::vector<int32_t> strip_;  // first rows, then H
+  Scratch<int32_t> strip_;  // first rows, then H
   int threads_ = 1;
-  std::vector<std::unique_ptr<Worker>> workers_;
+  Scratch<std::unique_ptr<Worker>> workers_;
 };
 
 }  // namespace c2f::cpu

@@ -11,11 +11,11 @@
 
 #include <cstdint>
 #include <cstring>
-#include <vector>
 
 #include "argmax.h"
 #include "bytes.h"
 #include "logits.h"
+#include "scratch.h"
 #include "upsample.h"
 #include "vec.h"
 
@@ -252,12 +252,12 @@ class CoarseLabels {
   LogitRows rows_;
   const CoarseLabelTables* tables_;
   int64_t w_, N_, W_;
-  std::vector<uint8_t> labels_[2], unsafe_[2];  // of source rows i and i + 1, slot = row & 1
+  Scratch<uint8_t> labels_[2], unsafe_[2];  // of source rows i and i + 1, slot = row & 1
   bool any_unsafe_[2] = {false, false};
   int64_t held_b_[2] = {-1, -1};
   int64_t held_i_[2] = {-1, -1};
-  std::vector<uint8_t> mixed_;
-  std::vector<Block> blocks_;  // of the prepared cell row
+  Scratch<uint8_t> mixed_;
+  Scratch<Block> blocks_;  // of the prepared cell row
   int64_t prepared_b_ = -1;
   int64_t prepared_i_ = -1;
 };

@@ -3,20 +3,21 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <vector>
 
 #include "../common/params.h"
 #include "cell_sums.h"
 #include "parallel.h"
+#include "scratch.h"
 #include "window_cells.h"
 
 namespace c2f::cpu {
 
 inline void count_windows(const CountWindowsParams& p, int threads) {
+  const ScratchRoom room(threads);
   const CellGrid grid(p.H, p.W, p.window_px, p.stride_px, p.flush);
-  std::vector<uint32_t> sums(static_cast<size_t>(p.seg.B * grid.cells()));
+  Scratch<uint32_t> sums(static_cast<size_t>(p.seg.B * grid.cells()));
   CellSums(p.seg, p.classes, p.H, p.W, grid, p.labels, threads).run(sums.data());
-  std::vector<WindowSums> scratch;
+  Scratch<WindowSums> scratch;
   const int64_t workers = std::min<int64_t>(std::max(threads, 1), p.seg.B);
   for (int64_t i = 0; i < workers; ++i) scratch.emplace_back(grid);
   parallel_for(p.seg.B, threads, [&](int64_t b, int worker) {

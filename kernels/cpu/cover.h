@@ -3,8 +3,8 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <vector>
 
+#include "scratch.h"
 #include "window_cells.h"
 
 namespace c2f::cpu {
@@ -114,8 +114,8 @@ class Cover {
   }
 
   const CellGrid* grid_;
-  std::vector<int32_t> row_best_;  // largest gain in each row of windows
-  std::vector<uint32_t> fresh_, band_;
+  Scratch<int32_t> row_best_;  // largest gain in each row of windows
+  Scratch<uint32_t> fresh_, band_;
 };
 
 }  // namespace c2f::cpu

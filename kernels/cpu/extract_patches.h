@@ -9,11 +9,11 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
-#include <vector>
 
 #include "parallel.h"
 #include "pixel_rows.h"
 #include "resample.h"
+#include "scratch.h"
 
 namespace c2f::cpu {
 
@@ -144,7 +144,7 @@ class PatchWriter {
   int64_t group_;          // channels a task handles together
   int64_t source_stride_;  // floats between the source rows of two channels
   int64_t row_size_;       // floats of one resampled row, all channels of the group
-  std::vector<std::vector<float>> scratch_;
+  Scratch<Scratch<float>> scratch_;
 };
 
 }  // namespace detail
@@ -152,6 +152,7 @@ class PatchWriter {
 inline void extract_patches(const ExtractPatchesParams& params, int threads) {
   const int64_t patches = params.image.B * params.windows.n;
   if (patches == 0 || params.image.C == 0) return;
+  const ScratchRoom room(threads);
   detail::PatchWriter writer(params, threads);
   const int64_t whole = patches * writer.groups();
   // Strips only where patches alone leave threads idle: each one resamples its first rows again.

@@ -5,11 +5,11 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <vector>
 
 #include "parallel.h"
 #include "pixel_rows.h"
 #include "resample.h"
+#include "scratch.h"
 
 namespace c2f::cpu {
 
@@ -40,10 +40,10 @@ struct TransposedTaps {
   }
 
   int64_t padded_in;
-  int64_t depth = 0;            // largest count
-  std::vector<int64_t> count;   // [padded_in]
-  std::vector<int32_t> output;  // [depth, padded_in]
-  std::vector<float> weight;    // [depth, padded_in]
+  int64_t depth = 0;        // largest count
+  Scratch<int64_t> count;   // [padded_in]
+  Scratch<int32_t> output;  // [depth, padded_in]
+  Scratch<float> weight;    // [depth, padded_in]
 };
 
 // sum[i] += w * row[i * stride], i in [0, n).
@@ -93,9 +93,10 @@ inline void extract_patches_backward(const ExtractPatchesBackwardParams& params,
   if (planes == 0 || params.H == 0) return;
   const WindowList& windows = params.windows;
   const int64_t k = windows.window_px, n = windows.n;
+  const ScratchRoom room(threads);
   const ResampleTaps forward(params.mode, k, std::max<int64_t>(params.grad_patches.W, 1));
   const detail::TransposedTaps taps(forward);
-  std::vector<std::vector<float>> sums(static_cast<size_t>(threads));
+  Scratch<Scratch<float>> sums(static_cast<size_t>(threads));
   for (auto& sum : sums) sum.resize(static_cast<size_t>(params.grad_patches.W + 1));
 
   const int64_t wanted = (8 * threads + planes - 1) / planes;

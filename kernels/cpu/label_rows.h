@@ -3,10 +3,10 @@
 
 #include <cstdint>
 #include <cstring>
-#include <vector>
 
 #include "../common/params.h"
 #include "bytes.h"
+#include "scratch.h"
 
 namespace c2f::cpu {
 
@@ -77,7 +77,7 @@ class LabelRows {
 
   Seg seg_;
   bool in_place_;
-  std::vector<uint8_t> bytes_, valid_;
+  Scratch<uint8_t> bytes_, valid_;
 };
 
 }  // namespace c2f::cpu

@@ -4,9 +4,9 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
 #include "../common/params.h"
+#include "scratch.h"
 #include "vec.h"
 
 namespace c2f::cpu {
@@ -114,7 +114,7 @@ class LogitRows {
   Seg seg_;
   bool in_place_;
   int64_t padded_w_;
-  std::vector<float> scratch_;  // [2, N, padded_w]
+  Scratch<float> scratch_;  // [2, N, padded_w]
   int64_t held_b_[2] = {-1, -1};
   int64_t held_i_[2] = {-1, -1};
 };

@@ -5,10 +5,10 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
-#include <vector>
 
 #include "../common/merge_rule.h"
 #include "../common/params.h"
+#include "scratch.h"
 #include "vec.h"
 
 namespace c2f::cpu {
@@ -18,10 +18,11 @@ constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 // The N classes, split by membership in C, each group in ascending order.
 struct ClassGroups {
   ClassGroups(const ClassTable& classes, int64_t classes_count) : N(classes_count) {
+    for (auto& group : members) group.reserve(static_cast<size_t>(N));
     for (int32_t c = 0; c < N; ++c) members[classes.is_small[c] != 0 ? 1 : 0].push_back(c);
   }
   int64_t N;
-  std::vector<int32_t> members[2];  // [0] outside C, [1] in C
+  Scratch<int32_t> members[2];  // [0] outside C, [1] in C
 };
 
 // GroupBest of eight pixels; `cls` of an empty group is kNoClass.
@@ -31,7 +32,7 @@ struct GroupBest8 {
 
   GroupBest8(const ClassGroups& groups, const float* logits) {
     for (int g = 0; g < 2; ++g) {
-      const std::vector<int32_t>& members = groups.members[g];
+      const Scratch<int32_t>& members = groups.members[g];
       Vec8f best = set8(kMinusInfinity);
       Vec8i label = set8(members.empty() ? kNoClass : members[0]);
       for (const int32_t c : members) {

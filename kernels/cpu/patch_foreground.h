@@ -6,11 +6,11 @@
 #include <algorithm>
 #include <cstdint>
 #include <limits>
-#include <vector>
 
 #include "pixel_rows.h"
 #include "resample.h"
 #include "row_group.h"
+#include "scratch.h"
 
 namespace c2f::cpu {
 
@@ -71,7 +71,7 @@ class ForegroundRows {
 
   // Fills p_f(r) for rows y + r, r in [0, rows), which the same windows cover; returns the covered
   // columns, from left to right, not touching.
-  const std::vector<Span>& rows(int64_t y, int rows) {
+  const Scratch<Span>& rows(int64_t y, int rows) {
     const int64_t k = params_.windows.window_px;
     const int32_t* origins = params_.windows.origins;
     fill_spans(std::numeric_limits<float>::quiet_NaN(), kMaxGroupRows);
@@ -186,12 +186,12 @@ class ForegroundRows {
 
   const AggregateParams& params_;
   const ForegroundTaps& taps_;
-  std::vector<float> p_f_[kMaxGroupRows];   // [W + 8] each
-  std::vector<float> covers_;               // [W + 8], for all rows of a group
-  std::vector<float> source_[3];            // fine rows: upper tap, lower tap, background channel
-  std::vector<float> logits_;               // [k, rounded up to 8]
-  std::vector<int64_t> in_strip_, in_row_;  // slots of the batch, ascending
-  std::vector<Span> spans_;
+  Scratch<float> p_f_[kMaxGroupRows];   // [W + 8] each
+  Scratch<float> covers_;               // [W + 8], for all rows of a group
+  Scratch<float> source_[3];            // fine rows: upper tap, lower tap, background channel
+  Scratch<float> logits_;               // [k, rounded up to 8]
+  Scratch<int64_t> in_strip_, in_row_;  // slots of the batch, ascending
+  Scratch<Span> spans_;
 };
 
 }  // namespace c2f::cpu

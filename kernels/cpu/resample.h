@@ -5,11 +5,11 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <vector>
 
 #include "../common/bilinear.h"
 #include "../common/params.h"
 #include "../common/resample_tap.h"
+#include "scratch.h"
 #include "vec.h"
 
 namespace c2f::cpu {
@@ -47,8 +47,8 @@ struct ResampleTaps {
   bool identity;
   int taps;
   Reach reach = Reach::kWithin8;
-  std::vector<int32_t> first;  // [padded_out], ascending; entries past `out` repeat the last one
-  std::vector<float> weight;   // [taps, padded_out]
+  Scratch<int32_t> first;  // [padded_out], ascending; entries past `out` repeat the last one
+  Scratch<float> weight;   // [taps, padded_out]
 
  private:
   void fill(Resample mode, int64_t i) {

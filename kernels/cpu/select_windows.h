@@ -6,13 +6,13 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <vector>
 
 #include "../common/params.h"
 #include "../common/select_key.h"
 #include "cell_sums.h"
 #include "cover.h"
 #include "parallel.h"
+#include "scratch.h"
 #include "window_cells.h"
 
 namespace c2f::cpu {
@@ -93,18 +93,19 @@ class WindowSelector {
   SelectWindowsParams p_;
   const CellGrid* grid_;
   WindowSums sums_;
-  std::vector<int32_t> counts_;
+  Scratch<int32_t> counts_;
   std::unique_ptr<Cover> cover_;
-  std::vector<uint64_t> best_;
+  Scratch<uint64_t> best_;
   int64_t b_ = 0, taken_ = 0;
 };
 
 inline void select_windows(const SelectWindowsParams& p, int threads) {
+  const ScratchRoom room(threads);
   const int64_t stride = p.strategy == Strategy::kAll ? p.window_px : p.stride_px;
   const CellGrid grid(p.H, p.W, p.window_px, stride, p.flush);
-  std::vector<uint32_t> sums(static_cast<size_t>(p.seg.B * grid.cells()));
+  Scratch<uint32_t> sums(static_cast<size_t>(p.seg.B * grid.cells()));
   CellSums(p.seg, p.classes, p.H, p.W, grid, p.labels, threads).run(sums.data());
-  std::vector<WindowSelector> selectors;
+  Scratch<WindowSelector> selectors;
   const int64_t workers = std::min<int64_t>(std::max(threads, 1), p.seg.B);
   for (int64_t i = 0; i < workers; ++i) selectors.emplace_back(p, grid);
   parallel_for(p.seg.B, threads, [&](int64_t b, int worker) {

@@ -3,10 +3,10 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
 #include "../common/bilinear.h"
 #include "logits.h"
+#include "scratch.h"
 #include "vec.h"
 
 namespace c2f::cpu {
@@ -38,9 +38,9 @@ struct AxisTaps {
   }
 
   int64_t in, out;
-  std::vector<int32_t> i0, i1;
-  std::vector<float> w1;       // weight of i1; that of i0 is 1 - w1
-  std::vector<int32_t> first;  // [in + 1]: positions first[i] .. first[i + 1] - 1 have i0 = i
+  Scratch<int32_t> i0, i1;
+  Scratch<float> w1;       // weight of i1; that of i0 is 1 - w1
+  Scratch<int32_t> first;  // [in + 1]: positions first[i] .. first[i + 1] - 1 have i0 = i
 };
 
 // h x w -> H x W with H >= h and W >= w. Where the sizes are equal on both axes nothing is

@@ -5,9 +5,9 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <vector>
 
 #include "../common/windows.h"
+#include "scratch.h"
 
 namespace c2f::cpu {
 
@@ -35,8 +35,8 @@ struct CellAxis {
     return edge[static_cast<size_t>(begin[static_cast<size_t>(i)])];
   }
 
-  std::vector<int32_t> edge;        // ascending, first 0
-  std::vector<int32_t> begin, end;  // window i = intervals begin[i] .. end[i] - 1
+  Scratch<int32_t> edge;        // ascending, first 0
+  Scratch<int32_t> begin, end;  // window i = intervals begin[i] .. end[i] - 1
 };
 
 struct CellGrid {
@@ -89,8 +89,8 @@ class WindowSums {
 
  private:
   const CellGrid* grid_;
-  std::vector<uint32_t> corner_;  // first row and column stay 0
-  std::vector<uint32_t> band_;
+  Scratch<uint32_t> corner_;  // first row and column stay 0
+  Scratch<uint32_t> band_;
 };
 
 }  // namespace c2f::cpu

@@ -1,0 +1,86 @@
+// Scratch of a call, on its stack while it is small: forty allocations cost as much as the work on
+// a few hundred pixels.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <new>
+#include <vector>
+
+namespace c2f::cpu {
+
+// Room for the vectors that this thread makes while it lives, given out once. Calls of several
+// threads do without: what two of them write would lie side by side.
+class ScratchRoom {
+ public:
+  explicit ScratchRoom(int threads) : used_(threads == 1 ? 0 : sizeof bytes_), outer_(current()) {
+    current() = this;
+  }
+  ~ScratchRoom() { current() = outer_; }
+  ScratchRoom(const ScratchRoom&) = delete;
+  ScratchRoom& operator=(const ScratchRoom&) = delete;
+
+  // nullptr where no room is left, or none was made on this thread.
+  static void* take(size_t bytes) {
+    ScratchRoom* room = current();
+    if (room == nullptr || bytes > sizeof room->bytes_ - room->used_) return nullptr;
+    void* block = room->bytes_ + room->used_;
+    room->used_ += (bytes + kAlignment - 1) / kAlignment * kAlignment;
+    return block;
+  }
+
+  static constexpr size_t kAlignment = alignof(std::max_align_t);
+
+ private:
+  static ScratchRoom*& current() {
+    static thread_local ScratchRoom* room = nullptr;
+    return room;
+  }
+
+  size_t used_;
+  ScratchRoom* outer_;
+  alignas(kAlignment) char bytes_[1 << 14];
+};
+
+// Each block begins with a note of where it is from: any thread may give it back.
+template <class T>
+struct ScratchAllocator {
+  using value_type = T;
+
+  ScratchAllocator() = default;
+  template <class U>
+  ScratchAllocator(const ScratchAllocator<U>&) {}
+
+  T* allocate(size_t n) {
+    static_assert(alignof(T) <= kNote, "blocks are aligned for the plain types");
+    const size_t bytes = kNote + n * sizeof(T);
+    void* block = ScratchRoom::take(bytes);
+    const bool on_heap = block == nullptr;
+    if (on_heap) block = ::operator new(bytes);
+    *static_cast<bool*>(block) = on_heap;
+    return reinterpret_cast<T*>(static_cast<char*>(block) + kNote);
+  }
+
+  void deallocate(T* data, size_t) {
+    void* block = reinterpret_cast<char*>(data) - kNote;
+    if (*static_cast<bool*>(block)) ::operator delete(block);
+  }
+
+  template <class U>
+  bool operator==(const ScratchAllocator<U>&) const {
+    return true;
+  }
+  template <class U>
+  bool operator!=(const ScratchAllocator<U>&) const {
+    return false;
+  }
+
+ private:
+  static constexpr size_t kNote = ScratchRoom::kAlignment;
+};
+
+// std::vector, its memory from the ScratchRoom of the thread that asks for it, else from the heap.
+template <class T>
+using Scratch = std::vector<T, ScratchAllocator<T>>;
+
+}  // namespace c2f::cpu
