@@ -30,16 +30,21 @@ struct DLPackVersion {
   uint32_t major;
   uint32_t minor;
 };
+struct DLManagedTensorVersioned {
+  DLPackVersion version;
+  void* manager_ctx;
+  void (*deleter)(DLManagedTensorVersioned* self);
+  uint64_t flags;
+  DLTensor dl_tensor;
+};
 struct DLPackExchangeApi {
   DLPackVersion version;
   void* prev_api;
-  // Makes a tensor of the prototype's dtype, device and shape.
-  int (*managed_tensor_allocator)(DLTensor* prototype, void** out, void* error_ctx,
-                                  void (*set_error)(void* error_ctx, const char* kind,
-                                                    const char* message));
+  void* managed_tensor_allocator;
   void* managed_tensor_from_py_object_no_sync;
   // Takes the tensor over; the answer is a new reference.
-  int (*managed_tensor_to_py_object_no_sync)(void* tensor, void** out_py_object);
+  int (*managed_tensor_to_py_object_no_sync)(DLManagedTensorVersioned* tensor,
+                                             void** out_py_object);
   int (*dltensor_from_py_object_no_sync)(void* py_object, DLTensor* out);
   int (*current_work_stream)(int32_t device_type, int32_t device_id, void** stream);
 };

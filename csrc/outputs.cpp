@@ -1,6 +1,8 @@
 #include "outputs.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <new>
 #include <string>
 #include <vector>
 
@@ -39,28 +41,68 @@ Named named(DType dtype) {
   return {{kDLFloat, 32, 1}, "float32"};
 }
 
-void raise(void*, const char*, const char* message) {
-  PyErr_SetString(PyExc_RuntimeError, message);
+// A small tensor in one block: what DLPack says of it, its sizes, and its elements.
+struct SmallTensor {
+  static constexpr int kDims = 4;
+  static constexpr int64_t kMostBytes = 1 << 16;
+  static constexpr size_t kAlignment = 64;  // as torch's own
+
+  DLManagedTensorVersioned managed;
+  int64_t shape[kDims], strides[kDims];
+  alignas(kAlignment) char elements[1];
+
+  // nullptr without memory.
+  static DLManagedTensorVersioned* make(const DLPackExchangeApi& api, DLDataType type,
+                                        std::initializer_list<int64_t> sizes, int64_t bytes) {
+    void* block = ::operator new(offsetof(SmallTensor, elements) + static_cast<size_t>(bytes),
+                                 std::align_val_t{kAlignment}, std::nothrow);
+    if (block == nullptr) return nullptr;
+    auto* self = static_cast<SmallTensor*>(block);
+    std::copy(sizes.begin(), sizes.end(), self->shape);
+    const int32_t ndim = static_cast<int32_t>(sizes.size());
+    int64_t packed = 1;
+    for (int32_t i = ndim - 1; i >= 0; --i) {
+      self->strides[i] = packed;
+      packed *= std::max<int64_t>(self->shape[i], 1);
+    }
+    const DLTensor view{self->elements, {kDLCPU, 0}, ndim, type, self->shape, self->strides, 0};
+    self->managed = {api.version, nullptr, &free, 0, view};
+    return &self->managed;
+  }
+
+  static void free(DLManagedTensorVersioned* managed) {
+    ::operator delete(managed, std::align_val_t{kAlignment});
+  }
+};
+static_assert(offsetof(SmallTensor, managed) == 0, "a block begins with it");
+
+// Bytes of a tensor; more than any small one's where that is many, or a size negative.
+int64_t small_bytes(DType dtype, std::initializer_list<int64_t> shape) {
+  constexpr int64_t kMany = SmallTensor::kMostBytes + 1;
+  int64_t bytes = dtype_bytes(dtype);
+  for (const int64_t size : shape) {
+    if (size < 0 || size > SmallTensor::kMostBytes) return kMany;
+    bytes = std::min(bytes * size, kMany);
+  }
+  return bytes;
 }
 
 }  // namespace
 
 py::object new_tensor(py::handle like, DType dtype, std::initializer_list<int64_t> shape) {
   const DLPackExchangeApi* api = exchange_api(Py_TYPE(like.ptr()));
-  if (api == nullptr || api->managed_tensor_allocator == nullptr) {
+  const int64_t bytes = small_bytes(dtype, shape);
+  if (api == nullptr || bytes > SmallTensor::kMostBytes) {
     const py::module_ torch = py::module_::import("torch");
     const std::vector<int64_t> sizes(shape);
     return torch.attr("empty")(py::tuple(py::cast(sizes)),
                                py::arg("dtype") = torch.attr(named(dtype).name),
                                py::arg("device") = "cpu");
   }
-  int64_t sizes[kMaxDims];
-  std::copy(shape.begin(), shape.end(), sizes);
-  const int32_t ndim = static_cast<int32_t>(shape.size());
-  DLTensor prototype{nullptr, {kDLCPU, 0}, ndim, named(dtype).type, sizes, nullptr, 0};
-  void *managed = nullptr, *tensor = nullptr;
-  if (api->managed_tensor_allocator(&prototype, &managed, nullptr, &raise) != 0 ||
-      api->managed_tensor_to_py_object_no_sync(managed, &tensor) != 0) {
+  DLManagedTensorVersioned* small = SmallTensor::make(*api, named(dtype).type, shape, bytes);
+  if (small == nullptr) throw std::bad_alloc();
+  void* tensor = nullptr;
+  if (api->managed_tensor_to_py_object_no_sync(small, &tensor) != 0) {
     throw py::error_already_set();
   }
   return py::reinterpret_steal<py::object>(static_cast<PyObject*>(tensor));
@@ -94,8 +136,12 @@ int threads_for(int64_t output_elems) {
 }
 
 IdTable::IdTable(py::handle ids) {
-  for (const py::handle id : py::reinterpret_borrow<py::sequence>(ids)) {
-    const int64_t c = id.cast<int64_t>();
+  const py::object items = py::reinterpret_steal<py::object>(
+      PySequence_Fast(ids.ptr(), "small_classes must be a sequence"));
+  if (!items) throw py::error_already_set();
+  for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(items.ptr()); ++i) {
+    const long long c = PyLong_AsLongLong(PySequence_Fast_GET_ITEM(items.ptr(), i));
+    if (c == -1 && PyErr_Occurred() != nullptr) throw py::error_already_set();
     if (c >= 0 && c < kMaxClasses) is_small_[c] = 1;
   }
 }

@@ -12,8 +12,8 @@
 
 namespace c2f {
 
-// A contiguous CPU tensor of the kind that `like` is, its memory garbage: as torch.empty makes it,
-// at half the price.
+// A contiguous CPU tensor, its memory garbage: torch.empty's, or, where it is small and that would
+// cost more than to fill it, one in memory of our own. `like` is any tensor of the call.
 pybind11::object new_tensor(pybind11::handle like, DType dtype,
                             std::initializer_list<int64_t> shape);
 
