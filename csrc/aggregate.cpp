@@ -1,5 +1,6 @@
 #include "../kernels/cpu/aggregate.h"
 
+#include "fast_call.h"
 #include "merge_args.h"
 #include "ops.h"
 #include "outputs.h"
@@ -13,12 +14,12 @@ namespace {
 // `labels`, unless None, are edited in place.
 py::object run_aggregate(py::handle coarse, py::handle fine, py::handle origins, py::handle num,
                          int64_t window, py::handle ids, int64_t H, int64_t W,
-                         const std::string& rule, std::string_view output, py::object labels) {
+                         const std::string& rule, const std::string& output, py::handle labels) {
   const char* op = "aggregate";
   const TensorView view = view_tensor(coarse, op, "coarse");
   const int64_t B = view.shape[0], N = view.shape[1];
   const bool given = !labels.is_none();
-  py::object out = given                ? labels
+  py::object out = given                ? py::reinterpret_borrow<py::object>(labels)
                    : output == "labels" ? new_tensor(coarse, DType::kU8, {B, H, W})
                                         : new_tensor(coarse, DType::kF32, {B, N, H, W});
   const IdTable table(ids);
@@ -35,11 +36,6 @@ py::object run_aggregate(py::handle coarse, py::handle fine, py::handle origins,
 
 }  // namespace
 
-void bind_aggregate(py::module_& m) {
-  using py::arg;
-  m.def("aggregate", &run_aggregate, arg("coarse"), arg("fine"), arg("origins"), arg("num"),
-        arg("window"), arg("ids"), arg("H"), arg("W"), arg("rule"), arg("output"),
-        arg("labels") = py::none());
-}
+void bind_aggregate(py::module_& m) { def_fast<FastCall<&run_aggregate>>(m, "aggregate"); }
 
 }  // namespace c2f

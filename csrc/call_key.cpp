@@ -12,6 +12,7 @@
 #include <type_traits>
 
 #include "dlpack.h"
+#include "fast_call.h"
 #include "ops.h"
 
 namespace py = pybind11;
@@ -136,13 +137,15 @@ class Key {
   Py_ssize_t size_ = 0;
 };
 
-PyObject* call_key(PyObject*, PyObject* const* args, Py_ssize_t count) {
-  bool ok = types.api != nullptr;
-  Key key;
-  for (Py_ssize_t i = 0; i < count && ok; ++i) ok = key.add(args[i]);
-  if (!ok) Py_RETURN_NONE;
-  return key.bytes();
-}
+struct CallKey {
+  static PyObject* call(PyObject*, PyObject* const* args, Py_ssize_t count) {
+    bool ok = types.api != nullptr;
+    Key key;
+    for (Py_ssize_t i = 0; i < count && ok; ++i) ok = key.add(args[i]);
+    if (!ok) Py_RETURN_NONE;
+    return key.bytes();
+  }
+};
 
 void call_key_types(const py::type& tensor, const py::type& parameter, const py::type& size,
                     const py::type& dtype, const py::type& windows) {
@@ -158,17 +161,11 @@ void call_key_types(const py::type& tensor, const py::type& parameter, const py:
            exchange_api(reinterpret_cast<PyTypeObject*>(tensor.ptr()))};
 }
 
-// By METH_FASTCALL: this is called before all else.
-PyMethodDef methods[] = {
-    {"call_key", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&call_key)),
-     METH_FASTCALL, nullptr},
-    {nullptr, nullptr, 0, nullptr}};
-
 }  // namespace
 
 void bind_call_key(py::module_& m) {
   m.def("call_key_types", &call_key_types);
-  if (PyModule_AddFunctions(m.ptr(), methods) != 0) throw py::error_already_set();
+  def_fast<CallKey>(m, "call_key");
 }
 
 }  // namespace c2f

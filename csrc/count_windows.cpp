@@ -1,5 +1,6 @@
 #include "../kernels/cpu/count_windows.h"
 
+#include "fast_call.h"
 #include "grid_args.h"
 #include "ops.h"
 #include "outputs.h"
@@ -10,7 +11,7 @@ namespace c2f {
 namespace {
 
 py::object run_count_windows(py::handle seg, py::handle ids, int64_t window, int64_t stride,
-                             int64_t H, int64_t W, std::string_view edge) {
+                             int64_t H, int64_t W, const std::string& edge) {
   const char* op = "count_windows";
   require(stride >= 1, op, "stride must be at least 1, got ", stride);
   const bool flush = edge == "flush";
@@ -31,6 +32,8 @@ py::object run_count_windows(py::handle seg, py::handle ids, int64_t window, int
 
 }  // namespace
 
-void bind_count_windows(py::module_& m) { m.def("count_windows", &run_count_windows); }
+void bind_count_windows(py::module_& m) {
+  def_fast<FastCall<&run_count_windows>>(m, "count_windows");
+}
 
 }  // namespace c2f

@@ -2,6 +2,7 @@
 
 #include "../kernels/cpu/extract_patches_backward.h"
 #include "../kernels/cpu/extract_targets.h"
+#include "fast_call.h"
 #include "ops.h"
 #include "outputs.h"
 #include "patch_args.h"
@@ -84,9 +85,9 @@ py::object run_extract_targets(py::handle labels, py::handle origins, py::handle
 }  // namespace
 
 void bind_extract_patches(py::module_& m) {
-  m.def("extract_patches", &run_extract_patches);
-  m.def("extract_patches_backward", &run_extract_patches_backward);
-  m.def("extract_targets", &run_extract_targets);
+  def_fast<FastCall<&run_extract_patches>>(m, "extract_patches");
+  def_fast<FastCall<&run_extract_patches_backward>>(m, "extract_patches_backward");
+  def_fast<FastCall<&run_extract_targets>>(m, "extract_targets");
 }
 
 }  // namespace c2f

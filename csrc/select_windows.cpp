@@ -1,5 +1,6 @@
 #include "../kernels/cpu/select_windows.h"
 
+#include "fast_call.h"
 #include "grid_args.h"
 #include "ops.h"
 #include "outputs.h"
@@ -9,9 +10,9 @@ namespace py = pybind11;
 namespace c2f {
 namespace {
 
-py::tuple run_select_windows(py::handle seg, py::handle ids, int64_t window, int64_t stride,
-                             int64_t H, int64_t W, std::string_view edge, int64_t n,
-                             const std::string& strategy, int64_t min_pixels, bool return_labels) {
+py::object run_select_windows(py::handle seg, py::handle ids, int64_t window, int64_t stride,
+                              int64_t H, int64_t W, const std::string& edge, int64_t n,
+                              const std::string& strategy, int64_t min_pixels, bool return_labels) {
   const char* op = "select_windows";
   const int64_t B = view_tensor(seg, op, "seg").shape[0];
   py::object origins = new_tensor(seg, DType::kI32, {B, n, 2});
@@ -32,6 +33,8 @@ py::tuple run_select_windows(py::handle seg, py::handle ids, int64_t window, int
 
 }  // namespace
 
-void bind_select_windows(py::module_& m) { m.def("select_windows", &run_select_windows); }
+void bind_select_windows(py::module_& m) {
+  def_fast<FastCall<&run_select_windows>>(m, "select_windows");
+}
 
 }  // namespace c2f

@@ -40,6 +40,7 @@ class ForegroundRows {
     for (auto& row : p_f_) row.assign(padded_w, std::numeric_limits<float>::quiet_NaN());
     covers_.resize(padded_w);
     for (auto& row : source_) row.resize(static_cast<size_t>(padded_row_size(params.fine.W)));
+    mixed_.resize(static_cast<size_t>(padded_row_size(params.fine.W)));
     logits_.resize(static_cast<size_t>(taps.x.padded_out));
     const size_t n = static_cast<size_t>(params.windows.n);
     in_strip_.reserve(n);
@@ -147,19 +148,31 @@ class ForegroundRows {
 
   // Foreground logits of row dy of a window, [k] and readable up to a multiple of 8.
   const float* foreground_logits(int64_t slot, int64_t dy) {
-    float* above = source_[0].data() + kRowPadLeft;
-    load_fine_row(slot, taps_.y.source(dy, 0), above);
+    float* row = fine_row(slot, taps_.y.source(dy, 0));
     if (!taps_.y.identity) {
-      float* below = source_[1].data() + kRowPadLeft;
-      load_fine_row(slot, taps_.y.source(dy, 1), below);
+      const float *above = row, *below = fine_row(slot, taps_.y.source(dy, 1));
       const Vec8f w0 = set8(taps_.y.w(dy, 0)), w1 = set8(taps_.y.w(dy, 1));
+      row = mixed_.data() + kRowPadLeft;
       for (int64_t i = 0; i < params_.fine.W; i += 8) {
-        store8(above + i, fma(load8(below + i), w1, load8(above + i) * w0));
+        store8(row + i, fma(load8(below + i), w1, load8(above + i) * w0));
       }
     }
-    pad_row(above, params_.fine.W);
-    resample_row(above, taps_.x, 1.0f, 0.0f, logits_.data());
+    pad_row(row, params_.fine.W);
+    resample_row(row, taps_.x, 1.0f, 0.0f, logits_.data());
     return logits_.data();
+  }
+
+  // Row i of a patch's foreground logit; neighbouring rows are kept side by side, for the rows of
+  // the output between them.
+  float* fine_row(int64_t slot, int64_t i) {
+    const int side = static_cast<int>(i & 1);
+    float* row = source_[side].data() + kRowPadLeft;
+    if (held_slot_[side] != slot || held_row_[side] != i) {
+      load_fine_row(slot, i, row);
+      held_slot_[side] = slot;
+      held_row_[side] = i;
+    }
+    return row;
   }
 
   // Row i of a patch's foreground logit: l, or l1 - l0 of two channels.
@@ -169,7 +182,7 @@ class ForegroundRows {
       const auto* row =
           static_cast<decltype(type)>(fine.data) + slot * fine.stride_b + i * fine.stride_y;
       if (fine.C == 1) return load_strided(row, fine.stride_x, fine.W, out);
-      float* background = source_[2].data() + kRowPadLeft;
+      float* background = mixed_.data() + kRowPadLeft;
       load_strided(row, fine.stride_x, fine.W, background);
       load_strided(row + fine.stride_c, fine.stride_x, fine.W, out);
       for (int64_t x = 0; x < fine.W; x += 8) {
@@ -186,9 +199,12 @@ class ForegroundRows {
 
   const AggregateParams& params_;
   const ForegroundTaps& taps_;
-  Scratch<float> p_f_[kMaxGroupRows];   // [W + 8] each
-  Scratch<float> covers_;               // [W + 8], for all rows of a group
-  Scratch<float> source_[3];            // fine rows: upper tap, lower tap, background channel
+  Scratch<float> p_f_[kMaxGroupRows];  // [W + 8] each
+  Scratch<float> covers_;              // [W + 8], for all rows of a group
+  Scratch<float> source_[2];           // fine rows, of even and of odd number
+  int64_t held_slot_[2] = {-1, -1};
+  int64_t held_row_[2] = {-1, -1};
+  Scratch<float> mixed_;                // their mean by weights; the background channel, before
   Scratch<float> logits_;               // [k, rounded up to 8]
   Scratch<int64_t> in_strip_, in_row_;  // slots of the batch, ascending
   Scratch<Span> spans_;
