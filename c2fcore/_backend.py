@@ -166,7 +166,9 @@ def _explicit(op: str, name: str, tensor: Tensor, grad: bool) -> Callable[..., A
     backend = _table[op].get(name) if isinstance(name, str) else None
     if backend is None:
         _check_name(op, name)
-    reason = missing(op, name)
+    reason = _missing.get((op, name))
+    if reason is None:
+        reason = missing(op, name)
     if backend is None or reason:
         raise RuntimeError(f"{op}: backend {name!r} cannot run here: {reason}")
     reason = backend.why_not(tensor, grad)

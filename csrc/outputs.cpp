@@ -4,7 +4,6 @@
 #include <cstddef>
 #include <new>
 #include <string>
-#include <vector>
 
 #include "dlpack.h"
 #include "tensor.h"
@@ -94,9 +93,9 @@ py::object new_tensor(py::handle like, DType dtype, std::initializer_list<int64_
   const int64_t bytes = small_bytes(dtype, shape);
   if (api == nullptr || bytes > SmallTensor::kMostBytes) {
     const py::module_ torch = py::module_::import("torch");
-    const std::vector<int64_t> sizes(shape);
-    return torch.attr("empty")(py::tuple(py::cast(sizes)),
-                               py::arg("dtype") = torch.attr(named(dtype).name),
+    py::list sizes;
+    for (const int64_t size : shape) sizes.append(size);
+    return torch.attr("empty")(sizes, py::arg("dtype") = torch.attr(named(dtype).name),
                                py::arg("device") = "cpu");
   }
   DLManagedTensorVersioned* small = SmallTensor::make(*api, named(dtype).type, shape, bytes);

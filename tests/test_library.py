@@ -149,6 +149,26 @@ def test_compiled_gradient(backend: str, device: str) -> None:
     assert_close(gradients[1], gradients[0], 1e-4)
 
 
+@pytest.mark.parametrize("rule", ["paper", "normalized", "official"])
+def test_compiled_gradient_of_the_scores(device: str, rule: str) -> None:
+    """The reference, in several graphs: the host reads where windows lie."""
+    windows = to_device(WINDOWS, device)
+
+    def loss(coarse: torch.Tensor, fine: torch.Tensor) -> torch.Tensor:
+        scores = ops.aggregate(coarse, fine, windows, (1, 3), size=SIZE, rule=rule, output="probs")
+        total: torch.Tensor = scores.square().sum()
+        return total
+
+    torch._dynamo.reset()
+    found = []
+    for run in (loss, torch.compile(loss, backend="aot_eager")):
+        leaves = [t.to(device).clone().requires_grad_() for t in (LOGITS, FINE)]
+        run(*leaves).backward()
+        found.append([leaf.grad for leaf in leaves])
+    for got, want in zip(found[1], found[0], strict=True):
+        assert_close(got, want, 1e-4)
+
+
 def test_meta_tensors_have_no_kernel() -> None:
     """Tensors without memory get a shape or an error, never an address."""
     meta = windows_of([[(0, 0)]], 4, device="meta")

@@ -97,7 +97,8 @@ def remembered(check: Callable[..., T]) -> Callable[..., T | None]:
     known: dict[bytes, T] = {}
 
     def checked(*args: Any) -> T | None:
-        if _seen() or getattr(forward_ad, "_current_level", -1) >= 0:
+        seen = torch.compiler.is_compiling() or _modes() or _transforms() is not None or _tracing()
+        if seen or getattr(forward_ad, "_current_level", -1) >= 0:
             return None
         key = _native.call_key()(*args)
         if key is None:
@@ -113,16 +114,9 @@ def remembered(check: Callable[..., T]) -> Callable[..., T | None]:
     return checked
 
 
-def _seen() -> bool:
-    """Whether something looks at every call, whatever its tensors are."""
-    return bool(
-        torch.compiler.is_compiling() or _modes() or _transforms() is not None or _tracing()
-    )
-
-
 def dispatched(*tensors: Tensor) -> bool:
     """Whether a call with these tensors must go through the dispatcher."""
-    if _seen():
+    if torch.compiler.is_compiling() or _modes() or _transforms() is not None or _tracing():
         return True
     for t in tensors:  # noqa: SIM110 - a generator costs half a microsecond
         if type(t) is not Tensor and type(t) is not Parameter:

@@ -92,7 +92,8 @@ def aggregate(
     if output == "probs" and (
         _library.needs_grad(coarse, fine) or (seen and _library.differentiated())
     ):
-        # The registered op has no gradient; the reference is plain PyTorch and traces as such.
+        # The registered op has no gradient; the reference is plain PyTorch. Traced by torch.compile
+        # it breaks the graph where the host reads windows: fullgraph=True refuses it.
         return _backend.choose("aggregate", backend, coarse, grad=True)(*call)
     if seen and _library.dispatched(coarse, fine, windows.origins):
         return torch.ops.c2fcore.aggregate(*call, backend)

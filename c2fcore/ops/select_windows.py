@@ -90,7 +90,7 @@ def select_windows(
     else:
         run = _backend.choose("select_windows", backend, seg)
         found = run(seg, *options, _return_labels)
-    windows = Windows(found[0], found[1], found[2], options[1])
+    windows = Windows._make((found[0], found[1], found[2], options[1]))
     return (windows, found[3]) if _return_labels else windows
 
 
