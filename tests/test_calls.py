@@ -97,13 +97,13 @@ def test_what_has_no_key() -> None:
     assert seen == [None, None]
 
 
-@pytest.mark.parametrize("backend", ["reference", "auto"])
-def test_a_call_that_was_fine_excuses_no_other(backend: str) -> None:
+@pytest.mark.parametrize("place", ["reference", "auto"])
+def test_a_call_that_was_fine_excuses_no_other(place: str) -> None:
     """Each of these equals one that passed, or has a tensor of the same shape."""
-    grid: dict[str, Any] = {"window": 1, "stride": 1, "backend": backend}
+    grid: dict[str, Any] = {"window": 1, "stride": 1, "backend": place}
     for _ in range(2):
         ops.count_windows(LOGITS, (1, 2), **grid)
-        ops.extract_targets(LABELS, WINDOWS, (1, 2), backend=backend)
+        ops.extract_targets(LABELS, WINDOWS, (1, 2), backend=place)
         for wrong in ({"window": True}, {"stride": 1.0}, {"size": (16, True)}, {"edge": b"flush"}):
             with pytest.raises((TypeError, ValueError)):
                 ops.count_windows(LOGITS, (1, 2), **{**grid, **wrong})
@@ -112,10 +112,10 @@ def test_a_call_that_was_fine_excuses_no_other(backend: str) -> None:
                 ops.count_windows(LOGITS, ids, **grid)  # type: ignore[arg-type]
         for windows in (tuple(WINDOWS), WINDOWS._replace(counts=None)):
             with pytest.raises(TypeError, match=r"^extract_targets: windows"):
-                ops.extract_targets(LABELS, windows, (1, 2), backend=backend)  # type: ignore[arg-type]
+                ops.extract_targets(LABELS, windows, (1, 2), backend=place)  # type: ignore[arg-type]
         outside = WINDOWS._replace(origins=WINDOWS.origins + 14)
         with pytest.raises(ValueError, match="must lie inside"):
-            ops.extract_targets(LABELS, outside, (1, 2), backend=backend)
+            ops.extract_targets(LABELS, outside, (1, 2), backend=place)
 
 
 def test_lists_are_read_at_every_call() -> None:
