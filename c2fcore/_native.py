@@ -29,8 +29,9 @@ def _after_fork() -> None:
     """In a forked process the CPU module starts threads of its own: OpenMP's are gone."""
     global _forked
     _forked = True
-    if cpu.cache_info().currsize and cpu_module() is not None:
-        cpu_module().after_fork()
+    module = cpu().module if cpu.cache_info().currsize else None
+    if module is not None:
+        module.after_fork()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows
