@@ -214,7 +214,9 @@ def _merge_probs_kernel(
 def plan_probs(args: dict[str, Any], constants: dict[str, Any], rule: str, probs: Tensor) -> Launch:
     """The launch that writes scores, from the arguments that aggregate's launches share."""
     batch, classes, height, width = probs.shape
-    # With many classes a thread needs more registers, and a program fewer threads.
+    # With many classes a thread needs more registers, and a program fewer threads. At 168 three
+    # programs fit a multiprocessor; triton 3.6 spills up to 88 bytes a thread there on sm_100, and
+    # would not at 192, where two fit.
     few = classes <= 4
     keep = classes <= KEPT
     block_y, block_x = 4, 64 if few else 32
