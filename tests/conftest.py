@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +20,10 @@ from c2fcore import _triton
 
 if _triton.interpreted():
     import interpreter_fma  # noqa: F401  (patches the interpreter)
+
+# Background jobs of a shell are born deaf to Ctrl-C, and so are their children; tests send it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ORDER = ("reference", "cpu", "triton", "cuda")
 

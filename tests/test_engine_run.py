@@ -346,10 +346,13 @@ def test_ctrl_c() -> None:
     child = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    assert child.stdout is not None
-    assert child.stdout.readline() == "running\n"
-    os.kill(child.pid, signal.SIGINT)
-    said, complaints = child.communicate(timeout=60)
+    try:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "running\n"
+        os.kill(child.pid, signal.SIGINT)
+        said, complaints = child.communicate(timeout=60)
+    finally:
+        child.kill()
     assert child.returncode == 0, complaints
     assert "left: []" in said
     assert "torch.Size([96, 96])" in said
