@@ -73,11 +73,11 @@ def function(op: str) -> Callable[..., Any]:
 
 @functools.cache
 def call_key() -> Callable[..., bytes | None]:
-    """The function of the arguments of a call that says what it is, but for what tensors hold.
+    """The function (tensors, *arguments of a call) that says what it is, but for what tensors hold.
 
     Equal bytes mean equal arguments of equal types, and tensors of equal dtype, device and shape.
-    None where there are other tensors than plain ones, or arguments of unexpected types, and
-    without native modules always.
+    None where there are tensors but for Windows and the first `tensors` arguments, other ones than
+    plain tensors, or arguments of unexpected types, and without native modules always.
     """
     module: Any = load("_cpu_portable", "cpu").module
     if module is None:

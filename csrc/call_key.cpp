@@ -1,10 +1,12 @@
-// call_key(*args): what a call is but for the content of its tensors, as bytes. Python remembers
-// under it that the arguments were checked, and what for.
+// call_key(tensors, *args): what a call is but for the content of its tensors, as bytes. Python
+// remembers under it that the arguments were checked, and what for.
 //
 // Equal keys mean equal arguments, to the type: True and 1.0 are not 1. Of a tensor the key holds
-// dtype, device and shape. The answer is None for whatever is not known to be covered by that:
-// other types, subclasses of Tensor (fake tensors among them), tensors without memory of their own
-// (functorch's, sparse, nested, meta), and views that are negated lazily.
+// dtype, device and shape: it may be one of the first `tensors` arguments, or part of Windows. The
+// answer is None for whatever is not known to be covered by that: tensors elsewhere (class ids,
+// numbers: checks look into them), other types, subclasses of Tensor (fake tensors among them),
+// tensors without memory of their own (functorch's, sparse, nested, meta), and views that are
+// negated lazily.
 #include <pybind11/pybind11.h>
 
 #include <cstdint>
@@ -31,9 +33,16 @@ Types types{};
 class Key {
  public:
   // Appends an argument; false if it has no key.
+  bool add_argument(PyObject* value, bool may_be_tensor) {
+    if (may_be_tensor && is_tensor(value)) return add_tensor(value) && !negated(value);
+    return add(value);
+  }
+
+  PyObject* bytes() const { return PyBytes_FromStringAndSize(bytes_, size_); }
+
+ private:
   bool add(PyObject* value) {
     PyTypeObject* type = Py_TYPE(value);
-    if (is_tensor(value)) return add_tensor(value) && !negated(value);
     if (type == &PyLong_Type) return add_int(value);
     if (type == &PyUnicode_Type) return add_string(value);
     if (value == Py_None) return put('n');
@@ -47,9 +56,6 @@ class Key {
     return false;
   }
 
-  PyObject* bytes() const { return PyBytes_FromStringAndSize(bytes_, size_); }
-
- private:
   bool add_tensor(PyObject* tensor) {
     DLTensor view;
     if (types.api->dltensor_from_py_object_no_sync(tensor, &view) != 0) {
@@ -139,9 +145,11 @@ class Key {
 
 struct CallKey {
   static PyObject* call(PyObject*, PyObject* const* args, Py_ssize_t count) {
+    const Py_ssize_t tensors = count > 0 ? PyLong_AsSsize_t(args[0]) : 0;
+    if (PyErr_Occurred() != nullptr) return nullptr;
     bool ok = types.api != nullptr;
     Key key;
-    for (Py_ssize_t i = 0; i < count && ok; ++i) ok = key.add(args[i]);
+    for (Py_ssize_t i = 1; i < count && ok; ++i) ok = key.add_argument(args[i], i <= tensors);
     if (!ok) Py_RETURN_NONE;
     return key.bytes();
   }

@@ -43,7 +43,7 @@ def test_a_call_costs_no_more_than_some_of_torchs(name: str) -> None:
 
 
 def _key(*args: Any) -> bytes | None:
-    return _native.call_key()(*args)
+    return _native.call_key()(len(args), *args)
 
 
 @needs_native
@@ -54,7 +54,7 @@ def _key(*args: Any) -> bytes | None:
         ((1, 2), (1, 2.0)), ((1, 2), (12,)), (((1,), 2), ((1, 2),)), ((), None),
         (torch.float16, torch.bfloat16), (LABELS, LABELS.int()), (LABELS, LABELS[:1]),
         (LABELS, LABELS[..., :8]), (LABELS, LABELS[None]), (LABELS, None),
-        (WINDOWS, tuple(WINDOWS)), (WINDOWS, WINDOWS._replace(window=4)),
+        (WINDOWS, (1, 2)), (WINDOWS, WINDOWS._replace(window=4)),
     ],
     ids=str,
 )  # fmt: skip
@@ -83,6 +83,7 @@ def test_what_has_no_key() -> None:
     endless.append(endless)
     strange = [
         2**63, np.int64(1), np.ones(2), {1}, b"1", endless, tuple(range(1000)), "\ud800",
+        (LABELS,), [torch.tensor(0.5)], tuple(WINDOWS), WINDOWS._replace(window=torch.tensor(4)),
         LABELS.as_subclass(_Sub), LOGITS.to_sparse(), LOGITS.to("meta"),
         torch.nested.nested_tensor([LOGITS[0]]), torch._efficientzerotensor((1, 3)),  # type: ignore[attr-defined]
         torch.complex(LOGITS, LOGITS).conj().imag, WINDOWS._replace(counts=None),
@@ -91,6 +92,7 @@ def test_what_has_no_key() -> None:
     for value in strange:
         assert _key(value) is None
         assert _key(1, (value,)) is None
+    assert _native.call_key()(1, LABELS, LABELS) is None
     seen = []
     torch.vmap(lambda x: seen.append(_key(x)) or x)(LOGITS)
     torch.func.grad(lambda x: seen.append(_key(x)) or x.sum())(LOGITS)
@@ -116,6 +118,25 @@ def test_a_call_that_was_fine_excuses_no_other(place: str) -> None:
         outside = WINDOWS._replace(origins=WINDOWS.origins + 14)
         with pytest.raises(ValueError, match="must lie inside"):
             ops.extract_targets(LABELS, outside, (1, 2), backend=place)
+
+
+def test_numbers_in_tensors_are_read_at_every_call() -> None:
+    """Of a tensor that is no image, map or part of windows the values matter, not the shape."""
+    image = LOGITS.abs()
+    for value in (1, 2):
+        one, ids = torch.tensor(value), torch.tensor([value, 0])
+        grid: dict[str, Any] = {"window": one, "stride": one, "size": (2 + 2 * one, 4)}
+        plain: dict[str, Any] = {"window": value, "stride": value, "size": (2 + 2 * value, 4)}
+        assert torch.equal(
+            ops.count_windows(LOGITS, ids, **grid), ops.count_windows(LOGITS, (value, 0), **plain)
+        )
+        given: dict[str, Any] = {"zoom": one, "scale": one, "mean": one, "std": [one] * 4}
+        want = {"zoom": value, "scale": value, "mean": value, "std": [value] * 4}
+        windows = WINDOWS._replace(origins=0 * WINDOWS.origins, window=4)
+        assert torch.equal(
+            ops.extract_patches(image, windows, **given),
+            ops.extract_patches(image, windows, **want),
+        )
 
 
 def test_lists_are_read_at_every_call() -> None:

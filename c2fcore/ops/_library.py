@@ -88,11 +88,16 @@ def register(
     )
 
 
-def remembered(check: Callable[..., T]) -> Callable[..., T | None]:
-    """`check`, a function of a call's arguments that does not look into tensors, asked once.
+def remembered(check: Callable[..., T], tensors: int = 1) -> Callable[..., T | None]:
+    """`check`, a function of a call's arguments, asked once.
 
     What is returned answers an eager call on plain tensors that nothing else must see, and any
     other with None: that one has to be checked, and to ask `dispatched` and `differentiated`.
+
+    Args:
+        check: does not look into the tensors of Windows and of the first arguments.
+        tensors: how many these first arguments are. What is a tensor further on (class ids, a
+            number) holds what is checked: such a call is answered with None.
     """
     known: dict[bytes, T] = {}
 
@@ -100,7 +105,7 @@ def remembered(check: Callable[..., T]) -> Callable[..., T | None]:
         seen = torch.compiler.is_compiling() or _modes() or _transforms() is not None or _tracing()
         if seen or getattr(forward_ad, "_current_level", -1) >= 0:
             return None
-        key = _native.call_key()(*args)
+        key = _native.call_key()(tensors, *args)
         if key is None:
             return None
         found = known.get(key)

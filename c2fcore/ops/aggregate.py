@@ -138,7 +138,7 @@ def _check_aggregate(
     return ids, height, width, rule, output
 
 
-_checked = _library.remembered(_check_aggregate)
+_checked = _library.remembered(_check_aggregate, tensors=2)
 
 
 def _reference(
