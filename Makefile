@@ -39,10 +39,11 @@ lint: $(VENV)/.installed-dev  ## ruff, clang-format, and the rules no linter kno
 types: $(VENV)/.installed-dev  ## mypy, strict, on c2fcore
 	$(BIN)/mypy
 
-# A backend that is missing is a failure here, not a skip.
+# A backend that is missing is a failure here, not a skip. A file's tests stay in one process, as they
+# share what is costly to make; PYTEST_ARGS=-n0 runs all in one (for --pdb, or to see which hangs).
 pytest: C2F_BUILD := $(or $(C2F_BUILD),$(if $(shell command -v nvcc),cuda))
 pytest: $(VENV)/.installed-dev build  ## Run the tests, and the benchmark bodies once each
-	C2F_REQUIRE=cpu $(BIN)/pytest $(PYTEST_ARGS)
+	C2F_REQUIRE=cpu $(BIN)/pytest -n auto --maxprocesses=8 --dist=loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 	C2F_REQUIRE=cpu $(BIN)/pytest benchmarks --benchmark-disable -q
 
 build: $(VENV)/.installed  ## Compile the native modules in place (only what changed; warnings are errors)
