@@ -67,13 +67,17 @@ _checked_ids: dict[tuple[int, ...], int] = {}  # ids that passed, with the large
 
 def class_ids(op: str, small_classes: Iterable[int], num_classes: int | None) -> tuple[int, ...]:
     """`small_classes` as a tuple of distinct ids below `num_classes` (256 for label maps)."""
-    if type(small_classes) is tuple and _all_int(small_classes) and small_classes in _checked_ids:
+    ids: tuple[int, ...] = ()
+    largest = None
+    if type(small_classes) is tuple and _all_int(small_classes):
         ids = small_classes
-    else:
+        largest = _checked_ids.get(ids)  # one look: another thread may empty the table
+    if largest is None:
         ids = _check_ids(op, small_classes)
+        largest = max(ids)
     limit = MAX_CLASSES if num_classes is None else num_classes
-    if _checked_ids[ids] >= limit:
-        raise ValueError(f"{op}: small_classes must be in 0..{limit - 1}, got {_checked_ids[ids]}")
+    if largest >= limit:
+        raise ValueError(f"{op}: small_classes must be in 0..{limit - 1}, got {largest}")
     return ids
 
 

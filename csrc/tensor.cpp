@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <string>
+#include <utility>
 
 #include "dlpack.h"
 
@@ -97,9 +98,10 @@ const DLPackExchangeApi* exchange_api(PyTypeObject* type) {
   }
   PyErr_Clear();
   Py_XDECREF(capsule);
-  Py_INCREF(type);  // kept for the life of the process: its address must not be reused
-  known_type = type;
+  Py_INCREF(type);  // kept while it is remembered: its address must not be reused
+  PyTypeObject* last = std::exchange(known_type, type);
   known_api = api;
+  Py_XDECREF(reinterpret_cast<PyObject*>(last));
   return api;
 }
 

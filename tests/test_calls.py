@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -12,11 +13,14 @@ import pytest
 import torch
 from samples.inputs import noise_logits, windows_of
 
-from c2fcore import Windows, _native, ops
+from c2fcore import Windows, _checks, _native, ops
 from c2fcore.bench.tiny import tiny_calls
 from c2fcore.ops import _library
 
 needs_native = pytest.mark.skipif(_native.cpu().module is None, reason=_native.cpu().reason)
+needs_keys = pytest.mark.skipif(
+    _native.call_key()(0) is None, reason="without DLPack's C interface nothing is remembered"
+)
 LABELS = torch.randint(0, 4, (2, 16, 16), generator=torch.Generator().manual_seed(0))
 LOGITS = noise_logits((2, 4, 4, 4), 0)
 WINDOWS = windows_of([[(0, 0), (8, 8)], [(1, 2)]], 8, 2)
@@ -30,7 +34,7 @@ def _fastest(call: Callable[[], Any], calls: int = 50) -> float:
     return time.perf_counter() - start
 
 
-@needs_native
+@needs_keys
 @pytest.mark.parametrize("name", list(tiny_calls("cpu")))
 def test_a_call_costs_no_more_than_some_of_torchs(name: str) -> None:
     """Short samples in turn, the least of each: other load on the machine meets both."""
@@ -46,7 +50,7 @@ def _key(*args: Any) -> bytes | None:
     return _native.call_key()(len(args), *args)
 
 
-@needs_native
+@needs_keys
 @pytest.mark.parametrize(
     ("one", "other"),
     [
@@ -64,7 +68,7 @@ def test_different_calls_have_different_keys(one: Any, other: Any) -> None:
     assert _key(one, other) not in (_key(other, one), _key(one), _key(other))
 
 
-@needs_native
+@needs_keys
 def test_equal_calls_have_equal_keys() -> None:
     call = (1, 0.5, "flush", None, (16, 16), True, torch.float32)
     assert _key(LABELS, WINDOWS, *call) == _key(LABELS.clone(), Windows(*WINDOWS), *call)
@@ -139,6 +143,13 @@ def test_numbers_in_tensors_are_read_at_every_call() -> None:
         )
 
 
+@pytest.mark.parametrize("place", ["reference", "auto"])
+def test_an_array_of_no_dimension_is_a_label_to_ignore(place: str) -> None:
+    want = ops.extract_targets(LABELS, WINDOWS, (1, 2), ignore_index=3, backend=place)
+    got = ops.extract_targets(LABELS, WINDOWS, (1, 2), ignore_index=np.array(3), backend=place)  # type: ignore[arg-type]
+    assert torch.equal(got, want)
+
+
 def test_lists_are_read_at_every_call() -> None:
     ids, size = [1], [16, 16]
     first = ops.count_windows(LOGITS, ids, window=8, stride=8, size=size)
@@ -148,6 +159,50 @@ def test_lists_are_read_at_every_call() -> None:
     assert first.shape == (2, 2, 2)
     assert second.shape == (2, 2, 3)
     assert torch.equal(second, ops.count_windows(LOGITS, (1, 2), window=8, stride=8, size=(16, 24)))
+
+
+@needs_keys
+def test_a_list_that_changes_during_its_check_is_not_remembered() -> None:
+    """Another thread does that: the answer for what it became must not answer for what it was."""
+    ids = [1]
+
+    def count_late(given: list[int]) -> int:
+        if given is ids:
+            given.append(2)
+        return len(given)
+
+    count = _library.remembered(count_late)
+    assert count(ids) == 2
+    assert count([1]) == 1
+
+
+def test_ids_outlive_the_table_of_checked_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread may empty it between two looks."""
+
+    class Emptied(dict[Any, Any]):
+        def __contains__(self, key: object) -> bool:
+            return True
+
+        def __setitem__(self, key: Any, value: Any) -> None:
+            pass
+
+    monkeypatch.setattr(_checks, "_checked_ids", Emptied())
+    assert _checks.class_ids("op", (1, 2), 3) == (1, 2)
+    assert _checks.class_ids("op", [0], 3) == (0,)
+    with pytest.raises(ValueError, match=r"must be in 0\.\.1, got 2"):
+        _checks.class_ids("op", (1, 2), 2)
+
+
+@needs_native
+def test_types_of_tensors_are_not_kept() -> None:
+    """The module remembers the type it was asked for last, and lets go of the others."""
+    other = LABELS.as_subclass(_Sub)
+    before = [sys.getrefcount(t) for t in (torch.Tensor, _Sub)]
+    for _ in range(50):
+        for seg in (other, LABELS):
+            ops.count_windows(seg, (1,), window=4, stride=2, backend="cpu")
+    after = [sys.getrefcount(t) for t in (torch.Tensor, _Sub)]
+    assert max(b - a for a, b in zip(before, after, strict=True)) < 10
 
 
 def test_strides_are_no_part_of_what_is_remembered() -> None:
@@ -229,7 +284,7 @@ def test_threads_that_call_at_once() -> None:
     assert wrong == []
 
 
-@needs_native
+@needs_keys
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     monkeypatch.setattr(_library, "_MOST_KNOWN", 4)

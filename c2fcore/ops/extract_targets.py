@@ -45,13 +45,13 @@ def extract_targets(
         options: dict[str, Any] = {"ignore_index": ignore_index, "backend": backend}
         args = (windows, small_classes)
         return _arrays.in_kind(extract_targets, "labels", labels, *args, **options)
-    ids = _checked(labels, windows, small_classes, ignore_index)
-    seen = ids is None
-    if ids is None:
+    found = _checked(labels, windows, small_classes, ignore_index)
+    seen = found is None
+    if found is None:
         labels = _arrays.as_tensor("extract_targets", "labels", labels)
         windows = _arrays.windows_as_tensors("extract_targets", windows)
-        ids = _check_extract_targets(labels, windows, small_classes, ignore_index)
-    call = (windows.origins, windows.num, windows.window, ids, ignore_index)
+        found = _check_extract_targets(labels, windows, small_classes, ignore_index)
+    call = (windows.origins, windows.num, windows.window, *found)
     if seen and _library.dispatched(labels, windows.origins):
         return torch.ops.c2fcore.extract_targets(labels, *call, backend)
     return _backend.choose("extract_targets", backend, labels)(labels, *call)
@@ -59,16 +59,15 @@ def extract_targets(
 
 def _check_extract_targets(
     labels: Tensor, windows: Windows, small_classes: Iterable[int], ignore_index: int
-) -> tuple[int, ...]:
-    """Checks a call; returns the ids of C."""
+) -> tuple[tuple[int, ...], int]:
+    """Checks a call; returns the ids of C and the label to ignore."""
     op = "extract_targets"
     if labels.dtype not in _checks.LABEL_DTYPES:
         raise TypeError(f"{op}: labels must be uint8/int16/int32/int64, got {labels.dtype}")
     height, width, _ = _checks.segmentation(op, "labels", labels, None)
     ids = _checks.class_ids(op, small_classes, None)
     _checks.windows(op, windows, labels.shape[0], height, width, labels)
-    _checks.integer(op, "ignore_index", ignore_index, 0, 255)
-    return ids
+    return ids, _checks.integer(op, "ignore_index", ignore_index, 0, 255)
 
 
 _checked = _library.remembered(_check_extract_targets)
