@@ -12,13 +12,13 @@ config.json without telling of keys it does not know.
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import Tensor, nn
 
+from . import _files
 from .config import C2FConfig
 
 if TYPE_CHECKING:
@@ -101,12 +101,10 @@ def _write(
         raise TypeError(f"{who}: network options must be JSON values: {error}") from None
     folder.mkdir(parents=True, exist_ok=True)
     # Through a second name, so that an interrupted run leaves no half-written checkpoint.
-    partial = folder / f".{WEIGHTS_FILE}.partial"
-    save_file(weights, str(partial), metadata={"format": "pt"})
-    os.replace(partial, folder / WEIGHTS_FILE)
-    partial = folder / f".{CONFIG_FILE}.partial"
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, folder / CONFIG_FILE)
+    with _files.whole(folder / WEIGHTS_FILE) as partial:
+        save_file(weights, str(partial), metadata={"format": "pt"})
+    with _files.whole(folder / CONFIG_FILE) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def load(
@@ -262,7 +260,8 @@ def _locate(
     text = str(source)
     if isinstance(source, Path) or text.count("/") != 1 or text.startswith((".", "/", "~")):
         raise FileNotFoundError(
-            f"from_pretrained: source must be a folder or a hub id 'owner/name', got {text!r}"
+            f"from_pretrained: source must be a folder or a hub id 'owner/name', got {text!r}, "
+            "and there is no such folder"
         )
     try:
         from huggingface_hub import hf_hub_download

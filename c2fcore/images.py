@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from . import _files
+
 Pixels = npt.NDArray[np.uint8]
 
 # Pillow refuses images above 179 Mpx as decompression bombs; one aerial mosaic is easily larger.
@@ -73,9 +75,30 @@ def as_rgb(image: Image.Image) -> Pixels:
     return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
 
 
+def size_of(path: Path) -> tuple[int, int] | None:
+    """(H, W) by the file's head, as stored; None if it cannot be read."""
+    try:
+        with no_size_limit(), Image.open(path) as image:
+            return image.height, image.width
+    except (OSError, SyntaxError, ValueError, EOFError):
+        pass
+    try:
+        import rasterio
+    except ImportError:
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+            with rasterio.open(path) as source:
+                return source.height, source.width
+    except rasterio.errors.RasterioError:
+        return None
+
+
 def write_png(path: Path, pixels: Pixels) -> None:
     """Writes labels [H, W] (8-bit grey, the value is the class id) or RGB [H, W, 3]."""
-    Image.fromarray(np.ascontiguousarray(pixels)).save(path, format="PNG")
+    with _files.whole(path) as partial:
+        Image.fromarray(np.ascontiguousarray(pixels)).save(partial, format="PNG")
 
 
 def _read_with_rasterio(path: Path) -> Pixels:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import glob
+import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
@@ -14,11 +15,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from .. import pictures
+from .. import pictures, scene
 from ..config import C2FConfig
-from ..engine import Result
+from ..data.tiling import boxes
+from ..engine import Engine, Result
 from ..engine.networks import PRECISIONS
-from ..images import Pixels, write_png
+from ..images import Pixels, size_of, write_png
 from ..pipeline import C2FNet
 from .demo import DEMO_WEIGHTS
 from .errors import text_of
@@ -26,6 +28,8 @@ from .options import add_config_options, config_changes
 
 _SUFFIXES: Final = frozenset((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"))
 _LABELS, _OVERLAY = "_labels.png", "_overlay.png"
+_LARGE_PX: Final = 4096  # an image with a longer side is cut
+_TILE_PX: Final = 2048
 _DEMO_ONLY: Final = (
     "note: these are the networks of `c2f demo`, which know synthetic scenes only; --checkpoint "
     "takes yours (c2f train --help)"
@@ -41,7 +45,9 @@ def add_parser(commands: Any) -> None:
             "Segments PNG, JPEG or TIFF images and writes, per image, NAME_labels.png (8-bit grey, "
             "the value is the class id) and NAME_overlay.png (small objects in colour, the windows "
             "looked at framed in the order chosen). Files are read and written while others are "
-            "computed; one that fails is named, and the others go on."
+            "computed; one that fails is named, and the others go on. Of an image with more than "
+            "three bands the first three are read; 16 bits and floats are stretched over 8, each "
+            "band from its 2nd to its 98th percentile."
         ),
         epilog=(
             "Without --checkpoint the networks of `c2f demo` are used. They know synthetic scenes "
@@ -58,14 +64,32 @@ def add_parser(commands: Any) -> None:
         action="store_true",
         help="build networks that the checkpoint names as package.module:function",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace files that exist in OUT")
+    there = parser.add_mutually_exclusive_group()
+    there.add_argument("--overwrite", action="store_true", help="replace files that exist in OUT")
+    there.add_argument(
+        "--skip-existing",
+        action="store_true",
+        help="go on after an interruption: write only what is not in OUT yet",
+    )
     how = parser.add_argument_group("how it is computed")
     how.add_argument(
         "--device",
         default="cuda" if torch.cuda.is_available() else "cpu",
         help="cpu, cuda, cuda:1, ... (the first GPU if there is one)",
     )
-    how.add_argument("--batch", type=int, default=1, help="images of one size at once (1)")
+    how.add_argument(
+        "--batch", type=int, default=1, help="images, or tiles, of one size at once (1)"
+    )
+    how.add_argument(
+        "--tile",
+        type=int,
+        metavar="PX",
+        help="cut every image into tiles of this side, each with windows of its own; 0: none "
+        f"(default: {_TILE_PX} for images with a side above {_LARGE_PX})",
+    )
+    how.add_argument(
+        "--overlap", type=int, default=256, metavar="PX", help="of neighbouring tiles (256)"
+    )
     how.add_argument(
         "--precision",
         choices=PRECISIONS,
@@ -79,35 +103,79 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Segments every image; one that fails is named, and the others go on."""
     images = _images(args.images, args.out)
-    targets = _targets(images, args.out, args.overwrite)
+    targets = _targets(images, args.out, args.overwrite or args.skip_existing)
+    boxes(
+        1, 1, args.tile or _TILE_PX, args.overlap
+    )  # refuses bad ones now, not at the first large image
+    if args.skip_existing:
+        given = len(images)
+        images = [image for image in images if not all(f.exists() for f in targets[image])]
+        print(f"{given - len(images)} of {given} images are done already", file=sys.stderr)
+        if not images:
+            return 0
     if args.checkpoint is None:
         print(_DEMO_ONLY, file=sys.stderr)
     source = DEMO_WEIGHTS if args.checkpoint is None else args.checkpoint
     net = C2FNet.from_pretrained(source, trust_code=args.trust_code).eval()
     net.config = net.config.replace(**config_changes(args))
     engine = net.to(args.device).compile(batch=args.batch, precision=args.precision)
-    args.out.mkdir(parents=True, exist_ok=True)
-    failed = 0
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"OUT must be a folder that can be made, got {args.out}: {error}"
+        ) from None
+    done = failed = 0
     bar = tqdm(total=len(images), unit="image", disable=True if len(images) < 2 else None)
-    with bar, closing(engine.run(images)) as results:
-        for path, result in zip(images, results, strict=True):
-            try:
-                if result.error is not None:
-                    raise result.error
-                said = _write(result, *targets[path], net.config)
-            except Exception as error:  # of this image only
-                failed += 1
-                text = text_of(error)
-                named = text if str(path) in text else f"{path}: {text}"
-                bar.write(f"c2f predict: error: {named}", file=sys.stderr)
-            else:
-                bar.write(said, file=sys.stdout)
-            bar.update()
+    try:
+        with bar, closing(_results(engine, images, args.tile, args.overlap)) as results:
+            for path, result in zip(images, results, strict=True):
+                try:
+                    if result.error is not None:
+                        raise result.error
+                    said = _write(result, targets[path], net.config, args.overwrite)
+                except Exception as error:  # of this image only
+                    failed += 1
+                    text = text_of(error)
+                    named = text if str(path) in text else f"{path}: {text}"
+                    bar.write(f"c2f predict: error: {named}", file=sys.stderr)
+                else:
+                    bar.write(said, file=sys.stdout)
+                done += 1
+                bar.update()
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"after {done} of {len(images)} images; --skip-existing goes on from there"
+        ) from None
     if failed < len(images):
         print(_key(net.config))
     if failed:
         print(f"{failed} of {len(images)} images failed, see above", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _results(
+    engine: Engine, images: list[Path], tile: int | None, overlap: int
+) -> Generator[Result, None, None]:
+    """What became of each image, in order: large ones by tiles, what lies between them as it is."""
+
+    def side_of_tiles(path: Path) -> int:
+        if tile is not None:
+            return tile
+        size = size_of(path)
+        return _TILE_PX if size and max(size) > _LARGE_PX else 0
+
+    for side, group in itertools.groupby(images, key=side_of_tiles):
+        if side == 0:
+            with closing(engine.run(group)) as results:
+                yield from results
+            continue
+        for path in group:
+            try:
+                found = scene.segment(engine, path, tile=side, overlap=overlap)
+            except Exception as error:  # of this image only
+                found = Result(0, str(path), error=error)
+            yield found
 
 
 def _images(given: list[str], out: Path) -> list[Path]:
@@ -139,10 +207,10 @@ def _images(given: list[str], out: Path) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def _targets(images: list[Path], out: Path, overwrite: bool) -> dict[Path, tuple[Path, Path]]:
-    """Output files of each image; refuses name clashes and files that are there already.
+def _targets(images: list[Path], out: Path, may_exist: bool) -> dict[Path, tuple[Path, Path]]:
+    """Output files of each image; refuses name clashes and, if asked to, files that are there.
 
-    An image is never replaced, `overwrite` or not.
+    An image is never replaced.
     """
     if out.exists() and not out.is_dir():
         raise ValueError(f"OUT must be a folder, got the file {out}")
@@ -159,28 +227,38 @@ def _targets(images: list[Path], out: Path, overwrite: bool) -> dict[Path, tuple
         if taken := [f for f in files if f.resolve() in given]:
             raise ValueError(f"OUT must not replace an image given, got {image} for {taken[0]}")
         existing = [f for f in files if f.exists()]
-        if existing and not overwrite:
-            raise ValueError(f"{existing[0]} exists; give --overwrite to replace it")
+        if existing and not may_exist:
+            raise ValueError(
+                f"{existing[0]} exists; give --overwrite to replace it, or --skip-existing to "
+                "go on with what is missing"
+            )
         targets[image] = files
     return targets
 
 
-def _write(result: Result, labels_file: Path, overlay_file: Path, config: C2FConfig) -> str:
-    """Writes the two files of an image; returns what to tell the user."""
+def _write(result: Result, files: tuple[Path, Path], config: C2FConfig, overwrite: bool) -> str:
+    """Writes the two files of an image; returns what to tell the user.
+
+    Without `overwrite` a file that is there, of an earlier run that was stopped, is left alone.
+    """
     assert result.pixels is not None
     assert result.windows is not None
     labels = result.labels
     palette = _palette(config)
     origins = [(y, x) for y, x in result.windows.tolist()]
-    shown = pictures.overlay(result.pixels.numpy(), labels, palette, config.small_classes)
-    write_png(labels_file, labels)
-    write_png(overlay_file, pictures.draw_windows(shown, origins, config.window))
+    labels_file, overlay_file = files
+    if overwrite or not labels_file.exists():
+        write_png(labels_file, labels)
+    if overwrite or not overlay_file.exists():
+        shown = pictures.overlay(result.pixels.numpy(), labels, palette, config.small_classes)
+        write_png(overlay_file, pictures.draw_windows(shown, origins, config.window))
     height, width = labels.shape
     names = _names(config)
     share = np.bincount(labels.ravel(), minlength=config.num_classes) / labels.size
+    counted = f"{len(origins)} window{'' if len(origins) == 1 else 's'}"
     found = ", ".join(f"{names[c]} {share[c]:.2%}" for c in config.small_classes)
     return (
-        f"{result.name}: {width} x {height} px, {len(origins)} windows, {found}\n"
+        f"{result.name}: {width} x {height} px, {counted}, {found}\n"
         f"  -> {labels_file}\n  -> {overlay_file}"
     )
 

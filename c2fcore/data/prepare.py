@@ -8,7 +8,6 @@ done, so that an interrupted run goes on where it stopped.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -21,6 +20,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from .. import _files
 from ..images import Pixels
 from .catalogue import IGNORED, DatasetInfo
 from .masks import MaskDecoder, add_counts, read_pair, shown
@@ -238,19 +238,17 @@ def _paths(job: _Job, name: str) -> tuple[Path, Path]:
 def _write_png(path: Path, pixels: Pixels) -> None:
     """Writes and reads back; the name appears only when the file is right."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    Image.fromarray(np.ascontiguousarray(pixels)).save(partial, format="PNG", compress_level=3)
-    with Image.open(partial) as written:
-        if not np.array_equal(np.asarray(written), pixels):
-            raise ValueError(f"{path} must read back as it was written, got other pixels")
-    os.replace(partial, path)
+    with _files.whole(path) as partial:
+        Image.fromarray(np.ascontiguousarray(pixels)).save(partial, format="PNG", compress_level=3)
+        with Image.open(partial) as written:
+            if not np.array_equal(np.asarray(written), pixels):
+                raise ValueError(f"{path} must read back as it was written, got other pixels")
 
 
 def _write_json(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    with _files.whole(path) as partial:
+        partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

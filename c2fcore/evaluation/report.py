@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +16,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from .. import metrics
+from .. import _files, metrics
 from . import boundary, objects
 from .runner import Result
 from .tally import Tally
@@ -179,9 +178,8 @@ def write(folder: Path, result: Result, summary: Mapping[str, Any]) -> list[Path
 
 def write_text(path: Path, text: str) -> None:
     """Writes a file; its name appears only when it is whole."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    with _files.whole(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def _class_rows(summary: Mapping[str, Any]) -> list[Row]:
@@ -203,12 +201,10 @@ def _flat(row: Mapping[str, Any]) -> Row:
 
 def _write_csv(path: Path, rows: Sequence[Row]) -> None:
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
+    with _files.whole(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)
-    os.replace(partial, path)
 
 
 # Markdown

@@ -1,0 +1,5 @@
+"""Whole scenes: images too large to pass a network at once."""
+
+from .tiled import segment
+
+__all__ = ["segment"]
