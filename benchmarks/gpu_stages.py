@@ -241,11 +241,14 @@ def _sanitizers(plan: Plan, tests: list[Stage]) -> list[Stage]:
 
 
 def _warm(plan: Plan) -> list[Stage]:
-    """torch.compile of the reference, beside the tests: what is timed later finds it compiled."""
+    """torch.compile of the reference, beside the tests: what is timed later finds it compiled.
+
+    Each writes rows of its own, for nobody: one file is no place for several processes.
+    """
     return [
         _rows(plan, f"bench-warm-{op}-{side}",
               ["--op", op, "--sizes", side, *HALF, "--ways", "compiled"],
-              240, rounds=1, out=plan.work / "warm", gpu=SHARED)
+              240, rounds=1, out=plan.work / "warm" / f"{op}-{side}", gpu=SHARED)
         for op in ("glue", "extract_patches", "aggregate", "count_windows", "select_windows")
         for side in ("512", "1024", "6000")
     ]  # fmt: skip

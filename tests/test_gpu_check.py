@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -251,6 +252,16 @@ def test_stages_of_the_real_check(tmp_path: Path) -> None:
             path = Path(word)
             if path.is_relative_to(root / "tests"):
                 assert path.exists(), f"{stage.name}: {word}"
+
+
+def test_rows_of_stages_that_run_at_once_are_apart(tmp_path: Path) -> None:
+    """Two processes that write one file take it from each other."""
+    plan = gpu_stages.Plan(BENCHMARKS.parent, tmp_path / "work", tmp_path / "out", [9, 0])
+    benches = [s for s in gpu_stages.every_stage(plan) if s.name.startswith("bench")]
+    folders = [shlex.split(s.command[-1])[-1] for s in benches if s.gpu != ALONE]
+    assert folders
+    assert len(set(folders)) == len(folders)
+    assert str(plan.out) not in folders
 
 
 def test_what_is_compiled_when_needed_needs_cupy(
