@@ -11,7 +11,7 @@ import pytest
 import torch
 from availability import need
 from engine_doubles import Fragile
-from networks import Fine, network, scene
+from networks import Coarse, Fine, network, scene
 from torch import Tensor, nn
 
 from c2fcore import C2FNet, Engine
@@ -346,8 +346,23 @@ def test_threads_and_engines_at_once(everyone: str) -> None:
     assert not wrong
 
 
+class Forgetful(nn.Module):
+    """A network without the record of its calls, for which it would be compiled at each of them."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+        self.stride_multiple = network.stride_multiple
+
+    def forward(self, image: Tensor) -> Tensor:
+        logits: Tensor = self.network.logits(image)
+        return logits
+
+
 def test_compiled_networks(fused: str) -> None:
-    net = made(fused, n=6)
+    need(fused, *GLUE)
+    net = network(Forgetful(Coarse()), Forgetful(Fine()), n=6, backend=fused).cuda()
     engine = net.compile(compile=True, lanes=1)
     for image in images(8):
         assert agreement(engine(image), net(image[None].cuda())[0]) >= AGREE
+    assert captured(engine) & {"look", "whole"}

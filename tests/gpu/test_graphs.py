@@ -109,8 +109,9 @@ def test_whole_glue_is_three_nodes(fused: str, tmp_path: Path) -> None:
     scene = Glue()
     for _ in range(WARMUPS):
         scene.run(fused)
-    graph = torch.cuda.CUDAGraph()
-    graph.enable_debug_mode()
+    # Kept, not debugged: torch 2.11 to 2.14 forget at the end of a capture that there is a graph to
+    # dump in debug mode, which is the whole process's besides.
+    graph = torch.cuda.CUDAGraph(keep_graph=True)
     with torch.cuda.graph(graph):
         scene.run(fused)
     graph.debug_dump(str(tmp_path / "graph.dot"))
