@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from c2fcore.engine import programs
+from c2fcore.engine import cuda_graphs, programs
 from c2fcore.engine.cuda_graphs import CudaGraphs
 from c2fcore.engine.programs import FRAME, NETWORK
 
@@ -24,10 +25,15 @@ class FakeCuda:
         self.capturing = False
         self.end_fails = False
         self.stuck = False
+        self.allocating = False  # to the memory of a capture that has failed
+        self.graphs: list[weakref.ref[Any]] = []
         self.handles = 0
         fake = self
 
         class Graph:
+            def __init__(self) -> None:
+                fake.graphs.append(weakref.ref(self))
+
             def replay(self) -> None:
                 fake.done.append("replay")
 
@@ -67,11 +73,13 @@ class FakeCuda:
 
         def end(index: int, pool: tuple[int, int]) -> None:
             fake.done.append(("end", index, pool))
-            raise RuntimeError("not currently recording")
+            if not fake.allocating:
+                raise RuntimeError("not currently recording")
 
         def clear() -> None:
             fake.done.append("clear" if fake.capturing else "clear too late")
 
+        monkeypatch.setattr(cuda_graphs, "_failed", [])
         monkeypatch.setattr(torch, "zeros", lambda *size, **options: fake.done.append("zeros"))
         monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", end, raising=False)
         monkeypatch.setattr(torch._C, "_cuda_clearCublasWorkspaces", clear, raising=False)
@@ -127,6 +135,27 @@ def test_a_capture_that_fails_leaves_the_stream_usable(monkeypatch: pytest.Monke
     assert gc.isenabled()
     assert programs.capturing.acquire(blocking=False)
     programs.capturing.release()
+
+
+@pytest.mark.parametrize("allocating", [False, True])
+def test_graphs_that_an_allocator_asks_stay(
+    monkeypatch: pytest.MonkeyPatch, allocating: bool
+) -> None:
+    """Those whose capture could not be ended as it should."""
+    fake = FakeCuda(monkeypatch)
+    fake.end_fails, fake.allocating = True, allocating
+    recorder = CudaGraphs(torch.device("cuda:1"), "lane's", True)  # type: ignore[arg-type]
+
+    def body() -> None:
+        raise ValueError("what went wrong first")
+
+    with pytest.raises(ValueError, match="what went wrong first"):
+        recorder.capture(body, FRAME)
+    del recorder
+    gc.collect()
+    graph, again = fake.graphs
+    assert (graph() is not None) == allocating
+    assert again() is None
 
 
 def test_a_stream_that_goes_on_capturing_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final
@@ -17,6 +19,10 @@ from .programs import FRAME, NETWORK, Body, T, capturing
 # the pool that lanes have theirs from: another lane's work could have ended up in a branch.
 _CONDITIONAL_DRIVER: Final = 12040
 _CONDITIONAL_TORCH: Final = "2.14"
+
+# Graphs that torch's allocator of pinned memory goes on asking whether they capture: nothing ends
+# that where a capture has failed, and of a graph that is gone it would read freed memory.
+_failed: Final[list[torch.cuda.CUDAGraph]] = []
 
 
 class CudaGraphs:
@@ -72,6 +78,7 @@ class CudaGraphs:
         # that several streams have used, and lets no other capture into that memory.
         with suppress(RuntimeError):  # it has ended as it should
             torch._C._cuda_endAllocateToPool(self._device.index, self._pools[memory])  # type: ignore[attr-defined,unused-ignore]
+            _failed.append(graph)
         self._pools[memory] = torch.cuda.graph_pool_handle()
         # So does the generator of random numbers, and gives none, until a capture has succeeded.
         again = torch.cuda.graph(
@@ -101,14 +108,22 @@ def no_conditional_nodes() -> str:
     """Why CUDA graphs cannot branch here, "" if they can."""
     if TorchVersion(torch.__version__) < _CONDITIONAL_TORCH:
         return f"torch {torch.__version__} does not capture conditional nodes safely, 2.14 does"
-    get_version: Any = getattr(torch._C, "_cuda_getDriverVersion", int)  # only in CUDA builds
-    driver = int(get_version())
+    driver = _driver_version()
     if driver < _CONDITIONAL_DRIVER:
         return f"the driver knows CUDA {driver // 1000}.{driver % 1000 // 10}, 12.4 is needed"
     allocator = torch.cuda.get_allocator_backend()
     if allocator != "native":
         return f"branches cannot allocate with {allocator}, which is PyTorch's allocator here"
     return ""
+
+
+def _driver_version() -> int:
+    """As the driver itself tells, 12040 for CUDA 12.4; 0 without one. No torch function does."""
+    version = ctypes.c_int(0)
+    with suppress(OSError):
+        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+        driver.cuDriverGetVersion(ctypes.byref(version))
+    return version.value
 
 
 @contextmanager
