@@ -359,3 +359,18 @@ def test_rows_say_which_line_is_none(tmp_path: Path) -> None:
     file.write_text(json.dumps({"suite": "x", "case": {}}) + "\n{}\n")
     with pytest.raises(ValueError, match=r"rows.jsonl, line 2: must be a row of results"):
         rows.read(file)
+
+
+def test_a_gpu_copies_what_no_launch_is_long_beside(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, str]] = []
+    small = torch.ones(8)
+
+    def ones(count: int, *, dtype: torch.dtype, device: str) -> torch.Tensor:
+        asked.append((count * dtype.itemsize >> 20, device))
+        return small
+
+    monkeypatch.setattr(torch, "ones", ones)
+    monkeypatch.setattr(measure, "interleaved", lambda calls, *_, **options: {"copy": [2.0]})
+    for device, mib in (("cpu", None), ("cuda", None), ("cuda", 256)):
+        assert measure.copy_gbs(device, mib) == 2 * 8 * 4 / 2.0 / 1e9
+    assert asked == [(128, "cpu"), (1024, "cuda"), (256, "cuda")]

@@ -110,11 +110,14 @@ def overhead(
     return found
 
 
-def copy_gbs(device: str = "cpu", mib: int = 128, rounds: int = 7) -> float:
+def copy_gbs(device: str = "cpu", mib: int | None = None, rounds: int = 7) -> float:
     """Measured copy bandwidth in GB/s: bytes read and bytes written by Tensor.copy_.
 
-    The median of `rounds` copies between buffers larger than any last-level cache in use.
+    The median of `rounds` copies between buffers of `mib` MiB, by default 128 or, on a GPU, 1024:
+    many times any last-level cache in use, and so long that starting a copy does not count.
     """
+    if mib is None:
+        mib = 128 if torch.device(device).type == "cpu" else 1024
     source = torch.ones(mib * 2**18, dtype=torch.float32, device=device)
     target = torch.empty_like(source)
     times = interleaved({"copy": lambda: target.copy_(source)}, rounds, target_s=0.0, device=device)
