@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 
 import pytest
@@ -9,6 +10,9 @@ import pytest
 import c2fcore
 
 ABSENT = "not part of this version"
+NEEDS_SCIPY = pytest.mark.skipif(
+    importlib.util.find_spec("scipy") is None, reason="scipy is not installed: c2fcore[train]"
+)
 
 
 def required() -> set[str]:

@@ -13,6 +13,7 @@ import networks
 import numpy as np
 import pytest
 import torch
+from availability import NEEDS_SCIPY
 from PIL import Image
 
 from c2fcore import C2FConfig, C2FNet, checkpoint, metrics
@@ -70,6 +71,7 @@ def samples(root: Path, **options: Any) -> Samples:
 # Scores
 
 
+@NEEDS_SCIPY
 def test_both_answers_are_scored_side_by_side(data: Path) -> None:
     net = networks.network(n=6)
     found = samples(data)
@@ -100,6 +102,7 @@ def test_both_answers_are_scored_side_by_side(data: Path) -> None:
     assert 0 < summary["speed"]["ratio"] < 1
 
 
+@NEEDS_SCIPY
 def test_options_of_speed_change_no_score(data: Path) -> None:
     net = networks.network(n=6)
     first = evaluate(TwoStages(net), samples(data, tile=48), progress=False)
@@ -114,6 +117,7 @@ def test_options_of_speed_change_no_score(data: Path) -> None:
     assert repr(some.units) == repr(first.units[:3])
 
 
+@NEEDS_SCIPY
 def test_every_pixel_counts_once_in_whole_scenes(data: Path) -> None:
     found = samples(data, tile=48, overlap=20)
     predict = TwoStages(networks.network(n=2))
@@ -130,6 +134,7 @@ def test_every_pixel_counts_once_in_whole_scenes(data: Path) -> None:
     )
 
 
+@NEEDS_SCIPY
 def test_stage_1_alone_is_scored(data: Path) -> None:
     net = networks.network(n=6)
     both = evaluate(TwoStages(net), samples(data), progress=False)
@@ -182,6 +187,7 @@ def test_checkpoints_of_one_stage_or_both(net_folder: Path) -> None:
 # The command
 
 
+@NEEDS_SCIPY
 def test_the_command_writes_tables_and_pictures(
     data: Path, net_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -218,6 +224,7 @@ def test_the_command_writes_tables_and_pictures(
     assert "2 earlier pictures" in said
 
 
+@NEEDS_SCIPY
 def test_prepared_folders_are_scored(
     data: Path, net_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -290,6 +297,7 @@ def test_folders_that_hold_something_else_are_told(
         assert message in capsys.readouterr().err
 
 
+@NEEDS_SCIPY
 def test_bad_files_are_named(
     net_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -354,6 +362,7 @@ print("rank", os.environ["RANK"], "knows of all")
 """
 
 
+@NEEDS_SCIPY
 def test_processes_share_the_work(data: Path, net_folder: Path, tmp_path: Path) -> None:
     """Two gloo processes give the counts of one; a file only one of them reads stops both."""
     common = ["--checkpoint", str(net_folder / "net"), "--tile", "48", "--device", "cpu"]

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from availability import NEEDS_SCIPY
 from torch import Tensor
 
 from c2fcore import metrics
@@ -145,6 +146,7 @@ def slow_sizes(
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("size", SIZES)
+@NEEDS_SCIPY
 def test_sizes_match_flood_fill(size: tuple[int, int], seed: int) -> None:
     truth, answer = maps(seed, *size)
     classes, edges = (1, 3), (2.0, 3.5, 6.0)
@@ -152,6 +154,7 @@ def test_sizes_match_flood_fill(size: tuple[int, int], seed: int) -> None:
     assert got.tolist() == slow_sizes(answer, truth, classes, edges)
 
 
+@NEEDS_SCIPY
 def test_bins_split_the_union_of_a_class() -> None:
     truth, answer = maps(1, 60, 70, blocks=40)
     found = objects.TruthObjects(truth, (1, 2, 3), (3.0, 5.0)).counts(answer)
@@ -164,6 +167,7 @@ def test_bins_split_the_union_of_a_class() -> None:
     np.testing.assert_allclose(weighted, per_class)
 
 
+@NEEDS_SCIPY
 def test_sizes_by_hand() -> None:
     """A 2 x 2 and a 4 x 4 object; the answer joins them, and invents a third of 3 pixels."""
     truth = np.zeros((8, 20), np.uint8)
@@ -181,6 +185,7 @@ def test_sizes_by_hand() -> None:
     np.testing.assert_allclose(objects.iou(found), [2 / 7, 16 / 18])
 
 
+@NEEDS_SCIPY
 def test_an_edge_belongs_to_the_bin_above() -> None:
     truth = np.zeros((9, 9), np.uint8)
     truth[:3, :3] = 1
@@ -190,6 +195,7 @@ def test_an_edge_belongs_to_the_bin_above() -> None:
     assert objects.bin_names(()) == ["all"]
 
 
+@NEEDS_SCIPY
 def test_no_object_and_no_answer() -> None:
     found = objects.TruthObjects(np.zeros((4, 4), np.uint8), (1, 2)).counts(
         np.zeros((4, 4), np.uint8)
@@ -199,6 +205,7 @@ def test_no_object_and_no_answer() -> None:
     assert np.isnan(objects.iou(found)).all()
 
 
+@NEEDS_SCIPY
 def test_sizes_refuse_bad_input() -> None:
     zeros = np.zeros((4, 4), np.uint8)
     with pytest.raises(ValueError, match=r"ascending and above 0 px, got \(8.0, 8.0\)"):

@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 import networks
 import pytest
 import torch
+from availability import NEEDS_SCIPY
 from PIL import Image
 
 from c2fcore import C2FConfig, C2FNet, checkpoint
@@ -149,6 +150,7 @@ def test_published_figures_are_printed_with_their_source() -> None:
     assert "code page" not in text
 
 
+@NEEDS_SCIPY
 def test_a_sweep_runs_resumes_and_notices_changes(
     data: Path, net: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -235,6 +237,7 @@ def test_checkpoints_compared(
     assert "No figures of ours for Vaihingen: no data given." in capsys.readouterr().out
 
 
+@NEEDS_SCIPY
 def test_a_row_that_fails_does_not_stop_the_others(
     data: Path, net: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from availability import NEEDS_SCIPY
 from PIL import Image
 
 from c2fcore import C2FConfig, C2FNet
@@ -65,6 +66,7 @@ def test_nothing_is_scored_that_could_not_be_written(
     assert said().startswith("c2f reproduce: error: ")
 
 
+@NEEDS_SCIPY
 def test_rows_that_failed_are_told_last(net: Path, tiles: Path, tmp_path: Path, said: Said) -> None:
     given = ["--data", str(tiles), "--checkpoint", str(net), "-o", str(tmp_path / "out")]
     assert main(["reproduce", "table1", *given, "--sweep", "window=16", "stride=0,8"]) == 1
