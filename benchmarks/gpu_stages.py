@@ -16,6 +16,7 @@ from stages import ALONE, NO_GPU, SHARED, Stage
 
 OPS = ("count_windows", "select_windows", "extract_patches", "extract_targets", "aggregate")
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
+CUDA = Path("/usr/local/cuda")  # where NVIDIA's packages put it, on PATH or not
 FOUND = 86  # exit code of a compute-sanitizer that found something
 ABSENT = "not part of this version"
 # Nearly every sample is a kernel of its own to Triton, seconds to compile.
@@ -110,6 +111,7 @@ def _install(plan: Plan) -> list[Stage]:
             "C2F_BUILD": choice,
             "CMAKE_BUILD_PARALLEL_LEVEL": str(cores),
             "CUDAARCHS": arch,
+            **_nvcc(),
         }
         return Stage(
             name,
@@ -124,6 +126,14 @@ def _install(plan: Plan) -> list[Stage]:
     cores = max(1, (os.cpu_count() or 1) // 2)
     full = stage("install", "native", "auto", 330, cores)
     return [light, _after(full, "install-python")]
+
+
+def _nvcc() -> dict[str, str]:
+    """CUDA_HOME for the build, where nothing else says where nvcc is: the usual place."""
+    told = any(os.environ.get(name) for name in ("CUDACXX", "CUDA_HOME", "CUDA_PATH"))
+    if told or shutil.which("nvcc") or not (CUDA / "bin" / "nvcc").exists():
+        return {}
+    return {"CUDA_HOME": str(CUDA)}
 
 
 def _tests(plan: Plan) -> list[Stage]:
@@ -210,7 +220,7 @@ def _compiles(plan: Plan) -> list[Stage]:
 
 def _sanitizers(plan: Plan, tests: list[Stage]) -> list[Stage]:
     """compute-sanitizer on the sample lists, each call once, without PyTorch's memory pools."""
-    tool = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
+    tool = shutil.which("compute-sanitizer") or str(CUDA / "bin" / "compute-sanitizer")
     found = []
     for backend, installed in (("triton", "install-python"), ("cuda", "install")):
         absent = _absent(plan, installed, "count_windows", backend)

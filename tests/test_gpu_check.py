@@ -305,6 +305,30 @@ def test_native_modules_are_built_for_this_gpu(
         assert stage.env["CUDAARCHS"] == wanted
 
 
+def test_nvcc_off_the_path_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CUDACXX", "CUDA_HOME", "CUDA_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setattr(gpu_stages, "CUDA", tmp_path / "cuda")
+    plan = gpu_stages.Plan(BENCHMARKS.parent, tmp_path, tmp_path, [9, 0])
+
+    def told() -> str | None:
+        stage = next(s for s in gpu_stages.every_stage(plan) if s.name == "install")
+        return stage.env.get("CUDA_HOME")
+
+    assert told() is None
+    nvcc = tmp_path / "cuda" / "bin" / "nvcc"
+    nvcc.parent.mkdir(parents=True)
+    nvcc.touch(0o755)
+    assert told() == str(tmp_path / "cuda")
+    monkeypatch.setenv("CUDA_PATH", "/elsewhere")
+    assert told() is None
+    monkeypatch.delenv("CUDA_PATH")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "nvcc").touch(0o755)
+    assert told() is None
+
+
 def test_what_this_version_lacks_is_left_out(tmp_path: Path) -> None:
     plan = gpu_stages.Plan(tmp_path, tmp_path, tmp_path, [9, 0])
     absent = gpu_stages._absent(plan, "install", "aggregate", "cuda")
