@@ -42,24 +42,29 @@ def _labels(file: Path) -> Any:
 
 
 def test_large_images_are_cut(
-    folder: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path,
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(predict, "_LARGE_PX", 60)
     monkeypatch.setattr(predict, "_TILE_PX", 40)
     out = tmp_path / "out"
-    common = ["--checkpoint", str(checkpoint), "--overlap", "8"]
-    assert main(["predict", str(folder), "-o", str(out), *common]) == 0
+    common = ["predict", str(folder), "-o", str(out), "--checkpoint", str(checkpoint)]
     engine = C2FNet.from_pretrained(checkpoint).eval().compile()
-    assert np.array_equal(_labels(out / "a_labels.png"), engine(folder / "a.png"))
-    tiled = scene.segment(engine, folder / "b.png", tile=40, overlap=8, progress=False).labels
-    assert np.array_equal(_labels(out / "b_labels.png"), tiled)
-    whole = engine(folder / "b.png")
-    assert not np.array_equal(tiled, whole)
-    again = ["predict", str(folder), "-o", str(out), *common, "--overwrite", "--tile"]
-    assert main([*again, "0"]) == 0
-    assert np.array_equal(_labels(out / "b_labels.png"), whole)
-    assert main([*again, "40"]) == 0
-    assert np.array_equal(_labels(out / "b_labels.png"), tiled)
+    tiled = scene.segment(engine, folder / "b.png", tile=40, overlap=8, progress=False)
+    assert tiled.windows is not None
+    assert len(tiled.windows) > 3  # as many as an image has
+    more: list[str] = []
+    for cut in (True, False, True):
+        assert main([*common, "--overlap", "8", *more]) == 0
+        said = capsys.readouterr().out
+        assert f"b.png: 100 x 64 px, {len(tiled.windows) if cut else 3} windows" in said
+        assert np.array_equal(_labels(out / "a_labels.png"), engine(folder / "a.png"))
+        expected = tiled.labels if cut else engine(folder / "b.png")
+        assert np.array_equal(_labels(out / "b_labels.png"), expected)
+        more = ["--overwrite", "--tile", "0" if cut else "40"]
 
 
 def test_a_bad_overlap_is_refused_before_anything_is_read(
