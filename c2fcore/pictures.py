@@ -43,14 +43,15 @@ def overlay(
     image: Pixels, labels: Pixels, palette: Pixels, shown: Sequence[int], opacity: float = 0.55
 ) -> Pixels:
     """The classes `shown` in colour over a paler image; their outlines at full strength."""
-    seen = np.isin(labels, np.asarray(shown, dtype=np.uint8))
-    colours = colourise(labels, palette).astype(np.float32)
-    blended = image.astype(np.float32)
-    blended[seen] = (1 - opacity) * blended[seen] + opacity * colours[seen]
+    is_shown = np.zeros(256, dtype=np.bool_)
+    is_shown[list(shown)] = True
+    seen = is_shown[labels]
+    blended = np.array(image)  # small objects are few: only their pixels are computed
+    colours = colourise(labels[seen], palette).astype(np.float32)
+    blended[seen] = ((1 - opacity) * image[seen].astype(np.float32) + opacity * colours).round()
     outline = seen & _edges(labels)
-    blended[outline] = colours[outline]
-    shown_px: Pixels = blended.round().astype(np.uint8)
-    return shown_px
+    blended[outline] = colourise(labels[outline], palette)
+    return blended
 
 
 def draw_windows(
