@@ -32,6 +32,7 @@ from c2fcore.bench import (
 from c2fcore.bench.scripted import CoarseAnswer, FineAnswer, Place, scripted_net
 from c2fcore.cli import main
 from c2fcore.config import C2FConfig
+from c2fcore.engine import working_set
 
 SIDE = 160
 
@@ -178,6 +179,16 @@ def test_scripted_networks_look_where_the_map_has_objects() -> None:
     agreeing = (answer.coarse_labels == truth).float().mean()
     assert agreeing > 0.7  # seen at 1/8, with a network's errors
     assert torch.equal(net(image), answer.labels)  # the chunks start anew every time
+
+
+def test_first_frames_of_an_engine_in_several_forwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine finds out how many patches go at once by showing the network one more."""
+    monkeypatch.setattr(working_set, "cache_bytes", lambda: 1)  # one at a time
+    built = network_suite.build(network_suite.Spec("tiny_fcn", "tiny_fcn", n=8))
+    net, image = built.net, built.image
+    call = frames.EngineCall(net, image, "engine", False, "float32")
+    assert torch.equal(call(), net(image))
+    assert call.engine.patches_at_once(3) == 1
 
 
 def test_the_engine_beside_its_networks() -> None:

@@ -108,6 +108,8 @@ class EngineCall:
             )
         finally:
             net.config = given
+        # Shows the fine network a patch; in the first frame a script would count it as the frame's.
+        self.engine.patches_at_once(image.shape[1])
         self.image = image.cpu()
         self.frames = RUN_FRAMES if way in (ENGINE_RUN, COARSE_RUN) else 1
 
