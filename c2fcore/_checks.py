@@ -129,6 +129,12 @@ def segmentation(
     return height, width, None
 
 
+def size_hint(seg: Tensor, size: Sequence[int] | None) -> str:
+    """What may be wrong where a window is larger than `seg`."""
+    low = size is None and seg.dtype in LOGIT_DTYPES
+    return "; size=(H, W) says what the logits' full size is" if low else ""
+
+
 def _logits(op: str, name: str, logits: Tensor, size: Sequence[int] | None) -> tuple[int, int, int]:
     shape = logits.shape
     if len(shape) != 4:
@@ -167,20 +173,25 @@ def _side(op: str, side: Any) -> int:
     return side if isinstance(side, torch.SymInt) else integer(op, "size", side, 1, INT32_MAX)  # type: ignore[return-value]
 
 
-def window_fits(op: str, window: object, height: int, width: int) -> int:
-    """`window` as an int that fits into H x W."""
+def window_fits(op: str, window: object, height: int, width: int, hint: str = "") -> int:
+    """`window` as an int that fits into H x W; `hint` ends what is said if it does not."""
     side = window if type(window) is int else integer(op, "window", window, 1)
     if side < 1 or side > height:
-        raise ValueError(f"{op}: window must be in 1..H, got {side} for H={height}, W={width}")
-    if side > width:
-        swapped = "; is it [B, H, W, C], and should be [B, C, H, W]?" if width <= 4 else ""
         raise ValueError(
-            f"{op}: window must be in 1..W, got {side} for H={height}, W={width}{swapped}"
+            f"{op}: window must be in 1..H, got {side} for H={height}, W={width}{hint}"
+        )
+    if side > width:
+        if width <= 4:
+            hint = "; is it [B, H, W, C], and should be [B, C, H, W]?"
+        raise ValueError(
+            f"{op}: window must be in 1..W, got {side} for H={height}, W={width}{hint}"
         )
     return side
 
 
-def windows(op: str, value: Windows, batch: int, height: int, width: int, like: Tensor) -> int:
+def windows(
+    op: str, value: Windows, batch: int, height: int, width: int, like: Tensor, hint: str = ""
+) -> int:
     """Checks shape, dtype and device; returns n. Origins are checked where they are read."""
     if not isinstance(value, Windows):
         raise TypeError(f"{op}: windows must be a c2fcore.Windows, got {type(value).__name__}")
@@ -204,7 +215,7 @@ def windows(op: str, value: Windows, batch: int, height: int, width: int, like: 
     same_device(op, "windows.num", num, like)
     if type(value.window) is not int:
         raise TypeError(f"{op}: windows.window must be an int, got {value.window!r}")
-    window_fits(op, value.window, height, width)
+    window_fits(op, value.window, height, width, hint)
     return shape[1]
 
 

@@ -110,7 +110,10 @@ def built(**options: Any) -> C2FNet:
     [
         (np.zeros((40, 50), dtype=np.uint8), "must have 3 channels, got 1 in an image of 40 x 50"),
         (np.zeros((40, 50, 4), dtype=np.uint8), "must have 3 channels, got 4"),
-        (torch.zeros((40, 50, 3)), "must have 3 channels, got 40 in an image of 50 x 3"),
+        (
+            torch.zeros((40, 50, 3)),
+            r"got 40 in an image of 50 x 3; arrays are \[H, W, C\], tensors",
+        ),
         (torch.zeros((2, 40, 50, 3)), "must have 3 channels, got 40 in an image of 50 x 3"),
     ],
 )

@@ -216,9 +216,11 @@ class Lane:
         settings = self._settings
         needed = self._networks.channels
         if needed not in (None, shape.channels):
+            swapped = needed in (shape.height, shape.width)
             raise ValueError(
                 f"Engine: image must have {needed} channels, got {shape.channels} in an image of "
                 f"{shape.height} x {shape.width}"
+                f"{'; arrays are [H, W, C], tensors [C, H, W]' if swapped else ''}"
             )
         return ShapePlan(
             shape,

@@ -128,7 +128,8 @@ def _check_aggregate(
     if len(shape) != 4 or shape[1] not in (1, 2) or shape[2] < 1 or shape[3] < 1:
         raise ValueError(f"{op}: fine must be [B*n, 1 or 2, hf, wf], got shape {tuple(shape)}")
     _checks.same_device(op, "fine", fine, coarse)
-    n = _checks.windows(op, windows, batch, height, width, coarse)
+    hint = _checks.size_hint(coarse, size)
+    n = _checks.windows(op, windows, batch, height, width, coarse, hint)
     if shape[0] != batch * n:
         raise ValueError(f"{op}: fine must have B*n patches, got {shape[0]} for B={batch}, n={n}")
     if rule not in RULES:

@@ -77,7 +77,7 @@ def check_grid(
     """
     height, width, num_classes = _checks.segmentation(op, "seg", seg, size)
     ids = _checks.class_ids(op, small_classes, num_classes)
-    window = _checks.window_fits(op, window, height, width)
+    window = _checks.window_fits(op, window, height, width, _checks.size_hint(seg, size))
     stride = _checks.integer(op, "stride", stride, 1, _checks.INT32_MAX)
     if edge not in _EDGES:
         _checks.choice(op, "edge", edge, _EDGES)
