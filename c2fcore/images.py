@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -77,28 +78,28 @@ def as_rgb(image: Image.Image) -> Pixels:
 
 def size_of(path: Path) -> tuple[int, int] | None:
     """(H, W) by the file's head, as stored; None if it cannot be read."""
-    try:
-        with no_size_limit(), Image.open(path) as image:
-            return image.height, image.width
-    except (OSError, SyntaxError, ValueError, EOFError):
-        pass
-    try:
-        import rasterio
-    except ImportError:
-        return None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-            with rasterio.open(path) as source:
-                return source.height, source.width
-    except rasterio.errors.RasterioError:
-        return None
+    unreadable = suppress(OSError, SyntaxError, ValueError, EOFError)
+    with unreadable, no_size_limit(), Image.open(path) as image:
+        return image.height, image.width
+    with suppress(ImportError, OSError), _opened_by_rasterio(path) as source:
+        return source.height, source.width
+    return None
 
 
 def write_png(path: Path, pixels: Pixels) -> None:
     """Writes labels [H, W] (8-bit grey, the value is the class id) or RGB [H, W, 3]."""
     with _files.whole(path) as partial:
         Image.fromarray(np.ascontiguousarray(pixels)).save(partial, format="PNG")
+
+
+@contextmanager
+def _opened_by_rasterio(path: Path) -> Iterator[Any]:
+    import rasterio
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        with rasterio.open(path) as source:
+            yield source
 
 
 def _read_with_rasterio(path: Path) -> Pixels:
@@ -110,10 +111,8 @@ def _read_with_rasterio(path: Path) -> Pixels:
             f"pip install 'c2fcore[scene]'"
         ) from None
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-            with rasterio.open(path) as source:
-                bands = source.read([1, 2, 3] if source.count >= 3 else [1], masked=True)
+        with _opened_by_rasterio(path) as source:
+            bands = source.read([1, 2, 3] if source.count >= 3 else [1], masked=True)
     except rasterio.errors.RasterioError as error:
         raise ValueError(f"image must be readable, got {path}: {error}") from error
     if bands.dtype == np.uint8:

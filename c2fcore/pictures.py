@@ -42,7 +42,7 @@ def colourise(labels: Pixels, palette: Pixels) -> Pixels:
 def overlay(
     image: Pixels, labels: Pixels, palette: Pixels, shown: Sequence[int], opacity: float = 0.55
 ) -> Pixels:
-    """The classes `shown` in colour over a paler image; their outlines at full strength."""
+    """The classes `shown` in colour over the image; their outlines at full strength."""
     is_shown = np.zeros(256, dtype=np.bool_)
     is_shown[list(shown)] = True
     seen = is_shown[labels]

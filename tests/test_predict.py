@@ -18,7 +18,7 @@ from c2fcore.models import build
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("net") / "net"
-    torch.manual_seed(3)
+    torch.manual_seed(8)  # labels of several classes, which a tile's borders change
     config = C2FConfig(num_classes=4, small_classes=(1, 2), window=16, n=3)
     net = C2FNet(build("tiny_fcn", 4, width=4), build("tiny_fcn", 2, width=4), config)
     net.save_pretrained(folder)
@@ -53,18 +53,25 @@ def test_large_images_are_cut(
     out = tmp_path / "out"
     common = ["predict", str(folder), "-o", str(out), "--checkpoint", str(checkpoint)]
     engine = C2FNet.from_pretrained(checkpoint).eval().compile()
-    tiled = scene.segment(engine, folder / "b.png", tile=40, overlap=8, progress=False)
-    assert tiled.windows is not None
-    assert len(tiled.windows) > 3  # as many as an image has
-    more: list[str] = []
-    for cut in (True, False, True):
+
+    def check(cut: str, *more: str) -> None:
+        """Labels and numbers of windows, of the images named tile by tile."""
         assert main([*common, "--overlap", "8", *more]) == 0
         said = capsys.readouterr().out
-        assert f"b.png: 100 x 64 px, {len(tiled.windows) if cut else 3} windows" in said
-        assert np.array_equal(_labels(out / "a_labels.png"), engine(folder / "a.png"))
-        expected = tiled.labels if cut else engine(folder / "b.png")
-        assert np.array_equal(_labels(out / "b_labels.png"), expected)
-        more = ["--overwrite", "--tile", "0" if cut else "40"]
+        for name, size in {"a": "50 x 40", "b": "100 x 64"}.items():
+            file = folder / f"{name}.png"
+            (found,) = engine.run([file])
+            if name in cut:
+                whole = found.labels
+                found = scene.segment(engine, file, tile=40, overlap=8, progress=False)
+                assert not np.array_equal(found.labels, whole)
+            assert found.windows is not None
+            assert f"{name}.png: {size} px, {len(found.windows)} window" in said
+            assert np.array_equal(_labels(out / f"{name}_labels.png"), found.labels)
+
+    check("b")
+    check("", "--overwrite", "--tile", "0")
+    check("ab", "--overwrite", "--tile", "40")
 
 
 def test_a_bad_overlap_is_refused_before_anything_is_read(
@@ -80,17 +87,8 @@ def test_a_large_image_that_fails_does_not_stop_the_others(
 ) -> None:
     whole = (folder / "b.png").read_bytes()
     (folder / "b.png").write_bytes(whole[: len(whole) // 2])
-    command = [
-        "predict",
-        str(folder),
-        "-o",
-        str(tmp_path / "out"),
-        "--tile",
-        "48",
-        "--overlap",
-        "0",
-    ]
-    assert main([*command, "--checkpoint", str(checkpoint)]) == 1
+    command = ["predict", str(folder), "-o", str(tmp_path / "out"), "--tile", "48"]
+    assert main([*command, "--overlap", "0", "--checkpoint", str(checkpoint)]) == 1
     said = capsys.readouterr()
     assert f"error: image must be readable, got {folder / 'b.png'}" in said.err
     assert "c.png: 50 x 40 px" in said.out
@@ -147,6 +145,23 @@ def test_a_stopped_run_says_how_to_go_on(
     monkeypatch.undo()
     assert main([*command, "--skip-existing"]) == 0
     assert len(list(out.glob("*.png"))) == 6
+
+
+def test_sizes_by_the_head_of_a_file(tmp_path: Path) -> None:
+    pixels = np.zeros((5, 7), np.uint8)
+    images.write_png(tmp_path / "a.png", pixels)
+    assert images.size_of(tmp_path / "a.png") == (5, 7)
+    (tmp_path / "text.png").write_text("no image")
+    assert images.size_of(tmp_path / "text.png") is None
+    assert images.size_of(tmp_path / "none.png") is None
+    rasterio = pytest.importorskip("rasterio")
+    many = {"driver": "GTiff", "count": 5, "dtype": "uint16", "height": 5, "width": 7}
+    with (
+        pytest.warns(rasterio.errors.NotGeoreferencedWarning),
+        rasterio.open(tmp_path / "many.tif", "w", **many) as file,
+    ):
+        file.write(np.zeros((5, 5, 7), np.uint16))
+    assert images.size_of(tmp_path / "many.tif") == (5, 7)
 
 
 def test_no_half_written_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
