@@ -1,5 +1,9 @@
 #include "outputs.h"
 
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
 #include <algorithm>
 #include <cstddef>
 #include <new>
@@ -86,6 +90,23 @@ int64_t small_bytes(DType dtype, std::initializer_list<int64_t> shape) {
   return bytes;
 }
 
+// Asks for pages of 2 MiB where memory is new: of 4 KiB pages, which the system clears one by one
+// when they are first written, a large output needs so many that they cost more than the op.
+void prefer_large_pages(void* elements, int64_t bytes) {
+#ifdef __linux__
+  constexpr uintptr_t kPage = 1 << 21;
+  constexpr int64_t kWorthIt = 4 << 20;
+  if (bytes < kWorthIt) return;
+  const auto begin = reinterpret_cast<uintptr_t>(elements);
+  const uintptr_t first = (begin + kPage - 1) / kPage * kPage;
+  const uintptr_t last = (begin + static_cast<uintptr_t>(bytes)) / kPage * kPage;
+  // A system without such pages refuses, and nothing is lost.
+  (void)madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+#else
+  (void)elements, (void)bytes;
+#endif
+}
+
 }  // namespace
 
 py::object new_tensor(py::handle like, DType dtype, std::initializer_list<int64_t> shape) {
@@ -95,8 +116,13 @@ py::object new_tensor(py::handle like, DType dtype, std::initializer_list<int64_
     const py::module_ torch = py::module_::import("torch");
     py::list sizes;
     for (const int64_t size : shape) sizes.append(size);
-    return torch.attr("empty")(sizes, py::arg("dtype") = torch.attr(named(dtype).name),
-                               py::arg("device") = "cpu");
+    py::object tensor = torch.attr("empty")(sizes, py::arg("dtype") = torch.attr(named(dtype).name),
+                                            py::arg("device") = "cpu");
+    int64_t elements = 1;
+    for (const int64_t size : shape) elements *= size;
+    const TensorView view = view_tensor(tensor, "new_tensor", "output");
+    prefer_large_pages(view.data, elements * dtype_bytes(dtype));
+    return tensor;
   }
   DLManagedTensorVersioned* small = SmallTensor::make(*api, named(dtype).type, shape, bytes);
   if (small == nullptr) throw std::bad_alloc();

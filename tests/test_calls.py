@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -293,3 +295,28 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked == [1, 2, 3, 4]
     assert [double(5), double(1)] == [10, 2]
     assert asked == [1, 2, 3, 4, 5, 1]
+
+
+def _flags_of_pages(address: int) -> list[str]:
+    """What the system notes of the memory at an address: "hg" where large pages were asked for."""
+    inside = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if found := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):
+            start, end = (int(text, 16) for text in found.groups())
+            inside = start <= address < end
+        elif inside and line.startswith("VmFlags:"):
+            return line.split()[1:]
+    raise AssertionError(f"no memory at {address:#x}")
+
+
+@needs_native
+@pytest.mark.skipif(
+    not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="Linux with large pages only"
+)
+@pytest.mark.parametrize(("side", "large"), [(256, False), (2048, True)])
+def test_large_outputs_ask_for_large_pages(side: int, large: bool) -> None:
+    """48 MiB have 12288 small pages, which the system would clear at one fault each."""
+    image = torch.zeros(1, 3, side, side, dtype=torch.uint8)
+    patches = ops.extract_patches(image, windows_of([[(0, 0)]], side, 1), backend="cpu")
+    middle = patches.data_ptr() + patches.nbytes // 2
+    assert ("hg" in _flags_of_pages(middle)) == large
