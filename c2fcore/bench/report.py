@@ -1,7 +1,8 @@
 """Markdown tables made from rows, and the places in a text that hold them.
 
 A place is `<!-- rows: TABLE FOLDER -->` ... `<!-- end of rows -->`, with the name of a table below
-and a folder of results, relative to the text; several folders, by commas, for "demands".
+and a folder of results, relative to the text; several folders, by commas, where a table compares
+devices.
 """
 
 from __future__ import annotations
@@ -63,6 +64,11 @@ def demands(found: Sequence[Row]) -> str:
     table = markdown(("demand", "bound", *devices), lines.values())
     below = (_with_origin("", [row for row in chosen if row["device"] == d]) for d in devices)
     return "\n\n".join([table, *(text.strip() for text in below)]) if chosen else "No rows yet."
+
+
+def speedups(found: Sequence[Row]) -> str:
+    """Of the demands those that are ratios to another way."""
+    return demands([row for row in found if row.get("unit") == "x"])
 
 
 def _measured(row: Row) -> str:
@@ -194,6 +200,7 @@ TABLES: dict[str, Callable[[Sequence[Row]], str]] = {
     "fps_by_zoom": fps_by_zoom,
     "ops": ops,
     "scale": scale,
+    "speedups": speedups,
     "training": training,
 }
 
