@@ -134,7 +134,7 @@ def test_tables_show_figures_and_failures(tmp_path: Path) -> None:
     assert report.filled(full, tmp_path) == full
     assert "| a + b | 64 x 96 | 4 | 2 | cpu | 20 |" in report.fps(made)
     with pytest.raises(
-        ValueError, match="must be one of demands, fps, fps_by_zoom, ops, scale, training"
+        ValueError, match="must be one of demands, fps, fps_by_zoom, ops, scale, speedups, training"
     ):
         report.filled("<!-- rows: nothing results -->\n<!-- end of rows -->", tmp_path)
 
@@ -168,6 +168,10 @@ def test_demands_of_several_devices_stand_side_by_side() -> None:
     assert "| another | <= 12 us | - | **failed: no memory** |" in text
     assert text.count("2 cores, 2 threads") == 2
     assert report.demands([]) == "No rows yet."
+    ratio = {**made[0], "text": "over eager", "unit": "x"}
+    short = report.speedups([*made, ratio])
+    assert "| over eager | >= 12 x | 5 (4..6) |" in short
+    assert "a call" not in short
 
 
 def test_training_table() -> None:
