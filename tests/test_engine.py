@@ -19,7 +19,6 @@ import c2fcore
 from c2fcore import C2FNet, Engine
 from c2fcore.cli.demo import DEMO_WEIGHTS
 from c2fcore.data.scenes import make_scene
-from c2fcore.engine import networks as engine_networks
 from c2fcore.engine import working_set
 from c2fcore.models import build, low_resolution
 
@@ -245,9 +244,8 @@ def test_trained_networks_agree_with_the_eager_path() -> None:
     assert int(expected.windows.num) > 3
     # Another memory format rounds the logits otherwise; few pixels are that close.
     assert (net.compile()(image) == expected.labels[0]).float().mean() > 0.9999
-    if engine_networks.native_bfloat16(torch.device("cpu")):
-        engine = net.compile(precision="auto")
-        assert (engine(image) == expected.labels[0]).float().mean() > 0.995
+    engine = net.compile(precision="bfloat16")
+    assert (engine(image) == expected.labels[0]).float().mean() > 0.995
 
 
 def test_bfloat16() -> None:
@@ -263,8 +261,15 @@ def test_bfloat16() -> None:
         expected = net.detailed(image)
     assert (engine(image) == expected.labels).float().mean() > 0.99
     assert net.fine.stem[0].weight.dtype == torch.float32
-    native = engine_networks.native_bfloat16(torch.device("cpu"))
-    assert net.compile(precision="auto").networks.precision == (torch.bfloat16 if native else None)
+
+
+@pytest.mark.parametrize("amx", [False, True])
+def test_auto_takes_bfloat16_where_it_is_faster(amx: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """AVX-512 BF16 alone, which makes networks slower, is not asked for."""
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    found = network().compile(precision="auto").networks.precision
+    assert found == (torch.bfloat16 if amx else None)
 
 
 def test_compiled_networks() -> None:

@@ -88,7 +88,7 @@ class Engine:
                 several; their fine patches are packed without gaps. Those left over pass one by
                 one.
             precision: None, the networks' own; "bfloat16" or "float16", autocast; "auto", bfloat16
-                where the device is made for it.
+                where it is faster: on GPUs that have it, and processors with AMX.
             channels_last: memory format of the networks.
             compile: torch.compile both networks; a mapping gives its options. On a GPU no mode that
                 captures graphs of its own.
