@@ -93,8 +93,8 @@ def add_parser(commands: Any) -> None:
     how.add_argument(
         "--precision",
         choices=PRECISIONS,
-        help="autocast of both networks; auto: bfloat16 where it is faster, on GPUs that have it and "
-        "processors with AMX (default: the networks' own)",
+        help="autocast of both networks; auto: bfloat16 where it is faster, on GPUs that have it "
+        "and processors with AMX (default: the networks' own)",
     )
     add_config_options(parser)
     parser.set_defaults(run=run)
