@@ -69,6 +69,7 @@ class Engine:
         batch: int = 1,
         precision: str | None = None,
         channels_last: bool = True,
+        fold_norms: bool = True,
         compile: bool | Mapping[str, Any] = False,
         graphs: bool = True,
         buckets: str | Iterable[int] | None = None,
@@ -90,6 +91,8 @@ class Engine:
             precision: None, the networks' own; "bfloat16" or "float16", autocast; "auto", bfloat16
                 where it is faster: on GPUs that have it, and processors with AMX.
             channels_last: memory format of the networks.
+            fold_norms: make batch normalisation a part of the convolution before it, where a run on
+                noise shows the same answer.
             compile: torch.compile both networks; a mapping gives its options. On a GPU no mode that
                 captures graphs of its own.
             graphs: capture CUDA graphs; without a GPU there are none.
@@ -122,7 +125,7 @@ class Engine:
         self.batch = _checks.integer(_WHO, "batch", batch, 1)
         if not isinstance(graphs, bool):
             raise TypeError(f"{_WHO}: graphs must be a bool, got {graphs!r}")
-        self.networks = Networks(net, precision, channels_last, compile, size_multiple)
+        self.networks = Networks(net, precision, channels_last, compile, size_multiple, fold_norms)
         self.device = self.networks.device
         on_gpu = self.device.type == "cuda"
         if buckets is None:

@@ -13,6 +13,7 @@ from torch import nn
 
 from .. import _checks, _stages
 from ..models import low_resolution
+from .folding import fold
 
 if TYPE_CHECKING:
     from ..pipeline import C2FNet
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 PRECISIONS: Final = ("bfloat16", "float16", "auto")
 # Their inputs are cast to the lower precision under autocast, whoever calls them.
 _CAST: Final = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.Linear)
+_EXAMPLE_PX: Final = 128
 _CAPTURING: Final = ("reduce-overhead", "max-autotune")  # modes of torch.compile
 _RECOMPILE_LIMIT: Final = 64  # one per image size and number of patches; torch's own is 8
 
@@ -35,6 +37,7 @@ class Networks:
         device: where they are.
         precision: of autocast, or None.
         compiled: options of torch.compile, or None.
+        folded: normalisations that are part of their convolutions, of both networks.
         channels: of images, if the networks are known to need that many.
     """
 
@@ -45,6 +48,7 @@ class Networks:
         channels_last: bool,
         compile_options: object,
         size_multiple: int | None,
+        fold_norms: bool,
     ) -> None:
         """Makes the copies; see `Engine` for the options."""
         self.config = net.config.replace(channels_last=channels_last)
@@ -59,14 +63,30 @@ class Networks:
         self.compiled = check_compile(compile_options, self.device)
         if size_multiple is not None:
             _raise_multiple(self.coarse, size_multiple, net.config.stride_multiple)
+        self.folded = 0
         for network in (self.coarse, self.fine):
             network.eval().requires_grad_(False)
+            if fold_norms:
+                self.folded += fold(network, self._channels(network), self._sides(network))
             if self.precision is not None:
                 _cast(network, self.precision)
             if channels_last:
                 network.to(memory_format=torch.channels_last)
             if self.compiled is not None:
                 network.compile(**_with_limit(self.compiled))
+
+    def _channels(self, network: nn.Module) -> int:
+        """Of a network's input, as far as can be told: its first convolution's."""
+        convolutions = (m.in_channels for m in network.modules() if type(m) is nn.Conv2d)
+        return next(convolutions, 3) if self.channels is None else self.channels
+
+    def _sides(self, network: nn.Module) -> tuple[int, int]:
+        """Two small sides that a network's input may have."""
+        multiple = _stages.multiple_of(network, self.config)
+        patch = round(self.config.window * self.config.zoom)
+        least = patch if network is self.fine else _EXAMPLE_PX
+        side = -(-least // multiple) * multiple
+        return side, side + multiple
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The context that both networks are called in, whatever the caller's is.

@@ -1,0 +1,191 @@
+"""Batch normalisation as part of the convolution before it: one op less for each, in every frame.
+
+Which convolution a normalisation follows is found by running the network, not by its source: any
+PyTorch network may come, and few can be traced symbolically. The answers of the folded network are
+compared with the network's own before it takes its place.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import fuse_conv_bn_weights
+from torch.overrides import TorchFunctionMode
+
+from ..models.outputs import logits_of
+
+# Of the largest logit: what is folded differs by rounding, 1e-6 or so; a wrong pair by much more.
+_TOLERANCE: Final = 1e-4
+
+
+class Pair(NamedTuple):
+    """Names of a convolution and of the normalisation that alone reads its output."""
+
+    convolution: str
+    norm: str
+
+
+def fold(network: nn.Module, channels: int, sides: tuple[int, int]) -> int:
+    """Folds what can be folded, in place; the network is in eval mode.
+
+    Folded are nn.BatchNorm2d of float32 whose input is the output of an nn.Conv2d that nothing else
+    reads. The network runs on the CPU, on noise, to find them and to compare; one that does not run
+    there, or answers otherwise when folded, stays as it is.
+
+    Args:
+        network: gives what `logits_of` reads.
+        channels: of its input.
+        sides: heights and widths that it takes, in pixels; better two that differ.
+
+    Returns:
+        How many normalisations there are no more.
+    """
+    if not any(map(_foldable_norm, network.modules())):
+        return 0
+    generator = torch.Generator().manual_seed(0)
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast("cpu", enabled=False):
+        seen, other = (
+            torch.randn((1, channels, sides[0], side), generator=generator, device="cpu")
+            for side in sides
+        )
+        try:
+            plain = copy.deepcopy(network).cpu()
+            pairs = find_pairs(plain, seen)
+            if not pairs:
+                return 0
+            expected = logits_of(plain(other))
+            _fold_pairs(plain, pairs)
+            alike = _close(logits_of(plain(other)), expected)
+        except Exception:  # of a network that takes no such input, or no CPU: it may do as it likes
+            return 0
+        if not alike:
+            return 0
+        _fold_pairs(network, pairs)
+    return len(pairs)
+
+
+def find_pairs(network: nn.Module, example: Tensor) -> list[Pair]:
+    """The pairs that can be folded, as one run on an example shows them."""
+    names = {module: name for name, module in network.named_modules()}
+    with _Watch(network) as watch:
+        network(example)
+    return [Pair(names[conv], names[norm]) for conv, norm in watch.pairs()]
+
+
+class _Watch(TorchFunctionMode):
+    """Sees which outputs of convolutions a normalisation reads, and nothing else does."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self._network = network
+        self._hooks: list[Any] = []
+        self._within: nn.Module | None = None  # a normalisation that is being computed
+        # Outputs are held: the number of one that is gone could be given to another tensor.
+        self._outputs: dict[nn.Module, Tensor] = {}
+        self._makers: dict[int, nn.Module] = {}
+        self._readers: dict[nn.Module, nn.Module] = {}  # normalisation by convolution
+        self._uses: Counter[int] = Counter()
+        self._calls: Counter[nn.Module] = Counter()
+
+    def __enter__(self) -> _Watch:
+        for module in self._network.modules():
+            if _foldable_convolution(module):
+                self._hooks.append(module.register_forward_hook(self._after_convolution))
+            elif _foldable_norm(module):
+                self._hooks.append(module.register_forward_pre_hook(self._before_norm))
+                self._hooks.append(module.register_forward_hook(self._after_norm))
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        for hook in self._hooks:
+            hook.remove()
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if self._within is None:
+            self._uses.update(id(t) for t in _tensors((args, kwargs)))
+        return func(*args, **kwargs)
+
+    def pairs(self) -> Iterator[tuple[nn.Module, nn.Module]]:
+        """Convolutions and their normalisations, each called once."""
+        for conv, norm in self._readers.items():
+            once = self._calls[conv] == self._calls[norm] == 1
+            if once and self._uses[id(self._outputs[conv])] == 0:
+                yield conv, norm
+
+    def _after_convolution(self, module: nn.Module, given: Any, output: Tensor) -> None:
+        self._calls[module] += 1
+        self._outputs[module] = output
+        self._makers[id(output)] = module
+        self._uses[id(output)] = 0  # those so far were of a tensor that is gone
+
+    def _before_norm(self, module: nn.Module, given: tuple[Any, ...]) -> None:
+        self._calls[module] += 1
+        maker = self._makers.get(id(given[0])) if given else None
+        if maker is not None and maker not in self._readers:
+            self._readers[maker] = module
+        elif maker is not None:
+            self._uses[id(given[0])] += 1
+        self._within = module
+
+    def _after_norm(self, module: nn.Module, given: Any, output: Any) -> None:
+        self._within = None
+
+
+def _foldable_convolution(module: nn.Module) -> bool:
+    single = type(module) is nn.Conv2d and module.weight.dtype == torch.float32
+    return single and not _hooked(module)
+
+
+def _foldable_norm(module: nn.Module) -> bool:
+    return (
+        type(module) is nn.BatchNorm2d
+        and not module.training
+        and module.running_mean is not None
+        and module.running_mean.dtype == torch.float32
+        and not _hooked(module)
+    )
+
+
+def _hooked(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for one in value:
+            yield from _tensors(one)
+    elif isinstance(value, dict):
+        yield from _tensors(tuple(value.values()))
+
+
+def _fold_pairs(network: nn.Module, pairs: list[Pair]) -> None:
+    gone = set()
+    for pair in pairs:
+        conv: Any = network.get_submodule(pair.convolution)
+        norm: Any = network.get_submodule(pair.norm)
+        conv.weight, conv.bias = fuse_conv_bn_weights(
+            conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight,
+            norm.bias,
+        )  # fmt: skip
+        gone.add(norm)
+    for parent in list(network.modules()):
+        for name, child in list(parent._modules.items()):  # one module may have several names
+            if child in gone:
+                parent.register_module(name, nn.Identity())
+
+
+def _close(found: Tensor, expected: Tensor) -> bool:
+    bound = _TOLERANCE * expected.abs().max()  # not a number: no answer is close
+    return bool((found - expected).abs().max() <= bound)

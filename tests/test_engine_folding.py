@@ -1,0 +1,181 @@
+"""Batch normalisation folded into convolutions: where it may be, and that the answer stays."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from c2fcore import C2FConfig, C2FNet
+from c2fcore.engine.folding import Pair, find_pairs, fold
+from c2fcore.models import available, build
+
+SIDES = (32, 48)
+
+
+class Block(nn.Module):
+    """A convolution and a normalisation, joined as `forward` says."""
+
+    def __init__(self, joined: Callable[[Block, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(3)
+        self.joined = joined
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.joined(self, image)
+
+
+def trained(network: nn.Module) -> nn.Module:
+    """Statistics as of a network that has seen something: no normalisation is next to nothing."""
+    generator = torch.Generator().manual_seed(1)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            shape = (module.num_features,)
+            module.weight.data = 0.5 + torch.rand(shape, generator=generator)
+            module.bias.data = torch.randn(shape, generator=generator)
+            module.running_mean = torch.randn(shape, generator=generator)
+            module.running_var = 0.5 + torch.rand(shape, generator=generator)
+    return network.eval().requires_grad_(False)
+
+
+def norms(network: nn.Module) -> int:
+    return sum(isinstance(m, nn.BatchNorm2d) for m in network.modules())
+
+
+@pytest.mark.parametrize("name", [name for name in available() if name.startswith(("tiny", "pp"))])
+def test_whole_networks(name: str) -> None:
+    network = trained(build(name, 4))
+    expected = copy.deepcopy(network)
+    there = norms(network)
+    assert fold(network, 3, (64, 96)) == there > 0
+    assert norms(network) == 0
+    image = torch.randn(2, 3, 64, 128, generator=torch.Generator().manual_seed(2))
+    found, wanted = network(image), expected(image)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5 * float(wanted.abs().max()))
+
+
+ALONE: dict[str, Callable[[Block, Tensor], Tensor]] = {
+    "in a row": lambda m, x: m.norm(m.conv(x)),
+    "by a container": lambda m, x: nn.Sequential(m.conv, m.norm)(x),
+    "then in place": lambda m, x: m.norm(m.conv(x)).relu_(),
+    "with a way around": lambda m, x: x + m.norm(m.conv(x)),
+}
+NOT_ALONE: dict[str, Callable[[Block, Tensor], Tensor]] = {
+    "read by another op": lambda m, x: (y := m.conv(x)) + m.norm(y),
+    "read by a method": lambda m, x: (y := m.conv(x)).abs() + m.norm(y),
+    "in a list": lambda m, x: torch.cat([y := m.conv(x), m.norm(y)], 1),
+    "by name": lambda m, x: torch.add(input=(y := m.conv(x)), other=m.norm(y)),
+    "changed between": lambda m, x: m.norm(m.conv(x).mul_(2)),
+    "another tensor between": lambda m, x: m.norm(m.conv(x).relu()),
+    "convolution twice": lambda m, x: m.conv(m.norm(m.conv(x))),
+    "norm twice": lambda m, x: m.norm(m.norm(m.conv(x))),
+    "norm first": lambda m, x: m.conv(m.norm(x)),
+    "norm of other things, too": lambda m, x: m.norm(m.conv(x)) + m.norm(x),
+}
+
+
+@pytest.mark.parametrize("how", ALONE)
+def test_folded(how: str) -> None:
+    network = trained(Block(ALONE[how]))
+    image = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(2))
+    expected = network(image.clone())
+    assert find_pairs(network, image.clone()) == [Pair("conv", "norm")]
+    assert fold(network, 3, SIDES) == 1
+    assert norms(network) == 0
+    torch.testing.assert_close(network(image), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("how", NOT_ALONE)
+def test_not_folded(how: str) -> None:
+    network = trained(Block(NOT_ALONE[how]))
+    weight = network.conv.weight.clone()
+    assert find_pairs(network, torch.randn(1, 3, 8, 8)) == []
+    assert fold(network, 3, SIDES) == 0
+    assert norms(network) == 1
+    assert torch.equal(network.conv.weight, weight)
+
+
+def test_the_answer_decides() -> None:
+    """What no op reads while it is watched: another branch for another size."""
+
+    def joined(m: Block, x: Tensor) -> Tensor:
+        return m.norm(m.conv(x)) if x.shape[-1] == SIDES[0] else m.conv(x)
+
+    network = trained(Block(joined))
+    assert find_pairs(network, torch.randn(1, 3, *SIDES[:1] * 2)) == [Pair("conv", "norm")]
+    assert fold(network, 3, SIDES) == 0
+    assert norms(network) == 1
+
+
+def _hooked(m: Block) -> None:
+    m.conv.register_forward_hook(lambda module, given, output: 2 * output)
+
+
+def _own_kind(m: Block) -> None:
+    class Twice(nn.Conv2d):
+        def forward(self, x: Tensor) -> Tensor:
+            return 2 * super().forward(x)
+
+    m.conv = Twice(3, 3, 3, padding=1)
+
+
+def _parametrized(m: Block) -> None:
+    nn.utils.parametrizations.weight_norm(m.conv)
+
+
+def _other_precision(m: Block) -> None:
+    m.double()
+
+
+def _no_statistics(m: Block) -> None:
+    m.norm = nn.BatchNorm2d(3, track_running_stats=False)
+
+
+def _more_channels(m: Block) -> None:
+    m.conv = nn.Conv2d(5, 3, 3, padding=1)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [_hooked, _own_kind, _parametrized, _other_precision, _no_statistics, _more_channels],
+)
+def test_left_as_they_are(change: Callable[[Block], None]) -> None:
+    network = Block(ALONE["in a row"])
+    change(network)
+    network.eval().requires_grad_(False)
+    assert fold(network, 3, SIDES) == 0
+    assert norms(network) == 1
+
+
+def test_training_normalisations_are_left() -> None:
+    network = trained(Block(ALONE["in a row"]))
+    network.norm.train()
+    assert fold(network, 3, SIDES) == 0
+
+
+def test_a_norm_of_two_names_and_one_in_no_container() -> None:
+    network = trained(Block(ALONE["in a row"]))
+    network.again = network.norm
+    assert fold(network, 3, SIDES) == 1
+    assert norms(network) == 0
+
+    hidden = trained(Block(lambda m, x: m.kept[0](m.conv(x))))
+    hidden.kept = [hidden.norm]  # stays there when the attribute is replaced: norm and fold
+    assert fold(hidden, 3, SIDES) == 0
+
+
+def test_engines_fold_copies() -> None:
+    torch.manual_seed(0)
+    config = C2FConfig(num_classes=4, small_classes=(1,), window=32, stride=16, n=4)
+    coarse, fine = trained(build("tiny_fcn", 4, width=8)), trained(build("tiny_fcn", 2, width=8))
+    net = C2FNet(coarse, fine, config).eval()
+    there = norms(net)
+    image = torch.randint(0, 256, (3, 96, 128), dtype=torch.uint8)
+    engine, plain = net.compile(), net.compile(fold_norms=False)
+    assert (engine.networks.folded, plain.networks.folded) == (there, 0)
+    assert (norms(net), norms(engine.networks.coarse), norms(engine.networks.fine)) == (there, 0, 0)
+    assert (engine(image) == net(image[None])[0]).float().mean() > 0.999
