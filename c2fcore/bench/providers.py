@@ -34,7 +34,7 @@ BACKENDS = {"cpu": ("cpu",), "cuda": ("triton", "cuda")}
 # Parts of the reference that loop over windows in Python, reading origins on the host.
 _LOOPS = {
     "c2fcore.reference.aggregate": ("fine_foreground",),
-    "c2fcore.reference.extract_patches": ("_crops", "check_inside"),
+    "c2fcore.reference.extract_patches": ("crops_of", "check_inside"),
 }
 
 

@@ -12,6 +12,7 @@ from .. import _arrays, _backend, _checks, reference
 from .._classes import class_set
 from ..windows import Windows
 from . import _library
+from ._aggregate_backward import backward, setup_context
 from ._extract_patches_backward import windows_of
 from .extract_patches import checked_windows
 
@@ -58,14 +59,15 @@ def aggregate(
 
     Returns:
         uint8 [B, H, W], the argmax of the merged values (lowest class on a tie), or float32 [B, N,
-        H, W]. "probs" is differentiable in coarse and fine on the reference, which "auto" takes if
-        gradients are wanted.
+        H, W]. "probs" is differentiable in coarse and fine, and twice: PyTorch's operations do
+        that, whatever the backend. By torch.func and in forward mode on the reference, which "auto"
+        takes for it. Where a NaN or an infinity decides no gradient passes.
 
     Raises:
         ValueError: a value breaks a rule above; the message says which, and the value.
         TypeError: a dtype is not among those above; a label map as `coarse` is refused, since
             merging needs the scores.
-        NotImplementedError: gradients are wanted of a backend that has none.
+        NotImplementedError: the backend named lacks the derivatives of torch.func.
     """
     if not isinstance(coarse, Tensor):
         return _arrays.in_kind(
@@ -89,12 +91,11 @@ def aggregate(
         windows = _arrays.windows_as_tensors("aggregate", windows)
         merge = _check_aggregate(coarse, fine, windows, small_classes, size, rule, output)
     call = (coarse, fine, windows.origins, windows.num, windows.window, *merge)
-    if output == "probs" and (
-        _library.needs_grad(coarse, fine) or (seen and _library.differentiated())
-    ):
-        # The registered op has no gradient; the reference is plain PyTorch. Traced by torch.compile
-        # it breaks the graph where the host reads windows: fullgraph=True refuses it.
-        return _backend.choose("aggregate", backend, coarse, grad=True)(*call)
+    if output == "probs":
+        if seen and _library.differentiated():
+            return _backend.choose("aggregate", backend, coarse, grad=True)(*call)
+        if _library.needs_grad(coarse, fine):
+            return torch.ops.c2fcore.aggregate(*call, backend)
     if seen and _library.dispatched(coarse, fine, windows.origins):
         return torch.ops.c2fcore.aggregate(*call, backend)
     return _backend.choose("aggregate", backend, coarse)(*call, _labels)
@@ -225,4 +226,7 @@ _library.define(
     "int[] small_classes, SymInt height, SymInt width, str rule, str output, str backend) "
     "-> Tensor",
     _fake,
+)
+torch.library.register_autograd(
+    "c2fcore::aggregate", backward, setup_context=setup_context, lib=_library.LIBRARY
 )

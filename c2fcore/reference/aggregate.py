@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .._classes import ClassSet
 from ..windows import Windows
-from .extract_patches import check_inside
+from .extract_patches import check_inside, crops_of, used_slots
 from .uncompiled import uncompiled
 from .upsample import (
     as_class_set,
@@ -74,6 +74,55 @@ def aggregate(
     return everywhere.index_put(at, merged).permute(0, 3, 1, 2)
 
 
+def aggregate_backward(
+    grad: Tensor,
+    coarse: Tensor,
+    fine: Tensor,
+    windows: Windows,
+    small_classes: Iterable[int] | ClassSet,
+    *,
+    rule: str,
+    of_coarse: bool = True,
+    of_fine: bool = True,
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of the scores of `aggregate` in coarse and fine, None where not asked for.
+
+    With g the gradient of the scores q, a what is added to class t, and the gradient through a
+    softmax x written s(g, x) = x * (g - sum(g * x)):
+
+    "paper", covered pixels:        g_p = s(g, q), g_a = g_p[t]
+    "normalized", where a > 0:      g_p = g / (1 + a), g_a = (g[t] - sum(g * q)) / (1 + a)
+    both, elsewhere:                g_p = g
+    The logits at full size get s(g_p, p), and p_f gets -g_a in case 1, g_a in case 2.
+    "official": the logits get g, and p_f of a covered pixel the sum of g over C.
+
+    Which class is the most probable, and on which side of 0.5 p_f lies, has no gradient. Nor does
+    any pass an interpolated logit that is not finite, coarse or NaN of a patch, or a pixel whose
+    largest coarse one is infinite.
+    """
+    classes, k, size = as_class_set(small_classes), windows.window, grad.shape[-2:]
+    finite = surely_finite(coarse)
+    logits = upsample_logits(coarse, (size[0], size[1]), finite)
+    grad = grad.to(logits.dtype)
+    foreground = _patch_foreground(fine, k)
+    total, covers = _pasted(foreground, windows, (size[0], size[1]))
+    p_f, covered = _mean(total, covers)
+    if rule == "official":
+        inside, _ = classes.indices(grad.shape[1], grad.device)
+        of_p_f = torch.where(covered, grad.index_select(1, inside).sum(dim=1), 0)
+        of_logits = grad if finite else torch.where(logits.isfinite(), grad, 0)
+    else:
+        of_logits, of_p_f = _through_merge(
+            grad, logits, p_f, covered, classes, rule, finite, of_coarse
+        )
+    return (
+        _downsampled(of_logits, coarse) if of_coarse else None,
+        _through_foreground(of_p_f / covers.clamp(min=1), foreground, fine, windows)
+        if of_fine
+        else None,
+    )
+
+
 # Windows are pasted at positions that the host reads; a compiler would unroll them one by one.
 @uncompiled
 def fine_foreground(fine: Tensor, windows: Windows, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -84,14 +133,25 @@ def fine_foreground(fine: Tensor, windows: Windows, size: tuple[int, int]) -> tu
         windows: the windows the patches came from.
         size: full size (H, W).
     """
+    return _mean(*_pasted(_patch_foreground(fine, windows.window), windows, size))
+
+
+def _patch_foreground(fine: Tensor, window: int) -> Tensor:
+    """The foreground probability [B*n, 1, k, k] of each patch."""
+    fine = fine if fine.dtype == torch.float64 else fine.float()
+    foreground = fine[:, 1:2] - fine[:, 0:1] if fine.shape[1] == 2 else fine
+    side = (window, window)
+    if tuple(foreground.shape[-2:]) != side and len(foreground):
+        foreground = F.interpolate(foreground, size=side, mode="bilinear", align_corners=False)
+    return foreground.sigmoid()
+
+
+def _pasted(foreground: Tensor, windows: Windows, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Sum of the patches over each pixel, in slot order, and how many they are: [B, H, W] both."""
     check_inside("aggregate", windows, *size)
     k = windows.window
     batch, n = windows.origins.shape[:2]
-    fine = fine if fine.dtype == torch.float64 else fine.float()
-    foreground = fine[:, 1:2] - fine[:, 0:1] if fine.shape[1] == 2 else fine
-    if tuple(foreground.shape[-2:]) != (k, k) and len(foreground):
-        foreground = F.interpolate(foreground, size=(k, k), mode="bilinear", align_corners=False)
-    foreground = foreground.sigmoid().reshape(batch, n, k, k)
+    foreground = foreground.reshape(batch, n, k, k)
     total = foreground.new_zeros((batch, *size))
     covers = foreground.new_zeros((batch, *size))
     for b, (row, used) in enumerate(
@@ -100,6 +160,11 @@ def fine_foreground(fine: Tensor, windows: Windows, size: tuple[int, int]) -> tu
         for j, (y, x) in enumerate(row[:used]):
             total[b, y : y + k, x : x + k] += foreground[b, j]
             covers[b, y : y + k, x : x + k] += 1
+    return total, covers
+
+
+def _mean(total: Tensor, covers: Tensor) -> tuple[Tensor, Tensor]:
+    """p_f and where it stands, of what `_pasted` returns."""
     p_f = total / covers.clamp(min=1)
     covered = (covers > 0) & ~p_f.isnan()
     return torch.where(covered, p_f, 0), covered
@@ -132,3 +197,60 @@ def _official(
     is_small = classes.mask(logits.shape[1], logits.device)[:, None, None]
     sums = torch.where(is_small, logits + p_f[:, None], logits)
     return labels_of(sums).to(torch.uint8) if output == "labels" else sums
+
+
+def _through_merge(
+    grad: Tensor,
+    logits: Tensor,
+    p_f: Tensor,
+    covered: Tensor,
+    classes: ClassSet,
+    rule: str,
+    finite: bool,
+    of_coarse: bool,
+) -> tuple[Tensor, Tensor]:
+    """Gradients of the logits at full size and of p_f, under "paper" and "normalized"."""
+    labels = labels_of(logits)
+    conflict = covered & (member_mask(labels, classes, in_range=True) != (p_f >= 0.5))
+    at = (covered if rule == "paper" else conflict).nonzero(as_tuple=True)
+    picked, before = logits.permute(0, 2, 3, 1)[at], labels[at]  # [M, N], [M]
+    target, addition = _additions(picked, before, p_f[at], classes)
+    merged = probabilities(picked, finite).scatter_add(1, target[:, None], addition[:, None])
+    rows = grad.permute(0, 2, 3, 1)[at]
+    if rule == "paper":
+        rows = _through_softmax(rows, merged.softmax(dim=1))
+        of_addition = rows.gather(1, target[:, None])[:, 0]
+    else:
+        rows = rows / (1 + addition)[:, None]
+        mean = (rows * merged).sum(dim=1) / (1 + addition)
+        of_addition = rows.gather(1, target[:, None])[:, 0] - mean
+    is_small = member_mask(before, classes, in_range=True)
+    of_addition = torch.where(is_small, -of_addition, of_addition)
+    of_p_f = torch.zeros_like(p_f).index_put(at, torch.where(addition > 0, of_addition, 0))
+    if not of_coarse:
+        return grad, of_p_f
+    of_p = grad.permute(0, 2, 3, 1).index_put(at, rows).permute(0, 3, 1, 2)
+    # Where the largest logit is infinite p is one-hot, and nothing passes.
+    return _through_softmax(of_p, probabilities(logits, finite)), of_p_f
+
+
+def _through_softmax(grad: Tensor, p: Tensor) -> Tensor:
+    """s(grad, p) = p * (grad - sum(grad * p)) over dim 1."""
+    found: Tensor = torch.ops.aten._softmax_backward_data(grad, p, 1, p.dtype)
+    return found
+
+
+def _through_foreground(grad: Tensor, foreground: Tensor, fine: Tensor, windows: Windows) -> Tensor:
+    """Gradient of the fine logits, of that of the sum of patches [B, H, W]."""
+    used = used_slots(windows).flatten()[:, None, None, None] & ~foreground.isnan()
+    grad = crops_of(grad[:, None], windows) * (foreground * (1 - foreground))
+    grad = _downsampled(torch.where(used, grad, 0), fine[:, :1])
+    return torch.cat((-grad, grad), dim=1) if fine.shape[1] == 2 else grad
+
+
+def _downsampled(grad: Tensor, logits: Tensor) -> Tensor:
+    """Gradient of logits, of that of the same interpolated bilinearly."""
+    size, own = list(grad.shape[-2:]), list(logits.shape)
+    if size != own[-2:]:
+        grad = torch.ops.aten.upsample_bilinear2d_backward(grad, size, own, False, None, None)
+    return grad.to(logits.dtype).contiguous()

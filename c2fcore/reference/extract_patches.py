@@ -37,7 +37,7 @@ def extract_patches(
         dtype = image.dtype if image.is_floating_point() else torch.float32
     check_inside("extract_patches", windows, image.shape[-2], image.shape[-1])
     exact = image.dtype if image.dtype == torch.float64 else torch.float32
-    crops = _crops(image, windows).to(exact)
+    crops = crops_of(image, windows).to(exact)
     if side != windows.window:
         corners = None if mode == "nearest" else False
         crops = F.interpolate(crops, size=(side, side), mode=mode, align_corners=corners)
@@ -48,7 +48,7 @@ def extract_patches(
         crops = crops - _channels(mean, crops)
     if std is not None:
         crops = crops / _channels(std, crops)
-    used = _used(windows).flatten()[:, None, None, None]
+    used = used_slots(windows).flatten()[:, None, None, None]
     crops = torch.where(used, crops, 0).to(dtype)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     return crops.contiguous(memory_format=layout)
@@ -101,15 +101,15 @@ def extract_targets(
     `ignore_index`.
     """
     check_inside("extract_targets", windows, labels.shape[-2], labels.shape[-1])
-    crops = _crops(labels[:, None], windows)[:, 0]
+    crops = crops_of(labels[:, None], windows)[:, 0]
     targets = member_mask(crops, small_classes).to(torch.uint8)
-    ignored = (crops == ignore_index) | ~_used(windows).flatten()[:, None, None]
+    ignored = (crops == ignore_index) | ~used_slots(windows).flatten()[:, None, None]
     return targets.masked_fill(ignored, ignore_index)
 
 
 # Windows are cut at positions that the host reads; a compiler would unroll them one by one.
 @uncompiled
-def _crops(image: Tensor, windows: Windows) -> Tensor:
+def crops_of(image: Tensor, windows: Windows) -> Tensor:
     """Crops [B*n, C, k, k]; unused slots repeat the window at (0, 0)."""
     k = windows.window
     used = windows.num.tolist()
@@ -139,7 +139,7 @@ def check_inside(op: str, windows: Windows, height: int, width: int) -> None:
                 )
 
 
-def _used(windows: Windows) -> Tensor:
+def used_slots(windows: Windows) -> Tensor:
     """Bool [B, n], True for slots in use."""
     slots = torch.arange(windows.origins.shape[1], device=windows.num.device)
     return slots < windows.num[:, None]
