@@ -287,34 +287,6 @@ def test_what_holds_for_any_input(backend: str, device: str, data: st.DataObject
         assert_close(scores.sum(1), torch.ones(()).expand_as(outside), 4e-6)
 
 
-def test_gradient_of_scores() -> None:
-    """output="probs" on the reference is differentiable in both networks' logits."""
-    coarse = noise_logits((1, 4, 3, 3), 1).double().requires_grad_(False)
-    fine = noise_logits((2, 2, 2, 2), 2)
-    windows = windows_of([[(0, 0), (2, 2)]], 4)
-    for rule in ("paper", "normalized", "official"):
-        c = coarse.float().requires_grad_()
-        f = fine.clone().requires_grad_()
-        scores = ops.aggregate(c, f, windows, (1, 3), size=(6, 6), rule=rule, output="probs")
-        scores[0, 1].square().sum().backward()
-        for leaf in (c, f):
-            assert leaf.grad.isfinite().all()
-            assert leaf.grad.abs().sum() > 0
-        # One coordinate of each by central differences.
-        for leaf, where in ((c, (0, 1, 1, 1)), (f, (0, 1, 1, 1))):
-            step, sums = 1e-2, []
-            for sign in (1, -1):
-                moved = {id(c): c.detach().clone(), id(f): f.detach().clone()}
-                moved[id(leaf)][where] += sign * step
-                scores = ops.aggregate(
-                    moved[id(c)], moved[id(f)], windows, (1, 3), size=(6, 6), rule=rule,
-                    output="probs", backend="reference",
-                )  # fmt: skip
-                sums.append(scores[0, 1].double().square().sum().item())
-            slope = (sums[0] - sums[1]) / (2 * step)
-            assert leaf.grad[where].item() == pytest.approx(slope, rel=0.02, abs=2e-3)
-
-
 COARSE = torch.zeros(2, 4, 4, 5)
 FINE = torch.zeros(4, 2, 3, 3)
 GOOD = windows_of([[(0, 0)], [(1, 1), (2, 2)]], 3)

@@ -133,14 +133,6 @@ def test_valid_cases_that_a_backend_lacks() -> None:
     with pytest.raises(NotImplementedError, match=r"^extract_patches: .*cpu.*float64.*reference"):
         ops.extract_patches(image, windows, backend="cpu")
     assert ops.extract_patches(image, windows).dtype == torch.float64
-    coarse = torch.rand(1, 3, 8, 8, requires_grad=True)
-    fine = torch.rand(1, 1, 4, 4)
-    with pytest.raises(NotImplementedError, match=r"^aggregate: .*cpu.*gradient.*reference"):
-        ops.aggregate(coarse, fine, windows, (1,), output="probs", backend="cpu")
-    assert ops.aggregate(coarse, fine, windows, (1,), output="probs").requires_grad
-    with torch.no_grad():
-        scores = ops.aggregate(coarse, fine, windows, (1,), output="probs", backend="cpu")
-    assert not scores.requires_grad
 
 
 def test_devices_that_differ() -> None:

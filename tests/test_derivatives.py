@@ -27,8 +27,10 @@ def _patches(image: Tensor, backend: str = "auto") -> Tensor:
     return patches
 
 
-def _scores(coarse: Tensor) -> Tensor:
-    scores: Tensor = ops.aggregate(coarse, FINE, WINDOWS, (1, 3), size=(8, 7), output="probs")
+def _scores(coarse: Tensor, backend: str = "auto") -> Tensor:
+    scores: Tensor = ops.aggregate(
+        coarse, FINE, WINDOWS, (1, 3), size=(8, 7), output="probs", backend=backend
+    )
     return scores
 
 
@@ -55,6 +57,60 @@ def test_torch_func_and_forward_mode(f: Function, at: Tensor) -> None:
         torch.testing.assert_close(forward_ad.unpack_dual(dual).tangent, along, **near)
 
 
+@pytest.mark.filterwarnings("ignore:.*lru_cache", "ignore:Dynamo does not know")
+@pytest.mark.parametrize(("f", "at"), [(_patches, IMAGE), (_scores, COARSE)])
+def test_forward_mode_and_torch_compile(f: Function, at: Tensor) -> None:
+    """Compiled functions leave forward mode to the reference, or are refused; no tangent is 0."""
+    direction = noise_logits(tuple(at.shape), 5)
+    want = (_gradient(f, at) * direction).sum()
+    near = {"rtol": 1e-4, "atol": 1e-4}
+
+    def total(x: Tensor) -> Tensor:
+        return f(x).square().sum()
+
+    def forwards(x: Tensor) -> Tensor:
+        tangent: Tensor = torch.func.jvp(total, (x,), (direction,))[1]
+        return tangent
+
+    torch._dynamo.reset()
+    compiled = torch.compile(total, backend="aot_eager")
+    torch.testing.assert_close(compiled(at), total(at))
+    with forward_ad.dual_level():
+        tangent = forward_ad.unpack_dual(compiled(forward_ad.make_dual(at, direction))).tangent
+        torch.testing.assert_close(tangent, want, **near)
+    torch.testing.assert_close(torch.compile(forwards, backend="aot_eager")(at), want, **near)
+    torch._dynamo.reset()
+    with pytest.raises(torch._dynamo.exc.Unsupported):
+        torch.compile(forwards, backend="aot_eager", fullgraph=True)(at)
+
+
+def test_forward_mode_of_a_direct_call_is_refused() -> None:
+    where = (WINDOWS.origins, WINDOWS.num, WINDOWS.window)
+
+    def scores(coarse: Tensor) -> Tensor:
+        found: Tensor = torch.ops.c2fcore.aggregate(
+            coarse, FINE, *where, [1, 3], 8, 7, "paper", "probs", "auto"
+        )
+        return found
+
+    def patches(image: Tensor) -> Tensor:
+        found: Tensor = torch.ops.c2fcore.extract_patches(
+            image, *where, 4, "nearest", 1.0, None, None, torch.float32, False, "auto"
+        )
+        return found
+
+    for f, at in ((scores, COARSE), (patches, IMAGE)):
+        with pytest.raises(
+            NotImplementedError, match=r"torch\.ops.* no derivative in forward mode"
+        ):
+            torch.func.jvp(f, (at,), (at,))
+        with (
+            forward_ad.dual_level(),
+            pytest.raises(NotImplementedError, match=r"no derivative in forward mode"),
+        ):
+            f(forward_ad.make_dual(at, at))
+
+
 @pytest.mark.parametrize("place", ["auto", "reference", "cpu"])
 def test_second_derivatives_of_patches(place: str) -> None:
     leaf = IMAGE.clone().requires_grad_()
@@ -73,6 +129,8 @@ def test_a_backend_that_cannot_says_so() -> None:
         NotImplementedError, match=r"^extract_patches: backend 'cpu' has no gradient"
     ):
         torch.func.grad(lambda x: _patches(x, "cpu").sum())(IMAGE)
+    with pytest.raises(NotImplementedError, match=r"^aggregate: .*cpu.*gradient.*reference"):
+        torch.func.grad(lambda x: _scores(x, "cpu").sum())(COARSE)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit")

@@ -20,6 +20,7 @@ LOGITS = noise_logits((2, 5, 7, 9), 1)
 MAP = torch.randint(0, 4, (2, *SIZE), generator=generator(0)).to(torch.uint8)
 IMAGE = noise_logits((2, 3, *SIZE), 2)
 FINE = noise_logits((6, 2, 4, 4), 3)
+SCORES = noise_logits((2, 5, *SIZE), 5)
 RGB = [0.5, 0.25, 0.125]
 
 
@@ -42,6 +43,19 @@ def _calls(backend: str) -> dict[str, tuple[Any, ...]]:
         "extract_targets": (MAP, *where, [1, 3], 255, backend),
         "aggregate": (LOGITS, FINE, *where, [1, 3], *SIZE, "paper", "labels", backend),
         "aggregate probs": (LOGITS, FINE, *where, [1, 3], *SIZE, "official", "probs", backend),
+        "aggregate probs grad": (
+            LOGITS.half().requires_grad_(), FINE.clone().requires_grad_(), *where, [1, 3], *SIZE,
+            "paper", "probs", backend,
+        ),
+        "aggregate labels grad": (
+            LOGITS.clone().requires_grad_(), FINE, *where, [1, 3], *SIZE, "paper", "labels", backend
+        ),
+        "aggregate_backward": (
+            SCORES, LOGITS, FINE, *where, [1, 3], "normalized", [True, True],
+        ),
+        "aggregate_backward coarse": (
+            SCORES, LOGITS.half(), FINE.bfloat16(), *where, [1, 3], "paper", [True, False],
+        ),
     }  # fmt: skip
 
 
@@ -149,24 +163,36 @@ def test_compiled_gradient(backend: str, device: str) -> None:
     assert_close(gradients[1], gradients[0], 1e-4)
 
 
+@pytest.mark.parametrize("compiler", ["aot_eager", "inductor"])
 @pytest.mark.parametrize("rule", ["paper", "normalized", "official"])
-def test_compiled_gradient_of_the_scores(device: str, rule: str) -> None:
-    """The reference, in several graphs: the host reads where windows lie."""
+def test_compiled_gradient_of_the_scores(
+    backend: str, device: str, rule: str, compiler: str
+) -> None:
+    """One graph forwards and one backwards, at the sizes seen first and at others."""
+    if compiler == "inductor" and (rule != "paper" or backend not in ("reference", "cpu")):
+        pytest.skip("compiles for seconds, and is once enough")
     windows = to_device(WINDOWS, device)
 
     def loss(coarse: torch.Tensor, fine: torch.Tensor) -> torch.Tensor:
-        scores = ops.aggregate(coarse, fine, windows, (1, 3), size=SIZE, rule=rule, output="probs")
-        total: torch.Tensor = scores.square().sum()
+        size = (coarse.shape[2] * 3, coarse.shape[3] * 3)
+        options: dict[str, Any] = {"size": size, "rule": rule, "backend": backend}
+        scores = ops.aggregate(coarse, fine, windows, (1, 3), output="probs", **options)
+        total: torch.Tensor = (scores * scores.detach().cos()).sum()
         return total
 
     torch._dynamo.reset()
-    found = []
-    for run in (loss, torch.compile(loss, backend="aot_eager")):
-        leaves = [t.to(device).clone().requires_grad_() for t in (LOGITS, FINE)]
-        run(*leaves).backward()
-        found.append([leaf.grad for leaf in leaves])
-    for got, want in zip(found[1], found[0], strict=True):
-        assert_close(got, want, 1e-4)
+    compiled = torch.compile(loss, fullgraph=True, backend=compiler, dynamic=True)
+    for coarse, fine in ((LOGITS, FINE), (noise_logits((2, 5, 9, 11), 6), FINE[..., :3, :])):
+        found = []
+        for run in (loss, compiled):
+            leaves = [t.to(device).clone().requires_grad_() for t in (coarse, fine)]
+            # Graphs kept on disk are of ops with the schema they had then.
+            with torch.compiler.config.patch(force_disable_caches=True):
+                run(*leaves).backward()
+            found.append([leaf.grad for leaf in leaves])
+        for got, want in zip(found[1], found[0], strict=True):
+            assert want.abs().max() > 0
+            assert_close(got, want, 1e-5)
 
 
 def test_meta_tensors_have_no_kernel() -> None:

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import _backend
 from ..reference.aggregate import aggregate_backward
 from . import _library
 from ._extract_patches_backward import windows_of
@@ -25,14 +24,12 @@ def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     """Of aggregate, for torch.library.register_autograd."""
     wanted = ctx.needs_input_grad[:2]
-    found = torch.ops.c2fcore.aggregate_backward(
-        grad, *ctx.saved_tensors, *ctx.call, wanted, "reference"
-    )
+    found = torch.ops.c2fcore.aggregate_backward(grad, *ctx.saved_tensors, *ctx.call, wanted)
     asked = (f if w else None for f, w in zip(found, wanted, strict=True))
     return (*asked, *[None] * 9)
 
 
-def _reference_backward(
+def _gradients(
     grad: Tensor,
     coarse: Tensor,
     fine: Tensor,
@@ -64,7 +61,6 @@ def _fake_backward(
     ids: Sequence[int],
     rule: str,
     wanted: Sequence[bool],
-    backend: str,
 ) -> tuple[Tensor, Tensor]:
     of_coarse, of_fine = (
         t.new_empty(t.shape if asked else 0)
@@ -77,14 +73,16 @@ def _setup_context_of_backward(
     ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]
 ) -> None:
     ctx.save_for_backward(*inputs[:5])
-    ctx.call = inputs[5:-1]
+    ctx.call = inputs[5:]
 
 
 def _backward_of_backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
     """By autograd through the formulas, whose own graph is kept where derivatives go on."""
-    further, inputs = torch.is_grad_enabled(), ctx.saved_tensors
+    further = torch.is_grad_enabled()
     with torch.enable_grad():
-        found = _reference_backward(*inputs, *ctx.call)
+        # Views: of a gradient that depends on the logits itself, only what is between counts.
+        inputs = [t.view_as(t) for t in ctx.saved_tensors]
+        found = _gradients(*inputs, *ctx.call)
     pairs = [(f, g) for f, g in zip(found, grads, strict=True) if f.requires_grad]
     if not pairs:  # linear in what stays constant
         return (None,) * len(ctx.needs_input_grad)
@@ -96,11 +94,11 @@ def _backward_of_backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]
     return tuple(next(answers) if wanted else None for wanted in ctx.needs_input_grad)
 
 
-_backend.register("aggregate_backward", reference=_backend.Backend(_reference_backward))
-_library.define(
+_library.define_as(
     "aggregate_backward(Tensor grad, Tensor coarse, Tensor fine, Tensor origins, Tensor num, "
-    "int window, int[] small_classes, str rule, bool[] wanted, str backend) -> (Tensor, Tensor)",
+    "int window, int[] small_classes, str rule, bool[] wanted) -> (Tensor, Tensor)",
     _fake_backward,
+    _gradients,
 )
 torch.library.register_autograd(
     "c2fcore::aggregate_backward",

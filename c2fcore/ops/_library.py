@@ -51,10 +51,35 @@ def define(
         found = _backend.choose(op, args[-1], args[0])(*args[:-1])
         return found if complete is None else complete(found)
 
+    define_as(schema, fake, run)
+
+
+def define_as(schema: str, fake: Callable[..., Any], run: Callable[..., Any]) -> None:
+    """Registers an op for CPU and CUDA tensors that is `run` for both, whatever the backend."""
+    op = schema.split("(", 1)[0]
+
+    def kernel(*args: Any) -> Any:
+        found = run(*args)
+        if getattr(forward_ad, "_current_level", -1) >= 0 and args[0].is_floating_point():
+            _refuse_tangents(op, found)
+        return found
+
     LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     for key in ("CPU", "CUDA"):
-        LIBRARY.impl(op, run, key)
+        LIBRARY.impl(op, kernel, key)
     torch.library.register_fake(f"c2fcore::{op}", fake, lib=LIBRARY)
+
+
+def _refuse_tangents(op: str, found: Any) -> None:
+    """Raises if an op called in forward mode answers with floats, which would have tangents of 0.
+
+    The public ops take the reference then. Others call torch.ops, and graphs of torch.export do.
+    """
+    if any(t.is_floating_point() for t in (found if isinstance(found, tuple) else (found,))):
+        raise NotImplementedError(
+            f"{op}: torch.ops.c2fcore.{op} has no derivative in forward mode; the functions of "
+            "c2fcore.ops have"
+        )
 
 
 def register(
@@ -141,10 +166,9 @@ def differentiated() -> bool:
 
     They see nothing but PyTorch's own operations, and take a registered op for a constant.
     """
-    if torch.compiler.is_compiling():
-        return False
+    # torch.compile, too, reads the level, and compiles again for another one.
     if getattr(forward_ad, "_current_level", -1) >= 0:
         return True
-    if _transforms() is None:
+    if torch.compiler.is_compiling() or _transforms() is None:
         return False
     return any(t.key().name in ("Grad", "Jvp") for t in _all_transforms() or ())

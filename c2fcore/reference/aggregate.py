@@ -143,7 +143,7 @@ def _patch_foreground(fine: Tensor, window: int) -> Tensor:
     side = (window, window)
     if tuple(foreground.shape[-2:]) != side and len(foreground):
         foreground = F.interpolate(foreground, size=side, mode="bilinear", align_corners=False)
-    return foreground.sigmoid()
+    return foreground.sigmoid().reshape(-1, 1, *side)
 
 
 def _pasted(foreground: Tensor, windows: Windows, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
