@@ -107,19 +107,24 @@ def aggregate_backward(
     foreground = _patch_foreground(fine, k)
     total, covers = _pasted(foreground, windows, (size[0], size[1]))
     p_f, covered = _mean(total, covers)
+    of_logits = grad
     if rule == "official":
         inside, _ = classes.indices(grad.shape[1], grad.device)
         of_p_f = torch.where(covered, grad.index_select(1, inside).sum(dim=1), 0)
-        of_logits = grad if finite else torch.where(logits.isfinite(), grad, 0)
+        if of_coarse and not finite:
+            of_logits = torch.where(logits.isfinite(), grad, 0)
     else:
-        of_logits, of_p_f = _through_merge(
-            grad, logits, p_f, covered, classes, rule, finite, of_coarse
-        )
+        at, rows, of_p_f = _through_additions(grad, logits, p_f, covered, classes, rule, finite)
+        if of_coarse:
+            # Where the largest logit is infinite p is one-hot, and nothing passes.
+            p = probabilities(logits, finite)
+            del logits  # a tensor of the scores' size less, of five
+            of_p = grad.permute(0, 2, 3, 1).index_put(at, rows).permute(0, 3, 1, 2)
+            of_logits = _through_softmax(of_p, p)
+    of_total = of_p_f / covers.clamp(min=1)
     return (
         _downsampled(of_logits, coarse) if of_coarse else None,
-        _through_foreground(of_p_f / covers.clamp(min=1), foreground, fine, windows)
-        if of_fine
-        else None,
+        _through_foreground(of_total, foreground, fine, windows) if of_fine else None,
     )
 
 
@@ -199,7 +204,7 @@ def _official(
     return labels_of(sums).to(torch.uint8) if output == "labels" else sums
 
 
-def _through_merge(
+def _through_additions(
     grad: Tensor,
     logits: Tensor,
     p_f: Tensor,
@@ -207,9 +212,8 @@ def _through_merge(
     classes: ClassSet,
     rule: str,
     finite: bool,
-    of_coarse: bool,
-) -> tuple[Tensor, Tensor]:
-    """Gradients of the logits at full size and of p_f, under "paper" and "normalized"."""
+) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
+    """Under "paper" and "normalized": which pixels, g_p there [M, N], and the gradient of p_f."""
     labels = labels_of(logits)
     conflict = covered & (member_mask(labels, classes, in_range=True) != (p_f >= 0.5))
     at = (covered if rule == "paper" else conflict).nonzero(as_tuple=True)
@@ -226,12 +230,8 @@ def _through_merge(
         of_addition = rows.gather(1, target[:, None])[:, 0] - mean
     is_small = member_mask(before, classes, in_range=True)
     of_addition = torch.where(is_small, -of_addition, of_addition)
-    of_p_f = torch.zeros_like(p_f).index_put(at, torch.where(addition > 0, of_addition, 0))
-    if not of_coarse:
-        return grad, of_p_f
-    of_p = grad.permute(0, 2, 3, 1).index_put(at, rows).permute(0, 3, 1, 2)
-    # Where the largest logit is infinite p is one-hot, and nothing passes.
-    return _through_softmax(of_p, probabilities(logits, finite)), of_p_f
+    of_addition = torch.where(addition > 0, of_addition, 0)
+    return at, rows, torch.zeros_like(p_f).index_put(at, of_addition)
 
 
 def _through_softmax(grad: Tensor, p: Tensor) -> Tensor:
