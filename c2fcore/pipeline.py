@@ -150,7 +150,14 @@ class C2FNet(nn.Module):
             RuntimeError: the module is in training mode.
             ValueError: a shape that does not fit, of the image or of a network's output.
             TypeError: a dtype or an output form that is not known.
+            NotImplementedError: called by torch.export or torch.jit.trace.
         """
+        if torch.compiler.is_exporting() or torch.jit.is_tracing():  # type: ignore[attr-defined]
+            raise NotImplementedError(
+                "C2FNet: torch.export and torch.jit.trace would keep the number of patches of one "
+                "image, which is decided on the host; export net.coarse and net.fine, and call "
+                "c2fcore.ops between them"
+            )
         if torch.compiler.is_compiling():
             from . import _compiled
 

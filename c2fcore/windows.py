@@ -39,9 +39,6 @@ def grid_origins(size: int, window: int, stride: int, edge: str) -> list[int]:
 
 def grid_shape(height: int, width: int, window: int, stride: int, edge: str) -> tuple[int, int]:
     """Number of window rows R and columns S of an image."""
-    rows = (height - window) // stride + 1
-    columns = (width - window) // stride + 1
-    if edge == "flush":
-        rows += (height - window) % stride != 0
-        columns += (width - window) % stride != 0
-    return rows, columns
+    if edge == "flush":  # rounded up, without a branch that torch.compile would compile twice
+        return -((window - height) // stride) + 1, -((window - width) // stride) + 1
+    return (height - window) // stride + 1, (width - window) // stride + 1

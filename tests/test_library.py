@@ -146,6 +146,51 @@ def test_compile_of_other_sizes(backend: str, device: str) -> None:
         assert torch.equal(compiled(logits, image, fine), glue(logits, image, fine))
 
 
+def _glue_of(batch: int, h: int, w: int, n: int) -> dict[str, Any]:
+    """Arguments of every op, no two of whose sizes are equal by chance."""
+    logits, size = noise_logits((batch, 7, h, w), h), (3 * h, 3 * w)
+    windows = ops.select_windows(logits, (1, 3), window=8, stride=4, n=n, size=size)
+    return {
+        "logits": logits,
+        "labels": torch.randint(0, 4, (batch, *size), generator=generator(w)),
+        "image": noise_logits((batch, 3, *size), w),
+        "fine": noise_logits((batch * n, 2, 12, 13), n),
+        "windows": windows,
+        "n": n,
+    }
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda g, s: ops.count_windows(g["logits"], (1, 3), window=8, stride=4, size=s),
+        lambda g, s: ops.count_windows(g["labels"], (1, 3), window=8, stride=4, edge="drop"),
+        lambda g, s: ops.select_windows(g["logits"], (1, 3), window=8, stride=4, n=g["n"], size=s),
+        lambda g, s: ops.extract_patches(g["image"], g["windows"], zoom=1.5, mean=RGB),
+        lambda g, s: ops.extract_targets(g["labels"], g["windows"], (1, 3)),
+        lambda g, s: ops.aggregate(g["logits"], g["fine"], g["windows"], (1, 3), size=s),
+    ],
+    ids=["count", "count-labels", "select", "extract", "targets", "aggregate"],
+)
+def test_one_graph_for_all_sizes(call: Any) -> None:
+    """Batch, height, width and n may change, whether windows end flush with the border or not."""
+    graphs: list[torch.fx.GraphModule] = []
+
+    def backend(graph: torch.fx.GraphModule, _: list[Any]) -> torch.fx.GraphModule:
+        graphs.append(graph)
+        return graph
+
+    def run(given: dict[str, Any]) -> Any:
+        return call(given, given["image"].shape[2:])
+
+    torch._dynamo.reset()
+    compiled = torch.compile(run, fullgraph=True, dynamic=True, backend=backend)
+    for given in (_glue_of(4, 9, 10, 6), _glue_of(5, 12, 11, 8), _glue_of(6, 8, 16, 11)):
+        for got, want in zip(flat(_tuple(compiled(given))), flat(_tuple(run(given))), strict=True):
+            assert_same_bits(got, want)
+    assert len(graphs) == 1
+
+
 def test_compiled_gradient(backend: str, device: str) -> None:
     windows = to_device(WINDOWS, device)
 
@@ -195,15 +240,19 @@ def test_compiled_gradient_of_the_scores(
             assert_close(got, want, 1e-5)
 
 
-def test_meta_tensors_have_no_kernel() -> None:
-    """Tensors without memory get a shape or an error, never an address."""
-    meta = windows_of([[(0, 0)]], 4, device="meta")
-    try:
-        got = ops.extract_patches(torch.zeros(1, 3, 8, 8, device="meta"), meta)
-    except (RuntimeError, NotImplementedError):
-        return
-    assert got.is_meta
-    assert got.shape == (1, 3, 4, 4)
+@pytest.mark.parametrize("name", PUBLIC)
+def test_meta_tensors(
+    backend: str, device: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tensors without memory get the shape of the answer; a second call is like the first."""
+    want = flat(_tuple(_public(backend)[name]()))
+    for tensor in ("LOGITS", "MAP", "IMAGE", "FINE", "WINDOWS"):
+        monkeypatch.setitem(globals(), tensor, to_device(globals()[tensor], "meta"))
+    for _ in range(2):
+        got = flat(_tuple(_public(backend)[name]()))
+        for g, w in zip(got, want, strict=True):
+            assert g.is_meta
+            assert (g.shape, g.dtype, g.stride()) == (w.shape, w.dtype, w.stride())
 
 
 UNCHECKED = [  # operator, argument number, value that the public function would refuse

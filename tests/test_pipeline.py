@@ -320,6 +320,18 @@ def test_copies() -> None:
     assert int(net.detailed(image).windows.num) == 1
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_graphs_of_one_image_are_refused() -> None:
+    """They would hold the number of its patches, and be wrong for others."""
+    net, image = network(), torch.zeros((1, 3, 64, 64))
+    with pytest.raises(NotImplementedError, match=r"^C2FNet: .* net\.coarse and net\.fine"):
+        torch.export.export(net, (image,), strict=False)
+    with pytest.raises(Exception, match=r"C2FNet: torch\.export"):
+        torch.export.export(net, (image,), strict=True)
+    with pytest.raises(NotImplementedError, match=r"^C2FNet: .* net\.coarse and net\.fine"):
+        torch.jit.trace(net, (image,))
+
+
 def test_compiled() -> None:
     image, _ = scene(50, 64, objects=9)
     net = network()

@@ -117,7 +117,8 @@ def remembered(check: Callable[..., T], tensors: int = 1) -> Callable[..., T | N
     """`check`, a function of a call's arguments, asked once.
 
     What is returned answers an eager call on plain tensors that nothing else must see, and any
-    other with None: that one has to be checked, and to ask `dispatched` and `differentiated`.
+    other with None: that one has to be checked, and to ask `dispatched` and `differentiated`. Nor
+    does it answer for tensors without memory.
 
     Args:
         check: does not look into the tensors of Windows and of the first arguments.
@@ -135,6 +136,8 @@ def remembered(check: Callable[..., T], tensors: int = 1) -> Callable[..., T | N
             return None
         found = known.get(key)
         if found is None:
+            if any(isinstance(t, Tensor) and t.is_meta for t in args[:tensors]):
+                return None
             found = check(*args)
             # A list of the call may have changed meanwhile: then this is another one's answer.
             if _native.call_key()(tensors, *args) == key:
@@ -151,7 +154,7 @@ def dispatched(*tensors: Tensor) -> bool:
     if torch.compiler.is_compiling() or _modes() or _transforms() is not None or _tracing():
         return True
     for t in tensors:  # noqa: SIM110 - a generator costs half a microsecond
-        if type(t) is not Tensor and type(t) is not Parameter:
+        if (type(t) is not Tensor and type(t) is not Parameter) or t.is_meta:
             return True
     return False
 

@@ -222,8 +222,8 @@ def _fake(
 _library.register("select_windows", _by_kernels, _reference)
 _library.define(
     "select_windows(Tensor seg, int[] small_classes, int window, int stride, SymInt height, "
-    "SymInt width, str edge, int n, str strategy, int min_pixels, bool return_labels, str backend) "
-    "-> (Tensor, Tensor, Tensor, Tensor)",
+    "SymInt width, str edge, SymInt n, str strategy, int min_pixels, bool return_labels, "
+    "str backend) -> (Tensor, Tensor, Tensor, Tensor)",
     _fake,
     _complete,
 )
