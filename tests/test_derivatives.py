@@ -10,7 +10,7 @@ from samples.inputs import noise_logits, windows_of
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from c2fcore import ops
+from c2fcore import Windows, ops
 
 WINDOWS = windows_of([[(0, 1), (2, 2)], [(1, 0)]], 4)
 IMAGE = noise_logits((2, 3, 8, 7), 1)
@@ -131,6 +131,22 @@ def test_a_backend_that_cannot_says_so() -> None:
         torch.func.grad(lambda x: _patches(x, "cpu").sum())(IMAGE)
     with pytest.raises(NotImplementedError, match=r"^aggregate: .*cpu.*gradient.*reference"):
         torch.func.grad(lambda x: _scores(x, "cpu").sum())(COARSE)
+
+
+def test_windows_and_logits_of_inference_mode() -> None:
+    """What a frozen network answers and selects in inference mode may serve in training."""
+    with torch.inference_mode():
+        windows = WINDOWS._replace(origins=WINDOWS.origins.clone(), num=WINDOWS.num.clone())
+        coarse = COARSE.clone()
+
+    def gradients(coarse: Tensor, windows: Windows) -> tuple[Tensor, ...]:
+        image, fine = IMAGE.clone().requires_grad_(), FINE.clone().requires_grad_()
+        patches = ops.extract_patches(image, windows, zoom=1.5)
+        scores = ops.aggregate(coarse, fine, windows, (1, 3), size=(8, 7), output="probs")
+        return torch.autograd.grad((patches.square().sum(), scores.square().sum()), (image, fine))
+
+    for got, want in zip(gradients(coarse, windows), gradients(COARSE, WINDOWS), strict=True):
+        assert torch.equal(got, want)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit")

@@ -17,7 +17,7 @@ def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     """Of aggregate: what its gradient needs is its inputs, small beside the scores."""
     coarse, fine, origins, num, window, ids, _, _, rule, kind, _ = inputs
     if kind == "probs":  # labels are integers
-        ctx.save_for_backward(coarse, fine, origins, num)
+        _library.keep(ctx, coarse, fine, origins, num)
         ctx.call = (window, ids, rule)
 
 

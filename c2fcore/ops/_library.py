@@ -159,6 +159,11 @@ def dispatched(*tensors: Tensor) -> bool:
     return False
 
 
+def keep(ctx: Any, *tensors: Tensor) -> None:
+    """Saves tensors for the backward pass; copies of those of inference mode, which cannot be."""
+    ctx.save_for_backward(*(t.clone() if t.is_inference() else t for t in tensors))
+
+
 def needs_grad(*tensors: Tensor) -> bool:
     """Whether autograd will want a gradient of one of these."""
     return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)

@@ -226,7 +226,7 @@ def _fake(
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     image, origins, num, window, _, mode, scale, _, std, _, _, backend = inputs
     # The op is linear: of the image only shape, dtype and device matter.
-    ctx.save_for_backward(image, origins, num)
+    _library.keep(ctx, image, origins, num)
     ctx.call = (window, mode, scale, std, backend)
 
 
