@@ -36,6 +36,8 @@ def as_tensor(op: str, name: str, value: Any) -> Tensor:
             return value.clone()
         return value
     if isinstance(value, np.ndarray):
+        if torch.compiler.is_compiling():  # to torch.compile it is a tensor already
+            return torch.as_tensor(value)
         strange = not (value.dtype.isnative and value.flags.aligned)
         if strange or any(s < 0 for s in value.strides):
             value = np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("="))

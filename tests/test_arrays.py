@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -46,6 +47,21 @@ def test_numpy(op: str, name: str) -> None:
         assert isinstance(g, np.ndarray)
         assert g.dtype == w.numpy().dtype
         np.testing.assert_array_equal(g, w.numpy())
+
+
+@pytest.mark.parametrize(("op", "name"), ONE)
+def test_numpy_in_compiled_code(op: str, name: str) -> None:
+    """torch.compile traces NumPy: one graph, with the op in it."""
+    sample: Sample = samples.get(op, name)
+    args = [_as(lambda t: t.numpy(), a) for a in sample.args()]
+    run = functools.partial(getattr(ops, op), **sample.options)
+    torch._dynamo.reset()
+    got = torch.compile(lambda *a: run(*a), fullgraph=True, backend="aot_eager")(*args)
+    want = run(*args)
+    pairs = zip(got[:3], want[:3], strict=True) if isinstance(want, Windows) else [(got, want)]
+    for g, w in pairs:
+        assert isinstance(g, np.ndarray)
+        np.testing.assert_array_equal(g, w, strict=True)
 
 
 def test_kind_follows_the_first_argument() -> None:
