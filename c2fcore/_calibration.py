@@ -23,7 +23,7 @@ def fit(
     examples: Iterable[tuple[Tensor, Tensor]],
 ) -> tuple[float, float]:
     """See `C2FNet.calibrate`."""
-    counts = torch.zeros((2, _BINS), dtype=torch.float64)
+    counts = torch.zeros((2, _BINS), dtype=torch.float64, device="cpu")
     for image, labels in examples:
         counts += _histogram(coarse, fine, config, image, labels)
     return _platt(counts)
@@ -36,7 +36,7 @@ def _histogram(
     _stages.check_image(image)
     labels = _fine_loss.checked_labels(image, labels, config.ignore_index)
     found = _fine_loss.examples(coarse, fine, config, image, labels, _fine_loss.FineLoss())
-    counts = torch.zeros(2 * _BINS, dtype=torch.int64)
+    counts = torch.zeros(2 * _BINS, dtype=torch.int64, device="cpu")
     if found is None:
         return counts.view(2, _BINS).double()
     size = (config.window, config.window)
@@ -58,7 +58,7 @@ def _platt(counts: Tensor) -> tuple[float, float]:
             "C2FNet: examples must have small objects and other pixels in their windows, got "
             f"{positive:.0f} and {negative:.0f} pixels"
         )
-    x = torch.linspace(-_LIMIT, _LIMIT, _BINS, dtype=torch.float64)
+    x = torch.linspace(-_LIMIT, _LIMIT, _BINS, dtype=torch.float64, device=counts.device)
     design = torch.stack((x, torch.ones_like(x)))
     # Platt's targets, short of 0 and 1, bound the slope where the logits separate both kinds.
     total = counts.sum(0)
@@ -68,12 +68,12 @@ def _platt(counts: Tensor) -> tuple[float, float]:
         z = both @ design
         return float((total * torch.nn.functional.softplus(z) - hits * z).sum())
 
-    both = torch.tensor([1.0, 0.0], dtype=torch.float64)
+    both = counts.new_tensor([1.0, 0.0])
     for _ in range(100):
         p = (both @ design).sigmoid()
         gradient = design @ (total * p - hits)
         curvature = (design * (total * p * (1 - p))) @ design.T
-        curvature += 1e-9 * total.sum() * torch.eye(2, dtype=torch.float64)
+        curvature += 1e-9 * total.sum() * torch.eye(2, dtype=torch.float64, device=counts.device)
         step = torch.linalg.solve(curvature, gradient)
         before = loss(both)
         while loss(both - step) > before and float(step.abs().max()) > 1e-9:

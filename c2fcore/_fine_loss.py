@@ -164,7 +164,7 @@ def _pixel_weights(labels: Tensor, config: C2FConfig, options: FineLoss) -> Tens
                 f"got {len(options.class_weights)}"
             )
         # Ids that are no class count as background of weight 1.
-        table = torch.ones(257, device=labels.device)
+        table = torch.ones(257, dtype=torch.float32, device=labels.device)
         table[: config.num_classes] = table.new_tensor(options.class_weights)
         known = (labels >= 0) & (labels < config.num_classes)
         weights = table[torch.where(known, labels.long(), 256)][:, None]
@@ -172,7 +172,7 @@ def _pixel_weights(labels: Tensor, config: C2FConfig, options: FineLoss) -> Tens
         small = _isin(labels, config).float()[:, None]
         side, r = 2 * options.boundary_px + 1, options.boundary_px
         near = F.max_pool2d(small, side, 1, r) > -F.max_pool2d(-small, side, 1, r)
-        factor = torch.where(near, options.boundary_weight, 1.0)
+        factor = torch.where(near, small.new_tensor(options.boundary_weight), 1.0)
         weights = factor if weights is None else weights * factor
     return weights
 
@@ -228,7 +228,8 @@ def _random_windows(seg: Tensor, size: tuple[int, int], config: C2FConfig) -> Wi
     flat = counts.flatten(1)
     n = min(config.n or flat.shape[1], flat.shape[1])
     # Windows without objects draw below all others and so come last.
-    draw = torch.rand(flat.shape, device=flat.device) + (flat >= config.min_pixels)
+    drawn = torch.rand(flat.shape, dtype=torch.float32, device=flat.device)
+    draw = drawn + (flat >= config.min_pixels)
     index = draw.topk(n, dim=1).indices
     y = (index // columns * s).clamp(max=size[0] - k)
     x = (index % columns * s).clamp(max=size[1] - k)
@@ -278,7 +279,9 @@ def foreground_at(logits: Tensor, size: tuple[int, int]) -> Tensor:
 def _zero(fine: nn.Module, device: torch.device) -> Tensor:
     """0, with a zero gradient of every parameter: DistributedDataParallel waits for one."""
     terms = [p.sum().float() * 0.0 for p in fine.parameters() if p.requires_grad]
-    return torch.stack(terms).sum() if terms else torch.zeros((), device=device)
+    return (
+        torch.stack(terms).sum() if terms else torch.zeros((), dtype=torch.float32, device=device)
+    )
 
 
 def checked_labels(image: Tensor, labels: Tensor, ignore_index: int) -> Tensor:

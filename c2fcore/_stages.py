@@ -63,10 +63,10 @@ def normalise(image: Tensor, config: C2FConfig) -> Tensor:
         pixels = pixels * scale
     mean = _checks.per_channel("C2FNet", "mean", config.mean, image.shape[1])
     if mean is not None:
-        pixels = pixels - torch.tensor(mean, device=image.device)[:, None, None]
+        pixels = pixels - pixels.new_tensor(mean)[:, None, None]
     std = _checks.per_channel("C2FNet", "std", config.std, image.shape[1])
     if std is not None:
-        pixels = pixels / torch.tensor(std, device=image.device)[:, None, None]
+        pixels = pixels / pixels.new_tensor(std)[:, None, None]
     return pixels
 
 
@@ -94,7 +94,8 @@ def coarse_logits(
     """
     size = coarse_size(network, (image.shape[-2], image.shape[-1]), config)
     if not len(image):
-        return torch.zeros((0, config.num_classes, 1, 1), device=image.device), size
+        none = (0, config.num_classes, 1, 1)
+        return torch.zeros(none, dtype=torch.float32, device=image.device), size
     pixels = pad(normalise(image, config), size)
     answer = network(fed(pixels, network, config))
     return check_coarse(answer, len(image), size, config), size

@@ -291,7 +291,8 @@ class C2FNet(nn.Module):
         slots = len(used) * n
         rows = _stages.used_rows(used, n)
         if not rows:
-            return torch.zeros((slots, 1, 1, 1), device=frame.pixels.device)
+            none = (slots, 1, 1, 1)
+            return torch.zeros(none, dtype=torch.float32, device=frame.pixels.device)
         answers = []
         for start in range(0, len(rows), self.config.max_batch):
             chunk = rows[start : start + self.config.max_batch]

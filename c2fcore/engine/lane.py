@@ -288,7 +288,7 @@ def recorder_for(networks: Networks, stream: Any) -> Recorder:
 
 def _glue_captures(networks: Networks) -> bool:
     """Whether the ops never wait for the device: the reference reads windows on the host."""
-    probe = torch.empty(0, device=networks.device)
+    probe = torch.empty(0, dtype=torch.float32, device=networks.device)
     return not any(
         _backend.takes_reference(op, networks.config.backend, probe)
         for op in ("select_windows", "extract_patches", "aggregate")

@@ -108,7 +108,8 @@ class ShapePlan(Plan):
         self.image = torch.zeros(held, dtype=dtype, device=device)
         # Normalised, with zeros around it for good: [B, H', W', C] in memory.
         padded = (batch, *self.size, shape.channels)
-        self._pixels = torch.zeros(padded, device=device).permute(0, 3, 1, 2)
+        pixels = torch.zeros(padded, dtype=torch.float32, device=device)
+        self._pixels = pixels.permute(0, 3, 1, 2)
         host: dict[str, Any] = {"device": "cpu", "pin_memory": on_gpu}
         self.staged = torch.empty(held if on_gpu else 0, dtype=dtype, **host)
         self.host_num = torch.zeros(batch, dtype=torch.int32, **host)
@@ -137,8 +138,7 @@ class ShapePlan(Plan):
             for name, value in (("mean", config.mean), ("std", config.std))
         )
         mean, std = (
-            None if v is None else torch.tensor(v, device=self.image.device).repeat(shape.width)
-            for v in found
+            None if v is None else self._pixels.new_tensor(v).repeat(shape.width) for v in found
         )
         return mean, std
 

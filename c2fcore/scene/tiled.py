@@ -55,7 +55,7 @@ def segment(
             part = loaded.pixels[b.y0 : b.y1, b.x0 : b.x1]
             yield f"{loaded.name} from row {b.y0}, column {b.x0}", part.permute(2, 0, 1)
 
-    labels = torch.empty((height, width), dtype=torch.uint8)
+    labels = torch.empty((height, width), dtype=torch.uint8, device="cpu")
     windows = []
     bar = tqdm(
         total=len(found),
@@ -72,6 +72,6 @@ def segment(
             (y0, y1), (x0, x1) = rows[b.y0, b.y1], columns[b.x0, b.x1]
             inside = result.labels[y0 - b.y0 : y1 - b.y0, x0 - b.x0 : x1 - b.x0]
             labels[y0:y1, x0:x1].copy_(inside)
-            windows.append(result.windows + torch.tensor([b.y0, b.x0], dtype=torch.int32))
+            windows.append(result.windows + result.windows.new_tensor([b.y0, b.x0]))
             bar.update()
     return Result(0, loaded.name, loaded.answer(labels), loaded.pixels, torch.cat(windows))
