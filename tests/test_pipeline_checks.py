@@ -80,6 +80,7 @@ IMAGE = torch.zeros(1, 3, 40, 40)
         (IMAGE.numpy(), {}, TypeError, "image must be a torch.Tensor, got ndarray"),
         (IMAGE.long(), {}, TypeError, "image must be uint8.*got torch.int64"),
         (IMAGE.to_sparse(), {}, TypeError, "image must be a dense tensor, got torch.sparse_coo"),
+        (IMAGE.to("meta"), {}, ValueError, "image must have memory, .* got device meta"),
         (IMAGE[0], {}, ValueError, r"image must be \[B, C, H, W\] with pixels, got shape"),
         (IMAGE[..., :0], {}, ValueError, "with pixels, got shape"),
         (
