@@ -11,11 +11,13 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from c2fcore import Windows, ops
+from c2fcore.reference import upsample
 
 WINDOWS = windows_of([[(0, 1), (2, 2)], [(1, 0)]], 4)
 IMAGE = noise_logits((2, 3, 8, 7), 1)
 DIRECTION = noise_logits((2, 3, 8, 7), 2)
 COARSE, FINE = noise_logits((2, 4, 4, 4), 3), noise_logits((4, 2, 3, 3), 4)
+NEAR: dict[str, float] = {"rtol": 1e-4, "atol": 1e-4}  # sums that cancel, in another order
 Function = Callable[[Tensor], Tensor]
 
 
@@ -49,12 +51,11 @@ def test_torch_func_and_forward_mode(f: Function, at: Tensor) -> None:
     direction = noise_logits(tuple(at.shape), 5)
     along = (want * direction).sum()
     value, tangent = torch.func.jvp(lambda x: f(x).square().sum(), (at,), (direction,))
-    near = {"rtol": 1e-4, "atol": 1e-4}  # a thousand products in another order, and they cancel
-    torch.testing.assert_close(tangent, along, **near)
+    torch.testing.assert_close(tangent, along, **NEAR)
     torch.testing.assert_close(value, f(at).square().sum())
     with forward_ad.dual_level():
         dual = f(forward_ad.make_dual(at, direction)).square().sum()
-        torch.testing.assert_close(forward_ad.unpack_dual(dual).tangent, along, **near)
+        torch.testing.assert_close(forward_ad.unpack_dual(dual).tangent, along, **NEAR)
 
 
 @pytest.mark.filterwarnings("ignore:.*lru_cache", "ignore:Dynamo does not know")
@@ -63,7 +64,6 @@ def test_forward_mode_and_torch_compile(f: Function, at: Tensor) -> None:
     """Compiled functions leave forward mode to the reference, or are refused; no tangent is 0."""
     direction = noise_logits(tuple(at.shape), 5)
     want = (_gradient(f, at) * direction).sum()
-    near = {"rtol": 1e-4, "atol": 1e-4}
 
     def total(x: Tensor) -> Tensor:
         return f(x).square().sum()
@@ -77,8 +77,8 @@ def test_forward_mode_and_torch_compile(f: Function, at: Tensor) -> None:
     torch.testing.assert_close(compiled(at), total(at))
     with forward_ad.dual_level():
         tangent = forward_ad.unpack_dual(compiled(forward_ad.make_dual(at, direction))).tangent
-        torch.testing.assert_close(tangent, want, **near)
-    torch.testing.assert_close(torch.compile(forwards, backend="aot_eager")(at), want, **near)
+        torch.testing.assert_close(tangent, want, **NEAR)
+    torch.testing.assert_close(torch.compile(forwards, backend="aot_eager")(at), want, **NEAR)
     torch._dynamo.reset()
     with pytest.raises(torch._dynamo.exc.Unsupported):
         torch.compile(forwards, backend="aot_eager", fullgraph=True)(at)
@@ -131,6 +131,19 @@ def test_a_backend_that_cannot_says_so() -> None:
         torch.func.grad(lambda x: _patches(x, "cpu").sum())(IMAGE)
     with pytest.raises(NotImplementedError, match=r"^aggregate: .*cpu.*gradient.*reference"):
         torch.func.grad(lambda x: _scores(x, "cpu").sum())(COARSE)
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("own", [(5, 7), (13, 1), (24, 30)])
+def test_resampling_backwards_by_matrices(mode: str, own: tuple[int, int]) -> None:
+    """What GPUs do where PyTorch is told to be deterministic."""
+    grad = noise_logits((2, 3, 11, 17), 6).double()
+    torch.testing.assert_close(
+        upsample._by_matrices(grad, own, mode), upsample.resampled_backward(grad, own, mode)
+    )
+    with torch.autocast("cpu", torch.bfloat16):
+        found = upsample._by_matrices(grad.float(), own, mode)
+    torch.testing.assert_close(found.double(), upsample._by_matrices(grad, own, mode), **NEAR)
 
 
 def test_windows_and_logits_of_inference_mode() -> None:

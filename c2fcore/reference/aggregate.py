@@ -17,6 +17,7 @@ from .upsample import (
     labels_of,
     member_mask,
     probabilities,
+    resampled_backward,
     surely_finite,
     upsample_logits,
 )
@@ -250,7 +251,6 @@ def _through_foreground(grad: Tensor, foreground: Tensor, fine: Tensor, windows:
 
 def _downsampled(grad: Tensor, logits: Tensor) -> Tensor:
     """Gradient of logits, of that of the same interpolated bilinearly."""
-    size, own = list(grad.shape[-2:]), list(logits.shape)
-    if size != own[-2:]:
-        grad = torch.ops.aten.upsample_bilinear2d_backward(grad, size, own, False, None, None)
+    if grad.shape[-2:] != logits.shape[-2:]:
+        grad = resampled_backward(grad, logits.shape[-2:])
     return grad.to(logits.dtype).contiguous()

@@ -11,7 +11,7 @@ from torch import Tensor
 from .._classes import ClassSet
 from ..windows import Windows
 from .uncompiled import uncompiled
-from .upsample import member_mask
+from .upsample import member_mask, resampled_backward
 
 
 def extract_patches(
@@ -72,13 +72,7 @@ def extract_patches_backward(
     if std is not None:
         exact = exact / _channels(std, exact)
     if side != k and len(exact):
-        shape = [*exact.shape[:2], k, k]
-        if mode == "nearest":
-            backward = torch.ops.aten.upsample_nearest2d_backward
-            exact = backward(exact, [side, side], shape, None, None)
-        else:
-            backward = getattr(torch.ops.aten, f"upsample_{mode}2d_backward")
-            exact = backward(exact, [side, side], shape, False, None, None)
+        exact = resampled_backward(exact, (k, k), mode)
     found = torch.zeros(image.shape, dtype=exact.dtype, device=image.device)
     crops = exact.reshape(*windows.origins.shape[:2], *exact.shape[1:])
     used = windows.num.tolist()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,38 @@ def upsample_logits(logits: Tensor, size: tuple[int, int], finite: bool = False)
     if finite:
         return full
     return torch.nan_to_num(full, nan=-math.inf, posinf=math.inf, neginf=-math.inf)
+
+
+def resampled_backward(grad: Tensor, size: Sequence[int], mode: str = "bilinear") -> Tensor:
+    """Gradient of maps [P, C, *size], of that of what F.interpolate made of them.
+
+    Args:
+        grad: [P, C, H, W].
+        size: the maps' own.
+        mode: "nearest", "bilinear" or "bicubic", align_corners=False.
+    """
+    if not grad.is_cpu and torch.are_deterministic_algorithms_enabled() and mode != "nearest":
+        return _by_matrices(grad, size, mode)  # aten's adds in any order there, and raises
+    backward = getattr(torch.ops.aten, f"upsample_{mode}2d_backward")
+    corners = () if mode == "nearest" else (False,)
+    shapes = (list(grad.shape[-2:]), [*grad.shape[:2], *size])
+    found: Tensor = backward(grad, *shapes, *corners, None, None)
+    return found
+
+
+def _by_matrices(grad: Tensor, size: Sequence[int], mode: str) -> Tensor:
+    """The same as two products with the weights of every row and of every column."""
+    rows, columns = (
+        F.interpolate(
+            torch.eye(own, dtype=grad.dtype, device=grad.device)[None, None],
+            size=(full, own),
+            mode=mode,
+            align_corners=False,
+        )[0, 0]
+        for own, full in zip(size, grad.shape[-2:], strict=True)
+    )
+    with torch.autocast(grad.device.type, enabled=False):
+        return rows.T @ (grad @ columns)
 
 
 def labels_of(logits: Tensor) -> Tensor:
