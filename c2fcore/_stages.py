@@ -36,7 +36,7 @@ def check_image(image: Tensor) -> None:
 
     Raises:
         TypeError: no tensor, or of another dtype.
-        ValueError: not [B, C, H, W] with pixels, or on the meta device.
+        ValueError: not [B, C, H, W] with pixels.
     """
     if not isinstance(image, Tensor):
         raise TypeError(f"C2FNet: image must be a torch.Tensor, got {type(image).__name__}")
@@ -47,11 +47,6 @@ def check_image(image: Tensor) -> None:
         )
     if image.layout is not torch.strided or image.is_nested:
         raise TypeError(f"C2FNet: image must be a dense tensor, got {image.layout}")
-    if image.is_meta:
-        raise ValueError(
-            "C2FNet: image must have memory, since the host reads how many patches there are, got "
-            "device meta"
-        )
     if image.ndim != 4 or 0 in image.shape[1:]:
         raise ValueError(
             f"C2FNet: image must be [B, C, H, W] with pixels, got shape {tuple(image.shape)}"

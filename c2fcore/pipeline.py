@@ -244,6 +244,11 @@ class C2FNet(nn.Module):
         self, image: Tensor, output: str, clock: Clock, keep_coarse: bool = False
     ) -> _Answer:
         _stages.check_image(image)
+        if image.is_meta:
+            raise ValueError(
+                "C2FNet: image must have memory, since the host reads how many patches there are, "
+                "got device meta"
+            )
         _checks.choice("C2FNet", "output", output, OUTPUTS)
         if self.training:
             raise RuntimeError(
