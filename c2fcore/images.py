@@ -4,23 +4,86 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from . import _files
+from .data.tiling import Box, boxes
 
 Pixels = npt.NDArray[np.uint8]
 
 # Pillow refuses images above 179 Mpx as decompression bombs; one aerial mosaic is easily larger.
 _MAX_PIXELS = 4_000_000_000
+_ALL_PX = 2048 * 2048  # up to here percentiles are of all pixels, above of a sample of as many
+_SAMPLE_COUNT, _SAMPLE_PX = 32, 64
+_SCAN_PX = 1024
+_GDAL_NODATA = 42113  # TIFF tag
 _lock = threading.Lock()
 _befores: list[int | None] = []  # limits that were found, the first one below
+
+
+class Stretch(NamedTuple):
+    """Which values of each band become 0 and 255.
+
+    Attributes:
+        low: per band, what becomes 0; with all that is below.
+        high: per band, what becomes 255; with all that is above.
+    """
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    @classmethod
+    def of(cls, read: Callable[[Box], npt.NDArray[np.float32]], height: int, width: int) -> Stretch:
+        """From the 2nd to the 98th percentile of each band, over the whole image.
+
+        Of an image above 2048 x 2048 px those are of an even sample, 32 x 32 windows of 64 px, so
+        that nothing but them is read and kept. Where they hold no data at all, what is found first.
+
+        Args:
+            read: the bands [C, h, w] of a part of the image, NaN where there is no data.
+            height: of the image.
+            width: of the image.
+        """
+        known = _known(map(read, _sample(height, width)))
+        if not any(map(len, known)):
+            rest = (read(box) for box in boxes(height, width, _SCAN_PX))
+            found = next((part for part in rest if np.isfinite(part).any()), None)
+            known = known if found is None else _known([found])
+        ends = [np.percentile(band, (2, 98)) if len(band) else (0.0, 1.0) for band in known]
+        return cls(tuple(float(low) for low, _ in ends), tuple(float(high) for _, high in ends))
+
+    def __call__(self, bands: npt.NDArray[np.float32]) -> Pixels:
+        """Bands [C, H, W] as uint8 [H, W, C]; NaN is 0."""
+        stretched = np.empty((*bands.shape[1:], len(bands)), dtype=np.uint8)
+        for channel, (band, low, high) in enumerate(zip(bands, self.low, self.high, strict=True)):
+            unit = (np.nan_to_num(band, nan=low) - low) / max(high - low, 1e-6)
+            stretched[..., channel] = (np.clip(unit, 0, 1) * 255).round()
+        return stretched
+
+
+def _known(parts: Iterable[npt.NDArray[np.float32]]) -> list[npt.NDArray[np.float32]]:
+    """Of each band the finite values in all parts."""
+    found = [[band[np.isfinite(band)] for band in part] for part in parts]
+    return [np.concatenate(band) for band in zip(*found, strict=True)]
+
+
+def _sample(height: int, width: int) -> list[Box]:
+    """What tells the values of an image: all of it, or windows spread evenly over it."""
+    if height * width <= _ALL_PX:
+        return [Box(0, 0, height, width)]
+    side, count = _SAMPLE_PX, _SAMPLE_COUNT
+    rows, columns = (
+        np.linspace(0, max(size - side, 0), min(count, -(-size // side))).astype(int).tolist()
+        for size in (height, width)
+    )
+    return [Box(y, x, min(y + side, height), min(x + side, width)) for y in rows for x in columns]
 
 
 @contextmanager
@@ -46,8 +109,8 @@ def read_rgb(path: str | Path) -> Pixels:
 
     Grey and palette images become RGB, alpha is dropped, the camera's orientation is applied. What
     Pillow cannot decode (16-bit or many-band TIFF) is read by rasterio where it is installed: first
-    three bands (or the first one, if there are fewer), each stretched from its 2nd to its 98th
-    percentile over 8 bits; what the file declares as no data is left out of that, and black.
+    three bands (or the first one, if there are fewer). More than 8 bits are stretched over 8, band
+    by band, as `Stretch` does; what the file declares as no data is left out of that, and black.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -72,7 +135,7 @@ def read_rgb(path: str | Path) -> Pixels:
 def as_rgb(image: Image.Image) -> Pixels:
     """A Pillow image as `read_rgb` returns it."""
     if image.mode.startswith(("I", "F")):
-        return _stretch(np.asarray(image)[None].astype(np.float32))
+        return _stretched(np.asarray(image, dtype=np.float32), _declared_nodata(image))
     return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
 
 
@@ -92,6 +155,22 @@ def write_png(path: Path, pixels: Pixels) -> None:
         Image.fromarray(np.ascontiguousarray(pixels)).save(partial, format="PNG")
 
 
+def _declared_nodata(image: Image.Image) -> float | None:
+    """What GDAL's tag of a TIFF says is no data."""
+    text = getattr(image, "tag_v2", {}).get(_GDAL_NODATA)
+    with suppress(TypeError, ValueError):
+        return float(text.strip("\0 ")) if isinstance(text, str) else None
+    return None
+
+
+def _stretched(band: npt.NDArray[np.float32], nodata: float | None) -> Pixels:
+    """A band [H, W] as uint8 RGB."""
+    if nodata is not None:
+        band = np.where(band == np.float32(nodata), np.float32(np.nan), band)
+    stretch = Stretch.of(lambda box: band[None, box.y0 : box.y1, box.x0 : box.x1], *band.shape)
+    return stretch(band[None]).repeat(3, axis=2)
+
+
 @contextmanager
 def _opened_by_rasterio(path: Path) -> Iterator[Any]:
     import rasterio
@@ -104,31 +183,12 @@ def _opened_by_rasterio(path: Path) -> Iterator[Any]:
 
 def _read_with_rasterio(path: Path) -> Pixels:
     try:
-        import rasterio
+        from . import _raster
     except ImportError:
         raise ValueError(
             f"image must be a PNG, JPEG or 8-bit TIFF, got {path}; for 16-bit or many-band TIFF: "
             f"pip install 'c2fcore[scene]'"
         ) from None
-    try:
-        with _opened_by_rasterio(path) as source:
-            bands = source.read([1, 2, 3] if source.count >= 3 else [1], masked=True)
-    except rasterio.errors.RasterioError as error:
-        raise ValueError(f"image must be readable, got {path}: {error}") from error
-    if bands.dtype == np.uint8:
-        return np.ascontiguousarray(
-            np.broadcast_to(bands.data.transpose(1, 2, 0), (*bands.shape[1:], 3))
-        )
-    return _stretch(bands.astype(np.float32).filled(np.nan))
-
-
-def _stretch(bands: npt.NDArray[np.float32]) -> Pixels:
-    """Bands [1 or 3, H, W] as uint8 RGB, each stretched between its 2nd and 98th percentile."""
-    stretched = np.zeros((*bands.shape[1:], 3), dtype=np.uint8)
-    for channel in range(3):
-        band = bands[min(channel, len(bands) - 1)]
-        known = band[np.isfinite(band)]
-        low, high = np.percentile(known, (2, 98)) if len(known) else (0.0, 1.0)
-        unit = (np.nan_to_num(band, nan=low) - low) / max(high - low, 1e-6)
-        stretched[..., channel] = (np.clip(unit, 0, 1) * 255).round()
-    return stretched
+    with _raster.Raster(path) as raster:
+        pixels: Pixels = raster.read(Box(0, 0, raster.height, raster.width)).pixels
+        return pixels

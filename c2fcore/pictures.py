@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from .config import C2FConfig
 from .images import Pixels
 
 _MARGIN_PX = 12
@@ -29,6 +30,13 @@ def default_palette(num_classes: int) -> Pixels:
         red, green, blue = colorsys.hsv_to_rgb(hue, 0.55 + 0.4 * (c % 2), 0.95)
         colours.append((round(red * 255), round(green * 255), round(blue * 255)))
     return np.array(colours[:num_classes], dtype=np.uint8)
+
+
+def palette_of(config: C2FConfig) -> Pixels:
+    """A colour for each class of a network, uint8 [num_classes, 3]."""
+    if config.palette is None:
+        return default_palette(config.num_classes)
+    return np.array(config.palette, dtype=np.uint8)
 
 
 def colourise(labels: Pixels, palette: Pixels) -> Pixels:

@@ -20,7 +20,7 @@ from ..config import C2FConfig
 from ..data.tiling import boxes
 from ..engine import Engine, Result
 from ..engine.networks import PRECISIONS
-from ..images import Pixels, size_of, write_png
+from ..images import size_of, write_png
 from ..pipeline import C2FNet
 from .demo import DEMO_WEIGHTS
 from .errors import text_of
@@ -244,7 +244,7 @@ def _write(result: Result, files: tuple[Path, Path], config: C2FConfig, overwrit
     assert result.pixels is not None
     assert result.windows is not None
     labels = result.labels
-    palette = _palette(config)
+    palette = pictures.palette_of(config)
     origins = [(y, x) for y, x in result.windows.tolist()]
     labels_file, overlay_file = files
     if overwrite or not labels_file.exists():
@@ -265,7 +265,7 @@ def _write(result: Result, files: tuple[Path, Path], config: C2FConfig, overwrit
 
 def _key(config: C2FConfig) -> str:
     """What ids in the label pictures and colours in the overlays stand for."""
-    names, palette = _names(config), _palette(config)
+    names, palette = _names(config), pictures.palette_of(config)
     colours = (f"{names[c]} #{bytes(palette[c].tolist()).hex()}" for c in config.small_classes)
     ids = (f"{c} {name}" for c, name in enumerate(names))
     return f"ids: {', '.join(ids)}\ncolours: {', '.join(colours)}"
@@ -273,9 +273,3 @@ def _key(config: C2FConfig) -> str:
 
 def _names(config: C2FConfig) -> Sequence[str]:
     return config.class_names or [str(c) for c in range(config.num_classes)]
-
-
-def _palette(config: C2FConfig) -> Pixels:
-    if config.palette is None:
-        return pictures.default_palette(config.num_classes)
-    return np.array(config.palette, dtype=np.uint8)

@@ -1,5 +1,6 @@
 """Whole scenes: images too large to pass a network at once."""
 
+from .files import SceneFile, segment_file
 from .tiled import segment
 
-__all__ = ["segment"]
+__all__ = ["SceneFile", "segment", "segment_file"]

@@ -4,15 +4,59 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..data.tiling import boxes, owned
+from ..data.tiling import Box, boxes, owned
 from ..engine import Engine, Result
 from ..engine.inputs import load
+
+Map = TypeVar("Map", Tensor, "np.ndarray[Any, Any]")
+
+
+class Tile(NamedTuple):
+    """A tile of a scene.
+
+    Attributes:
+        seen: what the networks see.
+        own: what it speaks for.
+    """
+
+    seen: Box
+    own: Box
+
+    def own_part(self, of: Map) -> Map:
+        """The part of [H, W], which lies over what is seen, that it speaks for."""
+        (y0, x0, y1, x1), (top, left, _, _) = self.own, self.seen
+        return of[y0 - top : y1 - top, x0 - left : x1 - left]
+
+    def name(self, scene: str) -> str:
+        """What messages call it."""
+        return f"{scene} from row {self.seen.y0}, column {self.seen.x0}"
+
+
+def tiles_of(height: int, width: int, tile: int, overlap: int) -> list[Tile]:
+    """The tiles of a scene in raster order; where neighbours overlap each speaks for its half.
+
+    Raises:
+        ValueError: the tile or the overlap is out of range.
+    """
+    # Equal tiles, for what is captured or compiled by size: the last ones reach back, not out.
+    found = [
+        b._replace(y1=min(b.y1, height), x1=min(b.x1, width))
+        for b in boxes(height, width, tile, overlap)
+    ]
+    rows = owned(height, [(b.y0, b.y1) for b in found])
+    columns = owned(width, [(b.x0, b.x1) for b in found])
+    tiles = []
+    for b in found:
+        (y0, y1), (x0, x1) = rows[b.y0, b.y1], columns[b.x0, b.x1]
+        tiles.append(Tile(b, Box(y0, x0, y1, x1)))
+    return tiles
 
 
 def segment(
@@ -42,36 +86,29 @@ def segment(
     """
     loaded = load(image)
     height, width = loaded.pixels.shape[:2]
-    # Equal tiles, for what is captured or compiled by size: the last ones reach back, not out.
-    found = [
-        b._replace(y1=min(b.y1, height), x1=min(b.x1, width))
-        for b in boxes(height, width, tile, overlap)
-    ]
-    rows = owned(height, [(b.y0, b.y1) for b in found])
-    columns = owned(width, [(b.x0, b.x1) for b in found])
+    tiles = tiles_of(height, width, tile, overlap)
 
-    def tiles() -> Iterator[tuple[str, Tensor]]:
-        for b in found:
-            part = loaded.pixels[b.y0 : b.y1, b.x0 : b.x1]
-            yield f"{loaded.name} from row {b.y0}, column {b.x0}", part.permute(2, 0, 1)
+    def parts() -> Iterator[tuple[str, Tensor]]:
+        for t in tiles:
+            part = loaded.pixels[t.seen.y0 : t.seen.y1, t.seen.x0 : t.seen.x1]
+            yield t.name(loaded.name), part.permute(2, 0, 1)
 
     labels = torch.empty((height, width), dtype=torch.uint8, device="cpu")
     windows = []
     bar = tqdm(
-        total=len(found),
+        total=len(tiles),
         unit="tile",
         desc=loaded.name,
         leave=False,
         disable=None if progress else True,
     )
-    with bar, closing(engine.run(tiles())) as results:
-        for b, result in zip(found, results, strict=True):
+    with bar, closing(engine.run(parts())) as results:
+        for t, result in zip(tiles, results, strict=True):
             if result.error is not None:
                 raise result.error
             assert result.windows is not None
-            (y0, y1), (x0, x1) = rows[b.y0, b.y1], columns[b.x0, b.x1]
-            inside = result.labels[y0 - b.y0 : y1 - b.y0, x0 - b.x0 : x1 - b.x0]
-            labels[y0:y1, x0:x1].copy_(inside)
-            windows.append(result.windows + result.windows.new_tensor([b.y0, b.x0]))
+            (y0, x0, y1, x1), origin = t.own, t.seen[:2]
+            labels[y0:y1, x0:x1].copy_(t.own_part(result.labels))
+            windows.append(result.windows + result.windows.new_tensor(origin))
             bar.update()
     return Result(0, loaded.name, loaded.answer(labels), loaded.pixels, torch.cat(windows))

@@ -1,0 +1,204 @@
+"""Rasters of any size, read window by window as networks see them (GeoTIFF, VRT, COG, ...)."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+from rasterio.enums import ColorInterp
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+from .data.tiling import Box
+from .images import Stretch
+
+RAW: Final = "raw"
+
+
+class Seen(NamedTuple):
+    """A part of a raster.
+
+    Attributes:
+        pixels: [H, W, C] for the networks.
+        known: bool [H, W], False where the file has no data.
+    """
+
+    pixels: npt.NDArray[Any]
+    known: npt.NDArray[np.bool_]
+
+
+class Raster:
+    """A raster file, open for reading; one thread at a time reads, any may close.
+
+    Values of 8 bits are passed on as they are, others stretched over 8 bits: one `Stretch` for the
+    whole file, whatever is read of it. A pixel has data if any of its bands has: by the file's
+    mask, alpha band or nodata value, by `nodata`, and not NaN or infinite. Where a band of more
+    than 8 bits has none it is 0.
+
+    Attributes:
+        name: what messages call it.
+        source: the open dataset of rasterio.
+        height: in pixels.
+        width: in pixels.
+        bands: numbers of the bands read, from 1.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        bands: Sequence[int] | None = None,
+        channels: int = 3,
+        value_range: tuple[float, float] | str | None = None,
+        nodata: float | None = None,
+    ) -> None:
+        """Opens a file.
+
+        Args:
+            path: anything that rasterio opens.
+            bands: numbers from 1, in the order of the channels. None: the first `channels` that are
+                no alpha; for three channels one grey band, or a palette's colours, will do.
+            channels: that the networks need.
+            value_range: values that become 0 and 255, in all bands; None: see above; "raw": the
+                networks get the values themselves.
+            nodata: a value that means no data, besides what the file declares.
+
+        Raises:
+            ValueError: no raster that can be read, a band that is not there, or a bad range.
+        """
+        self.name = str(path)
+        self._nodata = nodata
+        self._lock = threading.Lock()
+        self.source = open_quietly(path)
+        try:
+            self.height, self.width = self.source.height, self.source.width
+            self._set_bands(bands, channels)
+            self._set_values(value_range, bands is None)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Raster:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the file, once it is not being read."""
+        with self._lock:
+            self.source.close()
+
+    def read(self, box: Box) -> Seen:
+        """A part of the raster.
+
+        Raises:
+            ValueError: the file cannot be read there.
+        """
+        values, known = self._values(box)
+        seen: npt.NDArray[np.bool_] = np.any(known, axis=0)
+        if self._colours is not None:
+            return Seen(self._colours[values[0]], seen)
+        if self._stretch is not None:
+            pixels = self._stretch(np.where(known, values, np.float32(np.nan)))
+        else:
+            pixels = np.where(known, values, 0) if values.dtype != np.uint8 else values
+            pixels = np.ascontiguousarray(pixels.transpose(1, 2, 0))
+        return Seen(pixels.repeat(3, axis=2) if self._grey else pixels, seen)
+
+    def _values(self, box: Box) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+        """Values [C, h, w], and which of them are data."""
+        window = ((box.y0, box.y1), (box.x0, box.x1))
+        try:
+            with self._lock, rasterio.Env():
+                values = self.source.read(self.bands, window=window, out_dtype=self._dtype)
+                known = self.source.read_masks(self.bands, window=window) != 0
+        except RasterioError as error:
+            raise ValueError(
+                f"image must be readable, got {self.name} at rows {box.y0} to {box.y1 - 1}, "
+                f"columns {box.x0} to {box.x1 - 1}: {error.__cause__ or error}"
+            ) from error
+        if self._nodata is not None:
+            known &= values != self._nodata
+        if values.dtype.kind == "f":
+            known &= np.isfinite(values)
+        return values, known
+
+    def _set_bands(self, bands: Sequence[int] | None, channels: int) -> None:
+        count = self.source.count
+        if not count:
+            inside = self.source.subdatasets
+            hint = f"; it holds others, such as {inside[0]}" if inside else ""
+            raise ValueError(f"image must have bands, got {self.name} without any{hint}")
+        self._grey = False
+        if bands is None:
+            colour = [b for b in self.source.indexes if not self._is_alpha(b)]
+            self._grey = channels == 3 and len(colour) < 3
+            bands = colour[: 1 if self._grey else channels]
+            if len(bands) < (1 if self._grey else channels):
+                raise ValueError(
+                    f"image must have the {channels} bands that the networks need, got {self.name} "
+                    f"with {len(colour)}"
+                )
+        elif not bands or not all(1 <= band <= count for band in bands):
+            raise ValueError(
+                f"bands must be in 1..{count}, of which {self.name} has {count}, got "
+                f"{', '.join(map(str, bands)) or 'none'}"
+            )
+        self.bands = tuple(int(band) for band in bands)
+        kinds = {self.source.dtypes[band - 1] for band in self.bands}
+        if any("complex" in kind for kind in kinds):
+            raise ValueError(f"bands must hold real numbers, got {self.name} of {', '.join(kinds)}")
+        self._all_bytes = kinds == {"uint8"}
+
+    def _is_alpha(self, band: int) -> bool:
+        return bool(self.source.colorinterp[band - 1] == ColorInterp.alpha)
+
+    def _set_values(self, value_range: tuple[float, float] | str | None, usual: bool) -> None:
+        """How values become pixels; `usual`: of bands that nobody chose."""
+        as_they_are = value_range == RAW or (value_range is None and self._all_bytes)
+        self._dtype = None if as_they_are else "float32"
+        self._colours: npt.NDArray[np.uint8] | None = None
+        self._stretch: Stretch | None = None
+        if as_they_are:
+            palette = self.source.colorinterp[self.bands[0] - 1] == ColorInterp.palette
+            if value_range is None and usual and self._grey and palette:
+                self._colours = np.zeros((256, 3), dtype=np.uint8)
+                for value, colour in self.source.colormap(self.bands[0]).items():
+                    self._colours[value] = colour[:3]
+        elif value_range is None:
+            self._stretch = Stretch.of(self._sampled, self.height, self.width)
+        else:
+            self._stretch = Stretch(*((end,) * len(self.bands) for end in _checked(value_range)))
+
+    def _sampled(self, box: Box) -> npt.NDArray[np.float32]:
+        values, known = self._values(box)
+        return np.where(known, values, np.float32(np.nan))
+
+
+def open_quietly(path: str | Path, mode: str = "r", **options: Any) -> Any:
+    """A dataset of rasterio, georeferenced or not.
+
+    Raises:
+        ValueError: rasterio cannot open it.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            return rasterio.open(path, mode, **options)
+    except RasterioError as error:
+        raise ValueError(f"image must be readable, got {path}: {error}") from error
+
+
+def _checked(value_range: tuple[float, float] | str) -> tuple[float, float]:
+    if isinstance(value_range, str) or len(value_range) != 2:
+        raise ValueError(f"value_range must be (low, high), 'raw' or None, got {value_range!r}")
+    low, high = map(float, value_range)
+    if not (np.isfinite(low) and np.isfinite(high) and low < high):
+        raise ValueError(f"value_range must be two numbers, low < high, got {low:g} and {high:g}")
+    return low, high

@@ -1,0 +1,217 @@
+"""Scenes of any size, from file to file."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ..engine import Engine
+from .parts import Parts, file_options, network_options
+from .tiled import Tile, tiles_of
+
+if TYPE_CHECKING:
+    from .._raster import Raster
+
+_SUFFIXES: Final = (".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class SceneFile:
+    """What became of a scene.
+
+    Attributes:
+        path: of the labels.
+        height: in pixels.
+        width: in pixels.
+        tiles: of the scene.
+        empty: tiles without data, which no network saw.
+        kept: tiles that an earlier run had finished.
+        windows: looked at, in all tiles.
+        pixels: of each label, int64 [256]; 255 is no data.
+        seconds: of this run.
+    """
+
+    path: Path
+    height: int
+    width: int
+    tiles: int
+    empty: int
+    kept: int
+    windows: int
+    pixels: npt.NDArray[np.int64]
+    seconds: float
+
+    def share(self, label: int) -> float:
+        """Of a class among the pixels with data; 0 if there are none."""
+        known = int(self.pixels.sum() - self.pixels[255])
+        return int(self.pixels[label]) / known if known else 0.0
+
+
+def segment_file(
+    engine: Engine,
+    source: str | Path,
+    target: str | Path,
+    *,
+    tile: int = 2048,
+    overlap: int = 256,
+    bands: Sequence[int] | None = None,
+    value_range: tuple[float, float] | str | None = None,
+    nodata: float | None = None,
+    overviews: bool = True,
+    overwrite: bool = False,
+    resume: bool = False,
+    progress: bool = True,
+) -> SceneFile:
+    """Segments a georeferenced scene of any size tile by tile, from file to file.
+
+    The labels are those of `segment` on the same pixels, and lie where the scene does: a
+    cloud-optimised GeoTIFF, uint8, with the scene's reference system and transform (or ground
+    control points, rational polynomials), the classes' colours and names, and 255 where the scene
+    has no data: by its mask, alpha band or nodata value, or NaN. Tiles are read ahead while others
+    are computed, and those without data are left out. Whatever the scene's size a few tiles are in
+    memory, besides the cache of GDAL (GDAL_CACHEMAX, by default 5 % of the machine's).
+
+    Finished tiles wait beside the target, in `.NAME.tiles`. The target is there only when it is
+    whole, and not before; after an interruption `resume` goes on from the tiles that are finished.
+
+    Args:
+        engine: from `C2FNet.compile`; with `batch`, that many tiles pass the networks together.
+        source: a GeoTIFF, or anything else that rasterio opens.
+        target: the GeoTIFF to write, .tif or .tiff.
+        tile: side of a tile in pixels; a shorter side of the scene is the tile's.
+        overlap: of neighbours, in pixels; at least the width that the networks see around a pixel
+            leaves no seams.
+        bands: which, numbered from 1, one per channel of the networks. None: the first ones; for
+            networks of three channels a grey band or a palette will do.
+        value_range: (low, high), the values that become 0 and 255. None: 8 bits as they are; others
+            from the 2nd to the 98th percentile of each band, one stretch for the whole scene.
+            "raw": the networks get the values themselves.
+        nodata: value of pixels without data, if the file does not say.
+        overviews: add reduced images, for fast display.
+        overwrite: replace the target, and what a run that was stopped left.
+        resume: go on from what a run that was stopped left. Its options must be the same.
+        progress: show a bar.
+
+    Raises:
+        ImportError: rasterio is not installed.
+        FileExistsError: the target exists.
+        ValueError: an option breaks its rule, the scene cannot be read (the message says where), or
+            an earlier run had other options.
+        OSError: the target cannot be written.
+        Exception: what happened in a tile.
+    """
+    try:
+        from .._raster import Raster
+        from . import geotiff
+    except ImportError as error:
+        raise ImportError(f"scenes need rasterio: pip install 'c2fcore[scene]' ({error})") from None
+    started = time.perf_counter()
+    target = Path(target)
+    _check(engine, source, target, overwrite)
+    tiles_of(1, 1, tile, overlap)  # refuses bad ones before the scene is looked at
+    channels = engine.networks.channels
+    if bands is not None and channels is not None and len(bands) != channels:
+        raise ValueError(
+            f"bands must be {channels}, one per channel of the networks, got {len(bands)}"
+        )
+    parts = Parts(target)
+    kinds = {"bands": bands, "value_range": value_range, "nodata": nodata}
+    with Raster(source, **kinds, channels=channels or 3) as raster:  # type: ignore[arg-type]
+        tiles = tiles_of(raster.height, raster.width, tile, overlap)
+        options = {
+            **file_options(source),
+            **kinds,
+            "tile": tile,
+            "overlap": overlap,
+            **network_options(engine),
+        }
+        parts.begin(options, resume=resume, overwrite=overwrite)
+        kept = len(parts.done)
+        empty = _run(engine, raster, tiles, parts, progress)
+        whole = parts.folder / target.name
+        pixels = geotiff.write(
+            whole, raster, tiles, parts, engine.config, overviews=overviews, progress=progress
+        )
+    os.replace(whole, target)
+    windows = sum(part.windows for part in parts.done.values())
+    parts.remove()
+    return SceneFile(
+        target,
+        raster.height,
+        raster.width,
+        len(tiles),
+        empty,
+        kept,
+        windows,
+        pixels,
+        time.perf_counter() - started,
+    )
+
+
+def _check(engine: Engine, source: str | Path, target: Path, overwrite: bool) -> None:
+    if engine.config.num_classes > 255:
+        raise ValueError(
+            "classes must be at most 255, as label 255 is no data, got "
+            f"{engine.config.num_classes} classes"
+        )
+    if target.suffix.lower() not in _SUFFIXES:
+        raise ValueError(f"target must end in {' or '.join(_SUFFIXES)}, got {target}")
+    if target.is_dir():
+        raise ValueError(f"target must be a file, got the folder {target}")
+    if target.exists():
+        if os.path.exists(source) and os.path.samefile(source, target):
+            raise ValueError(f"target must not be the scene itself, got {target}")
+        if not overwrite:
+            raise FileExistsError(f"{target} exists; overwrite replaces it")
+
+
+def _run(
+    engine: Engine, raster: Raster, tiles: Sequence[Tile], parts: Parts, progress: bool
+) -> int:
+    """Computes and keeps what is not finished yet; returns how many tiles have no data."""
+    begun: deque[tuple[int, Any]] = deque()  # tiles that were read; None for those without data
+
+    def images() -> Iterator[tuple[str, Tensor]]:
+        for index, t in enumerate(tiles):
+            if index in parts.done:
+                continue
+            pixels, known = raster.read(t.seen)
+            own = t.own_part(known)
+            begun.append((index, own if own.any() else None))
+            if own.any():
+                yield t.name(raster.name), torch.from_numpy(pixels).permute(2, 0, 1)
+
+    bar = tqdm(
+        total=len(tiles),
+        initial=len(parts.done),
+        unit="tile",
+        desc=raster.name,
+        leave=False,
+        disable=None if progress else True,
+    )
+    empty = 0
+    with bar, closing(engine.run(images())) as results:
+        for result in results:
+            if result.error is not None:
+                raise result.error
+            assert result.windows is not None
+            while (found := begun.popleft())[1] is None:
+                empty += 1
+                bar.update()
+            index, known = found
+            labels = tiles[index].own_part(result.labels.numpy())
+            parts.add(index, np.where(known, labels, np.uint8(255)), len(result.windows))
+            bar.update()
+    return empty + len(begun)

@@ -1,0 +1,149 @@
+"""Labels of a scene as a GeoTIFF that lies where the scene does."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+import rasterio.shutil
+from PIL import Image
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from tqdm import tqdm
+
+from .. import __version__, pictures
+from .._raster import Raster, open_quietly
+from ..config import C2FConfig
+from ..images import Pixels
+from .parts import Parts
+from .tiled import Tile
+
+NO_DATA: Final = 255
+_BLOCK_PX: Final = 512
+_READ_PX: Final = 8 * _BLOCK_PX
+_LAYOUT: Final = {"compress": "deflate", "bigtiff": "if_safer"}
+
+Counts = npt.NDArray[np.int64]
+
+
+def write(
+    path: Path,
+    raster: Raster,
+    tiles: Sequence[Tile],
+    parts: Parts,
+    config: C2FConfig,
+    *,
+    overviews: bool,
+    progress: bool,
+) -> Counts:
+    """Puts finished tiles together; what no tile speaks for is 255.
+
+    The file is a cloud-optimised GeoTIFF: blocks of 512 px, deflate, in each overview the class
+    most frequent below a pixel. It has the scene's reference system, transform, ground control
+    points and rational polynomials, the classes' colours, and their names as tags CLASS_0, ...
+
+    Args:
+        path: to write; needs room for the labels twice, in its folder.
+        raster: the scene.
+        tiles: of the scene.
+        parts: those that are finished.
+        config: of the network.
+        overviews: to write them.
+        progress: show a bar.
+
+    Returns:
+        Pixels of each label, int64 [256], read back from the file.
+
+    Raises:
+        OSError: the file cannot be written, or does not hold what was written.
+    """
+    loose = path.with_name(f"loose-{path.name}")
+    shape = {"height": raster.height, "width": raster.width, "count": 1, "dtype": "uint8"}
+    # Blocks that are written part by part leave holes, and those never written are no data; the
+    # copy below has neither.
+    blocks = {"tiled": True, "blockxsize": _BLOCK_PX, "blockysize": _BLOCK_PX, "sparse_ok": True}
+    counted = np.zeros(256, dtype=np.int64)
+    hidden = None if progress else True
+    bar = tqdm(total=len(parts.done), desc="writing", unit="tile", leave=False, disable=hidden)
+    with warnings.catch_warnings(), bar:
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        try:
+            with rasterio.open(
+                loose, "w", driver="GTiff", nodata=NO_DATA, **shape, **blocks, **_LAYOUT
+            ) as out:
+                _describe(out, raster.source, config)
+                for index in sorted(parts.done):
+                    (y0, x0, y1, x1), labels = tiles[index].own, parts.labels(index)
+                    out.write(labels, 1, window=((y0, y1), (x0, x1)))
+                    counted += _counts(labels)
+                    bar.update()
+            rasterio.shutil.copy(
+                loose,
+                path,
+                driver="COG",
+                blocksize=_BLOCK_PX,
+                overviews="AUTO" if overviews else "NONE",
+                overview_resampling="MODE",
+                **_LAYOUT,
+            )
+        except RasterioError as error:
+            raise OSError(f"labels must be written, got {error.__cause__ or error}") from error
+    loose.unlink()
+    counted[NO_DATA] += raster.height * raster.width - counted.sum()
+    # Not every error of writing is told when it happens, as on a disk that is full.
+    if not np.array_equal(found := count(path), counted):
+        raise OSError(
+            f"labels must be in {path} as written, got other pixels for "
+            f"{np.count_nonzero(found != counted)} classes; is the disk full?"
+        )
+    return counted
+
+
+def count(path: Path) -> Counts:
+    """Pixels of each label in a file, int64 [256].
+
+    Raises:
+        ValueError: the file cannot be read.
+    """
+    counted = np.zeros(256, dtype=np.int64)
+    with open_quietly(path) as labels:
+        for y, x in itertools.product(*(range(0, side, _READ_PX) for side in labels.shape)):
+            try:
+                read = labels.read(1, window=((y, y + _READ_PX), (x, x + _READ_PX)))
+            except RasterioError as error:
+                raise ValueError(
+                    f"labels must be readable, got {path}: {error.__cause__ or error}"
+                ) from error
+            counted += _counts(read)
+    return counted
+
+
+def _counts(labels: Pixels) -> Counts:
+    """np.bincount, without a copy of eight bytes per pixel."""
+    return np.array(Image.fromarray(labels).histogram(), dtype=np.int64)
+
+
+def _describe(out: Any, source: Any, config: C2FConfig) -> None:
+    """What the labels mean, and where they lie."""
+    points, system = source.gcps
+    if points:
+        out.gcps = points, system
+    else:
+        if source.crs is not None:
+            out.crs = source.crs
+        if not source.transform.is_identity:
+            out.transform = source.transform
+    if source.rpcs is not None:
+        out.rpcs = source.rpcs
+    where = {k: v for k, v in source.tags().items() if k == "AREA_OR_POINT"}
+    out.update_tags(**where, TIFFTAG_SOFTWARE=f"c2fcore {__version__}")
+    names = config.class_names or [str(c) for c in range(config.num_classes)]
+    out.update_tags(1, **{f"CLASS_{c}": name for c, name in enumerate(names)})
+    out.set_band_description(1, "class")
+    palette = pictures.palette_of(config)
+    out.write_colormap(1, {c: (*colour, 255) for c, colour in enumerate(palette.tolist())})

@@ -1,0 +1,141 @@
+"""The finished tiles of a scene, in a folder beside its target, so that a stopped run can go on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from .. import _files
+from ..engine import Engine
+from ..images import Pixels, no_size_limit, write_png
+
+_OPTIONS_FILE: Final = "options.json"
+_PART: Final = re.compile(r"tile(\d+)_(\d+)windows\.png")
+# Of a configuration what changes no label: how it is computed, and how it is shown.
+_FREE: Final = frozenset(
+    ("max_batch", "channels_last", "backend", "ignore_index", "class_names", "palette")
+)
+
+
+class Part(NamedTuple):
+    """A finished tile.
+
+    Attributes:
+        path: a PNG with the labels it speaks for, 255 where there is no data.
+        windows: that were looked at.
+    """
+
+    path: Path
+    windows: int
+
+
+class Parts:
+    """Every finished tile is a file by itself, there only when whole: whatever ends a run.
+
+    Attributes:
+        folder: beside the target, hidden.
+        done: finished tiles by their number.
+    """
+
+    def __init__(self, target: Path) -> None:
+        """Looks at what an earlier run left."""
+        self.folder = target.with_name(f".{target.name}.tiles")
+        self.done: dict[int, Part] = {}
+        if self.folder.is_dir():
+            for path in self.folder.iterdir():
+                if found := _PART.fullmatch(path.name):
+                    self.done[int(found[1])] = Part(path, int(found[2]))
+
+    def begin(self, options: Mapping[str, Any], *, resume: bool, overwrite: bool) -> None:
+        """Makes the folder; with `resume` what is in it is kept.
+
+        Raises:
+            ValueError: it goes on from other options, or nobody said whether to go on.
+            OSError: the folder cannot be made.
+        """
+        wanted = json.loads(json.dumps(options))
+        if self.done and resume:
+            self._check_options(wanted)
+            return
+        if self.done and not overwrite:
+            raise ValueError(
+                f"a run that was stopped left {len(self.done)} tiles in {self.folder}; resume goes "
+                "on from there, overwrite starts again"
+            )
+        self.remove()
+        try:
+            self.folder.mkdir(parents=True)
+        except OSError as error:
+            raise ValueError(
+                f"target must be in a folder to write into, got {self.folder.parent}: {error}"
+            ) from None
+        self.done = {}
+        with _files.whole(self.folder / _OPTIONS_FILE) as partial:
+            partial.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
+
+    def _check_options(self, wanted: Mapping[str, Any]) -> None:
+        try:
+            found = json.loads((self.folder / _OPTIONS_FILE).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"resume needs the options of the run to go on from, got {error}; overwrite starts "
+                "again"
+            ) from None
+        for name in sorted({*wanted, *found}):
+            old, new = found.get(name), wanted.get(name)
+            if old != new:
+                raise ValueError(
+                    f"resume must go on with the options it began with, got {name} {new!r}, not "
+                    f"{old!r}; overwrite starts again"
+                )
+
+    def add(self, index: int, labels: Pixels, windows: int) -> None:
+        """Writes a finished tile."""
+        path = self.folder / f"tile{index:06d}_{windows}windows.png"
+        write_png(path, labels)
+        self.done[index] = Part(path, windows)
+
+    def labels(self, index: int) -> Pixels:
+        """What a finished tile says."""
+        with no_size_limit(), Image.open(self.done[index].path) as image:
+            return np.asarray(image)
+
+    def remove(self) -> None:
+        """Removes the folder."""
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
+
+
+def network_options(engine: Engine) -> dict[str, Any]:
+    """What of an engine decides the labels: its configuration, precision, weights."""
+    networks = engine.networks
+    config = {k: v for k, v in networks.config.to_dict().items() if k not in _FREE}
+    return {**config, "precision": str(networks.precision), "weights": _digest(engine)}
+
+
+def file_options(path: str | Path) -> dict[str, Any]:
+    """What tells a file from another one, or from a changed one."""
+    if not os.path.exists(path):  # an address that rasterio knows
+        return {"source": str(path)}
+    stat = os.stat(path)
+    return {"source": str(Path(path).resolve()), "bytes": stat.st_size, "changed": stat.st_mtime_ns}
+
+
+def _digest(engine: Engine) -> str:
+    found = hashlib.sha256()
+    for network in (engine.networks.coarse, engine.networks.fine):
+        for name, tensor in sorted(network.state_dict().items()):
+            found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            raw = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+            found.update(raw.numpy())
+    return found.hexdigest()[:16]
