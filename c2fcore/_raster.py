@@ -117,7 +117,7 @@ class Raster:
         try:
             with self._lock, rasterio.Env():
                 values = self.source.read(self.bands, window=window, out_dtype=self._dtype)
-                known = self.source.read_masks(self.bands, window=window) != 0
+                known = self._mask(values, window)
         except RasterioError as error:
             raise ValueError(
                 f"image must be readable, got {self.name} at rows {box.y0} to {box.y1 - 1}, "
@@ -128,6 +128,19 @@ class Raster:
         if values.dtype.kind == "f":
             known &= np.isfinite(values)
         return values, known
+
+    def _mask(self, values: npt.NDArray[Any], window: Any) -> npt.NDArray[np.bool_]:
+        """Which values [C, h, w] the file calls data."""
+        found: npt.NDArray[np.bool_]
+        if self._shadowed is None:
+            found = self.source.read_masks(self.bands, window=window) != 0
+            return found
+        # Of an alpha band and a nodata value GDAL would heed the latter alone.
+        declared = (self.source.nodatavals[b - 1] for b in self.bands)
+        nodata = np.array([np.nan if value is None else value for value in declared])
+        found = values != nodata[:, None, None]
+        found &= self.source.read(self._shadowed, window=window) != 0
+        return found
 
     def _set_bands(self, bands: Sequence[int] | None, channels: int) -> None:
         count = self.source.count
@@ -154,6 +167,8 @@ class Raster:
         kinds = {self.source.dtypes[band - 1] for band in self.bands}
         if any("complex" in kind for kind in kinds):
             raise ValueError(f"bands must hold real numbers, got {self.name} of {', '.join(kinds)}")
+        alpha = next(filter(self._is_alpha, self.source.indexes), None)
+        self._shadowed = None if self.source.nodata is None else alpha
         self._all_bytes = kinds == {"uint8"}
 
     def _is_alpha(self, band: int) -> bool:

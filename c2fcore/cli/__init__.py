@@ -18,6 +18,7 @@ from . import (
     predict,
     prepare,
     reproduce,
+    scene,
     train,
 )
 from .errors import text_of
@@ -31,6 +32,7 @@ _EPILOG = """\
 first steps:
   c2f demo                       what the second look gains and costs, on scenes with exact truth
   c2f predict photo.png -o out   the same on an image of yours, with the demo networks
+  c2f scene scene.tif -o l.tif   on a GeoTIFF of any size; labels that lie where the scene does
   c2f info                       which backends can run here, and why not the others
 
 `c2f COMMAND --help` tells the options of a command. From Python: import c2fcore; see the README.
@@ -61,7 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"c2fcore {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     modules = (
-        demo, predict, prepare, train, evaluate, reproduce, bench, import_paddle, info,
+        demo, predict, scene, prepare, train, evaluate, reproduce, bench, import_paddle, info,
     )  # fmt: skip
     for module in modules:
         module.add_parser(commands)

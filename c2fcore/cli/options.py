@@ -3,11 +3,63 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+import sys
+from typing import Any, Final
+
+import torch
 
 from ..config import EDGES, RULES, STRATEGIES
+from ..engine import Engine
+from ..engine.networks import PRECISIONS
+from ..pipeline import C2FNet
+from .demo import DEMO_WEIGHTS
 
 _OVERRIDES = ("window", "stride", "n", "zoom", "strategy", "edge", "rule", "max_batch", "backend")
+
+_DEMO_ONLY: Final = (
+    "note: these are the networks of `c2f demo`, which know synthetic scenes only; --checkpoint "
+    "takes yours (c2f train --help)"
+)
+WITHOUT_CHECKPOINT: Final = (
+    "Without --checkpoint the networks of `c2f demo` are used. They know synthetic scenes "
+    "only: good for seeing the tool work, not for results on real images."
+)
+
+
+def add_checkpoint_options(parser: argparse.ArgumentParser) -> None:
+    """Adds options that say which networks are used."""
+    parser.add_argument("--checkpoint", help="folder written by save_pretrained, or a hub id")
+    parser.add_argument(
+        "--trust-code",
+        action="store_true",
+        help="build networks that the checkpoint names as package.module:function",
+    )
+
+
+def add_engine_options(parser: argparse._ArgumentGroup, of: str) -> None:
+    """Adds options that say how the networks run; `of` are what they see at once."""
+    parser.add_argument(
+        "--device",
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        help="cpu, cuda, cuda:1, ... (the first GPU if there is one)",
+    )
+    parser.add_argument("--batch", type=int, default=1, help=f"{of} at once (1)")
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        help="autocast of both networks; auto: bfloat16 where it is faster, on GPUs that have it "
+        "and processors with AMX (default: the networks' own)",
+    )
+
+
+def engine_of(args: argparse.Namespace) -> Engine:
+    """The engine that the options above, and those of the configuration, ask for."""
+    if args.checkpoint is None:
+        print(_DEMO_ONLY, file=sys.stderr)
+    source = DEMO_WEIGHTS if args.checkpoint is None else args.checkpoint
+    net = C2FNet.from_pretrained(source, trust_code=args.trust_code).eval()
+    net.config = net.config.replace(**config_changes(args))
+    return net.to(args.device).compile(batch=args.batch, precision=args.precision)
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:

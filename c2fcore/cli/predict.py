@@ -6,34 +6,33 @@ import argparse
 import glob
 import itertools
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from .. import pictures, scene
 from ..config import C2FConfig
 from ..data.tiling import boxes
 from ..engine import Engine, Result
-from ..engine.networks import PRECISIONS
 from ..images import size_of, write_png
-from ..pipeline import C2FNet
-from .demo import DEMO_WEIGHTS
+from .answers import counted, key_of, shares_of
 from .errors import text_of
-from .options import add_config_options, config_changes
+from .options import (
+    WITHOUT_CHECKPOINT,
+    add_checkpoint_options,
+    add_config_options,
+    add_engine_options,
+    engine_of,
+)
 
 _SUFFIXES: Final = frozenset((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"))
 _LABELS, _OVERLAY = "_labels.png", "_overlay.png"
 _LARGE_PX: Final = 4096  # an image with a longer side is cut
 _TILE_PX: Final = 2048
-_DEMO_ONLY: Final = (
-    "note: these are the networks of `c2f demo`, which know synthetic scenes only; --checkpoint "
-    "takes yours (c2f train --help)"
-)
 
 
 def add_parser(commands: Any) -> None:
@@ -47,23 +46,16 @@ def add_parser(commands: Any) -> None:
             "looked at framed in the order chosen). Files are read and written while others are "
             "computed; one that fails is named, and the others go on. Of an image with more than "
             "three bands the first three are read; 16 bits and floats are stretched over 8, each "
-            "band from its 2nd to its 98th percentile."
+            "band from its 2nd to its 98th percentile. For scenes of any size, with labels that "
+            "lie where the scene does: c2f scene."
         ),
-        epilog=(
-            "Without --checkpoint the networks of `c2f demo` are used. They know synthetic scenes "
-            "only: good for seeing the tool work, not for results on real images."
-        ),
+        epilog=WITHOUT_CHECKPOINT,
     )
     parser.add_argument(
         "images", nargs="+", metavar="IMAGE", help="file, folder of images, or pattern in quotes"
     )
     parser.add_argument("-o", "--out", required=True, type=Path, help="folder to write into")
-    parser.add_argument("--checkpoint", help="folder written by save_pretrained, or a hub id")
-    parser.add_argument(
-        "--trust-code",
-        action="store_true",
-        help="build networks that the checkpoint names as package.module:function",
-    )
+    add_checkpoint_options(parser)
     there = parser.add_mutually_exclusive_group()
     there.add_argument("--overwrite", action="store_true", help="replace files that exist in OUT")
     there.add_argument(
@@ -72,14 +64,7 @@ def add_parser(commands: Any) -> None:
         help="go on after an interruption: write only what is not in OUT yet",
     )
     how = parser.add_argument_group("how it is computed")
-    how.add_argument(
-        "--device",
-        default="cuda" if torch.cuda.is_available() else "cpu",
-        help="cpu, cuda, cuda:1, ... (the first GPU if there is one)",
-    )
-    how.add_argument(
-        "--batch", type=int, default=1, help="images, or tiles, of one size at once (1)"
-    )
+    add_engine_options(how, "images, or tiles, of one size")
     how.add_argument(
         "--tile",
         type=int,
@@ -89,12 +74,6 @@ def add_parser(commands: Any) -> None:
     )
     how.add_argument(
         "--overlap", type=int, default=256, metavar="PX", help="of neighbouring tiles (256)"
-    )
-    how.add_argument(
-        "--precision",
-        choices=PRECISIONS,
-        help="autocast of both networks; auto: bfloat16 where it is faster, on GPUs that have it "
-        "and processors with AMX (default: the networks' own)",
     )
     add_config_options(parser)
     parser.set_defaults(run=run)
@@ -113,12 +92,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"{given - len(images)} of {given} images are done already", file=sys.stderr)
         if not images:
             return 0
-    if args.checkpoint is None:
-        print(_DEMO_ONLY, file=sys.stderr)
-    source = DEMO_WEIGHTS if args.checkpoint is None else args.checkpoint
-    net = C2FNet.from_pretrained(source, trust_code=args.trust_code).eval()
-    net.config = net.config.replace(**config_changes(args))
-    engine = net.to(args.device).compile(batch=args.batch, precision=args.precision)
+    engine = engine_of(args)
     try:
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -133,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
                 try:
                     if result.error is not None:
                         raise result.error
-                    said = _write(result, targets[path], net.config, args.overwrite)
+                    said = _write(result, targets[path], engine.config, args.overwrite)
                 except Exception as error:  # of this image only
                     failed += 1
                     text = text_of(error)
@@ -148,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
             f"after {done} of {len(images)} images; --skip-existing goes on from there"
         ) from None
     if failed < len(images):
-        print(_key(net.config))
+        print(key_of(engine.config))
     if failed:
         print(f"{failed} of {len(images)} images failed, see above", file=sys.stderr)
     return 1 if failed else 0
@@ -253,23 +227,8 @@ def _write(result: Result, files: tuple[Path, Path], config: C2FConfig, overwrit
         shown = pictures.overlay(result.pixels.numpy(), labels, palette, config.small_classes)
         write_png(overlay_file, pictures.draw_windows(shown, origins, config.window))
     height, width = labels.shape
-    names = _names(config)
     share = np.bincount(labels.ravel(), minlength=config.num_classes) / labels.size
-    counted = f"{len(origins)} window{'' if len(origins) == 1 else 's'}"
-    found = ", ".join(f"{names[c]} {share[c]:.2%}" for c in config.small_classes)
     return (
-        f"{result.name}: {width} x {height} px, {counted}, {found}\n"
-        f"  -> {labels_file}\n  -> {overlay_file}"
+        f"{result.name}: {width} x {height} px, {counted(len(origins), 'window')}, "
+        f"{shares_of(config, share)}\n  -> {labels_file}\n  -> {overlay_file}"
     )
-
-
-def _key(config: C2FConfig) -> str:
-    """What ids in the label pictures and colours in the overlays stand for."""
-    names, palette = _names(config), pictures.palette_of(config)
-    colours = (f"{names[c]} #{bytes(palette[c].tolist()).hex()}" for c in config.small_classes)
-    ids = (f"{c} {name}" for c, name in enumerate(names))
-    return f"ids: {', '.join(ids)}\ncolours: {', '.join(colours)}"
-
-
-def _names(config: C2FConfig) -> Sequence[str]:
-    return config.class_names or [str(c) for c in range(config.num_classes)]

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ..config import C2FConfig
 from ..engine import Engine
 from .parts import Parts, file_options, network_options
 from .tiled import Tile, tiles_of
@@ -112,21 +113,20 @@ def segment_file(
         OSError: the target cannot be written.
         Exception: what happened in a tile.
     """
-    try:
-        from .._raster import Raster
-        from . import geotiff
-    except ImportError as error:
-        raise ImportError(f"scenes need rasterio: pip install 'c2fcore[scene]' ({error})") from None
+    _check_rasterio()
+    from .._raster import Raster
+    from . import geotiff
+
     started = time.perf_counter()
     target = Path(target)
-    _check(engine, source, target, overwrite)
+    parts = Parts(target)
+    _check(engine, source, target, overwrite or (resume and bool(parts.done)))
     tiles_of(1, 1, tile, overlap)  # refuses bad ones before the scene is looked at
     channels = engine.networks.channels
     if bands is not None and channels is not None and len(bands) != channels:
         raise ValueError(
             f"bands must be {channels}, one per channel of the networks, got {len(bands)}"
         )
-    parts = Parts(target)
     kinds = {"bands": bands, "value_range": value_range, "nodata": nodata}
     with Raster(source, **kinds, channels=channels or 3) as raster:  # type: ignore[arg-type]
         tiles = tiles_of(raster.height, raster.width, tile, overlap)
@@ -158,6 +158,47 @@ def segment_file(
         pixels,
         time.perf_counter() - started,
     )
+
+
+def write_objects(labels: str | Path, target: str | Path, config: C2FConfig) -> int:
+    """Writes every object of a small class in a label raster as a feature of GeoJSON (RFC 7946).
+
+    An object is an 8-connected component of a class. It is a polygon along the pixels' borders, or
+    a multi-polygon if pixels of it touch at corners only, in degrees of WGS 84, longitude first. Of
+    a raster that lies nowhere corners are (column, row). Properties: class_id, class, pixels,
+    centroid, and m2 where the raster's reference system is projected.
+
+    The raster is read line by line; memory grows with the corners of the objects, not with pixels.
+
+    Args:
+        labels: as `segment_file` writes.
+        target: the file to write; there when it is whole. What is there is replaced.
+        config: of the network, for its classes.
+
+    Returns:
+        How many objects there are.
+
+    Raises:
+        ImportError: rasterio is not installed.
+        ValueError: the labels cannot be read, or lie where there are no degrees.
+        OSError: the target cannot be written.
+    """
+    _check_rasterio()
+    from . import objects
+
+    return objects.write(labels, Path(target), config)
+
+
+def unfinished(target: str | Path) -> int:
+    """How many finished tiles a run that was stopped left for this target."""
+    return len(Parts(Path(target)).done)
+
+
+def _check_rasterio() -> None:
+    try:
+        import rasterio  # noqa: F401
+    except ImportError as error:
+        raise ImportError(f"scenes need rasterio: pip install 'c2fcore[scene]' ({error})") from None
 
 
 def _check(engine: Engine, source: str | Path, target: Path, overwrite: bool) -> None:

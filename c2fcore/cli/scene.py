@@ -1,0 +1,209 @@
+"""`c2f scene`: the second look on a georeferenced scene of any size."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import textwrap
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from .. import scene
+from ..config import C2FConfig
+from ..data.tiling import boxes
+from ..engine import Engine
+from .answers import counted, key_of, shares_of
+from .options import (
+    WITHOUT_CHECKPOINT,
+    add_checkpoint_options,
+    add_config_options,
+    add_engine_options,
+    engine_of,
+)
+
+_EXAMPLES: Final = """\
+examples:
+  c2f scene ortho.tif -o labels.tif --checkpoint my_net
+  c2f scene ortho.tif -o labels.tif --checkpoint my_net --resume      after an interruption
+  c2f scene s2.tif -o labels.tif --bands 4,3,2 --range 0 3000         16 bits, other bands
+  c2f scene ortho.tif -o labels.tif --nodata 0 --objects ships.geojson
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Adds the command to the `c2f` parser."""
+    parser = commands.add_parser(
+        "scene",
+        help="segment a GeoTIFF of any size, with labels that lie where it does",
+        description=(
+            "Segments a scene (GeoTIFF, COG, VRT, anything that rasterio opens) tile by tile, and "
+            "writes its labels\nas a cloud-optimised GeoTIFF in the scene's reference system: the "
+            "value is the class id, 255 is no data\n(by the scene's mask, alpha band, nodata value "
+            "or NaN), colours and names of the classes are in the file.\nA few tiles are in memory "
+            "at a time, whatever the scene's size; those without data are left out. LABELS\nis "
+            "there only when it is whole: until then finished tiles wait beside it, and --resume "
+            "goes on from them."
+        ),
+        epilog=f"{_EXAMPLES}\n{textwrap.fill(WITHOUT_CHECKPOINT, 100)}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("scene", metavar="SCENE", help="file, or an address that rasterio knows")
+    parser.add_argument(
+        "-o", "--out", required=True, type=Path, metavar="LABELS", help="GeoTIFF to write (.tif)"
+    )
+    parser.add_argument(
+        "--objects",
+        type=Path,
+        metavar="GEOJSON",
+        help="also write every object of the small classes, as polygons in degrees (WGS 84) with "
+        "class, area and centroid",
+    )
+    add_checkpoint_options(parser)
+    there = parser.add_mutually_exclusive_group()
+    there.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace what exists, and begin with the first tile",
+    )
+    there.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on after an interruption, with the same options; what exists is kept",
+    )
+    what = parser.add_argument_group("what the networks see")
+    what.add_argument(
+        "--bands",
+        type=_bands,
+        metavar="B,B,B",
+        help="bands by number, from 1 as in GDAL, one per channel of the networks (default: the "
+        "first ones that are no alpha; a grey band or a palette will do for three)",
+    )
+    values = what.add_mutually_exclusive_group()
+    values.add_argument(
+        "--range",
+        nargs=2,
+        type=float,
+        metavar=("LOW", "HIGH"),
+        help="values that become 0 and 255 (default: 8 bits as they are; others from the 2nd to "
+        "the 98th percentile of each band, one stretch for the whole scene)",
+    )
+    values.add_argument(
+        "--raw",
+        action="store_true",
+        help="show the networks the values themselves, if they were trained so",
+    )
+    what.add_argument(
+        "--nodata",
+        type=float,
+        metavar="VALUE",
+        help="pixels with this value in all bands have no data, besides what the file declares",
+    )
+    how = parser.add_argument_group("how it is computed")
+    add_engine_options(how, "tiles")
+    how.add_argument(
+        "--tile", type=int, default=2048, metavar="PX", help="side of a tile; each has windows of "
+        "its own (2048)"
+    )  # fmt: skip
+    how.add_argument(
+        "--overlap",
+        type=int,
+        default=256,
+        metavar="PX",
+        help="of neighbouring tiles, each of which speaks for its half; as much as the networks "
+        "see around a pixel leaves no seams (256)",
+    )
+    how.add_argument(
+        "--no-overviews", action="store_true", help="leave out the reduced images for fast display"
+    )
+    add_config_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Segments the scene, and tells what was found."""
+    boxes(1, 1, args.tile, args.overlap)  # refuses bad ones before the networks are read
+    done = args.resume and args.out.exists() and not scene.unfinished(args.out)
+    objects = args.objects is not None and not (done and args.objects.exists())
+    _check_targets(args)
+    if done:
+        print(f"{args.out} is done already", file=sys.stderr)
+        if not objects:
+            return 0
+    engine = engine_of(args)
+    if not done:
+        print(_told(_segment(engine, args), args.scene, engine.config))
+    if objects:
+        try:
+            count = scene.write_objects(args.out, args.objects, engine.config)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("when the labels were done; --resume goes on") from None
+        print(f"{counted(count, 'object')}\n  -> {args.objects}")
+    print(key_of(engine.config))
+    return 0
+
+
+def _segment(engine: Engine, args: argparse.Namespace) -> scene.SceneFile:
+    before = 0 if args.overwrite else scene.unfinished(args.out)
+    try:
+        return scene.segment_file(
+            engine,
+            args.scene,
+            args.out,
+            tile=args.tile,
+            overlap=args.overlap,
+            bands=args.bands,
+            value_range="raw" if args.raw else args.range and tuple(args.range),
+            nodata=args.nodata,
+            overviews=not args.no_overviews,
+            overwrite=args.overwrite,
+            resume=args.resume,
+        )
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_way_on(args.out)) from None
+    except Exception:
+        if scene.unfinished(args.out) > before:
+            print(f"c2f scene: stopped {_way_on(args.out)}", file=sys.stderr)
+        raise
+
+
+def _way_on(out: Path) -> str:
+    """How to go on, if tiles are finished."""
+    tiles = scene.unfinished(out)
+    return f"after {counted(tiles, 'tile')}; --resume goes on from there" if tiles else ""
+
+
+def _told(found: scene.SceneFile, name: str, config: C2FConfig) -> str:
+    counts = ((found.empty, "without data"), (found.kept, "done before"))
+    aside = ", ".join(f"{number} {what}" for number, what in counts if number)
+    share = [found.share(c) for c in range(config.num_classes)]
+    return (
+        f"{name}: {found.width} x {found.height} px, {counted(found.tiles, 'tile')}"
+        f"{f' ({aside})' if aside else ''}, {counted(found.windows, 'window')}, "
+        f"{shares_of(config, share)}, {timedelta(seconds=round(found.seconds))} h\n"
+        f"  -> {found.path}"
+    )
+
+
+def _check_targets(args: argparse.Namespace) -> None:
+    """Refuses to replace what nobody asked to replace, before anything is computed."""
+    wanted = [path for path in (args.out, args.objects) if path is not None]
+    given = Path(args.scene).resolve()
+    names = [path.resolve() for path in wanted]
+    if given in names or len(set(names)) < len(names):
+        raise ValueError(
+            "SCENE, LABELS and GEOJSON must be different files, got "
+            f"{', '.join(map(str, (args.scene, *wanted)))}"
+        )
+    existing = [path for path in wanted if path.exists()]
+    if existing and not (args.overwrite or args.resume):
+        raise ValueError(f"{existing[0]} exists; give --overwrite to replace it")
+
+
+def _bands(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(band) for band in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"bands must be numbers with commas between, as in 4,3,2, got {text!r}"
+        ) from None

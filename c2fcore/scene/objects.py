@@ -1,0 +1,246 @@
+"""Objects of a scene's small classes as GeoJSON."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+from xml.sax.saxutils import escape
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+import rasterio.features
+import rasterio.warp
+from rasterio.transform import GCPTransformer
+
+from .. import _files
+from .._raster import open_quietly
+from ..config import C2FConfig
+
+_AT_ONCE: Final = 1000  # features whose corners are transformed together
+_DIGITS: Final = 8  # of degrees: a millimetre
+
+_Corner = tuple[float, float]
+Ring = npt.NDArray[np.float64]  # [points, 2], (x, y), closed
+
+
+class _Found(NamedTuple):
+    """An object; corners are (column, row) of the raster.
+
+    Attributes:
+        label: its class.
+        parts: polygons, each a shell and its holes.
+        pixels: its area.
+        centre: of its pixels.
+    """
+
+    label: int
+    parts: list[list[Ring]]
+    pixels: int
+    centre: Ring
+
+
+def write(labels: str | Path, target: Path, config: C2FConfig) -> int:
+    """`scene.write_objects`, once rasterio is there."""
+    names = config.class_names or [str(c) for c in range(config.num_classes)]
+    count = 0
+    with ExitStack() as opened:
+        source = opened.enter_context(open_quietly(labels))
+        place, pixel_m2 = _place_of(source, opened)
+        small = opened.enter_context(open_quietly(_small_only(source, config)))
+        band = rasterio.band(small, 1)
+        shapes = rasterio.features.shapes(band, mask=band, connectivity=8)
+        found = (_object(shape["coordinates"], int(value) - 1) for shape, value in shapes)
+        partial = opened.enter_context(_files.whole(target))
+        file = opened.enter_context(partial.open("w", encoding="utf-8"))
+        file.write('{"type": "FeatureCollection", "features": [')
+        for many in _groups(found):
+            for feature in _features(many, place, pixel_m2, names):
+                file.write(("\n" if count == 0 else ",\n") + json.dumps(feature))
+                count += 1
+        file.write("\n]}\n")
+    return count
+
+
+def _small_only(source: Any, config: C2FConfig) -> str:
+    """A virtual raster: a small class c is c + 1, all else 0."""
+    table = ",".join(f"{c}:{c + 1 if c in config.small_classes else 0}" for c in range(256))
+    return (
+        f'<VRTDataset rasterXSize="{source.width}" rasterYSize="{source.height}">'
+        '<VRTRasterBand dataType="Byte" band="1"><ComplexSource>'
+        f"<SourceFilename>{escape(str(Path(source.name).resolve()))}</SourceFilename>"
+        f"<SourceBand>1</SourceBand><LUT>{table}</LUT>"
+        "</ComplexSource></VRTRasterBand></VRTDataset>"
+    )
+
+
+def _place_of(source: Any, opened: ExitStack) -> tuple[Callable[[Ring], Ring], float | None]:
+    """What takes (column, row) to degrees, and the area of a pixel in square metres."""
+    points, crs = source.gcps
+    if points:
+        transformer = opened.enter_context(GCPTransformer(points))
+
+        def on_map(at: Ring) -> tuple[Any, Any]:
+            found: tuple[Any, Any] = transformer.xy(at[:, 1], at[:, 0], offset="ul")
+            return found
+
+        pixel_m2 = None
+    else:
+        crs, to_map = source.crs, source.transform
+
+        def on_map(at: Ring) -> tuple[Any, Any]:
+            a, b, c, d, e, f = to_map[:6]
+            return a * at[:, 0] + b * at[:, 1] + c, d * at[:, 0] + e * at[:, 1] + f
+
+        projected = crs is not None and crs.is_projected
+        pixel_m2 = abs(to_map.determinant) * crs.linear_units_factor[1] ** 2 if projected else None
+
+    def place(at: Ring) -> Ring:
+        x, y = on_map(at)
+        if crs is not None:
+            x, y = rasterio.warp.transform(crs, "EPSG:4326", x, y)
+        placed = np.stack([x, y], axis=1)
+        if not np.isfinite(placed).all():
+            raise ValueError(
+                f"objects must lie where there are degrees, got {source.name} in {crs} with others"
+            )
+        return placed.round(_DIGITS) if crs is not None else placed
+
+    return place, pixel_m2
+
+
+def _object(corners: Iterable[Iterable[Any]], label: int) -> _Found:
+    rings = [np.array(ring, dtype=np.float64) for ring in corners]
+    area = sum(_area(ring)[0] for ring in rings)
+    sign = 1 if area > 0 else -1  # of shells; holes turn the other way
+    met = np.concatenate([ring[:-1] for ring in rings])
+    if len(np.unique(met, axis=0)) < len(met):
+        rings = [simple for ring in _by_pixels(rings, sign) for simple in _simple(ring)]
+    areas, moments = zip(*map(_area, rings), strict=True)
+    shells = [[ring] for ring, part in zip(rings, areas, strict=True) if part * sign > 0]
+    holes = [ring for ring, part in zip(rings, areas, strict=True) if part * sign < 0]
+    _put_into(shells, holes)
+    return _Found(label, shells, round(abs(area)), sum(moments) / area)
+
+
+def _by_pixels(rings: list[Ring], sign: int) -> Iterator[Ring]:
+    """The same borders, walked anew: where pixels touch at a corner only, each keeps to itself.
+
+    So every ring is around pixels that share sides, and polygons made of them are valid.
+    """
+    onward: dict[_Corner, list[_Corner]] = {}
+    for ring in rings:
+        corners = [(x, y) for x, y in ring.tolist()]
+        for here, there in itertools.pairwise(corners):
+            onward.setdefault(here, []).append(there)
+    for first in sorted(onward):  # of those left the first is met once: nothing lies before it
+        if first not in onward:
+            continue
+        here, before = first, None
+        walked = [here]
+        while before is None or here != first:
+            others = onward[here]
+            there = others[0]
+            if len(others) > 1:
+                assert before is not None
+                (x0, y0), (x, y), (x1, y1) = before, here, others[0]
+                turned = ((x - x0) * (y1 - y) - (y - y0) * (x1 - x)) * sign
+                there = others[0 if turned > 0 else 1]
+            others.remove(there)
+            if not others:
+                del onward[here]
+            before, here = here, there
+            walked.append(here)
+        yield np.array(walked)
+
+
+def _simple(ring: Ring) -> Iterator[Ring]:
+    """A closed ring as rings that meet no corner twice."""
+    walked: list[_Corner] = []
+    places: dict[_Corner, int] = {}
+    for x, y in ring.tolist():
+        first = places.setdefault((x, y), len(walked))
+        if first == len(walked):
+            walked.append((x, y))
+            continue
+        yield np.array([*walked[first:], (x, y)])
+        for left in walked[first + 1 :]:
+            del places[left]
+        del walked[first + 1 :]
+
+
+def _area(ring: Ring) -> tuple[float, Ring]:
+    """Signed area, and that times the centre of mass."""
+    origin = ring[0]  # small numbers lose nothing
+    (x, y), (x2, y2) = (ring[:-1] - origin).T, (ring[1:] - origin).T
+    cross = x * y2 - x2 * y
+    area = float(cross.sum() / 2)
+    centre = np.array([((x + x2) * cross).sum(), ((y + y2) * cross).sum()]) / 6
+    return area, centre + area * origin
+
+
+def _put_into(shells: list[list[Ring]], holes: list[Ring]) -> None:
+    """Gives each hole to the innermost shell around it."""
+    if len(shells) == 1:
+        shells[0] += holes
+        return
+    low, high = (np.array([end(part[0], axis=0) for part in shells]) for end in (np.min, np.max))
+    for hole in holes:
+        # The pixel right below its top left corner lies in the hole.
+        middle = hole[np.lexsort((hole[:, 0], hole[:, 1]))[0]] + 0.5
+        near = np.flatnonzero((low < middle).all(axis=1) & (middle < high).all(axis=1))
+        around = [shells[i] for i in near if _inside(middle, shells[i][0])]
+        min(around, key=lambda part: abs(_area(part[0])[0])).append(hole)
+
+
+def _inside(point: Ring, ring: Ring) -> bool:
+    """Whether a middle of a pixel lies in a ring along pixels' borders."""
+    (x, y), (x2, y2) = ring[:-1].T, ring[1:].T
+    crossed = (x == x2) & (x > point[0]) & (np.minimum(y, y2) < point[1])
+    return bool((crossed & (np.maximum(y, y2) > point[1])).sum() % 2)
+
+
+def _groups(found: Iterator[_Found]) -> Iterator[list[_Found]]:
+    while many := list(itertools.islice(found, _AT_ONCE)):
+        yield many
+
+
+def _features(
+    many: list[_Found], place: Callable[[Ring], Ring], pixel_m2: float | None, names: Any
+) -> Iterator[dict[str, Any]]:
+    """The objects as features; all their corners are transformed together, which is faster."""
+    rings = [ring for one in many for part in one.parts for ring in part]
+    placed = place(np.concatenate([*rings, np.stack([one.centre for one in many])]))
+    centres = placed[-len(many) :].tolist()
+    ends = np.cumsum([len(ring) for ring in rings])
+    outlines = iter(np.split(placed[: ends[-1]], ends[:-1]))
+    for one, centre in zip(many, centres, strict=True):
+        parts = [
+            [_turned(next(outlines), left=i == 0).tolist() for i, _ in enumerate(part)]
+            for part in one.parts
+        ]
+        several = len(parts) > 1
+        area = {} if pixel_m2 is None else {"m2": round(one.pixels * pixel_m2, 3)}
+        yield {
+            "type": "Feature",
+            "geometry": {
+                "type": "MultiPolygon" if several else "Polygon",
+                "coordinates": parts if several else parts[0],
+            },
+            "properties": {
+                "class_id": one.label,
+                "class": names[one.label],
+                "pixels": one.pixels,
+                **area,
+                "centroid": centre,
+            },
+        }
+
+
+def _turned(ring: Ring, *, left: bool) -> Ring:
+    """Shells turn left, holes right, as RFC 7946 wants it."""
+    return ring if (_area(ring)[0] > 0) == left else ring[::-1]

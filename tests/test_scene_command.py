@@ -1,0 +1,159 @@
+"""`c2f scene` as its users meet it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scenes_on_disk import labels_of, make_net, noise, write
+
+from c2fcore import scene
+from c2fcore.cli import main
+from c2fcore.scene import parts
+
+pytest.importorskip("rasterio", reason="whole scenes: c2fcore[scene]")
+
+HOW = ["--tile", "40", "--overlap", "8"]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("net") / "net"
+    make_net().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def given(checkpoint: Path, tmp_path: Path) -> list[str]:
+    """A command for a scene without data on the left."""
+    image = noise(4, 64, 100)
+    image[:, :, :60] = 0
+    source = write(tmp_path / "scene.tif", image, nodata=0)
+    return ["scene", str(source), "-o", str(tmp_path / "labels.tif"), "--checkpoint",
+            str(checkpoint), *HOW]  # fmt: skip
+
+
+def test_what_is_told(given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*given, "--bands", "4,3,2", "--objects", str(tmp_path / "o.geojson")]) == 0
+    said = capsys.readouterr()
+    engine = make_net().compile()
+    expected = scene.segment_file(
+        engine, tmp_path / "scene.tif", tmp_path / "again.tif", bands=(4, 3, 2), tile=40,
+        overlap=8, progress=False,
+    )  # fmt: skip
+    assert np.array_equal(labels_of(tmp_path / "labels.tif"), labels_of(expected.path))
+    first, second, third, fourth, *key = said.out.splitlines()
+    assert first.startswith(
+        f"{tmp_path / 'scene.tif'}: 100 x 64 px, 6 tiles (2 without data), {expected.windows} "
+        f"windows, car {expected.share(1):.2%}, ship {expected.share(2):.2%}, 0:00:"
+    )
+    assert second == f"  -> {tmp_path / 'labels.tif'}"
+    features = json.loads((tmp_path / "o.geojson").read_text())["features"]
+    assert third == f"{len(features)} objects"
+    assert fourth == f"  -> {tmp_path / 'o.geojson'}"
+    assert key[0] == "ids: 0 ground, 1 car, 2 ship, 3 sea & sand"
+    assert sum(f["properties"]["pixels"] for f in features) == expected.pixels[1:3].sum()
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("more", "how"),
+    [
+        (["--range", "20", "90"], {"value_range": (20, 90)}),
+        (["--nodata", "17"], {"nodata": 17}),
+        (["--raw"], {"value_range": "raw"}),
+        (["--no-overviews"], {"overviews": False}),
+        ([], {}),
+    ],
+)
+def test_options_reach_the_scene(given: list[str], tmp_path: Path, more: Any, how: Any) -> None:
+    assert main([*given, *more]) == 0
+    expected = scene.segment_file(
+        make_net().compile(), tmp_path / "scene.tif", tmp_path / "again.tif", tile=40, overlap=8,
+        progress=False, **how,
+    )  # fmt: skip
+    assert (tmp_path / "labels.tif").read_bytes() == expected.path.read_bytes()
+
+
+def test_nothing_is_replaced_unasked(
+    given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = tmp_path / "labels.tif"
+    kept.write_bytes(b"precious")
+    assert main(given) == 2
+    assert "labels.tif exists; give --overwrite to replace it" in capsys.readouterr().err
+    assert kept.read_bytes() == b"precious"
+    assert main([*given, "--resume"]) == 0
+    assert "labels.tif is done already" in capsys.readouterr().err
+    assert kept.read_bytes() == b"precious"
+    assert main([*given, "--overwrite"]) == 0
+    assert labels_of(kept).shape == (64, 100)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError("No space left on device")])
+def test_a_stopped_run_says_how_to_go_on(
+    given: list[str],
+    tmp_path: Path,
+    error: BaseException,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    add = parts.Parts.add
+
+    def stopping(self: parts.Parts, *args: Any) -> None:
+        if len(self.done) == 2:
+            raise error
+        add(self, *args)
+
+    target = tmp_path / "labels.tif"
+    target.write_bytes(b"of an earlier run")
+    objects = ["--objects", str(tmp_path / "o.geojson")]
+    with monkeypatch.context() as patch:
+        patch.setattr(parts.Parts, "add", stopping)
+        interrupted = isinstance(error, KeyboardInterrupt)
+        assert main([*given, *objects, "--overwrite"]) == (130 if interrupted else 2)
+    said = capsys.readouterr().err
+    assert "c2f scene: stopped after 2 tiles; --resume goes on from there" in said
+    assert ("c2f scene: error: No space left on device" in said) != interrupted
+    assert target.read_bytes() == b"of an earlier run"
+    assert main([*given, *objects, "--resume"]) == 0
+    said_now = capsys.readouterr()
+    assert "6 tiles (2 without data, 2 done before)" in said_now.out
+    assert labels_of(target).shape == (64, 100)
+    (tmp_path / "o.geojson").unlink()
+    assert main([*given, *objects, "--resume"]) == 0
+    assert "labels.tif is done already" in capsys.readouterr().err
+    assert (tmp_path / "o.geojson").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--tile", "0"], "tile must be at least 1, got 0"),
+        (["--bands", "4,3"], "bands must be 3, one per channel of the networks, got 2"),
+        (["--bands", "4,3,9"], "bands must be in 1..4, of which"),
+        (["--bands", "red"], "numbers with commas between, as in 4,3,2, got 'red'"),
+        (["--range", "1", "0"], "low < high, got 1 and 0"),
+        (["-o", "labels.png"], "target must end in .tif or .tiff, got labels.png"),
+        (["-o", "SCENE"], "SCENE, LABELS and GEOJSON must be different files, got"),
+        (["--objects", "SCENE"], "SCENE, LABELS and GEOJSON must be different files, got"),
+        (["--device", "nowhere"], "nowhere"),
+    ],
+)
+def test_errors_are_told_in_a_line(
+    given: list[str], more: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = [given[1] if word == "SCENE" else word for word in more]
+    try:
+        status = main([*given, *more])
+    except SystemExit as left:  # argparse's
+        status = int(left.code or 0)
+    assert status == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert "Traceback" not in said
+    assert not (Path(given[3])).exists()
+    assert not list(Path(given[3]).parent.glob(".*"))

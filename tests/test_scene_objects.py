@@ -1,0 +1,156 @@
+"""Objects of label rasters as GeoJSON, against components found pixel by pixel."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from scenes_on_disk import NAMES, write
+
+from c2fcore import C2FConfig, scene
+
+rasterio = pytest.importorskip("rasterio", reason="whole scenes: c2fcore[scene]")
+ndimage = pytest.importorskip("scipy.ndimage", reason="components: c2fcore[train]")
+
+CONFIG = C2FConfig(num_classes=4, small_classes=(0, 2), class_names=NAMES)
+NOWHERE = {"crs": None, "transform": rasterio.Affine.identity(), "nodata": 255}
+EIGHT = np.ones((3, 3))
+
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+
+
+def _objects(folder: Path, labels: npt.NDArray[np.uint8], **profile: Any) -> list[dict[str, Any]]:
+    source = write(folder / "labels.tif", labels[None], **{**NOWHERE, **profile})
+    count = scene.write_objects(source, folder / "objects.geojson", CONFIG)
+    found = json.loads((folder / "objects.geojson").read_text())
+    assert found["type"] == "FeatureCollection"
+    assert len(found["features"]) == count
+    features: list[dict[str, Any]] = found["features"]
+    return features
+
+
+def _parts(feature: dict[str, Any]) -> list[Any]:
+    geometry = feature["geometry"]
+    several = geometry["type"] == "MultiPolygon"
+    return list(geometry["coordinates"]) if several else [geometry["coordinates"]]
+
+
+def _filled(ring: npt.NDArray[Any], shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """Pixels inside a ring along pixels' borders: those with an odd number of borders at left."""
+    crossings = np.zeros((shape[0], shape[1] + 1), dtype=int)
+    for (x, y), (x2, y2) in zip(ring.astype(int).tolist(), ring[1:].astype(int).tolist()):
+        if x == x2:
+            crossings[min(y, y2) : max(y, y2), x] += 1
+    filled: npt.NDArray[np.bool_] = crossings.cumsum(1)[:, :-1] % 2 == 1
+    return filled
+
+
+def _check(features: list[dict[str, Any]], labels: npt.NDArray[np.uint8]) -> None:
+    """Every component is one feature, of valid polygons that hold its pixels and no others."""
+    wanted = sum(ndimage.label(labels == c, EIGHT)[1] for c in CONFIG.small_classes)
+    assert len(features) == wanted
+    all_pixels = np.zeros(labels.shape, dtype=int)
+    for feature in features:
+        whole = np.zeros(labels.shape, dtype=np.bool_)
+        for part in _parts(feature):
+            shell, *holes = (np.array(ring, dtype=float) for ring in part)
+            pixels = _filled(shell, labels.shape)
+            for hole in holes:
+                inside = _filled(hole, labels.shape)
+                assert (pixels | ~inside).all()
+                pixels &= ~inside
+            for ring in (shell, *holes):
+                assert (ring[0] == ring[-1]).all()
+                assert len(np.unique(ring[:-1], axis=0)) == len(ring) - 1
+            # By shared sides: else it would hang together in points, which no valid polygon does.
+            assert ndimage.label(pixels)[1] == 1
+            whole |= pixels
+        about = feature["properties"]
+        assert whole.sum() == about["pixels"]
+        assert (labels[whole] == about["class_id"]).all()
+        assert about["class"] == NAMES[about["class_id"]]
+        assert ndimage.label(whole, EIGHT)[1] == 1
+        middle = np.array(ndimage.center_of_mass(whole))[::-1] + 0.5
+        assert np.allclose(about["centroid"], middle)
+        all_pixels += whole
+    assert np.array_equal(all_pixels, np.isin(labels, CONFIG.small_classes))
+
+
+def test_pixels_that_touch_at_corners(tmp_path: Path) -> None:
+    """A ring of four closed by corners; a hole that touches its shell; an island in a hole."""
+    drawn = [
+        ".#......####.",
+        "#.#....#....#",
+        ".#.....#.##.#",
+        "......#..##.#",
+        "####...#....#",
+        "#..#....####.",
+        "#.##..###....",
+        "####..#.#....",
+        "......##.##.#",
+    ]
+    labels = np.array([[2 if mark == "#" else 1 for mark in row] for row in drawn], dtype=np.uint8)
+    features = _objects(tmp_path, labels)
+    _check(features, labels)
+    assert {len(_parts(f)) for f in features} > {1}
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_any_labels(tmp_path: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    ids = np.array([0, 1, 2, 255], dtype=np.uint8)
+    labels = rng.choice(ids, size=(23, 31), p=[0.15, 0.3, 0.5, 0.05])
+    _check(_objects(tmp_path, labels), labels)
+
+
+def test_degrees_and_square_metres(tmp_path: Path) -> None:
+    """Longitude first, shells to the left; metres by the reference system's unit."""
+    labels = np.ones((40, 50), dtype=np.uint8)
+    labels[10:20, 5:25] = 2
+    labels[12:14, 8:10] = 1
+    turned = rasterio.Affine(0.3, 0.05, 500000, 0.04, -0.3, 5400000)
+    (found,) = _objects(tmp_path, labels, crs="EPSG:32633", transform=turned)
+    shell, hole = (np.array(ring) for ring in found["geometry"]["coordinates"])
+    for ring, sign in ((shell, 1), (hole, -1)):
+        (x, y), (x2, y2) = (ring[:-1] - ring[0]).T, (ring[1:] - ring[0]).T
+        assert np.sign((x * y2 - x2 * y).sum()) == sign
+    corners = [turned @ at for at in ((5, 10), (5, 20), (25, 20), (25, 10))]
+    degrees = np.stack(rasterio.warp.transform("EPSG:32633", "EPSG:4326", *zip(*corners)), axis=1)
+    assert sorted(map(tuple, shell[:-1].round(7))) == sorted(map(tuple, degrees.round(7)))
+    assert 14.9 < shell[0][0] < 15.1
+    assert 48 < shell[0][1] < 49
+    about = found["properties"]
+    assert about["pixels"] == 196
+    assert about["m2"] == pytest.approx(196 * (0.3 * 0.3 + 0.05 * 0.04), abs=1e-3)
+    (feet,) = _objects(tmp_path, labels, crs="EPSG:2263", transform=turned)
+    assert feet["properties"]["m2"] == pytest.approx(about["m2"] * 0.3048006096**2, abs=1e-3)
+    north = rasterio.Affine(1e-5, 0, 15, 0, -1e-5, 48)
+    (plain,) = _objects(tmp_path, labels, crs="EPSG:4326", transform=north)
+    assert "m2" not in plain["properties"]
+    assert plain["geometry"]["coordinates"][0][0][0] == pytest.approx(15, abs=1e-3)
+
+
+def test_ground_control_points(tmp_path: Path) -> None:
+    labels = np.ones((40, 50), dtype=np.uint8)
+    labels[10:20, 10:30] = 2
+    source = write(tmp_path / "labels.tif", labels[None], **NOWHERE)
+    corners = [(0, 0, 15, 50), (0, 50, 16, 50), (40, 0, 15, 49), (40, 50, 16, 49)]
+    with rasterio.open(source, "r+") as file:
+        file.gcps = ([rasterio.control.GroundControlPoint(*c) for c in corners], "EPSG:4326")
+    assert scene.write_objects(source, tmp_path / "o.geojson", CONFIG) == 1
+    (found,) = json.loads((tmp_path / "o.geojson").read_text())["features"]
+    shell = np.array(found["geometry"]["coordinates"][0])
+    assert np.allclose(shell.min(0), (15.2, 49.5))
+    assert np.allclose(shell.max(0), (15.6, 49.75))
+
+
+def test_no_objects_and_no_labels(tmp_path: Path) -> None:
+    assert _objects(tmp_path, np.full((20, 30), 255, dtype=np.uint8)) == []
+    (tmp_path / "text.tif").write_text("no raster")
+    with pytest.raises(ValueError, match=r"must be readable, got .*text\.tif"):
+        scene.write_objects(tmp_path / "text.tif", tmp_path / "none.geojson", CONFIG)
+    assert not list(tmp_path.glob("*none*"))
