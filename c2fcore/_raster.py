@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import rasterio
+from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
@@ -18,6 +19,7 @@ from .data.tiling import Box
 from .images import Stretch
 
 RAW: Final = "raw"
+ERRORS: Final = (RasterioError, CPLE_BaseError)  # some functions let those of GDAL pass
 
 
 class Seen(NamedTuple):
@@ -118,7 +120,7 @@ class Raster:
             with self._lock, rasterio.Env():
                 values = self.source.read(self.bands, window=window, out_dtype=self._dtype)
                 known = self._mask(values, window)
-        except RasterioError as error:
+        except ERRORS as error:
             raise ValueError(
                 f"image must be readable, got {self.name} at rows {box.y0} to {box.y1 - 1}, "
                 f"columns {box.x0} to {box.x1 - 1}: {error.__cause__ or error}"
@@ -206,7 +208,7 @@ def open_quietly(path: str | Path, mode: str = "r", **options: Any) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             return rasterio.open(path, mode, **options)
-    except RasterioError as error:
+    except ERRORS as error:
         raise ValueError(f"image must be readable, got {path}: {error}") from error
 
 

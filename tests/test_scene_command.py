@@ -48,7 +48,7 @@ def test_what_is_told(given: list[str], tmp_path: Path, capsys: pytest.CaptureFi
     first, second, third, fourth, *key = said.out.splitlines()
     assert first.startswith(
         f"{tmp_path / 'scene.tif'}: 100 x 64 px, 6 tiles (2 without data), {expected.windows} "
-        f"windows, car {expected.share(1):.2%}, ship {expected.share(2):.2%}, 0:00:"
+        f"windows, car {expected.share(1):.2%}, ship {expected.share(2):.2%}, in 0:00:"
     )
     assert second == f"  -> {tmp_path / 'labels.tif'}"
     features = json.loads((tmp_path / "o.geojson").read_text())["features"]

@@ -471,3 +471,24 @@ def test_percentiles_of_a_large_image_are_of_a_sample(monkeypatch: pytest.Monkey
     assert images.Stretch.of(read, 300, 400).low[0] == pytest.approx(5, abs=0.1)
     band[:] = empty
     assert not images.Stretch.of(read, 300, 400)(band).any()
+
+
+def test_a_disk_that_is_full(engine: Engine, tmp_path: Path) -> None:
+    """Whatever GDAL says then, and when: no target, and all tiles to go on with."""
+    resource = pytest.importorskip("resource", reason="limits of a process: POSIX")
+    source, target = write(tmp_path / "scene.tif", noise(3, 700, 1100)), tmp_path / "labels.tif"
+    how = {"tile": 256, "overlap": 32, "progress": False}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for room in (60000, 9000):
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+            with pytest.raises(OSError, match=r"labels must be .* is the disk full\?"):
+                scene.segment_file(engine, source, target, **how, resume=True)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert not target.exists()
+        assert scene.unfinished(target) == 15
+    found = scene.segment_file(engine, source, target, **how, resume=True)
+    assert found.kept == 15
+    expected = scene.segment(engine, noise(3, 700, 1100).transpose(1, 2, 0), **how)
+    assert np.array_equal(labels_of(target), expected.labels)

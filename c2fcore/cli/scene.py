@@ -180,7 +180,7 @@ def _told(found: scene.SceneFile, name: str, config: C2FConfig) -> str:
     return (
         f"{name}: {found.width} x {found.height} px, {counted(found.tiles, 'tile')}"
         f"{f' ({aside})' if aside else ''}, {counted(found.windows, 'window')}, "
-        f"{shares_of(config, share)}, {timedelta(seconds=round(found.seconds))} h\n"
+        f"{shares_of(config, share)}, in {timedelta(seconds=round(found.seconds))}\n"
         f"  -> {found.path}"
     )
 

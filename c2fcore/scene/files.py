@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -51,7 +51,7 @@ class SceneFile:
     empty: int
     kept: int
     windows: int
-    pixels: npt.NDArray[np.int64]
+    pixels: npt.NDArray[np.int64] = field(repr=False)
     seconds: float
 
     def share(self, label: int) -> float:
@@ -186,6 +186,7 @@ def write_objects(labels: str | Path, target: str | Path, config: C2FConfig) -> 
     _check_rasterio()
     from . import objects
 
+    _check_classes(config)
     return objects.write(labels, Path(target), config)
 
 
@@ -201,12 +202,15 @@ def _check_rasterio() -> None:
         raise ImportError(f"scenes need rasterio: pip install 'c2fcore[scene]' ({error})") from None
 
 
-def _check(engine: Engine, source: str | Path, target: Path, overwrite: bool) -> None:
-    if engine.config.num_classes > 255:
+def _check_classes(config: C2FConfig) -> None:
+    if config.num_classes > 255:
         raise ValueError(
-            "classes must be at most 255, as label 255 is no data, got "
-            f"{engine.config.num_classes} classes"
+            f"classes must be at most 255, as label 255 is no data, got {config.num_classes}"
         )
+
+
+def _check(engine: Engine, source: str | Path, target: Path, overwrite: bool) -> None:
+    _check_classes(engine.config)
     if target.suffix.lower() not in _SUFFIXES:
         raise ValueError(f"target must end in {' or '.join(_SUFFIXES)}, got {target}")
     if target.is_dir():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,11 +13,11 @@ import numpy.typing as npt
 import rasterio
 import rasterio.shutil
 from PIL import Image
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NotGeoreferencedWarning
 from tqdm import tqdm
 
 from .. import __version__, pictures
-from .._raster import Raster, open_quietly
+from .._raster import ERRORS, Raster, open_quietly
 from ..config import C2FConfig
 from ..images import Pixels
 from .parts import Parts
@@ -63,18 +63,16 @@ def write(
         OSError: the file cannot be written, or does not hold what was written.
     """
     loose = path.with_name(f"loose-{path.name}")
-    shape = {"height": raster.height, "width": raster.width, "count": 1, "dtype": "uint8"}
-    # Blocks that are written part by part leave holes, and those never written are no data; the
-    # copy below has neither.
-    blocks = {"tiled": True, "blockxsize": _BLOCK_PX, "blockysize": _BLOCK_PX, "sparse_ok": True}
     counted = np.zeros(256, dtype=np.int64)
     hidden = None if progress else True
     bar = tqdm(total=len(parts.done), desc="writing", unit="tile", leave=False, disable=hidden)
     with warnings.catch_warnings(), bar:
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         try:
+            # Blocks that are written part by part leave holes, and those never written are no data;
+            # the copy has neither.
             with rasterio.open(
-                loose, "w", driver="GTiff", nodata=NO_DATA, **shape, **blocks, **_LAYOUT
+                loose, "w", nodata=NO_DATA, **blocks(raster.height, raster.width)
             ) as out:
                 _describe(out, raster.source, config)
                 for index in sorted(parts.done):
@@ -91,8 +89,10 @@ def write(
                 overview_resampling="MODE",
                 **_LAYOUT,
             )
-        except RasterioError as error:
-            raise OSError(f"labels must be written, got {error.__cause__ or error}") from error
+        except ERRORS as error:
+            raise OSError(
+                f"labels must be written, got {error.__cause__ or error}; is the disk full?"
+            ) from error
     loose.unlink()
     counted[NO_DATA] += raster.height * raster.width - counted.sum()
     # Not every error of writing is told when it happens, as on a disk that is full.
@@ -104,6 +104,41 @@ def write(
     return counted
 
 
+def blocks(height: int, width: int) -> dict[str, Any]:
+    """How a raster of labels is laid out while it is being made."""
+    return {
+        "driver": "GTiff",
+        "height": height,
+        "width": width,
+        "count": 1,
+        "dtype": "uint8",
+        "tiled": True,
+        "blockxsize": _BLOCK_PX,
+        "blockysize": _BLOCK_PX,
+        "sparse_ok": True,
+        **_LAYOUT,
+    }
+
+
+def windows_of(source: Any) -> Iterator[tuple[Any, Pixels]]:
+    """Windows of an open label raster, of whole blocks, and the labels in each.
+
+    Raises:
+        ValueError: the file cannot be read.
+    """
+    for y, x in itertools.product(*(range(0, side, _READ_PX) for side in source.shape)):
+        window = (
+            (y, min(y + _READ_PX, source.height)),
+            (x, min(x + _READ_PX, source.width)),
+        )
+        try:
+            yield window, source.read(1, window=window)
+        except ERRORS as error:
+            raise ValueError(
+                f"labels must be readable, got {source.name}: {error.__cause__ or error}"
+            ) from error
+
+
 def count(path: Path) -> Counts:
     """Pixels of each label in a file, int64 [256].
 
@@ -111,15 +146,9 @@ def count(path: Path) -> Counts:
         ValueError: the file cannot be read.
     """
     counted = np.zeros(256, dtype=np.int64)
-    with open_quietly(path) as labels:
-        for y, x in itertools.product(*(range(0, side, _READ_PX) for side in labels.shape)):
-            try:
-                read = labels.read(1, window=((y, y + _READ_PX), (x, x + _READ_PX)))
-            except RasterioError as error:
-                raise ValueError(
-                    f"labels must be readable, got {path}: {error.__cause__ or error}"
-                ) from error
-            counted += _counts(read)
+    with open_quietly(path) as source:
+        for _, labels in windows_of(source):
+            counted += _counts(labels)
     return counted
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, NamedTuple
-from xml.sax.saxutils import escape
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +18,9 @@ import rasterio.warp
 from rasterio.transform import GCPTransformer
 
 from .. import _files
-from .._raster import open_quietly
+from .._raster import ERRORS, open_quietly
 from ..config import C2FConfig
+from .geotiff import blocks, windows_of
 
 _AT_ONCE: Final = 1000  # features whose corners are transformed together
 _DIGITS: Final = 8  # of degrees: a millimetre
@@ -46,12 +47,31 @@ class _Found(NamedTuple):
 
 def write(labels: str | Path, target: Path, config: C2FConfig) -> int:
     """`scene.write_objects`, once rasterio is there."""
+    try:
+        return _write(labels, target, config)
+    except ERRORS as error:
+        raise ValueError(
+            f"objects must be found in labels and have degrees, got {labels}: "
+            f"{error.__cause__ or error}"
+        ) from error
+
+
+def _write(labels: str | Path, target: Path, config: C2FConfig) -> int:
     names = config.class_names or [str(c) for c in range(config.num_classes)]
     count = 0
     with ExitStack() as opened:
         source = opened.enter_context(open_quietly(labels))
+        if source.dtypes != ("uint8",):
+            raise ValueError(
+                f"labels must be one band of uint8, got {labels} with {', '.join(source.dtypes)}"
+            )
         place, pixel_m2 = _place_of(source, opened)
-        small = opened.enter_context(open_quietly(_small_only(source, config)))
+        folder = opened.enter_context(
+            tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent)
+        )
+        small = opened.enter_context(
+            open_quietly(_small_only(source, config, Path(folder) / "small.tif"))
+        )
         band = rasterio.band(small, 1)
         shapes = rasterio.features.shapes(band, mask=band, connectivity=8)
         found = (_object(shape["coordinates"], int(value) - 1) for shape, value in shapes)
@@ -66,16 +86,14 @@ def write(labels: str | Path, target: Path, config: C2FConfig) -> int:
     return count
 
 
-def _small_only(source: Any, config: C2FConfig) -> str:
-    """A virtual raster: a small class c is c + 1, all else 0."""
-    table = ",".join(f"{c}:{c + 1 if c in config.small_classes else 0}" for c in range(256))
-    return (
-        f'<VRTDataset rasterXSize="{source.width}" rasterYSize="{source.height}">'
-        '<VRTRasterBand dataType="Byte" band="1"><ComplexSource>'
-        f"<SourceFilename>{escape(str(Path(source.name).resolve()))}</SourceFilename>"
-        f"<SourceBand>1</SourceBand><LUT>{table}</LUT>"
-        "</ComplexSource></VRTRasterBand></VRTDataset>"
-    )
+def _small_only(source: Any, config: C2FConfig, path: Path) -> Path:
+    """Writes a raster in which a small class c is c + 1, and all else 0."""
+    table = np.zeros(256, dtype=np.uint8)
+    table[list(config.small_classes)] = np.array(config.small_classes) + 1
+    with open_quietly(path, "w", **blocks(source.height, source.width)) as out:
+        for window, labels in windows_of(source):
+            out.write(table[labels], 1, window=window)
+    return path
 
 
 def _place_of(source: Any, opened: ExitStack) -> tuple[Callable[[Ring], Ring], float | None]:
@@ -113,14 +131,15 @@ def _place_of(source: Any, opened: ExitStack) -> tuple[Callable[[Ring], Ring], f
     return place, pixel_m2
 
 
-def _object(corners: Iterable[Iterable[Any]], label: int) -> _Found:
-    rings = [np.array(ring, dtype=np.float64) for ring in corners]
-    area = sum(_area(ring)[0] for ring in rings)
-    sign = 1 if area > 0 else -1  # of shells; holes turn the other way
-    met = np.concatenate([ring[:-1] for ring in rings])
-    if len(np.unique(met, axis=0)) < len(met):
-        rings = [simple for ring in _by_pixels(rings, sign) for simple in _simple(ring)]
+def _object(corners: Sequence[Sequence[_Corner]], label: int) -> _Found:
+    rings = [np.array(ring) for ring in corners]
     areas, moments = zip(*map(_area, rings), strict=True)
+    area = sum(areas)
+    sign = 1 if area > 0 else -1  # of shells; holes turn the other way
+    met = [corner for ring in corners for corner in ring[1:]]
+    if len(set(met)) < len(met):
+        rings = [simple for ring in _by_pixels(rings, sign) for simple in _simple(ring)]
+        areas = tuple(_area(ring)[0] for ring in rings)
     shells = [[ring] for ring, part in zip(rings, areas, strict=True) if part * sign > 0]
     holes = [ring for ring, part in zip(rings, areas, strict=True) if part * sign < 0]
     _put_into(shells, holes)
