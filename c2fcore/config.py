@@ -205,6 +205,11 @@ class C2FConfig:
         return self.from_dict({**fields, **changes})
 
 
+def names_of(config: C2FConfig) -> tuple[str, ...]:
+    """One per class; its id where the network knows no names."""
+    return config.class_names or tuple(map(str, range(config.num_classes)))
+
+
 def _plain(value: Any) -> Any:
     return [_plain(v) for v in value] if isinstance(value, tuple) else value
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from c2fcore.models import build
 rasterio = pytest.importorskip("rasterio", reason="whole scenes: c2fcore[scene]")
 from rasterio.control import GroundControlPoint  # noqa: E402
 from rasterio.enums import ColorInterp  # noqa: E402
+from rasterio.shutil import copy  # noqa: E402
 
 from c2fcore import _raster  # noqa: E402
 from c2fcore.scene import geotiff, parts  # noqa: E402
@@ -57,7 +60,11 @@ def test_labels_are_those_of_the_pixels(
     assert expected.windows is not None
     assert (found.height, found.width, found.windows) == (*size, len(expected.windows))
     assert found.pixels.tolist() == np.bincount(labels.ravel(), minlength=256).tolist()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["labels.tif", "scene.tif"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "labels.tif",
+        "labels.tif.aux.xml",
+        "scene.tif",
+    ]
 
 
 def test_one_tile_is_the_image(engine: Engine, tmp_path: Path) -> None:
@@ -99,6 +106,9 @@ def test_the_answer_lies_where_the_scene_does(engine: Engine, tmp_path: Path) ->
         assert file.tags()["AREA_OR_POINT"] == "Point"
         assert file.tags(1) == {f"CLASS_{c}": name for c, name in enumerate(NAMES)}
         assert [file.colormap(1)[c][:3] for c in range(4)] == list(PALETTE)
+    copy(found.path, tmp_path / "as.vrt", driver="VRT")  # which shows what GDAL knows of it
+    shown = (tmp_path / "as.vrt").read_text()
+    assert re.findall("<Category>(.*)</Category>", shown) == [*NAMES[:3], "sea &amp; sand"]
     plain = scene.segment_file(engine, source, tmp_path / "plain.tif", tile=512, overlap=64,
                                progress=False, overviews=False)  # fmt: skip
     assert np.array_equal(labels_of(plain.path), labels_of(found.path))
@@ -128,7 +138,6 @@ def test_a_scene_that_lies_nowhere(engine: Engine, tmp_path: Path) -> None:
     with rasterio.open(found.path) as file:
         assert file.crs is None
         assert file.transform.is_identity
-    assert not list(tmp_path.glob("*.xml"))
 
 
 def _holes(height: int, width: int) -> npt.NDArray[np.bool_]:
@@ -249,8 +258,6 @@ def test_networks_of_other_channels(tmp_path: Path, channels: int) -> None:
 
 def test_virtual_rasters_and_overviews(engine: Engine, tmp_path: Path) -> None:
     source = write(tmp_path / "scene.tif", noise(3, 64, 100))
-    from rasterio.shutil import copy
-
     copy(source, tmp_path / "scene.vrt", driver="VRT")
     copy(source, tmp_path / "cog.tif", driver="COG", blocksize=32, overviews="AUTO")
     found = {
@@ -341,7 +348,13 @@ def test_going_on_from_where_it_stopped(
     assert seen == [Box(24, 32, 64, 72), Box(24, 60, 64, 100)]
     assert (found.kept, found.tiles, found.windows) == (4, 6, whole.windows)
     assert np.array_equal(labels_of(target), labels_of(whole.path))
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["labels.tif", "scene.tif", "whole.tif"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "labels.tif",
+        "labels.tif.aux.xml",
+        "scene.tif",
+        "whole.tif",
+        "whole.tif.aux.xml",
+    ]
 
 
 def test_other_options_are_not_gone_on_with(
@@ -492,3 +505,30 @@ def test_a_disk_that_is_full(engine: Engine, tmp_path: Path) -> None:
     assert found.kept == 15
     expected = scene.segment(engine, noise(3, 700, 1100).transpose(1, 2, 0), **how)
     assert np.array_equal(labels_of(target), expected.labels)
+
+
+def test_a_file_is_not_closed_while_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is stopped leaves a slow reader behind; GDAL would crash."""
+    raster = _raster.Raster(write(tmp_path / "scene.tif", noise(3, 50, 60)))
+    reading, go_on = threading.Event(), threading.Event()
+    mask = _raster.Raster._mask
+
+    def slow(self: _raster.Raster, *args: Any) -> Any:
+        reading.set()
+        assert go_on.wait(30)
+        return mask(self, *args)
+
+    monkeypatch.setattr(_raster.Raster, "_mask", slow)
+    reader = threading.Thread(target=raster.read, args=(Box(0, 0, 50, 60),))
+    closer = threading.Thread(target=raster.close)
+    reader.start()
+    assert reading.wait(30)
+    closer.start()
+    closer.join(0.05)
+    assert not raster.source.closed
+    go_on.set()
+    closer.join(30)
+    reader.join(30)
+    assert raster.source.closed

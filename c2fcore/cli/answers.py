@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from .. import pictures
-from ..config import C2FConfig
-
-
-def names_of(config: C2FConfig) -> Sequence[str]:
-    """One per class; its id where the network knows no names."""
-    return config.class_names or [str(c) for c in range(config.num_classes)]
+from ..config import C2FConfig, names_of
 
 
 def key_of(config: C2FConfig) -> str:

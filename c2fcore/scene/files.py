@@ -144,6 +144,7 @@ def segment_file(
         pixels = geotiff.write(
             whole, raster, tiles, parts, engine.config, overviews=overviews, progress=progress
         )
+    geotiff.write_names(target, engine.config)
     os.replace(whole, target)
     windows = sum(part.windows for part in parts.done.values())
     parts.remove()

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
+from xml.sax.saxutils import escape
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +17,9 @@ from PIL import Image
 from rasterio.errors import NotGeoreferencedWarning
 from tqdm import tqdm
 
-from .. import __version__, pictures
+from .. import __version__, _files, pictures
 from .._raster import ERRORS, Raster, open_quietly
-from ..config import C2FConfig
+from ..config import C2FConfig, names_of
 from ..images import Pixels
 from .parts import Parts
 from .tiled import Tile
@@ -104,6 +105,18 @@ def write(
     return counted
 
 
+def write_names(path: Path, config: C2FConfig) -> None:
+    """Writes the classes' names where GDAL and QGIS look for those of a raster's values.
+
+    A TIFF has no place for them but its tags. What lay there of earlier labels, such as their
+    statistics, is replaced.
+    """
+    names = "".join(f"<Category>{escape(name)}</Category>" for name in names_of(config))
+    band = f'<PAMRasterBand band="1"><CategoryNames>{names}</CategoryNames></PAMRasterBand>'
+    with _files.whole(path.with_name(f"{path.name}.aux.xml")) as partial:
+        partial.write_text(f"<PAMDataset>{band}</PAMDataset>\n", encoding="utf-8")
+
+
 def blocks(height: int, width: int) -> dict[str, Any]:
     """How a raster of labels is laid out while it is being made."""
     return {
@@ -171,8 +184,7 @@ def _describe(out: Any, source: Any, config: C2FConfig) -> None:
         out.rpcs = source.rpcs
     where = {k: v for k, v in source.tags().items() if k == "AREA_OR_POINT"}
     out.update_tags(**where, TIFFTAG_SOFTWARE=f"c2fcore {__version__}")
-    names = config.class_names or [str(c) for c in range(config.num_classes)]
-    out.update_tags(1, **{f"CLASS_{c}": name for c, name in enumerate(names)})
+    out.update_tags(1, **{f"CLASS_{c}": name for c, name in enumerate(names_of(config))})
     out.set_band_description(1, "class")
     palette = pictures.palette_of(config)
     out.write_colormap(1, {c: (*colour, 255) for c, colour in enumerate(palette.tolist())})

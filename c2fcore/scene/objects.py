@@ -19,7 +19,7 @@ from rasterio.transform import GCPTransformer
 
 from .. import _files
 from .._raster import ERRORS, open_quietly
-from ..config import C2FConfig
+from ..config import C2FConfig, names_of
 from .geotiff import blocks, windows_of
 
 _AT_ONCE: Final = 1000  # features whose corners are transformed together
@@ -57,7 +57,7 @@ def write(labels: str | Path, target: Path, config: C2FConfig) -> int:
 
 
 def _write(labels: str | Path, target: Path, config: C2FConfig) -> int:
-    names = config.class_names or [str(c) for c in range(config.num_classes)]
+    names = names_of(config)
     count = 0
     with ExitStack() as opened:
         source = opened.enter_context(open_quietly(labels))

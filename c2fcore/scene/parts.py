@@ -120,7 +120,12 @@ def network_options(engine: Engine) -> dict[str, Any]:
     """What of an engine decides the labels: its configuration, precision, weights."""
     networks = engine.networks
     config = {k: v for k, v in networks.config.to_dict().items() if k not in _FREE}
-    return {**config, "precision": str(networks.precision), "weights": _digest(engine)}
+    return {
+        **config,
+        "precision": str(networks.precision),
+        "size_multiple": getattr(networks.coarse, "stride_multiple", None),
+        "weights": _digest(engine),
+    }
 
 
 def file_options(path: str | Path) -> dict[str, Any]:
