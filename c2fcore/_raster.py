@@ -26,7 +26,7 @@ class Seen(NamedTuple):
     """A part of a raster.
 
     Attributes:
-        pixels: [H, W, C] for the networks.
+        pixels: [H, W, C] for the networks, any strides.
         known: bool [H, W], False where the file has no data.
     """
 
@@ -110,7 +110,7 @@ class Raster:
             pixels = self._stretch(np.where(known, values, np.float32(np.nan)))
         else:
             pixels = np.where(known, values, 0) if values.dtype != np.uint8 else values
-            pixels = np.ascontiguousarray(pixels.transpose(1, 2, 0))
+            pixels = pixels.transpose(1, 2, 0)
         return Seen(pixels.repeat(3, axis=2) if self._grey else pixels, seen)
 
     def _values(self, box: Box) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
@@ -134,14 +134,14 @@ class Raster:
     def _mask(self, values: npt.NDArray[Any], window: Any) -> npt.NDArray[np.bool_]:
         """Which values [C, h, w] the file calls data."""
         found: npt.NDArray[np.bool_]
-        if self._shadowed is None:
+        if not self._own_mask:
             found = self.source.read_masks(self.bands, window=window) != 0
             return found
-        # Of an alpha band and a nodata value GDAL would heed the latter alone.
         declared = (self.source.nodatavals[b - 1] for b in self.bands)
         nodata = np.array([np.nan if value is None else value for value in declared])
         found = values != nodata[:, None, None]
-        found &= self.source.read(self._shadowed, window=window) != 0
+        if self._alpha is not None:
+            found &= self.source.read(self._alpha, window=window) != 0
         return found
 
     def _set_bands(self, bands: Sequence[int] | None, channels: int) -> None:
@@ -170,7 +170,12 @@ class Raster:
         if any("complex" in kind for kind in kinds):
             raise ValueError(f"bands must hold real numbers, got {self.name} of {', '.join(kinds)}")
         alpha = next(filter(self._is_alpha, self.source.indexes), None)
-        self._shadowed = None if self.source.nodata is None else alpha
+        # A band that somebody wants to see is no alpha, whatever the file calls its fourth; and of
+        # an alpha band and a nodata value GDAL would heed the latter alone.
+        self._alpha = None if alpha in self.bands else alpha
+        self._own_mask = alpha is not None and (
+            self._alpha is None or self.source.nodata is not None
+        )
         self._all_bytes = kinds == {"uint8"}
 
     def _is_alpha(self, band: int) -> bool:

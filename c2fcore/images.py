@@ -190,5 +190,5 @@ def _read_with_rasterio(path: Path) -> Pixels:
             f"pip install 'c2fcore[scene]'"
         ) from None
     with _raster.Raster(path) as raster:
-        pixels: Pixels = raster.read(Box(0, 0, raster.height, raster.width)).pixels
-        return pixels
+        pixels = raster.read(Box(0, 0, raster.height, raster.width)).pixels
+        return np.ascontiguousarray(pixels)

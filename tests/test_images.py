@@ -86,6 +86,18 @@ def test_no_data_is_black_and_does_not_count(tmp_path: Path) -> None:
     assert np.abs(read[20:, :, 0] - wanted).max() <= 1
 
 
+def test_no_data_of_a_tiff_that_pillow_reads(tmp_path: Path) -> None:
+    """One band of 16 bits: the same with and without rasterio."""
+    band = np.random.default_rng(1).integers(3000, 5000, (37, 53)).astype(np.uint16)
+    band[:20] = 0
+    Image.fromarray(band).save(tmp_path / "image.tif", tiffinfo={42113: "0"})
+    read = read_rgb(tmp_path / "image.tif")
+    assert not read[:20].any()
+    assert np.abs(read[20:, :, 0] - _within_percentiles(band[20:].astype(np.float32))).max() <= 1
+    Image.fromarray(band).save(tmp_path / "image.tif", tiffinfo={42113: "nonsense"})
+    assert read_rgb(tmp_path / "image.tif")[20:].min() > 100
+
+
 def test_five_bands_of_8_bits_are_not_stretched(tmp_path: Path) -> None:
     bands = np.random.default_rng(1).integers(90, 120, (5, 37, 53), dtype=np.uint8)
     read = read_rgb(

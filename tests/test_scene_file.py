@@ -234,6 +234,20 @@ def test_bands_and_range(engine: Engine, tmp_path: Path, dtype: type) -> None:
     assert np.array_equal(labels_of(found.path), scene.segment(engine, seen, **COMMON).labels)
 
 
+def test_an_alpha_band_that_is_asked_for_is_none(engine: Engine, tmp_path: Path) -> None:
+    """GDAL takes the fourth of four bytes for alpha; near infrared is dark on water."""
+    bands = noise(4, 64, 100)
+    bands[3, 30:] = 0
+    source = write(tmp_path / "scene.tif", bands)
+    with rasterio.open(source) as file:
+        assert file.colorinterp[3] == ColorInterp.alpha
+    masked = scene.segment_file(engine, source, tmp_path / "masked.tif", **COMMON)
+    assert masked.pixels[255] >= 34 * 100
+    found = scene.segment_file(engine, source, tmp_path / "labels.tif", **COMMON, bands=(4, 3, 2))
+    expected = scene.segment(engine, bands[[3, 2, 1]].transpose(1, 2, 0), **COMMON)
+    assert np.array_equal(labels_of(found.path), expected.labels)
+
+
 @pytest.mark.parametrize("channels", [1, 4, 6])
 def test_networks_of_other_channels(tmp_path: Path, channels: int) -> None:
     """The first bands unless others are named; values as they are if asked for."""
@@ -286,6 +300,11 @@ def test_virtual_rasters_and_overviews(engine: Engine, tmp_path: Path) -> None:
         ({"target": "there.tif/l.tif"}, ValueError, "must be in a folder to write into, got"),
         ({"source": "text.tif"}, ValueError, r"image must be readable, got .*text\.tif"),
         ({"source": "none.tif"}, ValueError, r"image must be readable, got .*none\.tif"),
+        (
+            {"value_range": "raw", "source": "wide.tif"},
+            TypeError,
+            r"must be uint8/uint16/.*\.int32",
+        ),
         ({"source": "complex.tif"}, ValueError, "must hold real numbers, got .* of complex64"),
     ],
 )
@@ -293,13 +312,14 @@ def test_what_is_refused_leaves_nothing(
     engine: Engine, tmp_path: Path, change: dict[str, Any], error: type, message: str
 ) -> None:
     write(tmp_path / "scene.tif", noise(3, 50, 60))
+    write(tmp_path / "wide.tif", noise(3, 50, 60, np.int32))
     write(tmp_path / "complex.tif", noise(3, 50, 60).astype(np.complex64))
     (tmp_path / "text.tif").write_text("no raster")
     (tmp_path / "there.tif").write_bytes(b"precious")
     (tmp_path / "dir.tif").mkdir()
     before = sorted(tmp_path.iterdir())
-    source, target = change.pop("source", "scene.tif"), change.pop("target", "labels.tif")
     how = {**COMMON, **change}
+    source, target = how.pop("source", "scene.tif"), how.pop("target", "labels.tif")
     overwrite = target == "scene.tif"
     with pytest.raises(error, match=message):
         scene.segment_file(engine, tmp_path / source, tmp_path / target, **how, overwrite=overwrite)
@@ -368,7 +388,7 @@ def test_other_options_are_not_gone_on_with(
     how = {**COMMON, "resume": True}
     with pytest.raises(ValueError, match=r"resume must go on .* got tile 50, not 40; overwrite"):
         scene.segment_file(engine, source, target, **{**how, "tile": 50})
-    with pytest.raises(ValueError, match=r"got bands \[3, 2, 1\], not None"):
+    with pytest.raises(ValueError, match=r"got bands \[3, 2, 1\], not \[1, 2, 3\]"):
         scene.segment_file(engine, source, target, **how, bands=(3, 2, 1))
     net = C2FNet(build("tiny_fcn", 4, width=4), build("tiny_fcn", 2, width=4), engine.config)
     other = net.eval().compile()

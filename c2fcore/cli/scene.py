@@ -195,9 +195,9 @@ def _check_targets(args: argparse.Namespace) -> None:
             "SCENE, LABELS and GEOJSON must be different files, got "
             f"{', '.join(map(str, (args.scene, *wanted)))}"
         )
+    if folders := [path for path in wanted if path.is_dir()]:
+        raise ValueError(f"LABELS and GEOJSON must be files, got the folder {folders[0]}")
     if args.objects is not None:
-        if args.objects.is_dir():
-            raise ValueError(f"GEOJSON must be a file, got the folder {args.objects}")
         args.objects.parent.mkdir(parents=True, exist_ok=True)
     existing = [path for path in wanted if path.exists()]
     if existing and not (args.overwrite or args.resume):

@@ -127,19 +127,27 @@ def segment_file(
         raise ValueError(
             f"bands must be {channels}, one per channel of the networks, got {len(bands)}"
         )
-    kinds = {"bands": bands, "value_range": value_range, "nodata": nodata}
-    with Raster(source, **kinds, channels=channels or 3) as raster:  # type: ignore[arg-type]
+    with Raster(
+        source, bands=bands, channels=channels or 3, value_range=value_range, nodata=nodata
+    ) as raster:
         tiles = tiles_of(raster.height, raster.width, tile, overlap)
         options = {
             **file_options(source),
-            **kinds,
+            "bands": raster.bands,
+            "value_range": value_range,
+            "nodata": nodata,
             "tile": tile,
             "overlap": overlap,
             **network_options(engine),
         }
         parts.begin(options, resume=resume, overwrite=overwrite)
         kept = len(parts.done)
-        empty = _run(engine, raster, tiles, parts, progress)
+        try:
+            empty = _run(engine, raster, tiles, parts, progress)
+        except BaseException:
+            if not parts.done:  # nothing to go on from
+                parts.remove()
+            raise
         whole = parts.folder / target.name
         pixels = geotiff.write(
             whole, raster, tiles, parts, engine.config, overviews=overviews, progress=progress
@@ -260,4 +268,5 @@ def _run(
             labels = tiles[index].own_part(result.labels.numpy())
             parts.add(index, np.where(known, labels, np.uint8(255)), len(result.windows))
             bar.update()
+        bar.update(len(begun))
     return empty + len(begun)

@@ -60,8 +60,8 @@ class Parts:
         """Makes the folder; with `resume` what is in it is kept.
 
         Raises:
-            ValueError: it goes on from other options, or nobody said whether to go on.
-            OSError: the folder cannot be made.
+            ValueError: it goes on from other options, nobody said whether to go on, or the folder
+                cannot be made.
         """
         wanted = json.loads(json.dumps(options))
         if self.done and resume:
@@ -92,11 +92,11 @@ class Parts:
                 "again"
             ) from None
         for name in sorted({*wanted, *found}):
-            old, new = found.get(name), wanted.get(name)
-            if old != new:
+            old, new = (json.dumps(options.get(name)) for options in (found, wanted))
+            if old != new:  # as text, in which NaN equals NaN
                 raise ValueError(
-                    f"resume must go on with the options it began with, got {name} {new!r}, not "
-                    f"{old!r}; overwrite starts again"
+                    f"resume must go on with the options it began with, got {name} {new}, not "
+                    f"{old}; overwrite starts again"
                 )
 
     def add(self, index: int, labels: Pixels, windows: int) -> None:
