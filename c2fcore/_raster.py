@@ -173,9 +173,7 @@ class Raster:
         # A band that somebody wants to see is no alpha, whatever the file calls its fourth; and of
         # an alpha band and a nodata value GDAL would heed the latter alone.
         self._alpha = None if alpha in self.bands else alpha
-        self._own_mask = alpha is not None and (
-            self._alpha is None or self.source.nodata is not None
-        )
+        self._own_mask = alpha is not None and self.source.nodata is not None
         self._all_bytes = kinds == {"uint8"}
 
     def _is_alpha(self, band: int) -> bool:

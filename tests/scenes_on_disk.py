@@ -12,6 +12,7 @@ import torch
 from c2fcore import C2FConfig, C2FNet
 from c2fcore.models import build
 
+COMMON: dict[str, Any] = {"tile": 40, "overlap": 8, "progress": False}
 NAMES = ("ground", "car", "ship", "sea & sand")
 PALETTE = ((64, 64, 64), (255, 0, 0), (0, 255, 0), (0, 0, 255))
 

@@ -84,8 +84,9 @@ def segment_file(
     are computed, and those without data are left out. Whatever the scene's size a few tiles are in
     memory, besides the cache of GDAL (GDAL_CACHEMAX, by default 5 % of the machine's).
 
-    Finished tiles wait beside the target, in `.NAME.tiles`. The target is there only when it is
-    whole, and not before; after an interruption `resume` goes on from the tiles that are finished.
+    The names of the classes are tags of the file, and in NAME.aux.xml, where GDAL and QGIS look for
+    them. Finished tiles wait beside the target, in `.NAME.tiles`. The target is there only when it
+    is whole; after an interruption `resume` goes on from the tiles that are finished.
 
     Args:
         engine: from `C2FNet.compile`; with `batch`, that many tiles pass the networks together.
