@@ -83,10 +83,19 @@ def test_a_scene_without_data(engine: Engine, tmp_path: Path, dtype: type) -> No
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.int16, np.float32])
 @pytest.mark.parametrize("count", [1, 3, 5])
+@pytest.mark.parametrize("all_px", [100_000, 1000])  # of a sample, too
 def test_one_stretch_for_the_whole_scene(
-    engine: Engine, tmp_path: Path, dtype: type, count: int
+    engine: Engine,
+    tmp_path: Path,
+    dtype: type,
+    count: int,
+    all_px: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Tiles of their own percentiles would differ: the scene is darker on the left."""
+    monkeypatch.setattr(images, "_ALL_PX", all_px)
+    monkeypatch.setattr(images, "_SAMPLE_PX", 4)
+    monkeypatch.setattr(images, "_SAMPLE_COUNT", 8)
     bands = noise(count, 64, 100, dtype)
     bands[:, :, :50] //= 4
     bands[:, 3:9] = 77

@@ -97,7 +97,8 @@ def add_parser(commands: Any) -> None:
         "--nodata",
         type=float,
         metavar="VALUE",
-        help="pixels with this value in all bands have no data, besides what the file declares",
+        help="pixels with this value in all bands have no data, besides what the file declares "
+        "(with an exponent: --nodata=-3.4e38)",
     )
     how = parser.add_argument_group("how it is computed")
     add_engine_options(how, "tiles")

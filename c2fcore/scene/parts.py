@@ -133,7 +133,11 @@ def file_options(path: str | Path) -> dict[str, Any]:
     if not os.path.exists(path):  # an address that rasterio knows
         return {"source": str(path)}
     stat = os.stat(path)
-    return {"source": str(Path(path).resolve()), "bytes": stat.st_size, "changed": stat.st_mtime_ns}
+    return {
+        "source": str(Path(path).resolve()),
+        "source_bytes": stat.st_size,
+        "source_modified_ns": stat.st_mtime_ns,
+    }
 
 
 def _digest(engine: Engine) -> str:

@@ -66,7 +66,8 @@ def segment(
 
     Every tile passes both networks as an image of its own: the number of windows grows with the
     scene, and beside the scene's pixels and labels only a few tiles are in memory. Where tiles
-    overlap each speaks for its half. One that fails fails the scene.
+    overlap each speaks for its half. One that fails fails the scene. For files of any size, and
+    labels that lie where the scene does: `segment_file`.
 
     Args:
         engine: from `C2FNet.compile`; with `batch`, that many tiles pass the networks together.
