@@ -158,3 +158,19 @@ def test_no_objects_and_no_labels(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"must be readable, got .*text\.tif"):
         scene.write_objects(tmp_path / "text.tif", tmp_path / "none.geojson", CONFIG)
     assert not list(tmp_path.glob("*none*"))
+
+
+def test_a_disk_that_is_full(tmp_path: Path) -> None:
+    """Objects that were lost on the way are missed, whatever GDAL says."""
+    resource = pytest.importorskip("resource", reason="limits of a process: POSIX")
+    labels = np.random.default_rng(0).integers(0, 2, (600, 600), dtype=np.uint8) * 2
+    source = write(tmp_path / "labels.tif", labels[None], **NOWHERE)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for room in (20000, 1000):
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+            with pytest.raises((OSError, ValueError), match=r"is the disk full\?|must be readable"):
+                scene.write_objects(source, tmp_path / "objects.geojson", CONFIG)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert [path.name for path in tmp_path.iterdir()] == ["labels.tif"]

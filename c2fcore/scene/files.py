@@ -82,7 +82,8 @@ def segment_file(
     control points, rational polynomials), the classes' colours and names, and 255 where the scene
     has no data: by its mask, alpha band or nodata value, or NaN. Tiles are read ahead while others
     are computed, and those without data are left out. Whatever the scene's size a few tiles are in
-    memory, besides the cache of GDAL (GDAL_CACHEMAX, by default 5 % of the machine's).
+    memory, besides the cache of GDAL, whose own settings hold (GDAL_CACHEMAX: by default 5 % of the
+    machine's memory; GDAL_NUM_THREADS).
 
     The names of the classes are tags of the file, and in NAME.aux.xml, where GDAL and QGIS look for
     them. Finished tiles wait beside the target, in `.NAME.tiles`. The target is there only when it

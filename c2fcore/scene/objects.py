@@ -51,7 +51,7 @@ def write(labels: str | Path, target: Path, config: C2FConfig) -> int:
         return _write(labels, target, config)
     except ERRORS as error:
         raise ValueError(
-            f"objects must be found in labels and have degrees, got {labels}: "
+            f"objects must be readable, and lie where there are degrees, got {labels}: "
             f"{error.__cause__ or error}"
         ) from error
 
@@ -69,9 +69,9 @@ def _write(labels: str | Path, target: Path, config: C2FConfig) -> int:
         folder = opened.enter_context(
             tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent)
         )
-        small = opened.enter_context(
-            open_quietly(_small_only(source, config, Path(folder) / "small.tif"))
-        )
+        path = Path(folder) / "small.tif"
+        missing = _write_small(path, source, config)
+        small = opened.enter_context(open_quietly(path))
         band = rasterio.band(small, 1)
         shapes = rasterio.features.shapes(band, mask=band, connectivity=8)
         found = (_object(shape["coordinates"], int(value) - 1) for shape, value in shapes)
@@ -79,21 +79,30 @@ def _write(labels: str | Path, target: Path, config: C2FConfig) -> int:
         file = opened.enter_context(partial.open("w", encoding="utf-8"))
         file.write('{"type": "FeatureCollection", "features": [')
         for many in _groups(found):
+            missing -= sum(one.pixels for one in many)
             for feature in _features(many, place, pixel_m2, names):
                 file.write(("\n" if count == 0 else ",\n") + json.dumps(feature))
                 count += 1
         file.write("\n]}\n")
+        if missing:  # not every error of writing a raster is told when it happens
+            raise OSError(
+                f"objects must hold all pixels of small classes in {labels}, got {missing} less; "
+                "is the disk full?"
+            )
     return count
 
 
-def _small_only(source: Any, config: C2FConfig, path: Path) -> Path:
-    """Writes a raster in which a small class c is c + 1, and all else 0."""
+def _write_small(path: Path, source: Any, config: C2FConfig) -> int:
+    """Writes a raster in which a small class c is c + 1, and all else 0; returns how many are c."""
     table = np.zeros(256, dtype=np.uint8)
     table[list(config.small_classes)] = np.array(config.small_classes) + 1
+    count = 0
     with open_quietly(path, "w", **blocks(source.height, source.width)) as out:
         for window, labels in windows_of(source):
-            out.write(table[labels], 1, window=window)
-    return path
+            small = table[labels]
+            out.write(small, 1, window=window)
+            count += int(np.count_nonzero(small))
+    return count
 
 
 def _place_of(source: Any, opened: ExitStack) -> tuple[Callable[[Ring], Ring], float | None]:
