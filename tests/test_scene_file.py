@@ -153,34 +153,34 @@ def test_virtual_rasters_and_overviews(engine: Engine, tmp_path: Path) -> None:
 
 _LARGE = """
 import resource, sys
-import numpy as np, rasterio, torch
-from scenes_on_disk import COMMON, make_net
+import numpy as np, rasterio
+from scenes_on_disk import make_net
 from c2fcore import scene
-folder, side = sys.argv[1], int(sys.argv[2])
-with rasterio.open(folder + "/scene.tif", "w", "GTiff", width=side, height=side, count=1, nodata=0,
-                   dtype="uint8", tiled=True, sparse_ok=True, compress="deflate") as file:
-    for at in (0, side // 2, side - 300):
-        noise = np.random.default_rng(at).integers(1, 256, (1, 300, 300), dtype=np.uint8)
-        file.write(noise, window=((at, at + 300), (at, at + 300)))
 engine = make_net().compile()
-engine(np.zeros((512, 512, 3), np.uint8))
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-found = scene.segment_file(engine, folder + "/scene.tif", folder + "/labels.tif", tile=512,
-                           overlap=64, progress=False, overviews=False)
-grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-print(found.tiles - found.empty, int(found.pixels[:255].sum()), grown // 1024)
+peaks = []
+for side in (5000, 16000):
+    source = f"{sys.argv[1]}/{side}.tif"
+    with rasterio.open(source, "w", "GTiff", width=side, height=side, count=1, nodata=0,
+                       dtype="uint8", tiled=True, sparse_ok=True, compress="deflate") as file:
+        for at in (0, side // 2, side - 300):
+            noise = np.random.default_rng(at).integers(1, 256, (1, 300, 300), dtype=np.uint8)
+            file.write(noise, window=((at, at + 300), (at, at + 300)))
+    found = scene.segment_file(engine, source, f"{sys.argv[1]}/labels_of_{side}.tif", tile=512,
+                               overlap=64, progress=False, overviews=False)
+    assert found.pixels[:255].sum() == 3 * 300 * 300
+    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+print(*peaks)
 """
 
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_scene(tmp_path: Path) -> None:
-    """256 Mpx of one band: the image has 256 MB, and so have its labels."""
-    environment = {**os.environ, "GDAL_CACHEMAX": "64", "PYTHONPATH": str(Path(__file__).parent)}
+    """From 25 to 256 Mpx of one band: 231 MB more, of the image as of its labels."""
+    environment = {**os.environ, "GDAL_CACHEMAX": "16", "PYTHONPATH": str(Path(__file__).parent)}
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", _LARGE, str(tmp_path), "16000"],
+        [sys.executable, "-W", "ignore", "-c", _LARGE, str(tmp_path)],
         env=environment, text=True, capture_output=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    computed, known, grown_mb = map(int, done.stdout.split())
-    assert (computed, known) == (6, 3 * 300 * 300)
-    assert grown_mb < 230
+    first_mb, second_mb = map(int, done.stdout.split())
+    assert second_mb - first_mb < 115
