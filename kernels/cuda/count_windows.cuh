@@ -12,14 +12,15 @@ namespace c2f::cuda {
 //
 // Called by one thread after a barrier of its block, and followed by another where it returns true.
 // Every store of the block to global memory comes before the barrier, the barrier before this
-// thread's fence, the fence before its ticket: who draws the last one has, after a fence of its
-// own, all those stores behind it, and the next barrier passes this on to its whole block
-// (causality order is transitive, PTX memory model).
+// thread's ticket, which releases them: who draws the last one has, after its fence, all those
+// stores behind it, and the next barrier passes this on to its whole block (causality order is
+// transitive, PTX memory model). The others read nothing, and need no fence.
 __device__ __forceinline__ bool last_ticket(uint32_t* ticket, uint32_t total, uint32_t drawn = 1) {
-  __threadfence();  // what the block has stored, before the ticket says so
-  const bool last = atomicAdd(ticket, drawn) + drawn == total;
-  if (last) *ticket = 0;  // all others have drawn: nobody looks at it again in this launch
-  __threadfence();        // the ticket, before what the others have stored is read
+  const bool last = add_and_release(ticket, drawn) + drawn == total;
+  if (last) {
+    *ticket = 0;      // all others have drawn: nobody looks at it again in this launch
+    __threadfence();  // the ticket, before what the others have stored is read
+  }
   return last;
 }
 

@@ -36,4 +36,21 @@ __device__ __forceinline__ void wait_for_previous() {
 #endif
 }
 
+// Adds to a counter in global memory, and hands on what the block has stored before its last
+// barrier: to whoever adds after this, and then fences. A fence and an atomicAdd would do the same;
+// but a release empties no L1, and other blocks of the multiprocessor go on working out of it.
+__device__ __forceinline__ uint32_t add_and_release(uint32_t* counter, uint32_t value) {
+#if defined(C2F_ON_HOST)
+  __threadfence();  // what the instruction implies, for the emulator to watch
+  return atomicAdd(counter, value);
+#else
+  uint32_t before;
+  asm volatile("atom.release.gpu.global.add.u32 %0, [%1], %2;"
+               : "=r"(before)
+               : "l"(counter), "r"(value)
+               : "memory");
+  return before;
+#endif
+}
+
 }  // namespace c2f::cuda
