@@ -189,9 +189,13 @@ def _pytest(
 
 
 def _pytest_options(plan: Plan) -> list[str]:
-    """Settings of the checkout, from a working directory that is not the checkout."""
+    """Settings of the checkout, from a working directory that is not the checkout.
+
+    Its addopts name options of pytest-benchmark, which the Python of a GPU need not have.
+    """
     ini = plan.root / "pyproject.toml"
-    return ["-q", "-p", "no:cacheprovider", "-c", str(ini), "--rootdir", str(plan.root)]
+    options = ["-q", "-p", "no:cacheprovider", "-c", str(ini), "--rootdir", str(plan.root)]
+    return [*options, "-o", "addopts=--import-mode=importlib --strict-markers -ra"]
 
 
 def _compiles(plan: Plan) -> list[Stage]:

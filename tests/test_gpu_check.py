@@ -295,6 +295,22 @@ def test_rows_without_native_modules(tmp_path: Path) -> None:
     assert "--no-charts" in said()
 
 
+def test_tests_need_no_pytest_benchmark(tmp_path: Path) -> None:
+    plan = gpu_stages.Plan(BENCHMARKS.parent, tmp_path, tmp_path, [9, 0])
+    command = [sys.executable, "-m", "pytest", *gpu_stages._pytest_options(plan)]
+    command += ["-p", "no:benchmark", "--collect-only", str(BENCHMARKS.parent / "tests/gpu")]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env={**os.environ, **plan.tests()},
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "test_whole_glue_is_three_nodes" in done.stdout
+
+
 def test_native_modules_are_built_for_this_gpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
