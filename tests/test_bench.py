@@ -21,9 +21,11 @@ from c2fcore.bench import (
     floors,
     foreign,
     frames,
+    gpu,
     inputs,
     measure,
     network_suite,
+    op_suite,
     parity,
     peers,
     providers,
@@ -385,3 +387,13 @@ def test_a_gpu_copies_what_no_launch_is_long_beside(monkeypatch: pytest.MonkeyPa
     for device, mib in (("cpu", None), ("cuda", None), ("cuda", 256)):
         assert measure.copy_gbs(device, mib) == 2 * 8 * 4 / 2.0 / 1e9
     assert asked == [(128, "cpu"), (1024, "cuda"), (256, "cuda")]
+
+
+def test_a_graph_of_several_calls_tells_the_time_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "cold_seconds", lambda call, device: [1.0])
+    monkeypatch.setattr(gpu, "launches", lambda call, device: 1)
+    monkeypatch.setattr(gpu, "graphed", lambda call, device: call)
+    seconds = [0.008 * gpu.GRAPH_CALLS]
+    monkeypatch.setattr(measure, "interleaved", lambda *_, **options: {"graph": seconds})
+    found = op_suite._on_gpu(lambda: None, 1, 1.0, "cuda", capture=True)
+    assert found["graph_ms"] == [8.0] * 3
