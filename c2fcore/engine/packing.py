@@ -23,12 +23,12 @@ class Packed(NamedTuple):
 
     Attributes:
         origins: int32 [B * n, 2], (y, x) in the tall image; the first `total` count.
-        starts: int64 [B], where the windows of each image begin.
+        starts: int64 [B], where the windows of each image begin; None of one image.
         total: int32 [1].
     """
 
     origins: Tensor
-    starts: Tensor
+    starts: Tensor | None
     total: Tensor
 
 
@@ -43,7 +43,7 @@ def pack(windows: Windows, rows: int) -> Packed:
     batch, n = windows.counts.shape
     num = windows.num
     if batch == 1:
-        return Packed(windows.origins[0], torch.zeros_like(num, dtype=torch.int64), num)
+        return Packed(windows.origins[0], None, num)
     ends = num.cumsum(0)
     slot = torch.arange(batch * n, device=num.device)
     image = torch.searchsorted(ends, slot, right=True).clamp(max=batch - 1)
@@ -56,7 +56,9 @@ def pack(windows: Windows, rows: int) -> Packed:
 def chunk(packed: Packed, offset: int, size: int, window: int) -> Windows:
     """Packed windows offset..offset+size-1 as those of the one tall image, however many exist."""
     origins = packed.origins[offset : offset + size]
-    num = (packed.total - offset).clamp(0, len(origins))
+    num = packed.total - offset if offset else packed.total  # each operation is a launch
+    if len(origins) < len(packed.origins):
+        num = num.clamp(0, len(origins))
     if len(origins) < size:
         origins = F.pad(origins, (0, 0, 0, size - len(origins)))
     return Windows(origins[None], origins[None, :, 0], num, window)
@@ -72,7 +74,8 @@ def spread(fine: Tensor, packed: Packed, windows: Windows) -> tuple[Tensor, Wind
     batch, n = windows.counts.shape
     if batch == 1:
         m = min(n, len(fine))
-        leading = (windows.origins[:, :m], windows.counts[:, :m], windows.num.clamp(max=m))
-        return fine[:m], Windows(*leading, windows.window)
+        num = windows.num.clamp(max=m) if m < n else windows.num
+        return fine[:m], Windows(windows.origins[:, :m], windows.counts[:, :m], num, windows.window)
+    assert packed.starts is not None
     slots = packed.starts[:, None] + torch.arange(n, device=fine.device)
     return fine.index_select(0, slots.flatten().clamp(max=len(fine) - 1)), windows
