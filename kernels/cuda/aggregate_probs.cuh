@@ -86,12 +86,29 @@ struct StagedPixel {
 
   // NaN counts as -inf.
   __device__ __forceinline__ float sample(const float* plane) const {
-    const float* at = plane + p00;
-    float value = at[0];
+    return resized ? interpolated(plane) : own(plane);
+  }
+
+  // Of the first N planes; which way is asked once, not class by class.
+  template <int N>
+  __device__ __forceinline__ void sample_all(const float* planes, float (&v)[N]) const {
     if (resized) {
-      value = bilinear_value(value, at[right], at[below], at[below + right], w1_y, w1_x);
+#pragma unroll
+      for (int c = 0; c < N; ++c) v[c] = interpolated(planes + c * kPlaneElems);
+    } else {
+#pragma unroll
+      for (int c = 0; c < N; ++c) v[c] = own(planes + c * kPlaneElems);
     }
-    return value == value ? value : -INFINITY;
+  }
+
+ private:
+  __device__ __forceinline__ float own(const float* plane) const {
+    return fmaxf(plane[p00], -INFINITY);  // of NaN and a number the number
+  }
+  __device__ __forceinline__ float interpolated(const float* plane) const {
+    const float* at = plane + p00;
+    return fmaxf(bilinear_value(at[0], at[right], at[below], at[below + right], w1_y, w1_x),
+                 -INFINITY);
   }
 };
 
@@ -138,6 +155,29 @@ __device__ __forceinline__ MergeTile prob_tile_of_block(const MergeArgs& a) {
   return at;
 }
 
+// Makes of logits, whose largest is `top`, what softmax adds up; returns the factor that makes
+// their sum 1. An infinite top takes everything, the first class of those that have it.
+template <int N>
+__device__ __forceinline__ float softmax_terms(float (&v)[N], float top) {
+  if (!(fabsf(top) < INFINITY)) {
+    bool taken = false;
+#pragma unroll
+    for (int c = 0; c < N; ++c) {
+      const bool takes = !taken && v[c] == top;
+      taken = taken || takes;
+      v[c] = takes ? 1.0f : 0.0f;
+    }
+    return 1.0f;
+  }
+  float sum = 0.0f;
+#pragma unroll
+  for (int c = 0; c < N; ++c) {
+    v[c] = expf(v[c] - top);
+    sum += v[c];
+  }
+  return 1.0f / sum;
+}
+
 // Scores of a pixel whose logits are in registers.
 template <int N>
 __device__ __forceinline__ void store_merged(const MergeArgs& a, float (&v)[N], float p_f,
@@ -151,20 +191,24 @@ __device__ __forceinline__ void store_merged(const MergeArgs& a, float (&v)[N], 
     }
     return;
   }
+  if (!is_covered(p_f)) {  // most pixels: neither group is looked for
+    float top = -INFINITY;
+#pragma unroll
+    for (int c = 0; c < N; ++c) top = fmaxf(top, v[c]);
+    const float scale = softmax_terms<N>(v, top);
+#pragma unroll
+    for (int c = 0; c < N; ++c) {
+      __stcs(out, v[c] * scale);
+      out += plane;
+    }
+    return;
+  }
   GroupBest best;
 #pragma unroll
   for (int c = 0; c < N; ++c) best.add(c, a.small.has(c), v[c]);
-  const float top = best.top();
-  const bool one_hot = !(fabsf(top) < INFINITY);
-  float sum = 0.0f;
-#pragma unroll
-  for (int c = 0; c < N; ++c) {
-    v[c] = one_hot ? (c == best.winner() ? 1.0f : 0.0f) : expf(v[c] - top);
-    sum += v[c];
-  }
+  float scale = softmax_terms<N>(v, best.top());
   const Addition added = addition_of(best, p_f);
-  float scale = 1.0f / sum;
-  if (a.rule == MergeRule::kPaper && is_covered(p_f)) {
+  if (a.rule == MergeRule::kPaper) {
     // Values lie in [0, 2]: the softmax needs no maximum.
     float second = 0.0f;
 #pragma unroll
@@ -202,8 +246,7 @@ __global__ void C2F_BOUNDS(kMergeThreads, N > 16 ? 2 : 4)
     if (!tile.at.holds(p)) continue;
     const StagedPixel pixel = tile.pixel(p);
     float v[N];
-#pragma unroll
-    for (int c = 0; c < N; ++c) v[c] = pixel.sample(planes + c * kPlaneElems);
+    pixel.sample_all<N>(planes, v);
     store_merged<N>(a, v, p_f_or_nan(fine, p), tile.out(a, p), tile.plane);
   }
 }
