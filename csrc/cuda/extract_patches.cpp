@@ -129,6 +129,7 @@ void run_extract_targets(py::handle labels, py::handle origins, py::handle num, 
                          std::string_view table, int64_t ignore_index, py::handle out, py::handle) {
   const ExtractTargetsParams p =
       targets_params(labels, origins, num, window, table, ignore_index, out);
+  require_sides(window, window, "extract_targets");
   const int64_t patches = p.windows.B * p.windows.n;
   if (patches == 0) return;
   TargetArgs args{};
@@ -138,12 +139,12 @@ void run_extract_targets(py::handle labels, py::handle origins, py::handle num, 
   args.ignore_index = static_cast<int32_t>(ignore_index);
   args.out = p.out;
   args.elems = window * window;
-  args.blocks = ceil_div(args.elems, 4 * kTargetThreads);
+  args.blocks = static_cast<uint32_t>(ceil_div(args.elems, 4 * kTargetThreads));
   args.words = args.elems % 4 == 0 && reinterpret_cast<uintptr_t>(p.out) % 4 == 0;
   const Queue queue(labels);
-  launch(
-      {extract_targets_kernels, targets_key(p.labels.dtype), patches * args.blocks, kTargetThreads},
-      args, queue);
+  launch({extract_targets_kernels, targets_key(p.labels.dtype), patches * int64_t{args.blocks},
+          kTargetThreads},
+         args, queue);
 }
 
 }  // namespace

@@ -160,8 +160,9 @@ __global__ void C2F_BOUNDS(kMergeThreads, 4)
   int64_t end_y = a.H, end_x = a.W;
   int32_t own_slot = -1;
   if (a.labels_given) {
-    at.b = owner / a.windows.n;
-    own_slot = static_cast<int32_t>(owner - at.b * a.windows.n);
+    const Slot slot = slot_of(a.windows, owner);
+    at.b = slot.b;
+    own_slot = slot.j;
     Origin origin{0, 0, false};
     if (own_slot < windows_of_image(a.windows, at.b)) {
       origin = origin_of(a.windows, at.b, own_slot, a.H, a.W);

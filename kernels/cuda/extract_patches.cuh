@@ -184,7 +184,7 @@ __global__ void C2F_BOUNDS(kPatchThreads)
   block /= a.tiles_y;
   const int32_t c0 = static_cast<int32_t>(block % a.groups) * a.group;
   const int64_t patch = block / a.groups;
-  const int64_t b = patch / a.windows.n, j = patch - b * a.windows.n;
+  const Slot slot = slot_of(a.windows, patch);
 
   const int32_t y0 = tile_y * a.tile_rows, e0 = tile_x * a.tile_width;
   const int rows = a.side - y0 < a.tile_rows ? a.side - y0 : a.tile_rows;
@@ -193,13 +193,13 @@ __global__ void C2F_BOUNDS(kPatchThreads)
 
   // `used` is the same for all threads of the block, and so is every barrier's condition.
   Origin origin{0, 0, false};
-  if (j < windows_of_image(a.windows, b)) {
-    origin = origin_of(a.windows, b, j, a.image.H, a.image.W);
+  if (slot.j < windows_of_image(a.windows, slot.b)) {
+    origin = origin_of(a.windows, slot.b, slot.j, a.image.H, a.image.W);
   }
   if (origin.used) {
     const int slots = fill_row_taps<kTaps>(a, y0, rows, scale, taps);
     __syncthreads();  // taps.source is read by all threads
-    resample_source_rows<In, kTaps>(a, b, origin, c0, e0, width, slots, scale, taps, source);
+    resample_source_rows<In, kTaps>(a, slot.b, origin, c0, e0, width, slots, scale, taps, source);
     __syncthreads();  // each thread combines columns that others resampled
   }
 

@@ -14,25 +14,28 @@ template <class T>
 __global__ void C2F_BOUNDS(kTargetThreads)
     extract_targets_kernel(const __grid_constant__ TargetArgs a) {
   const int64_t patch = blockIdx.x / a.blocks;
-  const int64_t b = patch / a.windows.n, j = patch - b * a.windows.n;
+  const Slot slot = slot_of(a.windows, patch);
   const int64_t first = ((blockIdx.x - patch * a.blocks) * kTargetThreads + threadIdx.x) * 4;
   Origin origin{0, 0, false};
-  if (j < windows_of_image(a.windows, b)) {
-    origin = origin_of(a.windows, b, j, a.labels.h, a.labels.w);
+  if (slot.j < windows_of_image(a.windows, slot.b)) {
+    origin = origin_of(a.windows, slot.b, slot.j, a.labels.h, a.labels.w);
   }
-  const T* corner = static_cast<const T*>(a.labels.data) + b * a.labels.stride_b +
+  const T* corner = static_cast<const T*>(a.labels.data) + slot.b * a.labels.stride_b +
                     origin.y * a.labels.stride_y + origin.x * a.labels.stride_x;
   const int64_t k = a.windows.window_px;
+  int64_t y = first / k, x = first - y * k;  // once for four: a division in 64 bits is slow
   uint32_t four = 0;
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    const int64_t y = (first + i) / k, x = first + i - y * k;
     uint32_t target = static_cast<uint32_t>(a.ignore_index);
     if (origin.used && first + i < a.elems) {
       const int64_t label = corner[y * a.labels.stride_y + x * a.labels.stride_x];
       if (label != a.ignore_index) target = a.classes.has_id(label) ? 1 : 0;
     }
     four |= target << (8 * i);
+    const bool wraps = ++x == k;
+    x = wraps ? 0 : x;
+    y += wraps ? 1 : 0;
   }
   uint8_t* out = a.out + patch * a.elems + first;
   if (a.words && first < a.elems) {  // then k * k is a multiple of 4, too

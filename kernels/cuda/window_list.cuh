@@ -14,6 +14,19 @@ struct Origin {
   bool used;
 };
 
+// Which slot of which image a patch of the batch is, 0 .. B * n - 1; a launch has blocks for fewer
+// than 2^31. Divided as that: in 64 bits it is a function call, which every block would wait for.
+struct Slot {
+  int64_t b;
+  int32_t j;
+};
+
+__device__ __forceinline__ Slot slot_of(const WindowList& windows, int64_t patch) {
+  const uint32_t at = static_cast<uint32_t>(patch), n = static_cast<uint32_t>(windows.n);
+  const uint32_t b = at / n;
+  return {b, static_cast<int32_t>(at - b * n)};
+}
+
 __device__ __forceinline__ int32_t windows_of_image(const WindowList& windows, int64_t b) {
   const int32_t num = windows.num[b];
   return num < 0 ? 0 : num < windows.n ? num : static_cast<int32_t>(windows.n);
