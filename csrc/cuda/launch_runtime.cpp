@@ -19,23 +19,25 @@ namespace {
 
 constexpr uint32_t kPlainShared = 48 << 10;  // more has to be asked for, kernel by kernel
 
-void check(cudaError_t error, const std::string& what) {
+void check(cudaError_t error, const char* op, const char* kernel = "") {
   if (error == cudaSuccess) return;
   cudaGetLastError();  // one that does not stick is not left for the next caller
+  std::string what(op);
+  if (*kernel != '\0') what = what + ": " + kernel;
   throw std::runtime_error(what + ": " + cudaGetErrorString(error));
 }
 
 // Whether a kernel may start before the previous one ends: if its code waits by itself (gpu.cuh).
 // Compiled for less than compute capability 9.0 it does not, not even where PTX of it is compiled
 // for a newer GPU. Asked once per device; callers hold the GIL.
-bool waits_for_previous(const void* function, int device, const std::string& what) {
+bool waits_for_previous(const Kernel& kernel, int device, const char* op) {
   static std::map<std::pair<const void*, int>, bool> known;
-  const auto [found, added] = known.try_emplace({function, device}, false);
+  const auto [found, added] = known.try_emplace({kernel.function, device}, false);
   if (added) {
     cudaFuncAttributes attributes{};
-    const cudaError_t error = cudaFuncGetAttributes(&attributes, function);
+    const cudaError_t error = cudaFuncGetAttributes(&attributes, kernel.function);
     if (error != cudaSuccess) known.erase(found);
-    check(error, what);
+    check(error, op, kernel.name);
     found->second = attributes.ptxVersion >= 90;
   }
   return found->second;
@@ -92,11 +94,11 @@ Queue::~Queue() {
 
 void launch_bytes(const Launch& launch, const void* args, size_t, const Queue& queue) {
   const Kernel& kernel = launch.table.kernels[launch.table.find(launch.key)];
-  const std::string what = std::string(launch.table.op) + ": " + kernel.name;
+  const char* op = launch.table.op;
   if (launch.dynamic_shared > kPlainShared) {
     check(cudaFuncSetAttribute(kernel.function, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                static_cast<int>(launch.dynamic_shared)),
-          what);
+          op, kernel.name);
   }
   cudaLaunchAttribute early{};
   early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
@@ -107,9 +109,9 @@ void launch_bytes(const Launch& launch, const void* args, size_t, const Queue& q
   config.dynamicSmemBytes = launch.dynamic_shared;
   config.stream = static_cast<cudaStream_t>(queue.stream);
   config.attrs = &early;
-  config.numAttrs = launch.early && waits_for_previous(kernel.function, queue.device, what) ? 1 : 0;
+  config.numAttrs = launch.early && waits_for_previous(kernel, queue.device, op) ? 1 : 0;
   void* arguments[] = {const_cast<void*>(args)};
-  check(cudaLaunchKernelExC(&config, kernel.function, arguments), what);
+  check(cudaLaunchKernelExC(&config, kernel.function, arguments), op, kernel.name);
 }
 
 void bind_launcher(py::module_& m) { m.attr("compiled_by") = "nvcc"; }
