@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <iterator>
 #include <string>
 #include <string_view>
 
@@ -10,6 +9,7 @@
 #include "../views.h"
 #include "aggregate_kernels.h"
 #include "launch.h"
+#include "logits.h"
 #include "ops.h"
 #include "supported.h"
 
@@ -39,21 +39,13 @@ void require_sizes(const AggregateParams& p, const char* op) {
                     " pixels a side, got ", fine);
 }
 
-// Whether a pixel's classes can be loaded 16 bytes at a time.
-bool packed(const Seg& seg) {
-  const int64_t elems = 16 / dtype_bytes(seg.dtype);
-  return seg.stride_n == 1 && seg.N % elems == 0 && seg.stride_b % elems == 0 &&
-         seg.stride_y % elems == 0 && seg.stride_x % elems == 0 &&
-         reinterpret_cast<uintptr_t>(seg.data) % 16 == 0;
-}
-
 // Wide tiles read fewer source pixels twice; narrow ones always fit, and give small images enough
 // blocks to fill a GPU.
-bool wide_scores(const AggregateParams& p, bool compiled_in) {
+bool wide_scores(const AggregateParams& p, bool in_registers) {
   const bool enlarged = resize_scale(p.coarse.h, p.H) <= 0.5f &&  //
                         resize_scale(p.coarse.w, p.W) <= 0.5f;
   const int64_t blocks = p.coarse.B * ceil_div(p.H, kWideTileY) * ceil_div(p.W, kWideTileX);
-  return compiled_in && enlarged && blocks >= kEnoughBlocks;
+  return in_registers && enlarged && blocks >= kEnoughBlocks;
 }
 
 void run_aggregate(py::handle coarse, py::handle fine, py::handle origins, py::handle num,
@@ -63,10 +55,8 @@ void run_aggregate(py::handle coarse, py::handle fine, py::handle origins, py::h
   const AggregateParams p =
       aggregate_params(coarse, fine, origins, num, window, table, H, W, rule, out, labels_given);
   require_sizes(p, op);
-  constexpr int64_t kCompiledIn[] = {2, 6, 7, 16};
-  const bool hot = std::find(std::begin(kCompiledIn), std::end(kCompiledIn), p.coarse.N) !=
-                   std::end(kCompiledIn);
-  const bool wide = p.labels != nullptr || wide_scores(p, hot);
+  const int64_t classes = compiled_in(p.coarse.N);
+  const bool wide = p.labels != nullptr || wide_scores(p, classes != 0);
   MergeArgs args{};
   args.coarse = p.coarse;
   args.fine = p.fine;
@@ -90,7 +80,6 @@ void run_aggregate(py::handle coarse, py::handle fine, py::handle origins, py::h
   args.labels_given = p.labels_given;
   args.labels = p.labels;
   args.probs = p.probs;
-  const int64_t classes = hot ? p.coarse.N : 0;
   const uint32_t key =
       p.labels != nullptr ? labels_key(p.coarse.dtype, classes) : probs_key(classes);
   const Queue queue(coarse);

@@ -5,12 +5,16 @@
 
 #include "../../kernels/common/bilinear.h"
 #include "../../kernels/cuda/windows_args.h"
+#include "logits.h"
 #include "supported.h"
 #include "windows_kernels.h"
 
 // The emulator of the tests sets these lower, so that small images take every path.
 #if !defined(C2F_ONE_BAND_TILES)
 #define C2F_ONE_BAND_TILES 512
+#endif
+#if !defined(C2F_WIDE_PIXELS)
+#define C2F_WIDE_PIXELS (1 << 21)
 #endif
 #if !defined(C2F_SELECT_SHARED_BYTES)
 #define C2F_SELECT_SHARED_BYTES (16 << 10)
@@ -27,11 +31,18 @@ constexpr int64_t kInt32Max = 0x7fffffff;
 // step past the last one by up to a block of threads, or to the end of a band.
 constexpr int64_t kMostNumbered = (int64_t{1} << 31) - (1 << 12);
 
-// Pixels of a tile along x. Wider tiles read fewer source pixels twice, narrower ones give small
-// images enough blocks to fill a GPU: at 512 x 512 there are 256 of 32 x 32.
+// Pixels of a tile along x and y. Larger tiles read fewer source pixels twice, and share what a
+// block computes before its first pixel; smaller ones give small images enough blocks to fill a
+// GPU: at 512 x 512 there are 256 of 32 x 32.
 int32_t tile_width(int64_t pixels) {
-  return pixels >= int64_t{1} << 21 ? 128 : pixels >= int64_t{1} << 19 ? 64 : 32;
+  return pixels >= C2F_WIDE_PIXELS ? kMaxTileX : pixels >= C2F_WIDE_PIXELS / 4 ? 64 : 32;
 }
+int32_t tile_height(int64_t pixels) {
+  return pixels >= int64_t{4} * C2F_WIDE_PIXELS ? kMaxTileY : kMaxTileY / 2;
+}
+
+// Shared memory of a tall tile at most: with more, fewer blocks would fit a multiprocessor.
+constexpr uint32_t kTallBytes = 32 << 10;
 
 // Source rows (or columns) of the cells that tile_px pixels have, at most: they span
 // (tile_px - 1) * scale, which meets one more source than it has steps, and rounding may add one.
@@ -55,19 +66,14 @@ TileLayout layout_of(const CellCountsArgs& args, bool upsampled) {
     const int32_t columns = most_cells(args.x.tile_px, args.scale_x);
     layout.column_tap = reserve(2 * args.x.tile_px);
     layout.row_first = reserve(2 * (rows + 1));
+    layout.column_w1 = reserve(4 * args.x.tile_px);
+    layout.row_w1 = reserve(4 * args.y.tile_px);
     layout.points = reserve(2 * (rows + 1) * (columns + 1));
+    layout.cells = reserve(2 * rows * (columns + 1));
     layout.entries = reserve(2 * rows * args.x.tile_px);
   }
   layout.bytes = at;
   return layout;
-}
-
-// Whether a pixel's classes can be loaded 16 bytes at a time.
-bool packed(const Seg& seg) {
-  const int64_t elems = 16 / dtype_bytes(seg.dtype);
-  return seg.stride_n == 1 && seg.N % elems == 0 && seg.stride_b % elems == 0 &&
-         seg.stride_y % elems == 0 && seg.stride_x % elems == 0 &&
-         reinterpret_cast<uintptr_t>(seg.data) % 16 == 0;
 }
 
 bool flushed(const BinAxis& axis) { return axis.flush_px != kNoFlush; }
@@ -100,14 +106,19 @@ WindowsPlan plan_windows(const Params& p, int64_t stride_px, Workspace& workspac
   CellCountsArgs& cells = args.cells;
   cells.seg = seg;
   cells.small = class_bits(p.classes);
-  cells.y = make_bin_axis(p.H, p.window_px, stride_px, p.flush, kMaxTileY);
-  cells.x = make_bin_axis(p.W, p.window_px, stride_px, p.flush, tile_width(seg.B * p.H * p.W));
-  require_numbers(cells.y, cells.x, seg.B, op);
-  const int64_t tiles = int64_t{cells.y.tiles} * cells.x.tiles;
   cells.scale_y = resize_scale(seg.h, p.H);
   cells.scale_x = resize_scale(seg.w, p.W);
+  const int64_t pixels = seg.B * p.H * p.W;
+  cells.x = make_bin_axis(p.W, p.window_px, stride_px, p.flush, tile_width(pixels));
+  const auto tile_rows = [&](int32_t most) {
+    cells.y = make_bin_axis(p.H, p.window_px, stride_px, p.flush, most);
+    cells.layout = layout_of(cells, kind == CellKind::kUpsampled);
+  };
+  tile_rows(tile_height(pixels));
+  if (cells.layout.bytes > kTallBytes) tile_rows(kMaxTileY / 2);
+  require_numbers(cells.y, cells.x, seg.B, op);
+  const int64_t tiles = int64_t{cells.y.tiles} * cells.x.tiles;
   cells.packed = seg.is_logits && packed(seg);
-  cells.layout = layout_of(cells, kind == CellKind::kUpsampled);
   cells.labels = p.labels;
   cells.bins = workspace.scratch<int32_t>("bins", seg.B * cells.y.bins * cells.x.bins);
   WindowSums& sums = args.sums;
@@ -115,10 +126,8 @@ WindowsPlan plan_windows(const Params& p, int64_t stride_px, Workspace& workspac
   sums.bands = ceil_div(cells.y.tiles, sums.band_tiles);
   sums.across = workspace.scratch<int32_t>("across", seg.B * cells.y.bins * cells.x.windows);
   sums.tickets = workspace.tickets(seg.B * (int64_t{sums.bands} + cells.y.windows + 1));
-  constexpr int64_t kCompiledIn[] = {2, 6, 7, 16};
-  const bool hot = seg.is_logits && std::find(std::begin(kCompiledIn), std::end(kCompiledIn),
-                                              seg.N) != std::end(kCompiledIn);
-  const Launch launch{windows_kernels,    cell_key(seg.dtype, kind, hot ? seg.N : 0),
+  const int64_t classes = seg.is_logits ? compiled_in(seg.N) : 0;
+  const Launch launch{windows_kernels,    cell_key(seg.dtype, kind, classes),
                       seg.B * tiles,      kCellThreads,
                       cells.layout.bytes, true};
   return {args, launch};

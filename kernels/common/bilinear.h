@@ -24,10 +24,11 @@ C2F_HD float resize_scale(int64_t in_size, int64_t out_size) {
 C2F_HD BilinearTap bilinear_tap(int64_t dst, float scale, int64_t in_size) {
   float src = source_position(dst, scale);
   src = src < 0.0f ? 0.0f : src;
+  const int32_t last = static_cast<int32_t>(in_size) - 1;  // in_size <= kMaxResizedAxis
   int32_t i0 = static_cast<int32_t>(src);
   // Rounding of scale * (dst + 0.5) may reach in_size for long axes; the tap must not.
-  if (i0 > in_size - 1) i0 = static_cast<int32_t>(in_size - 1);
-  const int32_t i1 = i0 < in_size - 1 ? i0 + 1 : i0;
+  if (i0 > last) i0 = last;
+  const int32_t i1 = i0 < last ? i0 + 1 : i0;
   float w1 = src - static_cast<float>(i0);
   w1 = w1 > 1.0f ? 1.0f : w1;
   return {i0, i1, w1};

@@ -11,22 +11,13 @@
 
 #include "../common/bilinear.h"
 #include "argmax.cuh"
+#include "axis.cuh"
 #include "cell_counts_args.h"
 
 namespace c2f::cuda {
 
-// Taps along one axis of the tile.
-struct CellAxis {
-  float scale;
-  int32_t in, out;
-
-  __device__ __forceinline__ bool resized() const { return in != out; }
-  __device__ __forceinline__ BilinearTap tap(int32_t dst) const {
-    return resized() ? bilinear_tap(dst, scale, in) : unresized_tap(dst);
-  }
-  // How many source pixels beside each other a cell has.
-  __device__ __forceinline__ int32_t reach() const { return resized() ? 1 : 0; }
-};
+// What all pixels of a cell are: a label, with kSmall if it is one of C, or kMixed.
+constexpr int32_t kMixed = -1, kSmall = kMaxClasses;
 
 // The tile of this block, and its part of shared memory.
 struct Tile {
@@ -35,7 +26,8 @@ struct Tile {
   int32_t y0, x0, height, width;  // pixels
   int32_t* bins;                  // [bins_y, bins_x]
   uint16_t *column_bin, *row_bin, *column_tap, *row_first, *entries;
-  int16_t* points;
+  float *column_w1, *row_w1;
+  int16_t *points, *cells;
 
   __device__ Tile(const CellCountsArgs& a, unsigned char* shared) {
     const int32_t block = blockIdx.x;
@@ -54,7 +46,10 @@ struct Tile {
     row_bin = reinterpret_cast<uint16_t*>(shared + a.layout.row_bin);
     column_tap = reinterpret_cast<uint16_t*>(shared + a.layout.column_tap);
     row_first = reinterpret_cast<uint16_t*>(shared + a.layout.row_first);
+    column_w1 = reinterpret_cast<float*>(shared + a.layout.column_w1);
+    row_w1 = reinterpret_cast<float*>(shared + a.layout.row_w1);
     points = reinterpret_cast<int16_t*>(shared + a.layout.points);
+    cells = reinterpret_cast<int16_t*>(shared + a.layout.cells);
     entries = reinterpret_cast<uint16_t*>(shared + a.layout.entries);
   }
 
@@ -138,27 +133,38 @@ class UpsampledTile {
   __device__ UpsampledTile(const CellCountsArgs& a, const Tile& tile)
       : a_(a),
         tile_(tile),
-        y_{a.scale_y, static_cast<int32_t>(a.seg.h), a.y.size_px},
-        x_{a.scale_x, static_cast<int32_t>(a.seg.w), a.x.size_px},
+        y_(a.seg.h, a.y.size_px, a.scale_y),
+        x_(a.seg.w, a.x.size_px, a.scale_x),
         image_(static_cast<const T*>(a.seg.data) + tile.b * a.seg.stride_b),
         labels_(a.labels == nullptr ? nullptr
                                     : a.labels + tile.b * a.y.size_px * int64_t{a.x.size_px}) {
     top_ = y_.tap(tile.y0).i0;
     left_ = x_.tap(tile.x0).i0;
+    // Source pixels beside each other that a cell has: two along an axis that is resized.
+    right_ = x_.resized() ? 1 : 0;
     cell_rows_ = y_.tap(tile.y0 + tile.height - 1).i0 - top_ + 1;
-    point_columns_ = x_.tap(tile.x0 + tile.width - 1).i0 - left_ + 1 + x_.reach();
+    point_columns_ = x_.tap(tile.x0 + tile.width - 1).i0 - left_ + 1 + right_;
+    below_ = y_.resized() ? point_columns_ : 0;
+    points_ = cell_rows_ * point_columns_ + below_;
   }
 
-  // Which cell row a row of pixels begins, which cell column each column of pixels is in.
+  // Taps of the tile's columns and rows: first ones, weights of second ones; and which row of
+  // pixels a row of cells begins with.
   __device__ void begin() const {
-    for (int i = threadIdx.x; i < tile_.width; i += blockDim.x) {
-      tile_.column_tap[i] = static_cast<uint16_t>(x_.tap(tile_.x0 + i).i0 - left_);
+    const int32_t columns = (tile_.width + kQuad - 1) / kQuad * kQuad;
+    for (int i = threadIdx.x; i < columns; i += blockDim.x) {
+      const BilinearTap tap = x_.tap(tile_.x0 + min(i, tile_.width - 1));
+      tile_.column_tap[i] = static_cast<uint16_t>(tap.i0 - left_);
+      tile_.column_w1[i] = tap.w1;
     }
     // Every entry of row_first is written by the one thread in whose step over cell rows it lies.
     for (int i = threadIdx.x; i < tile_.height; i += blockDim.x) {
-      const int32_t cell = y_.tap(tile_.y0 + i).i0 - top_;
+      const BilinearTap tap = y_.tap(tile_.y0 + i);
       const int32_t before = i == 0 ? -1 : y_.tap(tile_.y0 + i - 1).i0 - top_;
-      for (int32_t c = before + 1; c <= cell; ++c) tile_.row_first[c] = static_cast<uint16_t>(i);
+      for (int32_t c = before + 1; c <= tap.i0 - top_; ++c) {
+        tile_.row_first[c] = static_cast<uint16_t>(i);
+      }
+      tile_.row_w1[i] = tap.w1;
     }
     if (threadIdx.x == 0) tile_.row_first[cell_rows_] = static_cast<uint16_t>(tile_.height);
   }
@@ -166,50 +172,57 @@ class UpsampledTile {
   // Labels of the source pixels under the tile, -1 where the best logit is not finite.
   __device__ void label_points() const {
     const int32_t last_y = y_.in - 1, last_x = x_.in - 1;
-    const int32_t points = (cell_rows_ + y_.reach()) * point_columns_;
-    for (int i = threadIdx.x; i < points; i += blockDim.x) {
-      const int32_t y = min(top_ + i / point_columns_, last_y);
-      const int32_t x = min(left_ + i % point_columns_, last_x);
+    for (int i = threadIdx.x; i < points_; i += blockDim.x) {
+      const int32_t row = i / point_columns_;
+      const int32_t y = min(top_ + row, last_y);
+      const int32_t x = min(left_ + i - row * point_columns_, last_x);
       const auto found =
           first_argmax<T, N>(at(y, x), a_.seg.stride_n, static_cast<int32_t>(a_.seg.N), a_.packed);
       tile_.points[i] = static_cast<int16_t>(found.finite() ? found.label : -1);
     }
   }
 
-  // Labels and counts of the cells whose corners agree; lists the columns of the others.
+  // Whether the corners of a cell agree. It has the number of its first corner; the last column of
+  // points begins none where there are two beside each other, and nobody asks what is found there.
+  __device__ void label_cells() const {
+    for (int i = threadIdx.x; i < cell_rows_ * point_columns_; i += blockDim.x) {
+      const int16_t* upper = tile_.points + i;
+      const int16_t* lower = upper + below_;
+      const int32_t right = i + below_ + right_ < points_ ? right_ : 0;
+      const int32_t label = upper[0];
+      const bool same = upper[right] == label && lower[0] == label && lower[right] == label;
+      int32_t found = kMixed;
+      if (same && label >= 0) found = a_.small.has(label) ? label | kSmall : label;
+      tile_.cells[i] = static_cast<int16_t>(found);
+    }
+  }
+
+  // Labels and counts of the cells whose corners agree; lists the columns of the others. A thread
+  // takes the pixels of a quad in all rows of a row of cells.
   __device__ void count_agreed(int32_t* num_entries) const {
-    const int across = (tile_.width + 31) / 32;
-    for (int item = warp_of_thread(); item < cell_rows_ * across; item += blockDim.x / 32) {
-      const int32_t cell = item / across, from = item % across * 32;
-      const int32_t column = from + lane_of_thread();
-      const bool inside = column < tile_.width;
-      const int32_t label = agreed_label(cell, tile_.column_tap[min(column, tile_.width - 1)]);
-      const bool agreed = inside && label >= 0;
-      const int32_t row0 = tile_.row_first[cell], row1 = tile_.row_first[cell + 1];
-      if (labels_ != nullptr && agreed) {
-        for (int32_t row = row0; row < row1; ++row) {
-          *label_at(row, column) = static_cast<uint8_t>(label);
-        }
+    const int32_t across = (tile_.width + kQuad - 1) / kQuad;
+    for (int i = threadIdx.x; i < cell_rows_ * across; i += blockDim.x) {
+      const int32_t cell = i / across, column = (i - cell * across) * kQuad;
+      const unsigned inside = (1u << min(kQuad, tile_.width - column)) - 1u;
+      uint32_t word = 0;
+      unsigned mixed = 0, members = 0;
+#pragma unroll
+      for (int j = 0; j < kQuad; ++j) {
+        const int32_t found = tile_.cells[cell * point_columns_ + tile_.column_tap[column + j]];
+        word |= (static_cast<uint32_t>(found) & 255u) << (8 * j);
+        mixed |= (found < 0 ? 1u : 0u) << j;
+        members |= (found >= kSmall ? 1u : 0u) << j;
       }
-      // Items are handed out to whole warps: all lanes are here, and in the loop, whose bounds are
-      // the same in all of them.
-      const unsigned members = __ballot_sync(kWarp, agreed && a_.small.has(label));
-      for (int32_t row = row0; row < row1;) {
-        int32_t end = row + 1;
-        while (end < row1 && tile_.row_bin[end] == tile_.row_bin[row]) ++end;
-        tile_.add(row, from, members, end - row);
-        row = end;
-      }
-      // All lanes, as above; `mixed` is the same in all of them, and so is the branch.
-      const unsigned mixed = __ballot_sync(kWarp, inside && label < 0);
-      if (mixed != 0) {
-        int32_t first = 0;
-        if (lane_of_thread() == 0) first = atomicAdd(num_entries, __popc(mixed));
-        first = __shfl_sync(kWarp, first, 0);  // what lane 0 reserved for the warp
-        if (inside && label < 0) {
-          tile_.entries[first + __popc(mixed & lanes_below())] =
-              static_cast<uint16_t>(cell << 8 | column);
-        }
+      mixed &= inside;
+      members &= inside;
+      if (labels_ != nullptr) store_labels(cell, column, word, inside & ~mixed);
+      if (members != 0) add_members(cell, column, members);
+      if (mixed == 0) continue;
+      int32_t entry = atomicAdd(num_entries, __popc(mixed));
+#pragma unroll
+      for (int j = 0; j < kQuad; ++j) {
+        if ((mixed >> j & 1u) == 0) continue;
+        tile_.entries[entry++] = static_cast<uint16_t>(cell << 8 | (column + j));
       }
     }
   }
@@ -220,7 +233,7 @@ class UpsampledTile {
       const int32_t cell = tile_.entries[i] >> 8, column = tile_.entries[i] & 255;
       const int32_t row1 = tile_.row_first[cell + 1];
       for (int32_t row = tile_.row_first[cell]; row < row1; row += kRows) {
-        evaluate(column, row, min(row1 - row, kRows));
+        evaluate(cell, column, row, min(row1 - row, kRows));
       }
     }
   }
@@ -235,29 +248,60 @@ class UpsampledTile {
     return labels_ + (tile_.y0 + row) * int64_t{a_.x.size_px} + tile_.x0 + column;
   }
 
-  __device__ __forceinline__ int32_t agreed_label(int32_t cell, int32_t tap) const {
-    const int16_t* upper = tile_.points + cell * point_columns_ + tap;
-    const int16_t* lower = upper + y_.reach() * point_columns_;
-    const int32_t label = upper[0];
-    const bool same = upper[x_.reach()] == label && lower[0] == label && lower[x_.reach()] == label;
-    return same ? label : -1;
+  // The bytes of `word` that are `wanted`, in all rows of a row of cells.
+  __device__ __forceinline__ void store_labels(int32_t cell, int32_t column, uint32_t word,
+                                               unsigned wanted) const {
+    const int32_t width = a_.x.size_px, row0 = tile_.row_first[cell];
+    uint8_t* out = label_at(row0, column);
+    const uint8_t* end = out + int64_t{tile_.row_first[cell + 1] - row0} * width;
+    const bool aligned = ((reinterpret_cast<uintptr_t>(out) | width) & 3) == 0;
+    if (aligned && wanted == (1u << kQuad) - 1u) {
+      for (; out != end; out += width) *reinterpret_cast<uint32_t*>(out) = word;
+    } else if (wanted != 0) {
+      for (; out != end; out += width) {
+#pragma unroll
+        for (int j = 0; j < kQuad; ++j) {
+          if (wanted >> j & 1u) out[j] = static_cast<uint8_t>(word >> (8 * j));
+        }
+      }
+    }
   }
 
-  // value = (w0y, w1y) . corners . (w0x, w1x), as the other backends round it.
-  __device__ __forceinline__ void evaluate(int32_t column, int32_t row, int32_t rows) const {
-    const BilinearTap tx = x_.tap(tile_.x0 + column);
-    const BilinearTap ty = y_.tap(tile_.y0 + row);  // all rows of a cell have these taps
-    const T* p00 = at(ty.i0, tx.i0);
-    const T* p10 = at(ty.i1, tx.i0);
-    const int64_t beside = (tx.i1 - tx.i0) * a_.seg.stride_x;
+  // Counts the `members` of a quad in all rows of a row of cells, row of bins by row of bins.
+  __device__ __forceinline__ void add_members(int32_t cell, int32_t column,
+                                              unsigned members) const {
+    const int32_t row1 = tile_.row_first[cell + 1];
+    const int32_t first = tile_.column_bin[column];
+    const bool one_bin = first == tile_.column_bin[min(column + kQuad, tile_.width) - 1];
+    for (int32_t row = tile_.row_first[cell]; row < row1;) {
+      int32_t end = row + 1;
+      while (end < row1 && tile_.row_bin[end] == tile_.row_bin[row]) ++end;
+      int32_t* bins = tile_.bins + tile_.row_bin[row] * tile_.bins_x;
+      if (one_bin) {
+        atomicAdd(bins + first, __popc(members) * (end - row));
+      } else {
+        for (int j = 0; j < kQuad; ++j) {
+          if (members >> j & 1u) atomicAdd(bins + tile_.column_bin[column + j], end - row);
+        }
+      }
+      row = end;
+    }
+  }
+
+  // value = (w0y, w1y) . corners . (w0x, w1x), as the other backends round it; of pixels of a
+  // column that lie in one cell.
+  __device__ __forceinline__ void evaluate(int32_t cell, int32_t column, int32_t row,
+                                           int32_t rows) const {
+    const int32_t y = top_ + cell, x = left_ + tile_.column_tap[column];
+    const T* p00 = at(y, x);
+    const T* p10 = p00 + y_.to_second(y) * a_.seg.stride_y;
+    const int64_t beside = x_.to_second(x) * a_.seg.stride_x;
     float w1[kRows];
 #pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      w1[r] = y_.tap(tile_.y0 + row + min(r, rows - 1)).w1;
-    }
+    for (int r = 0; r < kRows; ++r) w1[r] = tile_.row_w1[row + min(r, rows - 1)];
     FirstArgmax found[kRows];
     const int32_t classes = N != 0 ? N : static_cast<int32_t>(a_.seg.N);
-    const float wx1 = tx.w1, wx0 = 1.0f - wx1;
+    const float wx1 = tile_.column_w1[column], wx0 = 1.0f - wx1;
 #pragma unroll 2
     for (int32_t c = 0; c < classes; ++c) {
       const float top = fmaf(to_float(p00[beside]), wx1, to_float(p00[0]) * wx0);
@@ -282,10 +326,11 @@ class UpsampledTile {
 
   const CellCountsArgs& a_;
   const Tile& tile_;
-  CellAxis y_, x_;
+  Axis y_, x_;
   const T* image_;
   uint8_t* labels_;
-  int32_t top_, left_, cell_rows_, point_columns_;
+  int32_t top_, left_, cell_rows_, point_columns_, points_;
+  int32_t right_, below_;  // from a point to the next one of its cell, 0 where there is none
 };
 
 // Counts this block's tile and writes its bins, and the labels where they are wanted. Called by all
@@ -302,6 +347,9 @@ __device__ __forceinline__ int64_t count_cells(const CellCountsArgs& a, unsigned
     cells.label_points();
     // Each barrier below is reached by all threads: nothing above or between returns or branches
     // around it. This one: tables, points and zeroed bins are read by other threads from here on.
+    __syncthreads();
+    cells.label_cells();
+    // And so are cells.
     __syncthreads();
     cells.count_agreed(&num_entries);
     // The list is complete.
