@@ -11,6 +11,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include "element.cuh"
 #include "patch_foreground.cuh"
 
 namespace c2f::cuda {
@@ -27,44 +28,47 @@ struct SourceRect {
   }
 };
 
-// Planes of classes [c0, c0 + count). Warps take rows of a plane, or pixels where the classes of a
-// pixel lie side by side, so that lanes read neighbours.
+// Planes of classes [c0, c0 + count). A thread takes all classes of a source pixel: its place is
+// found once, its loads are under way together, and lanes write neighbours.
 template <class T>
-__device__ __forceinline__ void stage_classes_as(const Seg& seg, int64_t b, const SourceRect& rect,
-                                                 int32_t c0, int count, float* planes) {
-  constexpr int kWarps = kMergeThreads / kWarpSize;
+__device__ __forceinline__ void stage_classes_as(const MergeArgs& a, int64_t b,
+                                                 const SourceRect& rect, int32_t c0, int count,
+                                                 float* planes) {
+  constexpr int kElems = Pack<T>::kElems;
+  const Seg& seg = a.coarse;
   const T* corner = static_cast<const T*>(seg.data) + b * seg.stride_b + c0 * seg.stride_n +
                     rect.top * seg.stride_y + rect.left * seg.stride_x;
-  if (seg.stride_n == 1) {
-    const int points = rect.rows * rect.columns;
-    for (int i = warp_of_thread(); i < points; i += kWarps) {
-      const int row = i / rect.columns;
-      const T* pixel = corner + row * seg.stride_y + (i - row * rect.columns) * seg.stride_x;
-      for (int c = lane_of_thread(); c < count; c += kWarpSize) {
-        planes[c * kPlaneElems + i] = pixel_value(pixel[c]);
+  const int points = rect.rows * rect.columns;
+  for (int i = threadIdx.x; i < points; i += kMergeThreads) {
+    const int row = i / rect.columns;
+    const T* pixel = corner + row * seg.stride_y + (i - row * rect.columns) * seg.stride_x;
+    float* to = planes + i;
+    if (a.packed) {  // then so are c0 and count: kStagedClasses is a multiple of any pack
+#pragma unroll 4
+      for (int c = 0; c < count; c += kElems, to += kElems * kPlaneElems) {
+        const Pack<T> pack = load_pack(pixel + c);
+#pragma unroll
+        for (int e = 0; e < kElems; ++e) to[e * kPlaneElems] = pixel_value(pack.elems[e]);
       }
+      continue;
     }
-    return;
-  }
-  for (int i = warp_of_thread(); i < count * rect.rows; i += kWarps) {
-    const int c = i / rect.rows, row = i - c * rect.rows;
-    const T* source = corner + c * seg.stride_n + row * seg.stride_y;
-    for (int column = lane_of_thread(); column < rect.columns; column += kWarpSize) {
-      planes[c * kPlaneElems + row * rect.columns + column] =
-          pixel_value(source[column * seg.stride_x]);
+#pragma unroll 8
+    for (int c = 0; c < count; ++c, to += kPlaneElems) {
+      *to = pixel_value(*pixel);
+      pixel += seg.stride_n;
     }
   }
 }
 
 // Called by all threads of the block; ends with a barrier.
-__device__ __forceinline__ void stage_classes(const Seg& seg, int64_t b, const SourceRect& rect,
+__device__ __forceinline__ void stage_classes(const MergeArgs& a, int64_t b, const SourceRect& rect,
                                               int32_t c0, int count, float* planes) {
-  if (seg.dtype == DType::kF32) {
-    stage_classes_as<float>(seg, b, rect, c0, count, planes);
-  } else if (seg.dtype == DType::kF16) {
-    stage_classes_as<F16>(seg, b, rect, c0, count, planes);
+  if (a.coarse.dtype == DType::kF32) {
+    stage_classes_as<float>(a, b, rect, c0, count, planes);
+  } else if (a.coarse.dtype == DType::kF16) {
+    stage_classes_as<F16>(a, b, rect, c0, count, planes);
   } else {
-    stage_classes_as<BF16>(seg, b, rect, c0, count, planes);
+    stage_classes_as<BF16>(a, b, rect, c0, count, planes);
   }
   __syncthreads();  // threads sample what others staged; no caller's branch divides a block
 }
@@ -155,6 +159,20 @@ __device__ __forceinline__ MergeTile prob_tile_of_block(const MergeArgs& a) {
   return at;
 }
 
+// e^x for x <= 0. The instruction is within 2^-22 of its argument's power of 2, relatively, and the
+// product adds |x| * 2^-24: of what softmax makes of it no more than 2^-21 is left, absolutely.
+// Below 2^-126 it is 0. A third of the instructions of expf, which knows neither sign nor purpose.
+__device__ __forceinline__ float exp_of_negative(float x) {
+  const float power = x * 1.44269504f;
+#if defined(C2F_ON_HOST)
+  return exp2f(power);
+#else
+  float result;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(power));
+  return result;
+#endif
+}
+
 // Makes of logits, whose largest is `top`, what softmax adds up; returns the factor that makes
 // their sum 1. An infinite top takes everything, the first class of those that have it.
 template <int N>
@@ -172,7 +190,7 @@ __device__ __forceinline__ float softmax_terms(float (&v)[N], float top) {
   float sum = 0.0f;
 #pragma unroll
   for (int c = 0; c < N; ++c) {
-    v[c] = expf(v[c] - top);
+    v[c] = exp_of_negative(v[c] - top);
     sum += v[c];
   }
   return 1.0f / sum;
@@ -234,20 +252,27 @@ __device__ __forceinline__ void store_merged(const MergeArgs& a, float (&v)[N], 
 }
 
 template <int N>
-__global__ void C2F_BOUNDS(kMergeThreads, N > 16 ? 2 : 4)
+__global__ void C2F_BOUNDS(kMergeThreads, 4)
     aggregate_probs_kernel(const __grid_constant__ MergeArgs a) {
   using Planes = float[N * kPlaneElems];
   C2F_SHARED(Planes, planes);
   C2F_SHARED(ForegroundTile, fine);
   const ProbTile tile(a, prob_tile_of_block(a));
-  stage_classes(a.coarse, tile.at.b, tile.rect, 0, N, planes);
+  stage_classes(a, tile.at.b, tile.rect, 0, N, planes);
   find_foreground(a, tile.at, fine, nullptr);
-  for (int p = threadIdx.x; p < tile.at.pixels(); p += kMergeThreads) {
-    if (!tile.at.holds(p)) continue;
-    const StagedPixel pixel = tile.pixel(p);
+  // Rows of a tile divide the threads of a block: all pixels of a thread are in one column.
+  int p = threadIdx.x;
+  if (!tile.at.holds(p)) return;  // no barrier follows
+  const BilinearTap column = tile.x.tap(tile.at.x0 + tile.at.column(p));
+  const int step = kMergeThreads >> tile.at.stride_log2;
+  float* out = tile.out(a, p);
+  for (int row = tile.at.row(p); row < tile.at.height; row += step) {
+    const StagedPixel pixel(tile.rect, tile.y.tap(tile.at.y0 + row), column, tile.resized);
     float v[N];
     pixel.sample_all<N>(planes, v);
-    store_merged<N>(a, v, p_f_or_nan(fine, p), tile.out(a, p), tile.plane);
+    store_merged<N>(a, v, p_f_or_nan(fine, p), out, tile.plane);
+    p += kMergeThreads;
+    out += step * a.W;
   }
 }
 
@@ -269,7 +294,7 @@ __global__ void C2F_BOUNDS(kMergeThreads, 2)
   const auto for_classes = [&](const auto& body) {
     for (int32_t c0 = 0; c0 < classes; c0 += kStagedClasses) {
       const int count = classes - c0 < kStagedClasses ? classes - c0 : kStagedClasses;
-      stage_classes(a.coarse, tile.at.b, tile.rect, c0, count, planes);
+      stage_classes(a, tile.at.b, tile.rect, c0, count, planes);
       if (mine) {
         for (int i = 0; i < count; ++i) body(c0 + i, pixel.sample(planes + i * kPlaneElems));
       }
