@@ -85,6 +85,8 @@ def test_no_spills_and_no_stack(module: str, tool: Path) -> None:
         assert kernel.stack == 0, kernel
         assert kernel.local == 0, kernel
         assert kernel.shared <= 48 << 10, kernel
+        if kernel.kernel.startswith("windows_kernel"):  # which has dynamic shared memory, too
+            assert kernel.shared <= 3 << 10, kernel  # 1 KiB of it is the system's
     per_architecture = {sm: sum(k.sm == sm for k in found) for sm in {k.sm for k in found}}
     assert len(set(per_architecture.values())) == 1, per_architecture
 

@@ -194,15 +194,15 @@ def launcher() -> tuple[Launcher, Gpu]:
 def test_a_launch() -> None:
     """Loaded once per device, started with what the glue says; the device is left as it was."""
     start, gpu = launcher()
-    for device, shared in ((1, 0), (1, 48 << 10), (0, (48 << 10) + 16)):
+    for device, shared in ((1, 0), (1, 46 << 10), (0, (46 << 10) + 16)):
         start("op", "kernel<int>", 7, 256, shared, 0xA0, 24, device, 0xB0)
     assert gpu.calls == [
         ("load", 1, b"90 24", "_kernel<int>"),
         ("launch", 1, 1, 7, 256, 0, 0xB0, 0xA0),
-        ("launch", 1, 1, 7, 256, 48 << 10, 0xB0, 0xA0),
+        ("launch", 1, 1, 7, 256, 46 << 10, 0xB0, 0xA0),
         ("load", 0, b"80 24", "_kernel<int>"),
-        ("shared", 4, (48 << 10) + 16),
-        ("launch", 0, 4, 7, 256, (48 << 10) + 16, 0xB0, 0xA0),
+        ("shared", 4, (46 << 10) + 16),
+        ("launch", 0, 4, 7, 256, (46 << 10) + 16, 0xB0, 0xA0),
     ]
     assert gpu.current == 5
 
