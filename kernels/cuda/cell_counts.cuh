@@ -22,6 +22,7 @@ constexpr int32_t kMixed = -1, kSmall = kMaxClasses;
 // The tile of this block, and its part of shared memory.
 struct Tile {
   int64_t b;
+  int32_t row;  // of tiles
   int32_t first_bin_y, first_bin_x, bins_y, bins_x;
   int32_t y0, x0, height, width;  // pixels
   int32_t* bins;                  // [bins_y, bins_x]
@@ -30,11 +31,12 @@ struct Tile {
   int16_t *points, *cells;
 
   __device__ Tile(const CellCountsArgs& a, unsigned char* shared) {
-    const int32_t block = blockIdx.x;
-    const int32_t tile = block % (a.y.tiles * a.x.tiles);
-    b = block / (a.y.tiles * a.x.tiles);
-    first_bin_y = tile / a.x.tiles * a.y.tile_bins;
-    first_bin_x = tile % a.x.tiles * a.x.tile_bins;
+    const int32_t row_of_all = static_cast<int32_t>(blockIdx.x) / a.x.tiles;
+    const int32_t image = row_of_all / a.y.tiles;
+    b = image;
+    row = row_of_all - image * a.y.tiles;
+    first_bin_y = row * a.y.tile_bins;
+    first_bin_x = (static_cast<int32_t>(blockIdx.x) - row_of_all * a.x.tiles) * a.x.tile_bins;
     bins_y = min(a.y.tile_bins, a.y.bins - first_bin_y);
     bins_x = min(a.x.tile_bins, a.x.bins - first_bin_x);
     y0 = a.y.bin_start(first_bin_y);
@@ -333,11 +335,10 @@ class UpsampledTile {
   int32_t right_, below_;  // from a point to the next one of its cell, 0 where there is none
 };
 
-// Counts this block's tile and writes its bins, and the labels where they are wanted. Called by all
-// threads of the block.
+// Counts the tile of this block and writes its bins, and the labels where they are wanted. Called
+// by all threads of the block.
 template <class T, int N, CellKind kKind>
-__device__ __forceinline__ int64_t count_cells(const CellCountsArgs& a, unsigned char* shared) {
-  const Tile tile(a, shared);
+__device__ __forceinline__ void count_cells(const CellCountsArgs& a, const Tile& tile) {
   tile.begin(a);
   if constexpr (kKind == CellKind::kUpsampled) {
     C2F_SHARED(int32_t, num_entries);
@@ -363,7 +364,6 @@ __device__ __forceinline__ int64_t count_cells(const CellCountsArgs& a, unsigned
   // The sums are complete.
   __syncthreads();
   tile.store(a);
-  return tile.b;
 }
 
 }  // namespace c2f::cuda

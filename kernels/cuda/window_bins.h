@@ -73,9 +73,11 @@ struct BinAxis {
     const int32_t offset =
         inside < rest_bins ? inside * unit_px : rest_px + (inside - rest_bins) * unit_px;
     // The bin before the flush cut may start behind it when the cut makes it empty; a bin of the
-    // last period may start behind the end. 64-bit: a period may end past 2^31.
-    const int64_t start = static_cast<int64_t>(period) * stride_px + offset;
-    return start < size_px ? static_cast<int32_t>(start) : size_px;
+    // last period may start behind the end. Unsigned: its period begins before the end, so all of
+    // it is below 2^32.
+    const uint32_t start = static_cast<uint32_t>(period) * static_cast<uint32_t>(stride_px) +
+                           static_cast<uint32_t>(offset);
+    return start < static_cast<uint32_t>(size_px) ? static_cast<int32_t>(start) : size_px;
   }
 
   C2F_HD int32_t origin(int32_t i) const { return i < regular ? i * stride_px : flush_px; }

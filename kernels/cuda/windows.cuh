@@ -60,9 +60,10 @@ __global__ void C2F_BOUNDS(kCellThreads, 3) windows_kernel(const __grid_constant
   C2F_DYNAMIC_SHARED(shared);
   wait_for_previous();
   const BinAxis& y = a.cells.y;
-  const int64_t b = count_cells<T, N, kKind>(a.cells, shared);
-  const int32_t row = static_cast<int32_t>(blockIdx.x) / a.cells.x.tiles % y.tiles;
-  const int32_t band = row / a.sums.band_tiles;
+  const Tile tile(a.cells, shared);
+  count_cells<T, N, kKind>(a.cells, tile);
+  const int64_t b = tile.b;
+  const int32_t band = tile.row / a.sums.band_tiles;
   const int32_t band_rows = min(a.sums.band_tiles, y.tiles - band * a.sums.band_tiles);
   const uint32_t blocks = static_cast<uint32_t>(band_rows) * static_cast<uint32_t>(a.cells.x.tiles);
   // Who finishes a band's last tile goes on, the other blocks leave as a whole: the answer is the
