@@ -255,7 +255,7 @@ class ShapePlan(Plan):
             self.looked = self._look()
         # 0 if there are no windows, else 1 + the number of the size that holds them.
         which = torch.bucketize(self.looked.packed.total[0], self._edges)
-        chosen = which == torch.arange(len(self._edges), device=which.device)
+        chosen = which == self._numbers
         merged = _stages.crop(self.looked.labels, self.true_size).clone()
         for number, size in enumerate(self.buckets.sizes, 1):
 
@@ -268,6 +268,10 @@ class ShapePlan(Plan):
     @functools.cached_property
     def _edges(self) -> Tensor:
         return torch.tensor((0, *self.buckets.sizes), dtype=torch.int32, device=self.image.device)
+
+    @functools.cached_property
+    def _numbers(self) -> Tensor:
+        return torch.arange(len(self._edges), device=self.image.device)
 
     def _normalised(self) -> Tensor:
         """The batch as the coarse network takes it, bit for bit as the eager path makes it."""
