@@ -84,7 +84,7 @@ class Networks:
         """Two small sides that a network's input may have."""
         multiple = _stages.multiple_of(network, self.config)
         patch = round(self.config.window * self.config.zoom)
-        least = patch if network is self.fine else _EXAMPLE_PX
+        least = min(patch, _EXAMPLE_PX) if network is self.fine else _EXAMPLE_PX
         side = -(-least // multiple) * multiple
         return side, side + multiple
 
