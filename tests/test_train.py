@@ -304,6 +304,11 @@ def test_printed_configuration_and_shipped_ones(capsys: pytest.CaptureFixture[st
     assert "required: out, coarse, data.root" in capsys.readouterr().err
 
 
+def test_a_configuration_that_there_is_not(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="config must be a YAML file or one of paper, small, got"):
+        command.train("coarse", ["--config", "smal", f"--out={tmp_path}", "--data.root=y"])
+
+
 def test_recipe_is_the_papers() -> None:
     recipe = Recipe()
     assert (recipe.lr, recipe.momentum, recipe.weight_decay) == (0.01, 0.9, 4e-5)

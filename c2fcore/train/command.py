@@ -180,6 +180,9 @@ def _with_shipped(stage: str, arguments: Sequence[str]) -> list[str]:
     """The arguments, with names of shipped configurations as their paths.
 
     Configurations come first: an option of the command line is meant to win, wherever it stands.
+
+    Raises:
+        ValueError: there is no such configuration.
     """
     shipped = shipped_configs(stage)
     configs: list[str] = []
@@ -192,6 +195,9 @@ def _with_shipped(stage: str, arguments: Sequence[str]) -> list[str]:
         elif not mark and (name := next(rest, "")) == "":
             others.append(argument)  # for the parser to refuse
         else:
+            if name not in shipped and not Path(name).exists():
+                known = ", ".join(shipped)
+                raise ValueError(f"config must be a YAML file or one of {known}, got {name!r}")
             configs.append(f"--config={shipped.get(name, name)}")
     return configs + others
 
