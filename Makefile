@@ -105,6 +105,7 @@ $(BIN)/python:
 # The build requirements stand in the environment, so that later builds are incremental and offline.
 # Native modules are left to `build`: it knows which compiler options are wanted.
 $(VENV)/.installed: $(INSTALL_INPUTS) | $(BIN)/python
+	@echo "Installing into $(VENV): PyTorch with its CUDA libraries is some 5 GB, which takes minutes."
 	$(PIP) install -q -c constraints-test.txt setuptools wheel pybind11 cmake ninja
 	C2F_BUILD=none $(PIP) install -q -c constraints-test.txt --no-build-isolation -e .
 	@touch $@
