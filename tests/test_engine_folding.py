@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from c2fcore import C2FConfig, C2FNet
-from c2fcore.engine.folding import Pair, find_pairs, fold
+from c2fcore.engine.folding import Pair, _close, find_pairs, fold
 from c2fcore.models import available, build
 
 SIDES = (32, 48)
@@ -63,6 +63,8 @@ ALONE: dict[str, Callable[[Block, Tensor], Tensor]] = {
     "by a container": lambda m, x: nn.Sequential(m.conv, m.norm)(x),
     "then in place": lambda m, x: m.norm(m.conv(x)).relu_(),
     "with a way around": lambda m, x: x + m.norm(m.conv(x)),
+    "by name": lambda m, x: m.norm(input=m.conv(x)),
+    "of an input changed in place": lambda m, x: m.norm(m.conv(x.sub_(0.5))),
 }
 NOT_ALONE: dict[str, Callable[[Block, Tensor], Tensor]] = {
     "read by another op": lambda m, x: (y := m.conv(x)) + m.norm(y),
@@ -89,6 +91,16 @@ def test_folded(how: str) -> None:
     torch.testing.assert_close(network(image), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_whatever_the_default_dtype(dtype: torch.dtype) -> None:
+    network = trained(Block(ALONE["in a row"]))
+    torch.set_default_dtype(dtype)
+    try:
+        assert fold(network, 3, SIDES) == 1
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 @pytest.mark.parametrize("how", NOT_ALONE)
 def test_not_folded(how: str) -> None:
     network = trained(Block(NOT_ALONE[how]))
@@ -111,8 +123,80 @@ def test_the_answer_decides() -> None:
     assert norms(network) == 1
 
 
+class Remembering(Block):
+    """Its answers are in tensors of its own, which the next one overwrites."""
+
+    def __init__(self) -> None:
+        super().__init__(ALONE["in a row"])
+        self.answers: dict[torch.Size, Tensor] = {}
+
+    def forward(self, image: Tensor) -> Tensor:
+        found = self.conv(image)
+        if image.shape[-1] == SIDES[0]:
+            found = self.norm(found)
+        return self.answers.setdefault(found.shape, torch.empty_like(found)).copy_(found)
+
+
+class SettingUp(Block):
+    """Its first run makes the weight."""
+
+    def __init__(self) -> None:
+        super().__init__(ALONE["in a row"])
+        self.made = False
+
+    def forward(self, image: Tensor) -> Tensor:
+        if not self.made:
+            self.conv.weight.data = torch.ones_like(self.conv.weight)
+            self.made = True
+        return super().forward(image)
+
+
+class TwoNorms(Block):
+    """The second one's input has a name; the watch must see it, too."""
+
+    def __init__(self) -> None:
+        super().__init__(ALONE["in a row"])
+        self.second = nn.BatchNorm2d(3)
+
+    def forward(self, image: Tensor) -> Tensor:
+        found = self.conv(image)
+        return self.norm(found) + self.second(input=found)
+
+
+@pytest.mark.parametrize("kind", [Remembering, SettingUp, TwoNorms])
+def test_networks_that_stay_as_they_are(kind: type[Block]) -> None:
+    network = trained(kind())
+    there = norms(network)
+    assert fold(network, 3, SIDES) == 0
+    assert norms(network) == there
+    if kind is TwoNorms:
+        assert find_pairs(network, torch.randn(1, 3, 8, 8)) == []
+
+
+def test_what_is_infinite_is_close_to_nothing() -> None:
+    infinite = torch.tensor([1.0, torch.inf])
+    for found in (infinite, torch.ones(2), -infinite, torch.full((2,), torch.nan)):
+        assert not _close(found, infinite)
+        assert not _close(infinite, found)
+    assert _close(torch.tensor([1.0, 2.00001]), torch.tensor([1.0, 2.0]))
+    assert not _close(torch.tensor([1.0, 2.001]), torch.tensor([1.0, 2.0]))
+
+
+def test_compiled_networks_are_not_compiled_for_it() -> None:
+    def refused(*args: object, **options: object) -> None:
+        pytest.fail("compiled")
+
+    network = trained(nn.Sequential(torch.compile(Block(ALONE["in a row"]), backend=refused)))
+    assert fold(network, 3, SIDES) == 0
+
+
 def _hooked(m: Block) -> None:
     m.conv.register_forward_hook(lambda module, given, output: 2 * output)
+
+
+def _own_forward(m: Block) -> None:
+    weight = m.conv.weight.clone()
+    m.conv.forward = lambda x: nn.functional.conv2d(x, weight, padding=1)
 
 
 def _own_kind(m: Block) -> None:
@@ -141,7 +225,15 @@ def _more_channels(m: Block) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [_hooked, _own_kind, _parametrized, _other_precision, _no_statistics, _more_channels],
+    [
+        _hooked,
+        _own_forward,
+        _own_kind,
+        _parametrized,
+        _other_precision,
+        _no_statistics,
+        _more_channels,
+    ],
 )
 def test_left_as_they_are(change: Callable[[Block], None]) -> None:
     network = Block(ALONE["in a row"])

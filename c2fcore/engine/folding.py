@@ -35,7 +35,8 @@ def fold(network: nn.Module, channels: int, sides: tuple[int, int]) -> int:
 
     Folded are nn.BatchNorm2d of float32 whose input is the output of an nn.Conv2d that nothing else
     reads. The network runs on the CPU, on noise, to find them and to compare; one that does not run
-    there, or answers otherwise when folded, stays as it is.
+    there, answers otherwise when folded, or is of torch.compile stays as it is. What a network does
+    for other values, sizes or devices alone is not seen.
 
     Args:
         network: gives what `logits_of` reads.
@@ -45,22 +46,28 @@ def fold(network: nn.Module, channels: int, sides: tuple[int, int]) -> int:
     Returns:
         How many normalisations there are no more.
     """
-    if not any(map(_foldable_norm, network.modules())):
+    modules = list(network.modules())
+    # A network of torch.compile would be compiled for the CPU, too; and it fuses its own norms.
+    compiled = any("_orig_mod" in module._modules for module in modules)
+    if compiled or not any(map(_foldable_norm, modules)):
         return 0
     generator = torch.Generator().manual_seed(0)
     with torch.inference_mode(False), torch.no_grad(), torch.autocast("cpu", enabled=False):
-        seen, other = (
-            torch.randn((1, channels, sides[0], side), generator=generator, device="cpu")
-            for side in sides
-        )
         try:
-            plain = copy.deepcopy(network).cpu()
-            pairs = find_pairs(plain, seen)
+            seen, other = (
+                torch.randn(
+                    (1, channels, sides[0], side),
+                    generator=generator, dtype=torch.float32, device="cpu",
+                )
+                for side in sides
+            )  # fmt: skip
+            plain, folded = copy.deepcopy(network).cpu(), copy.deepcopy(network).cpu()
+            pairs = find_pairs(plain, seen.clone())  # networks may write into their input
             if not pairs:
                 return 0
-            expected = logits_of(plain(other))
-            _fold_pairs(plain, pairs)
-            alike = _close(logits_of(plain(other)), expected)
+            _fold_pairs(folded, pairs)
+            folded(seen)  # the same past: what a first run changes is not taken for the folding
+            alike = _close(logits_of(folded(other.clone())), logits_of(plain(other)))
         except Exception:  # of a network that takes no such input, or no CPU: it may do as it likes
             return 0
         if not alike:
@@ -97,7 +104,8 @@ class _Watch(TorchFunctionMode):
             if _foldable_convolution(module):
                 self._hooks.append(module.register_forward_hook(self._after_convolution))
             elif _foldable_norm(module):
-                self._hooks.append(module.register_forward_pre_hook(self._before_norm))
+                before = module.register_forward_pre_hook(self._before_norm, with_kwargs=True)
+                self._hooks.append(before)
                 self._hooks.append(module.register_forward_hook(self._after_norm))
         super().__enter__()
         return self
@@ -128,13 +136,14 @@ class _Watch(TorchFunctionMode):
         self._makers[id(output)] = module
         self._uses[id(output)] = 0  # those so far were of a tensor that is gone
 
-    def _before_norm(self, module: nn.Module, given: tuple[Any, ...]) -> None:
+    def _before_norm(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         self._calls[module] += 1
-        maker = self._makers.get(id(given[0])) if given else None
-        if maker is not None and maker not in self._readers:
-            self._readers[maker] = module
-        elif maker is not None:
-            self._uses[id(given[0])] += 1
+        for given in _tensors((args, kwargs)):
+            maker = self._makers.get(id(given))
+            if maker is not None and maker not in self._readers:
+                self._readers[maker] = module
+            elif maker is not None:
+                self._uses[id(given)] += 1
         self._within = module
 
     def _after_norm(self, module: nn.Module, given: Any, output: Any) -> None:
@@ -143,7 +152,7 @@ class _Watch(TorchFunctionMode):
 
 def _foldable_convolution(module: nn.Module) -> bool:
     single = type(module) is nn.Conv2d and module.weight.dtype == torch.float32
-    return single and not _hooked(module)
+    return single and not _altered(module)
 
 
 def _foldable_norm(module: nn.Module) -> bool:
@@ -152,12 +161,13 @@ def _foldable_norm(module: nn.Module) -> bool:
         and not module.training
         and module.running_mean is not None
         and module.running_mean.dtype == torch.float32
-        and not _hooked(module)
+        and not _altered(module)
     )
 
 
-def _hooked(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks)
+def _altered(module: nn.Module) -> bool:
+    """It does more, or other, than its class: by hooks or a `forward` of its own."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
@@ -187,5 +197,6 @@ def _fold_pairs(network: nn.Module, pairs: list[Pair]) -> None:
 
 
 def _close(found: Tensor, expected: Tensor) -> bool:
-    bound = _TOLERANCE * expected.abs().max()  # not a number: no answer is close
-    return bool((found - expected).abs().max() <= bound)
+    bound = _TOLERANCE * expected.abs().max()
+    # Nothing is close to infinity, or to what is no number.
+    return bool(bound.isfinite() and (found - expected).abs().max() <= bound)
