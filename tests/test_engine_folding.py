@@ -271,3 +271,25 @@ def test_engines_fold_copies() -> None:
     assert (engine.networks.folded, plain.networks.folded) == (there, 0)
     assert (norms(net), norms(engine.networks.coarse), norms(engine.networks.fine)) == (there, 0, 0)
     assert (engine(image) == net(image[None])[0]).float().mean() > 0.999
+
+
+class Stem(nn.Conv2d):
+    """Of a kind that is not folded, as in networks that pad as TensorFlow does."""
+
+
+def test_engines_show_what_networks_take() -> None:
+    class Late(nn.Module):
+        def __init__(self, channels: int) -> None:
+            super().__init__()
+            self.stem, self.block = Stem(3, 8, 3, padding=1), nn.Conv2d(8, channels, 1)
+            self.norm = nn.BatchNorm2d(channels)
+
+        def forward(self, image: Tensor) -> Tensor:
+            shown.append(image.shape[-2:])
+            return self.norm(self.block(self.stem(image)))
+
+    shown: list[torch.Size] = []
+    config = C2FConfig(num_classes=4, small_classes=(1,), window=32, stride=16, n=4)
+    net = C2FNet(trained(Late(4)), trained(Late(2)), config).eval()
+    assert net.compile(size_multiple=4096).networks.folded == 2
+    assert max(map(max, shown)) < 256

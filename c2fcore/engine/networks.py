@@ -61,13 +61,15 @@ class Networks:
         same_size = round(net.config.window * net.config.zoom) == net.config.window
         self.fine = low_resolution(fine) if same_size else fine
         self.compiled = check_compile(compile_options, self.device)
+        # Of their own multiples: a run at one of 1024 would take a minute.
+        shown = self._sides(self.coarse), self._sides(self.fine)
         if size_multiple is not None:
             _raise_multiple(self.coarse, size_multiple, net.config.stride_multiple)
         self.folded = 0
-        for network in (self.coarse, self.fine):
+        for network, sides in zip((self.coarse, self.fine), shown, strict=True):
             network.eval().requires_grad_(False)
             if fold_norms:
-                self.folded += fold(network, self._channels(network), self._sides(network))
+                self.folded += fold(network, self._channels(network), sides)
             if self.precision is not None:
                 _cast(network, self.precision)
             if channels_last:
@@ -77,7 +79,7 @@ class Networks:
 
     def _channels(self, network: nn.Module) -> int:
         """Of a network's input, as far as can be told: its first convolution's."""
-        convolutions = (m.in_channels for m in network.modules() if type(m) is nn.Conv2d)
+        convolutions = (m.in_channels for m in network.modules() if isinstance(m, nn.Conv2d))
         return next(convolutions, 3) if self.channels is None else self.channels
 
     def _sides(self, network: nn.Module) -> tuple[int, int]:
