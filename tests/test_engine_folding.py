@@ -101,6 +101,16 @@ def test_whatever_the_default_dtype(dtype: torch.dtype) -> None:
         torch.set_default_dtype(torch.float32)
 
 
+def test_synchronised_normalisations() -> None:
+    network = nn.SyncBatchNorm.convert_sync_batchnorm(trained(Block(ALONE["in a row"])))
+    assert type(network.norm) is nn.SyncBatchNorm
+    image = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(2))
+    expected = network(image)
+    assert fold(network, 3, SIDES) == 1
+    assert type(network.norm) is nn.Identity
+    torch.testing.assert_close(network(image), expected, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("how", NOT_ALONE)
 def test_not_folded(how: str) -> None:
     network = trained(Block(NOT_ALONE[how]))

@@ -21,6 +21,7 @@ from ..models.outputs import logits_of
 
 # Of the largest logit: what is folded differs by rounding, 1e-6 or so; a wrong pair by much more.
 _TOLERANCE: Final = 1e-4
+_NORMS: Final = (nn.BatchNorm2d, nn.SyncBatchNorm)  # in eval mode they do the same
 
 
 class Pair(NamedTuple):
@@ -33,10 +34,10 @@ class Pair(NamedTuple):
 def fold(network: nn.Module, channels: int, sides: tuple[int, int]) -> int:
     """Folds what can be folded, in place; the network is in eval mode.
 
-    Folded are nn.BatchNorm2d of float32 whose input is the output of an nn.Conv2d that nothing else
-    reads. The network runs on the CPU, on noise, to find them and to compare; one that does not run
-    there, answers otherwise when folded, or is of torch.compile stays as it is. What a network does
-    for other values, sizes or devices alone is not seen.
+    Folded are nn.BatchNorm2d and nn.SyncBatchNorm of float32 whose input is the output of an
+    nn.Conv2d that nothing else reads. The network runs on the CPU, on noise, to find them and to
+    compare; one that does not run there, answers otherwise when folded, or is of torch.compile
+    stays as it is. What a network does for other values, sizes or devices alone is not seen.
 
     Args:
         network: gives what `logits_of` reads.
@@ -157,7 +158,7 @@ def _foldable_convolution(module: nn.Module) -> bool:
 
 def _foldable_norm(module: nn.Module) -> bool:
     return (
-        type(module) is nn.BatchNorm2d
+        type(module) in _NORMS
         and not module.training
         and module.running_mean is not None
         and module.running_mean.dtype == torch.float32
