@@ -161,6 +161,16 @@ class SettingUp(Block):
         return super().forward(image)
 
 
+class Shared(Block):
+    """All copies are the one."""
+
+    def __init__(self) -> None:
+        super().__init__(ALONE["in a row"])
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Shared:
+        return self
+
+
 class TwoNorms(Block):
     """The second one's input has a name; the watch must see it, too."""
 
@@ -173,7 +183,7 @@ class TwoNorms(Block):
         return self.norm(found) + self.second(input=found)
 
 
-@pytest.mark.parametrize("kind", [Remembering, SettingUp, TwoNorms])
+@pytest.mark.parametrize("kind", [Remembering, SettingUp, Shared, TwoNorms])
 def test_networks_that_stay_as_they_are(kind: type[Block]) -> None:
     network = trained(kind())
     there = norms(network)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any, Final, NamedTuple
 
 import torch
@@ -42,13 +43,13 @@ def fold(network: nn.Module, channels: int, sides: tuple[int, int]) -> int:
     Args:
         network: gives what `logits_of` reads.
         channels: of its input.
-        sides: heights and widths that it takes, in pixels; better two that differ.
+        sides: of its input, pixels: the first is the height, each a width; better two that differ.
 
     Returns:
         How many normalisations there are no more.
     """
     modules = list(network.modules())
-    # A network of torch.compile would be compiled for the CPU, too; and it fuses its own norms.
+    # A network of torch.compile would be compiled anew, for the CPU.
     compiled = any("_orig_mod" in module._modules for module in modules)
     if compiled or not any(map(_foldable_norm, modules)):
         return 0
@@ -62,7 +63,7 @@ def fold(network: nn.Module, channels: int, sides: tuple[int, int]) -> int:
                 )
                 for side in sides
             )  # fmt: skip
-            plain, folded = copy.deepcopy(network).cpu(), copy.deepcopy(network).cpu()
+            plain, folded = _copied(network), _copied(network)
             pairs = find_pairs(plain, seen.clone())  # networks may write into their input
             if not pairs:
                 return 0
@@ -75,6 +76,22 @@ def fold(network: nn.Module, channels: int, sides: tuple[int, int]) -> int:
             return 0
         _fold_pairs(network, pairs)
     return len(pairs)
+
+
+def _copied(network: nn.Module) -> nn.Module:
+    """A copy on the CPU.
+
+    Raises:
+        ValueError: a tensor of it is the network's own, which would move, too.
+    """
+    copied = copy.deepcopy(network)
+    own, new = (
+        {id(tensor) for tensor in chain(module.parameters(), module.buffers())}
+        for module in (network, copied)
+    )
+    if own & new:
+        raise ValueError("fold: a copy of the network must have tensors of its own")
+    return copied.cpu()
 
 
 def find_pairs(network: nn.Module, example: Tensor) -> list[Pair]:
