@@ -61,7 +61,7 @@ class Networks:
         same_size = round(net.config.window * net.config.zoom) == net.config.window
         self.fine = low_resolution(fine) if same_size else fine
         self.compiled = check_compile(compile_options, self.device)
-        # Of their own multiples: a run at one of 1024 would take a minute.
+        # Of the networks' own multiples: images to be padded to may be large.
         shown = self._sides(self.coarse), self._sides(self.fine)
         if size_multiple is not None:
             _raise_multiple(self.coarse, size_multiple, net.config.stride_multiple)
@@ -83,7 +83,7 @@ class Networks:
         return next(convolutions, 3) if self.channels is None else self.channels
 
     def _sides(self, network: nn.Module) -> tuple[int, int]:
-        """Two small sides that a network's input may have."""
+        """Two sides that a network's input may have: small ones, but the fine one takes patches."""
         multiple = _stages.multiple_of(network, self.config)
         patch = round(self.config.window * self.config.zoom)
         least = min(patch, _EXAMPLE_PX) if network is self.fine else _EXAMPLE_PX
