@@ -83,7 +83,7 @@ class Networks:
         return next(convolutions, 3) if self.channels is None else self.channels
 
     def _sides(self, network: nn.Module) -> tuple[int, int]:
-        """Two sides that a network's input may have: small ones, but the fine one takes patches."""
+        """Two small sides that a network's input may have."""
         multiple = _stages.multiple_of(network, self.config)
         patch = round(self.config.window * self.config.zoom)
         least = min(patch, _EXAMPLE_PX) if network is self.fine else _EXAMPLE_PX
