@@ -129,13 +129,55 @@ def test_degrees_and_square_metres(tmp_path: Path) -> None:
     assert 48 < shell[0][1] < 49
     about = found["properties"]
     assert about["pixels"] == 196
-    assert about["m2"] == pytest.approx(196 * (0.3 * 0.3 + 0.05 * 0.04), abs=1e-3)
-    (feet,) = _objects(tmp_path, labels, crs="EPSG:2263", transform=turned)
-    assert feet["properties"]["m2"] == pytest.approx(about["m2"] * 0.3048006096**2, abs=1e-3)
-    north = rasterio.Affine(1e-5, 0, 15, 0, -1e-5, 48)
-    (plain,) = _objects(tmp_path, labels, crs="EPSG:4326", transform=north)
-    assert "m2" not in plain["properties"]
-    assert plain["geometry"]["coordinates"][0][0][0] == pytest.approx(15, abs=1e-3)
+    # On UTM's central meridian maps are 0.9996 of the ground.
+    planar = 196 * (0.3 * 0.3 + 0.05 * 0.04)
+    assert about["m2"] == pytest.approx(planar / 0.9996**2, abs=1e-3)
+    in_feet = rasterio.Affine(0.3, 0.05, 980000, 0.04, -0.3, 200000)
+    (feet,) = _objects(tmp_path, labels, crs="EPSG:2263", transform=in_feet)
+    assert feet["properties"]["m2"] == pytest.approx(planar * 0.3048006096**2, rel=1e-3)
+
+
+def _square_degree_m2(north: float) -> float:
+    """From the usual series for the length of a degree on WGS 84."""
+    phi = np.radians(north)
+    along = 111132.92 - 559.82 * np.cos(2 * phi) + 1.175 * np.cos(4 * phi)
+    across = 111412.84 * np.cos(phi) - 93.5 * np.cos(3 * phi) + 0.118 * np.cos(5 * phi)
+    return float(along * across)
+
+
+@pytest.mark.parametrize(
+    ("crs", "at"),
+    [
+        ("EPSG:4326", (15, 0)),
+        ("EPSG:4326", (15, 60)),
+        ("EPSG:4326", (180, -60)),
+        ("EPSG:3857", (15, 0)),
+        ("EPSG:3857", (15, 60)),
+        ("EPSG:32633", (15, 60)),
+    ],
+)
+def test_square_metres_are_of_the_ground(tmp_path: Path, crs: str, at: tuple[int, int]) -> None:
+    """Whatever the map does to areas; and across the line where longitudes jump."""
+    (x,), (y,) = rasterio.warp.transform("EPSG:4326", crs, [at[0]], [at[1]])
+    side = 1e-5 if crs == "EPSG:4326" else 1.0
+    labels = np.ones((30, 30), dtype=np.uint8)
+    labels[10:20, 10:20] = 2
+    where = rasterio.Affine(side, 0, x - 15 * side, 0, -side, y + 15 * side)
+    (found,) = _objects(tmp_path, labels, crs=crs, transform=where)
+    (west, south), (east, north) = (
+        rasterio.warp.transform(crs, "EPSG:4326", [x + by], [y + by]) for by in (-side, side)
+    )
+    width = (east[0] - west[0]) % 360
+    pixel_m2 = width * (north[0] - south[0]) / 4 * _square_degree_m2(at[1])
+    assert found["properties"]["m2"] == pytest.approx(100 * pixel_m2, rel=1e-3)
+
+
+def test_no_square_metres_nowhere(tmp_path: Path) -> None:
+    labels = np.ones((20, 20), dtype=np.uint8)
+    labels[5:9, 5:9] = 2
+    (found,) = _objects(tmp_path, labels)
+    assert "m2" not in found["properties"]
+    assert found["properties"]["centroid"] == [7, 7]
 
 
 def test_ground_control_points(tmp_path: Path) -> None:
@@ -150,6 +192,8 @@ def test_ground_control_points(tmp_path: Path) -> None:
     shell = np.array(found["geometry"]["coordinates"][0])
     assert np.allclose(shell.min(0), (15.2, 49.5))
     assert np.allclose(shell.max(0), (15.6, 49.75))
+    expected = 0.4 * 0.25 * _square_degree_m2(49.625)
+    assert found["properties"]["m2"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_no_objects_and_no_labels(tmp_path: Path) -> None:

@@ -176,8 +176,9 @@ def write_objects(labels: str | Path, target: str | Path, config: C2FConfig) -> 
 
     An object is an 8-connected component of a class. It is a polygon along the pixels' borders, or
     a multi-polygon if pixels of it touch at corners only, in degrees of WGS 84, longitude first. Of
-    a raster that lies nowhere corners are (column, row). Properties: class_id, class, pixels,
-    centroid, and m2 where the raster's reference system is projected.
+    a raster without a reference system corners are (column, row). Properties: class_id, class,
+    pixels, centroid, and unless there are no degrees m2: on the ground, not on the map, and as if
+    all its pixels were as large as one at its centre.
 
     The raster is read line by line; memory grows with the corners of the objects, not with pixels.
 

@@ -24,6 +24,8 @@ from .geotiff import blocks, windows_of
 
 _AT_ONCE: Final = 1000  # features whose corners are transformed together
 _DIGITS: Final = 8  # of degrees: a millimetre
+_AXIS_M: Final = 6378137.0  # of WGS 84, at the equator
+_ECCENTRICITY_2: Final = 0.00669437999014
 
 _Corner = tuple[float, float]
 Ring = npt.NDArray[np.float64]  # [points, 2], (x, y), closed
@@ -65,7 +67,7 @@ def _write(labels: str | Path, target: Path, config: C2FConfig) -> int:
             raise ValueError(
                 f"labels must be one band of uint8, got {labels} with {', '.join(source.dtypes)}"
             )
-        place, pixel_m2 = _place_of(source, opened)
+        place, on_earth = _place_of(source, opened)
         folder = opened.enter_context(
             tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent)
         )
@@ -80,7 +82,7 @@ def _write(labels: str | Path, target: Path, config: C2FConfig) -> int:
         file.write('{"type": "FeatureCollection", "features": [')
         for many in _groups(found):
             missing -= sum(one.pixels for one in many)
-            for feature in _features(many, place, pixel_m2, names):
+            for feature in _features(many, place, on_earth, names):
                 file.write(("\n" if count == 0 else ",\n") + json.dumps(feature))
                 count += 1
         file.write("\n]}\n")
@@ -105,8 +107,8 @@ def _write_small(path: Path, source: Any, config: C2FConfig) -> int:
     return count
 
 
-def _place_of(source: Any, opened: ExitStack) -> tuple[Callable[[Ring], Ring], float | None]:
-    """What takes (column, row) to degrees, and the area of a pixel in square metres."""
+def _place_of(source: Any, opened: ExitStack) -> tuple[Callable[[Ring], Ring], bool]:
+    """What takes (column, row) to degrees, and whether there are any: else they stay."""
     points, crs = source.gcps
     if points:
         transformer = opened.enter_context(GCPTransformer(points))
@@ -115,16 +117,12 @@ def _place_of(source: Any, opened: ExitStack) -> tuple[Callable[[Ring], Ring], f
             found: tuple[Any, Any] = transformer.xy(at[:, 1], at[:, 0], offset="ul")
             return found
 
-        pixel_m2 = None
     else:
         crs, to_map = source.crs, source.transform
 
         def on_map(at: Ring) -> tuple[Any, Any]:
             a, b, c, d, e, f = to_map[:6]
             return a * at[:, 0] + b * at[:, 1] + c, d * at[:, 0] + e * at[:, 1] + f
-
-        projected = crs is not None and crs.is_projected
-        pixel_m2 = abs(to_map.determinant) * crs.linear_units_factor[1] ** 2 if projected else None
 
     def place(at: Ring) -> Ring:
         x, y = on_map(at)
@@ -135,9 +133,27 @@ def _place_of(source: Any, opened: ExitStack) -> tuple[Callable[[Ring], Ring], f
             raise ValueError(
                 f"objects must lie where there are degrees, got {source.name} in {crs} with others"
             )
-        return placed.round(_DIGITS) if crs is not None else placed
+        return placed
 
-    return place, pixel_m2
+    return place, crs is not None
+
+
+def _pixel_m2(left: Ring, right: Ring, top: Ring, bottom: Ring) -> npt.NDArray[np.float64]:
+    """Area on the ellipsoid of pixels, of which the middles of the sides are given in degrees.
+
+    Not that of the map: Web Mercator's is four times the ground's at 60 degrees north, and a
+    system in degrees has none.
+    """
+    across, down = right - left, bottom - top
+    for side in (across, down):
+        side[:, 0] = (side[:, 0] + 180) % 360 - 180  # the shorter way around
+    north = np.radians((top[:, 1] + bottom[:, 1]) / 2)
+    # Radii of curvature: of the meridian a (1 - e^2) / w^1.5, across it a / w^0.5.
+    w = 1 - _ECCENTRICITY_2 * np.sin(north) ** 2
+    square_radian = _AXIS_M**2 * (1 - _ECCENTRICITY_2) * np.cos(north) / w**2
+    turned = across[:, 0] * down[:, 1] - across[:, 1] * down[:, 0]
+    area: npt.NDArray[np.float64] = np.abs(turned) * np.radians(1) ** 2 * square_radian
+    return area
 
 
 def _object(corners: Sequence[Sequence[_Corner]], label: int) -> _Found:
@@ -238,21 +254,25 @@ def _groups(found: Iterator[_Found]) -> Iterator[list[_Found]]:
 
 
 def _features(
-    many: list[_Found], place: Callable[[Ring], Ring], pixel_m2: float | None, names: Any
+    many: list[_Found], place: Callable[[Ring], Ring], on_earth: bool, names: Any
 ) -> Iterator[dict[str, Any]]:
     """The objects as features; all their corners are transformed together, which is faster."""
     rings = [ring for one in many for part in one.parts for ring in part]
-    placed = place(np.concatenate([*rings, np.stack([one.centre for one in many])]))
-    centres = placed[-len(many) :].tolist()
-    ends = np.cumsum([len(ring) for ring in rings])
-    outlines = iter(np.split(placed[: ends[-1]], ends[:-1]))
-    for one, centre in zip(many, centres, strict=True):
+    middles = np.stack([one.centre for one in many])
+    sides = [middles + side for side in ((-0.5, 0), (0.5, 0), (0, -0.5), (0, 0.5))]
+    ends = np.cumsum([*map(len, rings), *[len(many)] * len(sides)])
+    *placed, centres = np.split(place(np.concatenate([*rings, *sides, middles])), ends)
+    areas = _pixel_m2(*placed[len(rings) :]) if on_earth else None
+    if on_earth:
+        placed, centres = [at.round(_DIGITS) for at in placed], centres.round(_DIGITS)
+    outlines = iter(placed)
+    for i, (one, centre) in enumerate(zip(many, centres.tolist(), strict=True)):
         parts = [
-            [_turned(next(outlines), left=i == 0).tolist() for i, _ in enumerate(part)]
+            [_turned(next(outlines), left=j == 0).tolist() for j, _ in enumerate(part)]
             for part in one.parts
         ]
         several = len(parts) > 1
-        area = {} if pixel_m2 is None else {"m2": round(one.pixels * pixel_m2, 3)}
+        area = {} if areas is None else {"m2": round(one.pixels * float(areas[i]), 3)}
         yield {
             "type": "Feature",
             "geometry": {
