@@ -116,6 +116,27 @@ def test_nothing_is_replaced_unasked(
     assert labels_of(kept).shape == (64, 100)
 
 
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_objects_without_degrees_are_told(
+    given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    objects = ["--objects", str(tmp_path / "o.geojson")]
+    assert main([*given, *objects]) == 0
+    assert "note: " not in capsys.readouterr().err
+    identity = (1, 0, 0, 0, 1, 0, 0, 0, 1)
+    write(tmp_path / "scene.tif", noise(4, 64, 100), crs=None, transform=identity)
+    assert main([*given, *objects, "--overwrite"]) == 0
+    assert "labels.tif has no reference system, so the objects' corners are columns and rows" in (
+        capsys.readouterr().err
+    )
+
+
+def test_a_refused_run_makes_no_folder(given: list[str], tmp_path: Path) -> None:
+    (tmp_path / "labels.tif").write_bytes(b"precious")
+    assert main([*given, "--objects", str(tmp_path / "new" / "o.geojson")]) == 2
+    assert not (tmp_path / "new").exists()
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError("No space left on device")])
 def test_a_stopped_run_says_how_to_go_on(
     given: list[str],
@@ -163,13 +184,15 @@ def test_a_stopped_run_says_how_to_go_on(
         (["-o", "labels.png"], "target must end in .tif or .tiff, got labels.png"),
         (["-o", "SCENE"], "SCENE, LABELS and GEOJSON must be different files, got"),
         (["--objects", "SCENE"], "SCENE, LABELS and GEOJSON must be different files, got"),
+        (["--objects", "o.shp"], "GEOJSON must end in .geojson or .json, got o.shp"),
+        (["--objects", "SCENE/o.json"], "GEOJSON must be in a folder to write into, got"),
         (["--device", "nowhere"], "nowhere"),
     ],
 )
 def test_errors_are_told_in_a_line(
     given: list[str], more: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    more = [given[1] if word == "SCENE" else word for word in more]
+    more = [word.replace("SCENE", given[1]) for word in more]
     try:
         status = main([*given, *more])
     except SystemExit as left:  # argparse's

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 import textwrap
 from datetime import timedelta
 from pathlib import Path
@@ -21,6 +22,8 @@ from .options import (
     add_engine_options,
     engine_of,
 )
+
+_OBJECTS_SUFFIXES: Final = (".geojson", ".json")
 
 _EXAMPLES: Final = """\
 examples:
@@ -56,8 +59,9 @@ def add_parser(commands: Any) -> None:
         "--objects",
         type=Path,
         metavar="GEOJSON",
-        help="also write every object of the small classes, as polygons in degrees (WGS 84) with "
-        "class, area and centroid",
+        help="also write every object of the small classes, as polygons in degrees (WGS 84; of a "
+        "scene without a reference system in columns and rows) with class, pixels, m2 on the "
+        "ground and centroid",
     )
     add_checkpoint_options(parser)
     there = parser.add_mutually_exclusive_group()
@@ -140,6 +144,12 @@ def run(args: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             raise KeyboardInterrupt("when the labels were done; --resume goes on") from None
         print(f"{counted(count, 'object')}\n  -> {args.objects}")
+        if not _has_place(args.out):
+            print(
+                f"note: {args.out} has no reference system, so the objects' corners are columns "
+                "and rows, not degrees",
+                file=sys.stderr,
+            )
     print(key_of(engine.config))
     return 0
 
@@ -186,6 +196,13 @@ def _told(found: scene.SceneFile, name: str, config: C2FConfig) -> str:
     )
 
 
+def _has_place(labels: Path) -> bool:
+    from .._raster import open_quietly
+
+    with open_quietly(labels) as source:
+        return source.crs is not None or source.gcps[1] is not None
+
+
 def _check_targets(args: argparse.Namespace) -> None:
     """Refuses to replace what nobody asked to replace, before anything is computed."""
     wanted = [path for path in (args.out, args.objects) if path is not None]
@@ -198,11 +215,24 @@ def _check_targets(args: argparse.Namespace) -> None:
         )
     if folders := [path for path in wanted if path.is_dir()]:
         raise ValueError(f"LABELS and GEOJSON must be files, got the folder {folders[0]}")
-    if args.objects is not None:
-        args.objects.parent.mkdir(parents=True, exist_ok=True)
     existing = [path for path in wanted if path.exists()]
     if existing and not (args.overwrite or args.resume):
         raise ValueError(f"{existing[0]} exists; give --overwrite to replace it")
+    if args.objects is not None:
+        _check_objects(args.objects)
+
+
+def _check_objects(path: Path) -> None:
+    """Refuses what cannot be written, before hours of computing and not after."""
+    if path.suffix.lower() not in _OBJECTS_SUFFIXES:
+        raise ValueError(f"GEOJSON must end in {' or '.join(_OBJECTS_SUFFIXES)}, got {path}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise ValueError(
+            f"GEOJSON must be in a folder to write into, got {path.parent}: {error.strerror}"
+        ) from None
 
 
 def _bands(text: str) -> tuple[int, ...]:
