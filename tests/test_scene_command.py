@@ -186,7 +186,8 @@ def test_a_stopped_run_says_how_to_go_on(
         (["--objects", "SCENE"], "SCENE, LABELS and GEOJSON must be different files, got"),
         (["--objects", "o.shp"], "GEOJSON must end in .geojson or .json, got o.shp"),
         (["--objects", "SCENE/o.json"], "GEOJSON must be in a folder to write into, got"),
-        (["--device", "nowhere"], "nowhere"),
+        (["--device", "nowhere"], "--device must be cpu, cuda, cuda:1, ..., got nowhere"),
+        (["--device", "cuda:99"], "--device must be one that is here, got cuda:99 with"),
     ],
 )
 def test_errors_are_told_in_a_line(

@@ -53,13 +53,32 @@ def add_engine_options(parser: argparse._ArgumentGroup, of: str) -> None:
 
 
 def engine_of(args: argparse.Namespace) -> Engine:
-    """The engine that the options above, and those of the configuration, ask for."""
+    """The engine that the options above, and those of the configuration, ask for.
+
+    Raises:
+        ValueError: no such device is here.
+    """
+    device = _device(args.device)
     if args.checkpoint is None:
         print(_DEMO_ONLY, file=sys.stderr)
     source = DEMO_WEIGHTS if args.checkpoint is None else args.checkpoint
     net = C2FNet.from_pretrained(source, trust_code=args.trust_code).eval()
     net.config = net.config.replace(**config_changes(args))
-    return net.to(args.device).compile(batch=args.batch, precision=args.precision)
+    return net.to(device).compile(batch=args.batch, precision=args.precision)
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"--device must be cpu, cuda, cuda:1, ..., got {name}") from None
+    here = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.type == "cuda" and (device.index or 0) >= here:
+        raise ValueError(
+            f"--device must be one that is here, got {name} with {here} GPUs found; "
+            "--device cpu needs none"
+        )
+    return device
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
