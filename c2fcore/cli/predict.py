@@ -46,8 +46,9 @@ def add_parser(commands: Any) -> None:
             "looked at framed in the order chosen). Files are read and written while others are "
             "computed; one that fails is named, and the others go on. Of an image with more than "
             "three bands the first three are read; 16 bits and floats are stretched over 8, each "
-            "band from its 2nd to its 98th percentile. For scenes of any size, with labels that "
-            "lie where the scene does: c2f scene."
+            "band from its 2nd to its 98th percentile. Pixels without data (nodata, alpha) get a "
+            "class, too. For scenes of any size, with labels that lie where the scene does and 255 "
+            "where it has no data: c2f scene."
         ),
         epilog=WITHOUT_CHECKPOINT,
     )
