@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from .. import __version__, _backend, _cuda, _gpu_order, _native, _self_check, backends
+from .answers import counted
 
 _CHOICE = """
 "auto" takes the leftmost that can run a call. No GPU has run cuda and triton yet: it takes them
@@ -36,7 +37,10 @@ def run(args: argparse.Namespace) -> int:
     """Prints the table."""
     module = _native.cpu().module
     print(f"c2fcore {__version__}, torch {torch.__version__}, Python {platform.python_version()}")
-    print(f"CPU kernels: {module.isa if module else 'none'}, {torch.get_num_threads()} threads")
+    print(
+        f"CPU kernels: {module.isa if module else 'none'}, "
+        f"{counted(torch.get_num_threads(), 'thread')}"
+    )
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else "none found"
     compiler = _cuda.compiled_by()
     print(f"GPU: {name}" + (f"; kernels of cuda compiled by {compiler}" if compiler else "") + "\n")
