@@ -78,8 +78,10 @@ def test_a_bad_overlap_is_refused_before_anything_is_read(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = ["predict", str(tmp_path / "none.png"), "-o", str(tmp_path / "out")]
-    assert main([*given, "--tile", "64", "--overlap", "64"]) == 2
-    assert "overlap must be in 0..tile-1, got 64 for tiles of 64" in capsys.readouterr().err
+    assert main([*given, "--tile", "64"]) == 2
+    assert "--overlap must be below --tile, got 256 and 64; small tiles" in capsys.readouterr().err
+    assert main([*given, "--overlap", "-1"]) == 2
+    assert "overlap must be in 0..tile-1, got -1" in capsys.readouterr().err
 
 
 def test_a_large_image_that_fails_does_not_stop_the_others(

@@ -177,6 +177,7 @@ def test_a_stopped_run_says_how_to_go_on(
     ("more", "message"),
     [
         (["--tile", "0"], "tile must be at least 1, got 0"),
+        (["--overlap", "40"], "--overlap must be below --tile, got 40 and 40"),
         (["--bands", "4,3"], "bands must be 3, one per channel of the networks, got 2"),
         (["--bands", "4,3,9"], "bands must be in 1..4, of which"),
         (["--bands", "red"], "numbers with commas between, as in 4,3,2, got 'red'"),

@@ -9,6 +9,7 @@ from typing import Any, Final
 import torch
 
 from ..config import EDGES, RULES, STRATEGIES
+from ..data.tiling import boxes
 from ..engine import Engine
 from ..engine.networks import PRECISIONS
 from ..pipeline import C2FNet
@@ -50,6 +51,20 @@ def add_engine_options(parser: argparse._ArgumentGroup, of: str) -> None:
         help="autocast of both networks; auto: bfloat16 where it is faster, on GPUs that have it "
         "and processors with AMX (default: the networks' own)",
     )
+
+
+def check_tiles(tile: int, overlap: int) -> None:
+    """Refuses what cannot be cut, before anything is read.
+
+    Raises:
+        ValueError: the tile or the overlap is out of range.
+    """
+    if 0 < tile <= overlap:
+        raise ValueError(
+            f"--overlap must be below --tile, got {overlap} and {tile}; small tiles need an "
+            "--overlap of their own"
+        )
+    boxes(1, 1, tile, overlap)
 
 
 def engine_of(args: argparse.Namespace) -> Engine:

@@ -16,7 +16,6 @@ from tqdm import tqdm
 
 from .. import pictures, scene
 from ..config import C2FConfig
-from ..data.tiling import boxes
 from ..engine import Engine, Result
 from ..images import size_of, write_png
 from .answers import counted, key_of, shares_of
@@ -26,6 +25,7 @@ from .options import (
     add_checkpoint_options,
     add_config_options,
     add_engine_options,
+    check_tiles,
     engine_of,
 )
 
@@ -84,9 +84,7 @@ def run(args: argparse.Namespace) -> int:
     """Segments every image; one that fails is named, and the others go on."""
     images = _images(args.images, args.out)
     targets = _targets(images, args.out, args.overwrite or args.skip_existing)
-    boxes(
-        1, 1, args.tile or _TILE_PX, args.overlap
-    )  # refuses bad ones now, not at the first large image
+    check_tiles(args.tile or _TILE_PX, args.overlap)  # now, not at the first large image
     if args.skip_existing:
         given = len(images)
         images = [image for image in images if not all(f.exists() for f in targets[image])]

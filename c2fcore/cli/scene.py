@@ -12,7 +12,6 @@ from typing import Any, Final
 
 from .. import scene
 from ..config import C2FConfig
-from ..data.tiling import boxes
 from ..engine import Engine
 from .answers import counted, key_of, shares_of
 from .options import (
@@ -20,6 +19,7 @@ from .options import (
     add_checkpoint_options,
     add_config_options,
     add_engine_options,
+    check_tiles,
     engine_of,
 )
 
@@ -127,7 +127,7 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Segments the scene, and tells what was found."""
-    boxes(1, 1, args.tile, args.overlap)  # refuses bad ones before the networks are read
+    check_tiles(args.tile, args.overlap)
     done = args.resume and args.out.exists() and not scene.unfinished(args.out)
     objects = args.objects is not None and not (done and args.objects.exists())
     _check_targets(args)
