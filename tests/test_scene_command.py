@@ -108,12 +108,28 @@ def test_nothing_is_replaced_unasked(
     kept.write_bytes(b"precious")
     assert main(given) == 2
     assert "labels.tif exists; give --overwrite to replace it" in capsys.readouterr().err
-    assert kept.read_bytes() == b"precious"
-    assert main([*given, "--resume"]) == 0
-    assert "labels.tif is done already" in capsys.readouterr().err
+    assert main([*given, "--resume"]) == 2
+    assert "must be readable, got" in capsys.readouterr().err
     assert kept.read_bytes() == b"precious"
     assert main([*given, "--overwrite"]) == 0
     assert labels_of(kept).shape == (64, 100)
+    whole = kept.read_bytes()
+    assert main([*given, "--resume"]) == 0
+    assert "labels.tif is done already" in capsys.readouterr().err
+    assert kept.read_bytes() == whole
+
+
+def test_labels_of_another_scene_are_not_done(
+    given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(given) == 0
+    whole = (tmp_path / "labels.tif").read_bytes()
+    for shape, east in (((64, 90), 500000), ((64, 100), 500001)):
+        where = (0.3, 0.05, east, 0.04, -0.3, 5400000)
+        write(tmp_path / "scene.tif", noise(4, *shape), transform=where)
+        assert main([*given, "--resume"]) == 2
+        assert "--resume must find labels of" in capsys.readouterr().err
+        assert (tmp_path / "labels.tif").read_bytes() == whole
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")

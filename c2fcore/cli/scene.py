@@ -132,6 +132,7 @@ def run(args: argparse.Namespace) -> int:
     objects = args.objects is not None and not (done and args.objects.exists())
     _check_targets(args)
     if done:
+        _check_done(args.out, args.scene)
         print(f"{args.out} is done already", file=sys.stderr)
         if not objects:
             return 0
@@ -194,6 +195,19 @@ def _told(found: scene.SceneFile, name: str, config: C2FConfig) -> str:
         f"{shares_of(config, share)}, in {timedelta(seconds=round(found.seconds))}\n"
         f"  -> {found.path}"
     )
+
+
+def _check_done(labels: Path, source: str) -> None:
+    """Refuses to call a scene done for the labels of another one."""
+    from .._raster import open_quietly
+
+    with open_quietly(labels) as done, open_quietly(source) as wanted:
+        same_place = done.transform.almost_equals(wanted.transform)
+        if done.shape != wanted.shape or not same_place:
+            raise ValueError(
+                f"--resume must find labels of {source}, got {labels} of another size or in "
+                "another place; give --overwrite to replace it"
+            )
 
 
 def _has_place(labels: Path) -> bool:
