@@ -109,7 +109,7 @@ def segment_file(
 
     Raises:
         ImportError: rasterio is not installed.
-        FileExistsError: the target exists.
+        FileExistsError: the target exists; with `resume`, too: then the scene is done already.
         ValueError: an option breaks its rule, the scene cannot be read (the message says where), or
             an earlier run had other options.
         OSError: the target cannot be written.
