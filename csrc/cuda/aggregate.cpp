@@ -21,11 +21,6 @@ extern const KernelTable aggregate_kernels;
 
 namespace {
 
-constexpr int64_t kEnoughBlocks = 2 * 132;  // of a large GPU's multiprocessors
-constexpr int64_t kInt32Max = 0x7fffffff;
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 // Source rows and columns, and pixels of a tile, are numbered in 32 bits.
 void require_sizes(const AggregateParams& p, const char* op) {
   require_supported(p.H <= kInt32Max && p.W <= kInt32Max, op, "sizes below 2^31, got ",
@@ -45,7 +40,7 @@ bool wide_scores(const AggregateParams& p, bool in_registers) {
   const bool enlarged = resize_scale(p.coarse.h, p.H) <= 0.5f &&  //
                         resize_scale(p.coarse.w, p.W) <= 0.5f;
   const int64_t blocks = p.coarse.B * ceil_div(p.H, kWideTileY) * ceil_div(p.W, kWideTileX);
-  return in_registers && enlarged && blocks >= kEnoughBlocks;
+  return in_registers && enlarged && blocks >= 2 * kMultiprocessors;
 }
 
 void run_aggregate(py::handle coarse, py::handle fine, py::handle origins, py::handle num,

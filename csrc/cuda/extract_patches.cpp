@@ -23,10 +23,8 @@ extern const KernelTable extract_targets_kernels;
 
 namespace {
 
-// Tiles that keep every multiprocessor of a large GPU busy; smaller tiles are made for fewer.
-constexpr int64_t kEnoughBlocks = 4 * 132;
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+// Tiles that keep every multiprocessor busy; smaller ones are made where there would be fewer.
+constexpr int64_t kEnoughTiles = 4 * kMultiprocessors;
 
 void require_sides(int64_t window, int64_t side, const char* op) {
   require_supported(window <= kPatchMaxSide && side <= kPatchMaxSide, op,
@@ -67,7 +65,7 @@ PatchArgs plan_patches(const ExtractPatchesParams& p, int64_t first_channel, int
   args.tiles_x = static_cast<int32_t>(ceil_div(args.row_elems, args.tile_width));
   const int64_t rows_of_tiles = p.image.B * p.windows.n * args.groups * args.tiles_x;
   int64_t rows = std::min(most_tile_rows(p.windows.window_px, p.p, taps), p.p);
-  while (rows > 4 && rows_of_tiles * ceil_div(p.p, rows) < kEnoughBlocks) rows = (rows + 1) / 2;
+  while (rows > 4 && rows_of_tiles * ceil_div(p.p, rows) < kEnoughTiles) rows = (rows + 1) / 2;
   args.tile_rows = static_cast<int32_t>(rows);
   args.tiles_y = static_cast<int32_t>(ceil_div(p.p, rows));
   std::copy_n(p.gain + first_channel, channels, args.gain);

@@ -13,6 +13,13 @@
 
 namespace c2f::cuda {
 
+// Of an H100 or H200: launches with fewer blocks than a few of these leave some idle.
+constexpr int64_t kMultiprocessors = 132;
+
+constexpr int64_t kInt32Max = 0x7fffffff;
+
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
 struct Launch {
   const KernelTable& table;
   uint32_t key;

@@ -26,7 +26,6 @@ extern const KernelTable windows_kernels;
 
 namespace {
 
-constexpr int64_t kInt32Max = 0x7fffffff;
 // Most windows of an image, bins of an axis, and pairs that a block works off in 32 bits: its loops
 // step past the last one by up to a block of threads, or to the end of a band.
 constexpr int64_t kMostNumbered = (int64_t{1} << 31) - (1 << 12);
@@ -123,7 +122,7 @@ WindowsPlan plan_windows(const Params& p, int64_t stride_px, Workspace& workspac
   cells.bins = workspace.scratch<int32_t>("bins", seg.B * cells.y.bins * cells.x.bins);
   WindowSums& sums = args.sums;
   sums.band_tiles = tiles <= C2F_ONE_BAND_TILES ? cells.y.tiles : 1;
-  sums.bands = ceil_div(cells.y.tiles, sums.band_tiles);
+  sums.bands = parts_of(cells.y.tiles, sums.band_tiles);
   sums.across = workspace.scratch<int32_t>("across", seg.B * cells.y.bins * cells.x.windows);
   sums.tickets = workspace.tickets(seg.B * (int64_t{sums.bands} + cells.y.windows + 1));
   const int64_t classes = seg.is_logits ? compiled_in(seg.N) : 0;

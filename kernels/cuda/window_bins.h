@@ -101,7 +101,10 @@ struct BinAxis {
   }
 };
 
-inline int32_t ceil_div(int64_t a, int64_t b) { return static_cast<int32_t>((a + b - 1) / b); }
+// How many tiles, bins or units of `part` cover `whole`.
+inline int32_t parts_of(int64_t whole, int64_t part) {
+  return static_cast<int32_t>((whole + part - 1) / part);
+}
 
 // The axis; no tile is longer than tile_px pixels. size < 2^31.
 inline BinAxis make_bin_axis(int64_t size, int64_t window, int64_t stride, bool flush,
@@ -118,8 +121,8 @@ inline BinAxis make_bin_axis(int64_t size, int64_t window, int64_t stride, bool 
   axis.flush_px = flushed ? axis.size_px - axis.window_px : kNoFlush;
   axis.rest_px = axis.window_px % s;
   axis.unit_px = s > tile_px ? tile_px : s;
-  axis.rest_bins = ceil_div(axis.rest_px, axis.unit_px);
-  axis.period_bins = axis.rest_bins + ceil_div(s - axis.rest_px, axis.unit_px);
+  axis.rest_bins = parts_of(axis.rest_px, axis.unit_px);
+  axis.period_bins = axis.rest_bins + parts_of(s - axis.rest_px, axis.unit_px);
   axis.span_bins = axis.window_px / s * axis.period_bins + axis.rest_bins;
   axis.beside = (axis.window_px - 1) / s;
   axis.by_stride = make_divider(s);
@@ -134,7 +137,7 @@ inline BinAxis make_bin_axis(int64_t size, int64_t window, int64_t stride, bool 
   const int32_t periods = axis.tile_bins / axis.period_bins;
   axis.tile_px = axis.tile_bins == 1 ? axis.unit_px : s * periods;
   if (axis.tile_px > axis.size_px) axis.tile_px = axis.size_px;
-  axis.tiles = ceil_div(axis.bins, axis.tile_bins);
+  axis.tiles = parts_of(axis.bins, axis.tile_bins);
   return axis;
 }
 
