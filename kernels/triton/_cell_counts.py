@@ -13,14 +13,24 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._cells import Cells, agreed_labels, mixed_columns, mixed_labels, quotient
+from ._cells import (
+    Cells,
+    agreed_columns,
+    agreed_labels,
+    mixed_columns,
+    mixed_labels,
+    quotient,
+    store_agreed,
+)
 from ._classes import WORDS, class_words, is_small, words_in_use
 from ._launch import Launch, class_block, pow2
 from ._upsample import first_argmax, first_tap
-from ._window_grid import Axis, bin_of, bin_start, make_axis
+from ._window_grid import NONE, Axis, bin_beside, bin_of, bin_start, make_axis
 
 INT32_MAX = (1 << 31) - 1
 LABELS, OWN_SIZE, UPSAMPLED = 0, 1, 2  # the constexpr KIND
+QUAD = 4  # labels that are one store
+MOST_POINTS = 1024  # source pixels of a tile: four of each thread of eight warps
 
 
 @triton.jit(do_not_specialize=WORDS)
@@ -44,19 +54,27 @@ def _cell_counts_kernel(
     WRITE_LABELS: tl.constexpr,
     ONE_BIN: tl.constexpr,  # every tile is one bin
     ONE_ROW: tl.constexpr,  # every tile is one row of bins
+    BINS_X: tl.constexpr,  # bins of a row of a tile, at most
     BLOCK_Y: tl.constexpr,
     BLOCK_X: tl.constexpr,  # pixels of a tile, at most
+    CHUNK_X: tl.constexpr,  # columns of labels stored at once
+    QUADS: tl.constexpr,  # four labels are one store
     POINTS: tl.constexpr,
+    POINTS_Y: tl.constexpr,
     POINTS_X: tl.constexpr,
+    ROWS: tl.constexpr,  # POINTS_Y rounded up to a power of two
+    COLUMNS: tl.constexpr,
     LANES: tl.constexpr,
     CELL_Y: tl.constexpr,
     CELL_X: tl.constexpr,  # pixels of a cell evaluated at once
     CELL_ROWS: tl.constexpr,  # CELL_Y rounded up to a power of two
 ):  # fmt: skip
     program = tl.program_id(0)
-    tile_x = program % tiles_x
-    tile_y = (program // tiles_x) % tiles_y
-    b = (program // (tiles_x * tiles_y)).to(tl.int64)
+    row_of_all = program // tiles_x
+    tile_x = program - row_of_all * tiles_x
+    image = row_of_all // tiles_y
+    tile_y = row_of_all - image * tiles_y
+    b = image.to(tl.int64)
     first_y = tile_y * tile_bins_y
     end_y = tl.minimum(first_y + tile_bins_y, bins_y)
     first_x = tile_x * tile_bins_x
@@ -80,10 +98,11 @@ def _cell_counts_kernel(
     if WRITE_LABELS:
         labels_ptr += b * H * W
     if not ONE_BIN:
-        # A tile of single pixels may have one bin more than its block has columns.
-        for bin_y in range(first_y, end_y):
-            for start_x in range(first_x, end_x, BLOCK_X):
-                bin_x = start_x + tl.arange(0, BLOCK_X)
+        bin_x = first_x + tl.arange(0, BINS_X)
+        if ONE_ROW:
+            tl.store(bins_ptr + first_y * bins_x + bin_x, 0, mask=bin_x < end_x)
+        else:
+            for bin_y in range(first_y, end_y):
                 tl.store(bins_ptr + bin_y * bins_x + bin_x, 0, mask=bin_x < end_x)
     if KIND == 2:
         mixed_ptr += program.to(tl.int64) * POINTS
@@ -92,43 +111,56 @@ def _cell_counts_kernel(
         cell_label, mixed = agreed_labels(
             image_ptr, mixed_ptr, seg_stride_n, seg_stride_y, seg_stride_x,
             row0, first_tap(y1 - 1, scale_y, h), column0, first_tap(x1 - 1, scale_x, w),
-            h, w, N, CLASS_BLOCK, POINTS, POINTS_X, UNROLL,
+            h, w, N, CLASS_BLOCK, POINTS, POINTS_X, LANES, UNROLL,
         )  # fmt: skip
-    # Zeroed bins and the list of mixed cells are read by other threads from here on.
+        if WRITE_LABELS:
+            store_agreed(
+                cell_label, labels_ptr, row0, column0, y0, y1, x0, x1, scale_y, scale_x, h, w, W,
+                POINTS, POINTS_X, BLOCK_Y, CHUNK_X, QUADS,
+            )  # fmt: skip
+        cell_small = is_small(
+            cell_label, word0, word1, word2, word3, word4, word5, word6, word7, NUM_WORDS
+        )
+    # Zeroed bins, the list of mixed cells and what stands for their labels: other threads touch
+    # them from here on.
     tl.debug_barrier()
 
-    pixel = tl.arange(0, BLOCK_Y * BLOCK_X)
-    y = y0 + pixel // BLOCK_X
-    x = x0 + pixel % BLOCK_X
-    inside = (y < y1) & (x < x1)
-    if KIND == 0:
-        label = tl.load(
-            image_ptr + y.to(tl.int64) * seg_stride_y + x.to(tl.int64) * seg_stride_x,
-            mask=inside,
-            other=0,
-        )
-        known = inside
-    elif KIND == 1:
-        offsets = y.to(tl.int64) * seg_stride_y + x.to(tl.int64) * seg_stride_x
-        _, label = first_argmax(image_ptr, offsets, inside, seg_stride_n, N, CLASS_BLOCK)
-        known = inside
+    across = x0 + tl.arange(0, BLOCK_X)
+    if KIND == 2 and ONE_ROW:
+        sums = agreed_columns(
+            cell_small, across, row0, column0, y0, y1, scale_y, scale_x, ratio_y, h, w, H,
+            POINTS, POINTS_Y, POINTS_X, ROWS, COLUMNS, LANES, BLOCK_X,
+        )  # fmt: skip
+        sums = tl.where(across < x1, sums, 0)
     else:
-        slot = (first_tap(y, scale_y, h) - row0) * POINTS_X + first_tap(x, scale_x, w) - column0
-        label = tl.gather(cell_label, tl.where(inside, slot, 0), 0)
-        known = inside & (label >= 0)
-    if WRITE_LABELS:
-        tl.store(labels_ptr + y.to(tl.int64) * W + x, label.to(tl.uint8), mask=known)
-    small = known & is_small(
-        label, word0, word1, word2, word3, word4, word5, word6, word7, NUM_WORDS
-    )
+        pixel = tl.arange(0, BLOCK_Y * BLOCK_X)
+        y = y0 + pixel // BLOCK_X
+        x = x0 + pixel % BLOCK_X
+        inside = (y < y1) & (x < x1)
+        if KIND == 2:
+            slot = (first_tap(y, scale_y, h) - row0) * POINTS_X + first_tap(x, scale_x, w) - column0
+            small = tl.gather(cell_small.to(tl.int32), tl.where(inside, slot, 0), 0) != 0
+        else:
+            offsets = y.to(tl.int64) * seg_stride_y + x.to(tl.int64) * seg_stride_x
+            if KIND == 0:
+                label = tl.load(image_ptr + offsets, mask=inside, other=0)
+            else:
+                _, label = first_argmax(image_ptr, offsets, inside, seg_stride_n, N, CLASS_BLOCK)
+            if WRITE_LABELS:
+                tl.store(labels_ptr + y.to(tl.int64) * W + x, label.to(tl.uint8), mask=inside)
+            small = is_small(
+                label, word0, word1, word2, word3, word4, word5, word6, word7, NUM_WORDS
+            )
+        small = inside & small
+        if ONE_ROW:
+            # Down the columns first: one addition per column instead of one per pixel.
+            sums = tl.sum(tl.reshape(small.to(tl.int32), [BLOCK_Y, BLOCK_X]), 0)
     if ONE_BIN:
-        total = tl.sum(small.to(tl.int32), 0)
+        total = tl.sum(sums, 0)
     elif ONE_ROW:
-        # Down the columns first: one addition per column instead of one per pixel.
-        sums = tl.sum(tl.reshape(small.to(tl.int32), [BLOCK_Y, BLOCK_X]), 0)
-        across = x0 + tl.arange(0, BLOCK_X)
-        column_bin = bin_of(across, step_x, rest_x, flush_px_x, rest_bins_x, period_bins_x, unit_x)
-        tl.atomic_add(bins_ptr + first_y * bins_x + column_bin, sums, mask=sums > 0, sem="relaxed")
+        row_ptr = bins_ptr + first_y * bins_x
+        bin_x = bin_beside(across, x0, step_x, rest_x, flush_px_x, rest_bins_x, period_bins_x)
+        tl.atomic_add(row_ptr + bin_x, sums, mask=sums > 0, sem="relaxed")
     else:
         of_y = bin_of(y, step_y, rest_y, flush_px_y, rest_bins_y, period_bins_y, unit_y)
         of_x = bin_of(x, step_x, rest_x, flush_px_x, rest_bins_x, period_bins_x, unit_x)
@@ -156,6 +188,12 @@ def _cell_counts_kernel(
                     )
                     if ONE_BIN:
                         total += tl.sum(tl.sum(hit.to(tl.int32), 0), 0)
+                    elif ONE_ROW:
+                        hits = tl.sum(hit.to(tl.int32), 0, keep_dims=True)
+                        hit_x = bin_beside(
+                            px, x0, step_x, rest_x, flush_px_x, rest_bins_x, period_bins_x
+                        )
+                        tl.atomic_add(row_ptr + hit_x, hits, mask=hits > 0, sem="relaxed")
                     else:
                         hit_y = bin_of(
                             py, step_y, rest_y, flush_px_y, rest_bins_y, period_bins_y, unit_y
@@ -171,14 +209,19 @@ def _cell_counts_kernel(
 def tile_width(seg: Tensor, height: int, width: int) -> int:
     """Pixels of a tile along x, by the size of the whole task; along y they are at most 32.
 
-    Wider tiles read fewer source pixels twice (a tile of 32 x 128 at x4 reads 1.3 times its share,
-    one of 32 x 32 1.6 times), narrower ones give small images enough programs to fill a GPU: at 512
-    x 512 there are 256 of 32 x 32.
+    Wider tiles read fewer source pixels twice (a tile of 32 x 384 at x4 reads 1.28 times its share,
+    one of 32 x 32 1.6 times) and compute less per pixel, narrower ones give small images enough
+    programs to fill a GPU: at 512 x 512 there are 256 of 32 x 32.
     """
-    if seg.is_floating_point() and 2 * seg.shape[-1] > width:
-        return 32  # so many source pixels under a wide tile that they would not fit its registers
     area = height * width * seg.shape[0]
-    return 128 if area >= 1 << 22 else 64 if area >= 1 << 20 else 32
+    widest = 384 if area >= 1 << 24 else 192 if area >= 1 << 22 else 64 if area >= 1 << 20 else 32
+    h, w = seg.shape[-2:]
+    if not seg.is_floating_point():
+        return min(widest, 128)  # every pixel is looked at by itself
+    for columns in (384, 192, 128, 64):
+        if columns <= widest and Cells(h, w, height, width, 32, columns).points <= MOST_POINTS:
+            return columns
+    return 32
 
 
 def bin_grid(
@@ -187,7 +230,9 @@ def bin_grid(
     """The window grid of an image, cut into tiles."""
     # A tile is one row of bins from strides of 8 on: then columns are summed before they are added.
     y = make_axis(height, window, stride, flush, min(stride, 32) if stride >= 8 else 16)
-    x = make_axis(width, window, stride, flush, tile_width(seg, height, width))
+    # Bins of several rows are counted pixel by pixel, which takes registers.
+    widest = 384 if stride >= 8 else 128
+    x = make_axis(width, window, stride, flush, min(tile_width(seg, height, width), widest))
     # Within an image pixels, bins and windows are numbered in 32 bits.
     largest = max(height, width, y.bins * x.bins, y.windows * x.windows)
     if largest > INT32_MAX:
@@ -196,6 +241,14 @@ def bin_grid(
             f"got {largest}; 'reference' can run this"
         )
     return y, x
+
+
+def quads(labels: Tensor, x: Axis) -> bool:
+    """Whether every fourth pixel of a row of a tile, from its first one on, is a multiple of 4."""
+    cuts = [x.size, x.stride, x.rest, x.unit, labels.data_ptr()]
+    if x.flush_px != NONE:
+        cuts.append(x.flush_px)
+    return all(cut % QUAD == 0 for cut in cuts)
 
 
 def plan_cell_counts(
@@ -218,10 +271,13 @@ def plan_cell_counts(
     classes = seg.shape[1] if logits else 1
     programs = batch * y.tiles * x.tiles
     block_y, block_x = pow2(y.tile_px), pow2(x.tile_px)
-    cells = Cells(h, w, y.size, x.size, block_y, block_x)
+    cells = Cells(h, w, y.size, x.size, y.tile_px, x.tile_px)
     mixed = scratch("mixed", torch.int16, programs * cells.points) if kind == UPSAMPLED else None
     strides = seg.stride() if logits else (seg.stride(0), 0, *seg.stride()[1:])
-    warps = 8 if max(block_y * block_x, cells.points if kind == UPSAMPLED else 0) >= 2048 else 4
+    if kind == UPSAMPLED:
+        warps = 8 if cells.points >= 1024 else 4
+    else:
+        warps = 8 if block_y * block_x >= 2048 else 4
     return Launch(
         _cell_counts_kernel,
         programs,
@@ -249,10 +305,13 @@ def plan_cell_counts(
             "WRITE_LABELS": labels is not None,
             "ONE_BIN": y.tile_bins == x.tile_bins == 1,
             "ONE_ROW": y.tile_bins == 1,
+            "BINS_X": pow2(x.tile_bins),
             "BLOCK_Y": block_y,
             "BLOCK_X": block_x,
+            "CHUNK_X": min(max(block_x, QUAD), 128),
+            "QUADS": labels is not None and quads(labels, x),
             "LANES": 32 * warps,
-            "UNROLL": 16 if cells.points <= 64 * warps else 8,
+            "UNROLL": 16 if cells.points <= 128 * warps else 8,
             **(cells.constants() if kind == UPSAMPLED else Cells(1, 1, 1, 1, 1, 1).constants()),
         },
         num_warps=warps,

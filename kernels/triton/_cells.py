@@ -9,6 +9,8 @@ so that lanes stay busy though boundaries are thin and crooked.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import triton
 import triton.language as tl
@@ -18,6 +20,7 @@ from ._upsample import (
     bilinear_argmax,
     first_argmax,
     first_output,
+    first_tap,
     second_weight,
     to_second_tap,
 )
@@ -26,31 +29,103 @@ from ._upsample import (
 @triton.jit
 def agreed_labels(image_ptr, mixed_ptr, stride_n, stride_y, stride_x, first_row, last_row,
                   first_column, last_column, h, w, N: tl.constexpr, CLASS_BLOCK: tl.constexpr,
-                  POINTS: tl.constexpr, POINTS_X: tl.constexpr, UNROLL: tl.constexpr):  # fmt: skip
+                  POINTS: tl.constexpr, POINTS_X: tl.constexpr, LANES: tl.constexpr,
+                  UNROLL: tl.constexpr):  # fmt: skip
     """Labels of the cells of a tile, [POINTS], -1 where mixed; lists and counts the mixed ones.
 
     Slot i stands for the source pixel (first_row + i // POINTS_X, first_column + i % POINTS_X) and
-    for the cell whose upper left corner it is.
+    for the cell whose upper left corner it is. Slots of no cell have any label.
     """
     slot = tl.arange(0, POINTS)
     row = first_row + slot // POINTS_X
     column = first_column + slot % POINTS_X
+    # Slots past the last corner read that one again: a load that needs no mask is one instruction.
     offsets = (
-        tl.minimum(row, h - 1).to(tl.int64) * stride_y
-        + tl.minimum(column, w - 1).to(tl.int64) * stride_x
+        tl.minimum(row, tl.minimum(last_row, h - 2) + 1).to(tl.int64) * stride_y
+        + tl.minimum(column, tl.minimum(last_column, w - 2) + 1).to(tl.int64) * stride_x
     )
-    valid = (row <= last_row + 1) & (column <= last_column + 1)
-    best, label = first_argmax(image_ptr, offsets, valid, stride_n, N, CLASS_BLOCK, UNROLL)
+    best, label = first_argmax(image_ptr, offsets, None, stride_n, N, CLASS_BLOCK, UNROLL)
     # A corner at infinity proves nothing about the pixels between.
     label = tl.where(tl.abs(best) < float("inf"), label, -1)
-    beside = tl.gather(label, tl.minimum(slot + 1, POINTS - 1), 0)
+    beside = tl.gather(label, (slot + 1) % POINTS, 0)
     pair = tl.where(label == beside, label, -1)
-    below = tl.gather(pair, tl.minimum(slot + POINTS_X, POINTS - 1), 0)
+    below = tl.gather(pair, (slot + POINTS_X) % POINTS, 0)
     label = tl.where(pair == below, pair, -1)
     mixed = ((row <= last_row) & (column <= last_column) & (label < 0)).to(tl.int32)
-    rank = tl.cumsum(mixed, 0) - 1
-    tl.store(mixed_ptr + rank, slot.to(tl.int16), mask=mixed != 0)
-    return label, tl.sum(mixed, 0)
+    # Each thread numbers its own first: what threads have is added up once, not slot by slot.
+    SPAN: tl.constexpr = LANES if LANES < POINTS else POINTS
+    own = tl.reshape(mixed, [POINTS // SPAN, SPAN])
+    number = tl.sum(own, 0)
+    up_to = tl.cumsum(number, 0)
+    rank = (up_to - number)[None, :] + tl.cumsum(own, 0) - 1
+    listed = tl.reshape(slot, [POINTS // SPAN, SPAN]).to(tl.int16)
+    tl.store(mixed_ptr + rank, listed, mask=own != 0)
+    return label, tl.sum(number, 0)
+
+
+@triton.jit
+def store_agreed(
+    cell_label, labels_ptr, row0, column0, y0, y1, x0, x1, scale_y, scale_x, h, w, W,
+    POINTS: tl.constexpr, POINTS_X: tl.constexpr, BLOCK_Y: tl.constexpr, CHUNK_X: tl.constexpr,
+    QUADS: tl.constexpr,
+):  # fmt: skip
+    """Stores the labels of a tile; pixels of mixed cells are 255 until theirs is known.
+
+    QUADS: x0, x1, W and the address of the labels are multiples of 4, so four are one store.
+    """
+    QUARTER: tl.constexpr = CHUNK_X // 4
+    y = y0 + tl.arange(0, BLOCK_Y)
+    quad = tl.arange(0, 4 * QUARTER)
+    quad = quad // QUARTER + quad % QUARTER * 4  # first pixels of all quads, then second ones, ...
+    below = ((first_tap(y, scale_y, h) - row0) * POINTS_X)[None, :, None]
+    for start in range(x0, x1, CHUNK_X):
+        beside = first_tap(start + quad, scale_x, w) - column0
+        slot = below + tl.reshape(beside, [4, 1, QUARTER])
+        slot = tl.reshape(tl.minimum(slot, POINTS - 1), [4 * BLOCK_Y * QUARTER])
+        found = tl.reshape(tl.gather(cell_label, slot, 0), [4, BLOCK_Y, QUARTER]) & 255
+        word = tl.sum(found << (8 * tl.arange(0, 4))[:, None, None], 0)
+        x = start + 4 * tl.arange(0, QUARTER)
+        at = labels_ptr + y.to(tl.int64)[:, None] * W + x[None, :]
+        inside = (y < y1)[:, None]
+        if QUADS:
+            at = at.to(tl.pointer_type(tl.int32), bitcast=True)
+            tl.store(at, word, mask=inside & (x < x1)[None, :])
+        else:
+            for i in tl.static_range(4):
+                tl.store(
+                    at + i, (word >> (8 * i)).to(tl.uint8), mask=inside & (x + i < x1)[None, :]
+                )
+
+
+@triton.jit
+def agreed_columns(
+    small, x, row0, column0, y0, y1, scale_y, scale_x, ratio_y, h, w, H,
+    POINTS: tl.constexpr, POINTS_Y: tl.constexpr, POINTS_X: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, LANES: tl.constexpr, BLOCK_X: tl.constexpr,
+):  # fmt: skip
+    """Pixels of a tile in each column `x` that are in a cell of which `small` [POINTS] holds.
+
+    Cells are weighted by their rows of pixels and added up before columns of pixels look at them:
+    no step goes over the pixels of the tile.
+    """
+    row = row0 + tl.arange(0, ROWS)
+    top = tl.maximum(first_output(row, scale_y, ratio_y, h, H), y0)
+    bottom = tl.minimum(first_output(row + 1, scale_y, ratio_y, h, H), y1)
+    height = tl.maximum(bottom - top, 0)  # 0 for the last row of corners, which begins no cell
+    slot = tl.arange(0, POINTS)
+    rows = tl.gather(height, tl.minimum(slot // POINTS_X, ROWS - 1), 0)
+    rows = tl.where(small, rows, 0)
+    # A thread adds up every PARTS-th row of a column; columns of pixels add up the parts.
+    PARTS: tl.constexpr = min(LANES // COLUMNS, ROWS) if LANES > COLUMNS else 1
+    entry = tl.arange(0, ROWS * COLUMNS)
+    row = entry // COLUMNS
+    rows = tl.gather(rows, tl.minimum(row * POINTS_X + entry % COLUMNS, POINTS - 1), 0)
+    rows = tl.where(row < POINTS_Y, rows, 0)
+    parts = tl.sum(tl.reshape(rows, [ROWS // PARTS, PARTS * COLUMNS]), 0)
+    column = tl.minimum(first_tap(x, scale_x, w) - column0, COLUMNS - 1)
+    part = (tl.arange(0, PARTS) * COLUMNS)[:, None] + column[None, :]
+    found = tl.gather(parts, tl.reshape(part, [PARTS * BLOCK_X]), 0)
+    return tl.sum(tl.reshape(found, [PARTS, BLOCK_X]), 0)
 
 
 @triton.jit
@@ -112,15 +187,21 @@ def mixed_labels(
     return py, px[None, :], wanted, found
 
 
+def _most_points(small: int, full: int, block: int) -> int:
+    """Source pixels along an axis that are corners of the cells of `block` pixels, at most."""
+    # First taps of the first and the last pixel are apart by their distance at the source, rounded
+    # up; rounding moves each position, below `small`, by less than 2^-22 of that.
+    apart = (block - 1) * small / full + small * 2.0**-21
+    return math.ceil(apart) + 2
+
+
 class Cells:
     """Shapes of the blocks over source pixels and cells."""
 
     def __init__(self, h: int, w: int, H: int, W: int, block_y: int, block_x: int) -> None:
-        # Cells that `block` pixels touch, at most: (block - 1) / ratio + 1, one for rounding, one
-        # because source positions start anywhere; corners are one more.
-        points_y = (block_y - 1) * h // H + 4
-        self.points_x = (block_x - 1) * w // W + 4
-        self.points = pow2(points_y * self.points_x)
+        self.points_y = _most_points(h, H, block_y)
+        self.points_x = _most_points(w, W, block_x)
+        self.points = pow2(self.points_y * self.points_x)
         self.cell_y = min(ceil_div(H, h), 4)  # each row of pixels takes registers of its lane
         self.cell_x = min(ceil_div(W, w), 8)
 
@@ -128,7 +209,10 @@ class Cells:
         """The constexprs of these shapes."""
         return {
             "POINTS": self.points,
+            "POINTS_Y": self.points_y,
             "POINTS_X": self.points_x,
+            "ROWS": pow2(self.points_y),
+            "COLUMNS": pow2(self.points_x),
             "CELL_Y": self.cell_y,
             "CELL_X": self.cell_x,
             "CELL_ROWS": pow2(self.cell_y),

@@ -62,7 +62,7 @@ def first_argmax(
     Args:
         base_ptr: pointer to the logits of class 0 of an image.
         offsets: int64 [P], elements from there to a position.
-        valid: [P]; others give -inf and class 0.
+        valid: [P]; others give -inf and class 0. None where all positions may be read.
         stride_n: elements between classes.
         N: number of classes.
         CLASS_BLOCK: 0 for one load per class, else how many classes are read at once: see
@@ -72,13 +72,16 @@ def first_argmax(
     Returns:
         best, float32 [P], -inf where no logit is above it; label, int32 [P], then 0.
     """
-    best = tl.zeros_like(valid.to(tl.float32)) + float("-inf")
-    label = tl.zeros_like(valid.to(tl.int32))
+    best = tl.zeros_like(offsets.to(tl.float32)) + float("-inf")
+    label = tl.zeros_like(offsets.to(tl.int32))
     if CLASS_BLOCK > 0:
         lanes = tl.arange(0, CLASS_BLOCK)
         ptrs = base_ptr + tl.multiple_of(offsets, CLASS_BLOCK)[:, None] + lanes[None, :]
         for c0 in range(0, N, CLASS_BLOCK):
-            value = tl.load(ptrs, mask=valid[:, None], other=float("-inf")).to(tl.float32)
+            if valid is None:
+                value = tl.load(ptrs).to(tl.float32)
+            else:
+                value = tl.load(ptrs, mask=valid[:, None], other=float("-inf")).to(tl.float32)
             ptrs += CLASS_BLOCK
             value = tl.where(value == value, value, float("-inf"))
             top = tl.max(value, axis=1)
@@ -89,7 +92,10 @@ def first_argmax(
     else:
         ptrs = base_ptr + offsets
         for c in tl.range(0, N, loop_unroll_factor=UNROLL):
-            value = tl.load(ptrs, mask=valid, other=float("-inf")).to(tl.float32)
+            if valid is None:
+                value = tl.load(ptrs).to(tl.float32)
+            else:
+                value = tl.load(ptrs, mask=valid, other=float("-inf")).to(tl.float32)
             better = value > best
             best = tl.where(better, value, best)
             label = tl.where(better, c, label)

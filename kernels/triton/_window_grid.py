@@ -140,6 +140,21 @@ def bin_of(px, stride, rest, flush_px, rest_bins, period_bins, unit):
 
 
 @triton.jit
+def bin_beside(px, first, stride, rest, flush_px, rest_bins, period_bins):
+    """Bin of pixel `px`, as `bin_of`, less than 2^11 past `first`, where a tile has several bins.
+
+    There strides are short, thus not cut further, and dividing by one in float32 is exact: the half
+    keeps quotients from whole numbers by more than rounding moves them.
+    """
+    period = first // stride
+    at = px - period * stride
+    further = ((at.to(tl.float32) + 0.5) * (1.0 / stride)).to(tl.int32)
+    at -= further * stride
+    inside = tl.where(at < rest, 0, rest_bins)
+    return (period + further) * period_bins + inside + (px >= flush_px).to(tl.int32)
+
+
+@triton.jit
 def window_start(i, regular, stride, flush_px):
     """First pixel of window `i`."""
     return tl.where(i < regular, i * stride, flush_px)

@@ -18,8 +18,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._cell_counts import tile_width
-from ._cells import Cells, agreed_labels, mixed_columns, mixed_labels, quotient
+from ._cell_counts import QUAD, tile_width
+from ._cells import (
+    Cells,
+    agreed_labels,
+    mixed_columns,
+    mixed_labels,
+    quotient,
+    store_agreed,
+)
 from ._classes import WORDS, class_words, is_small, words_in_use
 from ._coarse import coarse_logit, coarse_taps
 from ._foreground import foreground
@@ -37,14 +44,15 @@ def _coarse_tile(
     RESIZED: tl.constexpr, N: tl.constexpr, CLASS_BLOCK: tl.constexpr, UNROLL: tl.constexpr,
     BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr, POINTS: tl.constexpr, POINTS_X: tl.constexpr,
     LANES: tl.constexpr, CELL_Y: tl.constexpr, CELL_X: tl.constexpr, CELL_ROWS: tl.constexpr,
+    CHUNK_X: tl.constexpr, QUADS: tl.constexpr,
 ):  # fmt: skip
     """Writes the coarse labels of a tile."""
-    pixel = tl.arange(0, BLOCK_Y * BLOCK_X)
-    y = y0 + pixel // BLOCK_X
-    x = x0 + pixel % BLOCK_X
-    inside = (y < y1) & (x < x1)
-    at = labels_ptr + y.to(tl.int64) * W + x
     if not RESIZED:
+        pixel = tl.arange(0, BLOCK_Y * BLOCK_X)
+        y = y0 + pixel // BLOCK_X
+        x = x0 + pixel % BLOCK_X
+        inside = (y < y1) & (x < x1)
+        at = labels_ptr + y.to(tl.int64) * W + x
         offsets = y.to(tl.int64) * stride_y + x.to(tl.int64) * stride_x
         _, label = first_argmax(image_ptr, offsets, inside, stride_n, N, CLASS_BLOCK)
         tl.store(at, label.to(tl.uint8), mask=inside)
@@ -54,11 +62,12 @@ def _coarse_tile(
         cell_label, mixed = agreed_labels(
             image_ptr, mixed_ptr, stride_n, stride_y, stride_x,
             row0, first_tap(y1 - 1, scale_y, h), column0, first_tap(x1 - 1, scale_x, w),
-            h, w, N, CLASS_BLOCK, POINTS, POINTS_X, UNROLL,
+            h, w, N, CLASS_BLOCK, POINTS, POINTS_X, LANES, UNROLL,
         )  # fmt: skip
-        slot = (first_tap(y, scale_y, h) - row0) * POINTS_X + first_tap(x, scale_x, w) - column0
-        label = tl.gather(cell_label, tl.where(inside, slot, 0), 0)
-        tl.store(at, label.to(tl.uint8), mask=inside & (label >= 0))
+        store_agreed(
+            cell_label, labels_ptr, row0, column0, y0, y1, x0, x1, scale_y, scale_x, h, w, W,
+            POINTS, POINTS_X, BLOCK_Y, CHUNK_X, QUADS,
+        )  # fmt: skip
         tl.debug_barrier()
         for start in range(0, mixed, LANES // CELL_X):
             listed, row, column, top, bottom, left, right = mixed_columns(
@@ -144,8 +153,13 @@ def _merge_labels_kernel(
     BLOCK_Y: tl.constexpr,
     BLOCK_X: tl.constexpr,  # pixels of a tile
     PIXELS: tl.constexpr,  # of them merged at once
+    CHUNK_X: tl.constexpr,  # columns of coarse labels stored at once
+    QUADS: tl.constexpr,  # four of those are one store
     POINTS: tl.constexpr,
+    POINTS_Y: tl.constexpr,
     POINTS_X: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
     LANES: tl.constexpr,
     CELL_Y: tl.constexpr,
     CELL_X: tl.constexpr,
@@ -188,7 +202,7 @@ def _merge_labels_kernel(
             image_ptr, labels_ptr, mixed_ptr, coarse_stride_n, coarse_stride_y, coarse_stride_x,
             num_classes, h, w, H, W, scale_y, scale_x, ratio_y, ratio_x, y0, y1, x0, x1,
             RESIZED, N, CLASS_BLOCK, UNROLL, BLOCK_Y, BLOCK_X, POINTS, POINTS_X,
-            LANES, CELL_Y, CELL_X, CELL_ROWS,
+            LANES, CELL_Y, CELL_X, CELL_ROWS, CHUNK_X, QUADS,
         )  # fmt: skip
         if next_window(origins_ptr, used, -1, window, H, W, y0, y1, x0, x1, SLOTS) == NONE:
             return
@@ -267,7 +281,7 @@ def plan_aggregate(
     }
     if out.dtype == torch.float32:
         return [plan_probs(args, constants, rule, out)]
-    block_y, block_x = (16, 32) if given else (32, tile_width(coarse, height, width))
+    block_y, block_x = (16, 32) if given else (32, min(tile_width(coarse, height, width), 128))
     block_y, block_x = min(block_y, pow2(height)), min(block_x, pow2(width))
     side_y, side_x = (window, window) if given else (height, width)
     tiles_y, tiles_x = ceil_div(side_y, block_y), ceil_div(side_x, block_x)
@@ -300,6 +314,8 @@ def plan_aggregate(
                 "UNROLL": 16 if cells.points <= 64 * warps else 8,
                 **{"BLOCK_Y": block_y, "BLOCK_X": block_x},
                 "PIXELS": min(64 * warps, block_y * block_x),
+                "CHUNK_X": max(block_x, QUAD),
+                "QUADS": width % QUAD == block_x % QUAD == out.data_ptr() % QUAD == 0,
                 "LANES": 32 * warps,
                 **cells.constants(),
                 "NONE": NO_SLOT,
