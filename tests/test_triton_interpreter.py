@@ -154,6 +154,29 @@ def test_bins_cut_where_windows_start_and_end(
 
 
 @inside
+@pytest.mark.parametrize("window", [5, 64, 193])
+@pytest.mark.parametrize("flush", [True, False])
+def test_bins_beside_the_first_of_a_tile(window: int, flush: bool) -> None:
+    from triton_probes import beside_kernel
+
+    from c2fcore.kernels.triton._window_grid import make_axis
+
+    size, tile = 2999, 384
+    for stride in (*range(1, 40), 63, 64, 96, 97, 127, 128, 191, 192):
+        axis = make_axis(size, window, stride, flush, tile)
+        assert axis.tile_bins > 1
+        edges = torch.tensor(axis.edges())
+        args = {k: v for k, v in axis.args("y").items() if k[:4] in ("step", "rest", "peri")}
+        for tile_first in (0, axis.tile_bins, (axis.tiles - 1) * axis.tile_bins):
+            first = int(edges[tile_first])
+            found = torch.empty(512, dtype=torch.int32)
+            beside_kernel[(1,)](found, first, flush_px_y=axis.flush_px, **args, BLOCK=512)
+            pixels = torch.arange(first, min(first + axis.tile_px, size))
+            wanted = torch.searchsorted(edges[1:], pixels, right=True)
+            assert torch.equal(found[: len(pixels)].long(), wanted), (stride, tile_first)
+
+
+@inside
 @pytest.mark.parametrize(
     ("small", "full"),
     [
@@ -171,6 +194,8 @@ def test_bins_cut_where_windows_start_and_end(
 def test_first_output_inverts_first_tap(small: int, full: int) -> None:
     from triton_probes import taps_kernel
 
+    from c2fcore.kernels.triton._cells import Cells
+
     taps = torch.full((full,), -1, dtype=torch.int32)
     firsts = torch.full((small + 1,), -1, dtype=torch.int32)
     taps_kernel[(1,)](
@@ -181,6 +206,10 @@ def test_first_output_inverts_first_tap(small: int, full: int) -> None:
     )
     assert int(taps.min()) >= 0
     assert int(taps.max()) < small
+    for block in (1, 2, 31, 32, 64, 100, 384):
+        if block <= full:
+            most = Cells(small, 1, full, 1, block, 1).points_y
+            assert int((taps[block - 1 :] - taps[: full - block + 1]).max()) + 2 <= most
 
 
 # Paths that the sample lists are too small to take.
@@ -208,14 +237,26 @@ def test_other_routes_of_selection(name: str, route: str, monkeypatch: pytest.Mo
 
 
 @inside
-@pytest.mark.parametrize("width", [64, 128])
-@pytest.mark.parametrize("stride", [32, 12])
+@pytest.mark.parametrize(
+    ("width", "stride"), [(64, 12), (128, 32), (192, 5), (192, 12), (384, 9), (384, 32)]
+)
 def test_wide_tiles(width: int, stride: int, monkeypatch: pytest.MonkeyPatch) -> None:
     from c2fcore.kernels.triton import _cell_counts
 
     monkeypatch.setattr(_cell_counts, "tile_width", lambda *_: width)
-    seg = blob_logits(1, 3, 16, 44, seed=1)
-    _same_counts_and_labels(seg, (1,), window=40, stride=stride, size=(64, 176))
+    seg = blob_logits(1, 3, 12, 104, seed=1)
+    _same_counts_and_labels(seg, (1,), window=40, stride=stride, size=(48, 416))
+    _same_counts_and_labels(seg, (1, 2), window=40, stride=stride, size=(43, 411))
+
+
+@inside
+def test_windows_as_wide_as_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One place along x: bins are as wide as a stride of 1 makes them, tiles one row of them."""
+    from c2fcore.kernels.triton import _cell_counts
+
+    monkeypatch.setattr(_cell_counts, "tile_width", lambda *_: 384)
+    seg = blob_logits(1, 3, 30, 12, seed=2)
+    _same_counts_and_labels(seg, (1,), window=48, stride=32, size=(120, 48))
 
 
 @inside

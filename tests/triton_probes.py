@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 
 from c2fcore.kernels.triton._upsample import first_output, first_tap
-from c2fcore.kernels.triton._window_grid import bin_of, bin_start
+from c2fcore.kernels.triton._window_grid import bin_beside, bin_of, bin_start
 
 
 @triton.jit
@@ -19,6 +19,14 @@ def bins_kernel(starts_ptr, of_pixel_ptr, num_starts, size, step_y, rest_y, flus
     tl.store(starts_ptr + i, start, mask=i < num_starts)
     found = bin_of(i, step_y, rest_y, flush_px_y, rest_bins_y, period_bins_y, unit_y)
     tl.store(of_pixel_ptr + i, found, mask=i < size)
+
+
+@triton.jit
+def beside_kernel(of_pixel_ptr, first, step_y, rest_y, flush_px_y, rest_bins_y, period_bins_y,
+                  BLOCK: tl.constexpr):  # fmt: skip
+    px = first + tl.arange(0, BLOCK)
+    found = bin_beside(px, first, step_y, rest_y, flush_px_y, rest_bins_y, period_bins_y)
+    tl.store(of_pixel_ptr + tl.arange(0, BLOCK), found)
 
 
 @triton.jit

@@ -17,6 +17,7 @@ from ._cells import (
     Cells,
     agreed_columns,
     agreed_labels,
+    agreed_total,
     mixed_columns,
     mixed_labels,
     quotient,
@@ -126,7 +127,12 @@ def _cell_counts_kernel(
     tl.debug_barrier()
 
     across = x0 + tl.arange(0, BLOCK_X)
-    if KIND == 2 and ONE_ROW:
+    if KIND == 2 and ONE_BIN:
+        total = agreed_total(
+            cell_small, row0, column0, y0, y1, x0, x1,
+            scale_y, scale_x, ratio_y, ratio_x, h, w, H, W, POINTS, POINTS_X, ROWS, COLUMNS,
+        )  # fmt: skip
+    elif KIND == 2 and ONE_ROW:
         sums = agreed_columns(
             cell_small, across, row0, column0, y0, y1, scale_y, scale_x, ratio_y, h, w, H,
             POINTS, POINTS_Y, POINTS_X, ROWS, COLUMNS, LANES, BLOCK_X,
@@ -152,16 +158,16 @@ def _cell_counts_kernel(
                 label, word0, word1, word2, word3, word4, word5, word6, word7, NUM_WORDS
             )
         small = inside & small
-        if ONE_ROW:
+        if ONE_BIN:
+            total = tl.sum(small.to(tl.int32), 0)
+        elif ONE_ROW:
             # Down the columns first: one addition per column instead of one per pixel.
             sums = tl.sum(tl.reshape(small.to(tl.int32), [BLOCK_Y, BLOCK_X]), 0)
-    if ONE_BIN:
-        total = tl.sum(sums, 0)
-    elif ONE_ROW:
+    if ONE_ROW and not ONE_BIN:
         row_ptr = bins_ptr + first_y * bins_x
         bin_x = bin_beside(across, x0, step_x, rest_x, flush_px_x, rest_bins_x, period_bins_x)
         tl.atomic_add(row_ptr + bin_x, sums, mask=sums > 0, sem="relaxed")
-    else:
+    elif not ONE_BIN:
         of_y = bin_of(y, step_y, rest_y, flush_px_y, rest_bins_y, period_bins_y, unit_y)
         of_x = bin_of(x, step_x, rest_x, flush_px_x, rest_bins_x, period_bins_x, unit_x)
         tl.atomic_add(bins_ptr + of_y * bins_x + of_x, 1, mask=small, sem="relaxed")

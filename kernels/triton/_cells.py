@@ -47,10 +47,11 @@ def agreed_labels(image_ptr, mixed_ptr, stride_n, stride_y, stride_x, first_row,
     best, label = first_argmax(image_ptr, offsets, None, stride_n, N, CLASS_BLOCK, UNROLL)
     # A corner at infinity proves nothing about the pixels between.
     label = tl.where(tl.abs(best) < float("inf"), label, -1)
-    beside = tl.gather(label, (slot + 1) % POINTS, 0)
-    pair = tl.where(label == beside, label, -1)
-    below = tl.gather(pair, (slot + POINTS_X) % POINTS, 0)
-    label = tl.where(pair == below, pair, -1)
+    corner = tl.arange(0, 4 * POINTS)
+    beside = corner // POINTS % 2 + corner // (2 * POINTS) * POINTS_X
+    corner = tl.gather(label, (corner % POINTS + beside) % POINTS, 0)
+    corner = tl.reshape(corner, [4, POINTS])
+    label = tl.where(tl.min(corner, 0) == tl.max(corner, 0), label, -1)
     mixed = ((row <= last_row) & (column <= last_column) & (label < 0)).to(tl.int32)
     # Each thread numbers its own first: what threads have is added up once, not slot by slot.
     SPAN: tl.constexpr = LANES if LANES < POINTS else POINTS
@@ -98,20 +99,43 @@ def store_agreed(
 
 
 @triton.jit
+def _cell_pixels(
+    first, start, end, scale, ratio, in_size, out_size, CELLS: tl.constexpr
+):  # fmt: skip
+    """Pixels in [start, end) along an axis of the cells from `first` on, [CELLS]."""
+    cell = first + tl.arange(0, CELLS)
+    begin = tl.maximum(first_output(cell, scale, ratio, in_size, out_size), start)
+    return tl.maximum(
+        tl.minimum(first_output(cell + 1, scale, ratio, in_size, out_size), end) - begin, 0
+    )
+
+
+@triton.jit
+def agreed_total(
+    small, row0, column0, y0, y1, x0, x1, scale_y, scale_x, ratio_y, ratio_x, h, w, H, W,
+    POINTS: tl.constexpr, POINTS_X: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """Pixels of a tile that are in a cell of which `small` [POINTS] holds."""
+    slot = tl.arange(0, POINTS)
+    height = _cell_pixels(row0, y0, y1, scale_y, ratio_y, h, H, ROWS)
+    width = _cell_pixels(column0, x0, x1, scale_x, ratio_x, w, W, COLUMNS)
+    area = tl.gather(height, tl.minimum(slot // POINTS_X, ROWS - 1), 0)
+    area *= tl.gather(width, slot % POINTS_X, 0)
+    return tl.sum(tl.where(small, area, 0), 0)
+
+
+@triton.jit
 def agreed_columns(
     small, x, row0, column0, y0, y1, scale_y, scale_x, ratio_y, h, w, H,
     POINTS: tl.constexpr, POINTS_Y: tl.constexpr, POINTS_X: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, LANES: tl.constexpr, BLOCK_X: tl.constexpr,
 ):  # fmt: skip
-    """Pixels of a tile in each column `x` that are in a cell of which `small` [POINTS] holds.
+    """As `agreed_total`, of each column `x` [BLOCK_X] of pixels.
 
     Cells are weighted by their rows of pixels and added up before columns of pixels look at them:
     no step goes over the pixels of the tile.
     """
-    row = row0 + tl.arange(0, ROWS)
-    top = tl.maximum(first_output(row, scale_y, ratio_y, h, H), y0)
-    bottom = tl.minimum(first_output(row + 1, scale_y, ratio_y, h, H), y1)
-    height = tl.maximum(bottom - top, 0)  # 0 for the last row of corners, which begins no cell
+    height = _cell_pixels(row0, y0, y1, scale_y, ratio_y, h, H, ROWS)
     slot = tl.arange(0, POINTS)
     rows = tl.gather(height, tl.minimum(slot // POINTS_X, ROWS - 1), 0)
     rows = tl.where(small, rows, 0)
@@ -137,8 +161,8 @@ def mixed_columns(
     """Mixed cells from number `start` on, LANES // CELL_X of them, one lane per column.
 
     Returns:
-        which lanes have a cell; its source row and column; its pixels in the tile: first row, end,
-        first column, end.
+        which lanes have a cell; its source row and column, those of the tile's first cell in other
+        lanes; its pixels in the tile: first row, end, first column, end.
     """
     lane = tl.arange(0, LANES)
     entry = start + lane // CELL_X
@@ -182,7 +206,7 @@ def mixed_labels(
         p00, p01, p00 + below, p01 + below,
         second_weight(py, row[None, :], scale_y),
         second_weight(px, column, scale_x),
-        listed, stride_n, num_classes,
+        stride_n, num_classes,
     )  # fmt: skip
     return py, px[None, :], wanted, found
 

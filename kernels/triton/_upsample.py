@@ -104,20 +104,20 @@ def first_argmax(
 
 
 @triton.jit
-def bilinear_argmax(p00, p01, p10, p11, wy, wx, valid, stride_n, n, UNROLL: tl.constexpr = 2):
+def bilinear_argmax(p00, p01, p10, p11, wy, wx, stride_n, n, UNROLL: tl.constexpr = 2):
     """First argmax of N interpolated logits; NaN counts as -inf, none above it gives class 0.
 
     One lane per column of pixels that share their taps; its R pixels stay in its thread while a
     step has at least as many lanes as the program has threads.
 
     Args:
-        p00: pointers to class 0 of the first tap along y and x, [L].
+        p00: pointers to class 0 of the first tap along y and x, [L], all of them to be read: a load
+            that needs no mask is one instruction.
         p01: of the second tap along x.
         p10: of the second tap along y.
         p11: of both second taps.
         wy: weights of the second taps along y, [R, L].
         wx: along x, [L].
-        valid: [L], lanes to look at.
         stride_n: elements between classes.
         n: number of classes; not a constexpr, or ptxas would unroll short loops and hoist their
             loads into more registers than there are.
@@ -131,11 +131,11 @@ def bilinear_argmax(p00, p01, p10, p11, wy, wx, valid, stride_n, n, UNROLL: tl.c
     best = tl.zeros_like(wy) + float("-inf")
     label = tl.zeros_like(wy).to(tl.int32)
     for c in tl.range(0, n, loop_unroll_factor=UNROLL):
-        left = tl.load(p00, mask=valid, other=0.0).to(tl.float32)
-        right = tl.load(p01, mask=valid, other=0.0).to(tl.float32)
+        left = tl.load(p00).to(tl.float32)
+        right = tl.load(p01).to(tl.float32)
         top = tl.fma(right, wx, left * wx0)
-        left = tl.load(p10, mask=valid, other=0.0).to(tl.float32)
-        right = tl.load(p11, mask=valid, other=0.0).to(tl.float32)
+        left = tl.load(p10).to(tl.float32)
+        right = tl.load(p11).to(tl.float32)
         bottom = tl.fma(right, wx, left * wx0)
         value = tl.fma(bottom[None, :], wy, top[None, :] * wy0)
         better = value > best
