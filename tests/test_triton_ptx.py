@@ -20,6 +20,7 @@ from agreement import assert_agrees, assert_rare
 from glue_inputs import Glue
 from ptx_machine import BASE, Buffer, Fault, Machine, Program
 from samples import Sample
+from samples.inputs import blob_logits
 from triton_cases import take_route
 
 from c2fcore import Windows, _backend, _triton, ops
@@ -150,6 +151,27 @@ def test_whole_glue(machine: Executed, width: int, monkeypatch: pytest.MonkeyPat
     assert torch.equal(windows.origins, wanted[0].origins)
     assert (patches - wanted[1]).abs().max() < 0.03  # a step of bfloat16 at 2.6
     assert_rare(merged != wanted[2])
+    assert not machine.races
+
+
+@pytest.mark.usefixtures("poison")
+@pytest.mark.parametrize(("size", "stride"), [((48, 416), 32), ((43, 411), 9)])
+def test_labels_of_wide_tiles(
+    machine: Executed, size: tuple[int, int], stride: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four labels a store, or one; in a second step, and in a second tile."""
+    from c2fcore.kernels.triton import _cell_counts
+
+    monkeypatch.setattr(_cell_counts, "tile_width", lambda *_: 384)
+    seg = blob_logits(1, 3, 12, 104, seed=1)
+    options: dict[str, Any] = {"size": size, "window": 40, "stride": stride}
+    (want, want_labels), (got, labels) = (
+        ops.select_windows(seg, (1,), n=4, **options, backend=backend, _return_labels=True)
+        for backend in ("reference", "triton")
+    )
+    assert torch.equal(got.origins, want.origins)
+    assert torch.equal(got.counts, want.counts)
+    assert_rare(labels != want_labels)
     assert not machine.races
 
 
