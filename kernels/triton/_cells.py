@@ -202,11 +202,13 @@ def mixed_labels(
     p00 = image_ptr + row.to(tl.int64) * stride_y + column.to(tl.int64) * stride_x
     p01 = p00 + to_second_tap(column, w, W, stride_x)
     below = to_second_tap(row, h, H, stride_y)
+    # Loops of four warps ptxas unrolls by itself; told to, it runs out of registers.
+    UNROLL: tl.constexpr = 2 if LANES > 128 else 1
     found = bilinear_argmax(
         p00, p01, p00 + below, p01 + below,
         second_weight(py, row[None, :], scale_y),
         second_weight(px, column, scale_x),
-        stride_n, num_classes,
+        stride_n, num_classes, UNROLL,
     )  # fmt: skip
     return py, px[None, :], wanted, found
 

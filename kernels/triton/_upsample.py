@@ -104,7 +104,7 @@ def first_argmax(
 
 
 @triton.jit
-def bilinear_argmax(p00, p01, p10, p11, wy, wx, stride_n, n, UNROLL: tl.constexpr = 2):
+def bilinear_argmax(p00, p01, p10, p11, wy, wx, stride_n, n, UNROLL: tl.constexpr):
     """First argmax of N interpolated logits; NaN counts as -inf, none above it gives class 0.
 
     One lane per column of pixels that share their taps; its R pixels stay in its thread while a
