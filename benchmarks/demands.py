@@ -192,21 +192,29 @@ def glue_memory(plan: Plan) -> Iterator[tuple[str, Outcome]]:
 def overhead(plan: Plan) -> Iterator[tuple[str, Outcome]]:
     """Whole calls on 16 x 16 pixels, kernel included; beside them calls on an empty batch.
 
-    The time of torch.neg on four numbers says what a call costs on this machine, load included.
+    torch.neg on four numbers, measured in turn with each, says what a call costs on this machine at
+    that moment: processors that are shared are not always equally fast.
     """
     empty = tiny_calls(plan.backend, batch=0)
-    yardstick = measure.overhead(functools.partial(torch.neg, torch.zeros(4)), blocks=plan.rounds)
-    torch_neg_us = round(1e6 * measure.spread(yardstick).median, 3)
+    negated = functools.partial(torch.neg, torch.zeros(4))
     for name, call in tiny_calls(plan.backend).items():
         plan.say(f"overhead of {name}")
         try:
-            blocks = [1e6 * t for t in measure.overhead(call, blocks=plan.rounds)]
+            yardstick: list[float] = []
+            between = functools.partial(_timed, negated, yardstick)
+            times = measure.overhead(call, blocks=plan.rounds, tick=between)
+            blocks = [1e6 * t for t in times]
+            torch_neg_us = round(1e6 * measure.spread(yardstick).median, 3)
             detail = {"min_us": round(min(blocks), 3), "torch_neg_us": torch_neg_us}
             idle = measure.overhead(empty[name], blocks=plan.rounds)
             detail["empty_batch_us"] = round(1e6 * measure.spread(idle).median, 3)
             yield f"overhead {name}", Outcome(*measure.spread(blocks), detail)
         except Exception as error:  # the other ops are still worth measuring
             yield f"overhead {name}", Outcome(error=rows.reason(error))
+
+
+def _timed(call: Callable[[], Any], into: list[float]) -> None:
+    into.append(measure.per_call(call, 2000))
 
 
 def engine(plan: Plan) -> Iterator[tuple[str, Outcome]]:
