@@ -77,7 +77,7 @@ bench-results: $(VENV)/.installed-dev build  ## Measure all that is committed ag
 	$(BIN)/c2f bench $(QUICK) --zooms 1 --sizes 896,1024 --no-memory || true; \
 	$(BIN)/c2f bench --no-charts --coarse fcn_hrnet_w18 --zooms 1,2,4 --ways reference,cpu,engine --warmup 1 \
 	  --rounds 3 --no-memory || true; \
-	$(BIN)/c2f bench --no-charts --op all --sizes 1024 --zooms 1,2,4 --rounds 3 \
+	$(BIN)/c2f bench --no-charts --op all --sizes 1024 --zooms 1,2,4 --rounds 7 \
 	  --ways reference,reference-shared,cpu,$(BENCH_PEERS) || true; \
 	$(BIN)/c2f bench --no-charts --scale --ways cpu --rounds 3 || true; \
 	$(BIN)/python benchmarks/bench_training_windows.py --out $$device/training.jsonl || true; \
