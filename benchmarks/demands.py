@@ -32,6 +32,7 @@ from c2fcore.bench import (
     parity,
     providers,
     rows,
+    tables,
 )
 from c2fcore.bench.contest import hold
 from c2fcore.bench.peers import LOOP, UNFOLD
@@ -337,37 +338,6 @@ def row_of(demand: Demand, outcome: Outcome, plan: Plan, origin: dict[str, Any])
     }
 
 
-def table(measured: list[dict[str, Any]]) -> str:
-    """Demand, measured and met, one line each."""
-    lines = [f"{'demand':58} {'bound':>8} {'measured':>10} {'p20..p80':>17}  met"]
-    for row in measured:
-        bound = f"{'>=' if row['unit'] == 'x' else '<='} {row['bound']:g}"
-        verdict = {True: "yes", False: "NO", None: "-"}[row["met"]]
-        if row["error"]:
-            lines.append(f"{row['text']:58} {bound:>8}  failed: {row['error'][:60]}")
-            continue
-        low_high = f"{row['p20']:.4g}..{row['p80']:.4g}"
-        measured = f"{row['value']:.4g} {row['unit']}"
-        lines.append(f"{row['text']:58} {bound:>8} {measured:>10} {low_high:>17}  {verdict}")
-        if notes := _notes(row["detail"]):
-            lines.append(f"    {notes}")
-    return "\n".join(lines)
-
-
-def _notes(detail: dict[str, Any]) -> str:
-    """What stands behind a figure, in one line."""
-    words = [f"{side} {times[0]:.4g} ms" for side, times in detail.get("ms", {}).items()]
-    words += [f"{side} {mib:g} MiB" for side, mib in detail.get("extra_mib", {}).items()]
-    if "graph_breaks" in detail:
-        words.append(f"compiled with {detail['graph_breaks']} graph breaks")
-    if "min_us" in detail:
-        words.append(f"min {detail['min_us']:g} us")
-    if "empty_batch_us" in detail:
-        words.append(f"empty batch {detail['empty_batch_us']:g} us")
-        words.append(f"torch.neg {detail['torch_neg_us']:g} us")
-    return ", ".join(words)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backend", default="cpu")
@@ -389,7 +359,7 @@ def main() -> None:
         parser.error(f"--only takes {', '.join(known)}, got {', '.join(sorted(unknown))}")
     origin = provenance(args.threads)
     measured = [row_of(demand, outcome, plan, origin) for demand, outcome in run(plan, only)]
-    print(table(measured))
+    print(tables.demands(measured))
     print(
         f"{origin['device']}, {args.threads} threads, load {origin['load']} at the start", end="; "
     )

@@ -113,6 +113,37 @@ def growth_line(series: Growth) -> list[str]:
     ]
 
 
+def demands(found: Sequence[Row]) -> str:
+    """Demands for the terminal: bound, measured and met, one line each."""
+    lines = [f"{'demand':58} {'bound':>8} {'measured':>10} {'p20..p80':>17}  met"]
+    for row in found:
+        bound = f"{'>=' if row['unit'] == 'x' else '<='} {row['bound']:g}"
+        verdict = {True: "yes", False: "NO", None: "-"}[row["met"]]
+        if row["error"]:
+            lines.append(f"{row['text']:58} {bound:>8}  failed: {row['error'][:60]}")
+            continue
+        low_high = f"{row['p20']:.4g}..{row['p80']:.4g}"
+        measured = f"{row['value']:.4g} {row['unit']}"
+        lines.append(f"{row['text']:58} {bound:>8} {measured:>10} {low_high:>17}  {verdict}")
+        if notes := _behind(row["detail"]):
+            lines.append(f"    {notes}")
+    return "\n".join(lines)
+
+
+def _behind(detail: dict[str, Any]) -> str:
+    """What stands behind a figure, in one line."""
+    words = [f"{side} {times[0]:.4g} ms" for side, times in detail.get("ms", {}).items()]
+    words += [f"{side} {mib:g} MiB" for side, mib in detail.get("extra_mib", {}).items()]
+    if "graph_breaks" in detail:
+        words.append(f"compiled with {detail['graph_breaks']} graph breaks")
+    if "min_us" in detail:
+        words.append(f"min {detail['min_us']:g} us")
+    if "empty_batch_us" in detail:
+        words.append(f"empty batch {detail['empty_batch_us']:g} us")
+        words.append(f"torch.neg {detail['torch_neg_us']:g} us")
+    return ", ".join(words)
+
+
 def op_title(case: dict[str, Any]) -> str:
     """An op row's job in words."""
     words = [case["op"], *(f"{k}={v}" for k, v in case["options"].items())]
