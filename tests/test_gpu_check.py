@@ -66,8 +66,8 @@ time.sleep(60)
 
 def test_a_limit_kills_the_stage_and_what_it_started(tmp_path: Path) -> None:
     start = time.monotonic()
-    found = run(tmp_path, python("hangs", CHILD, 3), python("next", "", after=("hangs",)))
-    assert time.monotonic() - start < 25
+    found = run(tmp_path, python("hangs", CHILD, 6), python("next", "", after=("hangs",)))
+    assert time.monotonic() - start < 50
     assert found["hangs"].status == TIMEOUT
     assert "last line: working" in found["hangs"].detail
     assert found["next"].status == OK
@@ -76,7 +76,7 @@ def test_a_limit_kills_the_stage_and_what_it_started(tmp_path: Path) -> None:
 
 def _alive(process: int) -> bool:
     """Whether a process still runs; one that only waits to be collected does not."""
-    end = time.monotonic() + 5
+    end = time.monotonic() + 30
     while time.monotonic() < end:
         try:
             state = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
@@ -94,9 +94,9 @@ def test_the_budget_ends_all(tmp_path: Path) -> None:
         python("slow", "import time; time.sleep(60)", 50),
         python("never", "", after=("slow",)),
     )
-    found = run(tmp_path, *chosen, budget_s=3)
+    found = run(tmp_path, *chosen, budget_s=8)
     assert [found[s.name].status for s in chosen] == [OK, TIMEOUT, SKIPPED]
-    assert found["never"].detail == "no time left of 3 s"
+    assert found["never"].detail == "no time left of 8 s"
 
 
 SPAN = """
