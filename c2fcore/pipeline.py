@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from .engine import Engine
 
 OUTPUTS: Final = ("labels", "probs")
+NO_GRAPH: Final = (
+    "C2FNet: torch.export and torch.jit.trace would keep the number of patches of one image, which "
+    "is decided on the host; export net.coarse and net.fine, and call c2fcore.ops between them"
+)
 
 
 class Details(NamedTuple):
@@ -152,17 +156,13 @@ class C2FNet(nn.Module):
             TypeError: a dtype or an output form that is not known.
             NotImplementedError: called by torch.export or torch.jit.trace.
         """
-        if torch.compiler.is_exporting() or torch.jit.is_tracing():  # type: ignore[attr-defined]
-            raise NotImplementedError(
-                "C2FNet: torch.export and torch.jit.trace would keep the number of patches of one "
-                "image, which is decided on the host; export net.coarse and net.fine, and call "
-                "c2fcore.ops between them"
-            )
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_dynamo_compiling():  # of a strict torch.export, too
             from . import _compiled
 
             answer: Tensor = _compiled.forward(self, image, output, labels)
             return answer
+        if torch.compiler.is_exporting() or torch.jit.is_tracing():  # type: ignore[attr-defined]
+            raise NotImplementedError(NO_GRAPH)
         if labels is not None:
             return self.fine_loss(image, labels)
         return self._infer(image, output, Clock()).merged

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .._classes import ClassSet
 from ..windows import Windows
-from .extract_patches import check_inside, crops_of, used_slots
+from .extract_patches import check_inside, crops_of, used_origins, used_slots
 from .uncompiled import uncompiled
 from .upsample import (
     as_class_set,
@@ -160,10 +160,8 @@ def _pasted(foreground: Tensor, windows: Windows, size: tuple[int, int]) -> tupl
     foreground = foreground.reshape(batch, n, k, k)
     total = foreground.new_zeros((batch, *size))
     covers = foreground.new_zeros((batch, *size))
-    for b, (row, used) in enumerate(
-        zip(windows.origins.tolist(), windows.num.tolist(), strict=True)
-    ):
-        for j, (y, x) in enumerate(row[:used]):
+    for b, row in enumerate(used_origins(windows)):
+        for j, (y, x) in enumerate(row):
             total[b, y : y + k, x : x + k] += foreground[b, j]
             covers[b, y : y + k, x : x + k] += 1
     return total, covers

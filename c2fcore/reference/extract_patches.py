@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -75,9 +76,8 @@ def extract_patches_backward(
         exact = resampled_backward(exact, (k, k), mode)
     found = torch.zeros(image.shape, dtype=exact.dtype, device=image.device)
     crops = exact.reshape(*windows.origins.shape[:2], *exact.shape[1:])
-    used = windows.num.tolist()
-    for b, row in enumerate(windows.origins.tolist()):
-        for j, (y, x) in enumerate(row[: used[b]]):
+    for b, row in enumerate(used_origins(windows)):
+        for j, (y, x) in enumerate(row):
             found[b, :, y : y + k, x : x + k] += crops[b, j]
     return found.to(image.dtype)
 
@@ -105,12 +105,11 @@ def extract_targets(
 @uncompiled
 def crops_of(image: Tensor, windows: Windows) -> Tensor:
     """Crops [B*n, C, k, k]; unused slots repeat the window at (0, 0)."""
-    k = windows.window
-    used = windows.num.tolist()
+    k, n = windows.window, windows.origins.shape[1]
     crops = [
         image[b, :, y : y + k, x : x + k]
-        for b, row in enumerate(windows.origins.tolist())
-        for y, x in row[: used[b]] + [[0, 0]] * (len(row) - used[b])
+        for b, row in enumerate(used_origins(windows))
+        for y, x in row + [[0, 0]] * (n - len(row))
     ]
     if not crops:
         return image.new_empty((0, image.shape[1], k, k))
@@ -120,17 +119,32 @@ def crops_of(image: Tensor, windows: Windows) -> Tensor:
 @uncompiled
 def check_inside(op: str, windows: Windows, height: int, width: int) -> None:
     """Raises ValueError if a window in use leaves the image."""
-    k = windows.window
-    rows = windows.origins.tolist()
-    for row, used in zip(rows, windows.num.tolist(), strict=True):
-        if not 0 <= used <= len(row):
-            raise ValueError(f"{op}: windows.num must be in 0..{len(row)}, got {used}")
-        for y, x in row[:used]:
+    k, n = windows.window, windows.origins.shape[1]
+    for used in _numbers(windows.num):
+        if not 0 <= used <= n:
+            raise ValueError(f"{op}: windows.num must be in 0..{n}, got {used}")
+    for row in used_origins(windows):
+        for y, x in row:
             if y < 0 or x < 0 or y + k > height or x + k > width:
                 raise ValueError(
                     f"{op}: windows must lie inside the image, got origin ({y}, {x}) "
                     f"with window {k} for {height} x {width}"
                 )
+
+
+def used_origins(windows: Windows) -> list[list[list[int]]]:
+    """Origins [y, x] of the windows in use, image by image, read by the host."""
+    return [
+        row[:used]
+        for row, used in zip(_numbers(windows.origins), _numbers(windows.num), strict=True)
+    ]
+
+
+def _numbers(tensor: Tensor) -> list[Any]:
+    try:
+        return tensor.tolist()
+    except RuntimeError:  # torch < 2.11 inside of torch.func, where it reads single numbers only
+        return [_numbers(row) if row.ndim else int(row) for row in tensor]
 
 
 def used_slots(windows: Windows) -> Tensor:
