@@ -29,20 +29,31 @@ def interpreted() -> bool:
 @functools.cache
 def missing() -> str:
     """Why the Triton kernels cannot run on this machine, "" if they can."""
+    installed = importlib.util.find_spec("triton") is not None
+    if installed and not interpreted() and not torch.cuda.is_available():
+        return "no CUDA device (TRITON_INTERPRET=1 runs the kernels on the CPU, slowly, for tests)"
+    return unfit() or (interpreter_broken(_version()) if interpreted() else "")
+
+
+def unfit() -> str:
+    """Why the installed Triton cannot compile the kernels, "" if it can."""
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed; it comes with torch for CUDA on Linux"
-    if not interpreted() and not torch.cuda.is_available():
-        return "no CUDA device (TRITON_INTERPRET=1 runs the kernels on the CPU, slowly, for tests)"
     try:
-        import triton
-
-        version = tuple(int(part) for part in triton.__version__.split(".")[:2])
+        version = _version()
         importlib.import_module("c2fcore.kernels.triton")
     except Exception as error:  # a broken installation fails in many ways, none of them ours
         return f"triton does not load: {error}"
     if version < OLDEST:
-        return f"triton must be {OLDEST[0]}.{OLDEST[1]} or later, found {triton.__version__}"
-    return interpreter_broken(version) if interpreted() else ""
+        wanted, found = (".".join(map(str, v)) for v in (OLDEST, version))
+        return f"triton must be {wanted} or later, as comes with torch 2.10, found {found}"
+    return ""
+
+
+def _version() -> tuple[int, ...]:
+    import triton
+
+    return tuple(int(part) for part in triton.__version__.split(".")[:2])
 
 
 def interpreter_broken(version: tuple[int, ...]) -> str:

@@ -30,10 +30,10 @@ from triton_cases import (
 
 from c2fcore import _triton
 
-pytest.importorskip("triton")
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(_triton.interpreted(), reason="the interpreter replaces the compiler"),
+    pytest.mark.skipif(bool(_triton.unfit()), reason=_triton.unfit()),
 ]
 
 CASES = list(every_case()) if os.environ.get("C2F_TRITON_GRID") == "all" else SOME

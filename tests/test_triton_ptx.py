@@ -25,10 +25,10 @@ from triton_cases import take_route
 
 from c2fcore import Windows, _backend, _triton, ops
 
-pytest.importorskip("triton")
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(_triton.interpreted(), reason="the interpreter replaces the compiler"),
+    pytest.mark.skipif(bool(_triton.unfit()), reason=_triton.unfit()),
 ]
 
 SM = int(os.environ.get("C2F_TRITON_SM", "90"))
