@@ -1,4 +1,4 @@
-"""`c2f` where nobody reads what it says, or it cannot be written."""
+"""`c2f` where nobody reads what it says, it cannot be written, or Ctrl-C ends it at once."""
 
 from __future__ import annotations
 
@@ -57,3 +57,10 @@ def test_a_full_disk() -> None:
     assert status == 2
     assert said.endswith("c2f: error: stdout: [Errno 28] No space left on device\n")
     assert "Traceback" not in said
+
+
+def test_interrupted_while_torch_is_imported(tmp_path: Path) -> None:
+    interrupt = "import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(20)"
+    (tmp_path / "torch.py").write_text(f"{interrupt}\nraise RuntimeError('not interrupted')")
+    for arguments in (["info"], ["--help"], []):
+        assert ended(subprocess.PIPE, *arguments, PYTHONPATH=str(tmp_path)) == (130, "")

@@ -5,22 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import select
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 from .. import __version__
-from . import (
-    bench,
-    demo,
-    evaluate,
-    import_paddle,
-    info,
-    predict,
-    prepare,
-    reproduce,
-    scene,
-    train,
-)
 from .errors import text_of
 
 _DESCRIPTION = """\
@@ -48,12 +40,26 @@ _EXPECTED = (
     OverflowError,
 )
 
-# As a shell reports a command that SIGPIPE ended.
+# As a shell reports a command that SIGINT, SIGPIPE ended.
+_INTERRUPTED = 130
 _BROKEN_PIPE = 141
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
+    with _quiet_interrupts():
+        from . import (
+            bench,
+            demo,
+            evaluate,
+            import_paddle,
+            info,
+            predict,
+            prepare,
+            reproduce,
+            scene,
+            train,
+        )
     parser = argparse.ArgumentParser(
         prog="c2f",
         description=_DESCRIPTION,
@@ -92,6 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # What is still buffered goes nowhere, instead of failing again when the process ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE if left else 2
+    except KeyboardInterrupt:  # before the command has begun, or after it
+        return _INTERRUPTED
 
 
 def _run(argv: Sequence[str] | None) -> int:
@@ -113,7 +121,28 @@ def _run(argv: Sequence[str] | None) -> int:
         return 2
     except KeyboardInterrupt as stopped:
         print(f"c2f {args.command}: stopped {stopped}".rstrip(), file=sys.stderr)
-        return 130
+        return _INTERRUPTED
+
+
+@contextmanager
+def _quiet_interrupts() -> Iterator[None]:
+    """Lets Ctrl-C end the process at once, with nothing said: there is nothing to tidy up yet.
+
+    While libraries are being imported a KeyboardInterrupt would be a traceback out of one of them.
+    """
+
+    def leave(*_: Any) -> None:
+        os._exit(_INTERRUPTED)
+
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield  # who called us sees to it, or it is ignored, as by a job in the background
+        return
+    signal.signal(signal.SIGINT, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _reader_left() -> bool:
