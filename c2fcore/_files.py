@@ -1,11 +1,17 @@
-"""Files whose names appear only when they are whole."""
+"""Files whose names appear only when they are whole, and files that may be replaced."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
+
+from ._version import __version__
+
+SOFTWARE: Final = f"c2fcore {__version__}"  # how a file says who wrote it
+GEOJSON_HEAD: Final = '{"type": "FeatureCollection", "generator": "'
 
 
 @contextmanager
@@ -22,3 +28,28 @@ def whole(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
         raise
     os.replace(partial, path)
+
+
+def check_replaceable(path: Path, software_of: Callable[[Path], str | None]) -> None:
+    """Refuses to replace what c2fcore did not write, as where arguments were swapped.
+
+    Args:
+        path: of a file to be written. One that is empty holds nothing to lose.
+        software_of: what a file says about who wrote it.
+
+    Raises:
+        ValueError: a file is there, and does not say that c2fcore did.
+    """
+    filled = path.exists() and path.stat().st_size
+    if filled and not str(software_of(path)).startswith("c2fcore "):
+        raise ValueError(
+            f"a file that c2fcore did not write is never replaced, got {path}; remove it yourself, "
+            "or choose another name"
+        )
+
+
+def software_of_geojson(path: Path) -> str | None:
+    """What wrote a file of objects, if it begins as ours do."""
+    with path.open("rb") as file:
+        head = file.read(len(GEOJSON_HEAD) + len(SOFTWARE)).decode("utf-8", errors="replace")
+    return head.removeprefix(GEOJSON_HEAD) if head.startswith(GEOJSON_HEAD) else None

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 
 from . import _files
 from .data.tiling import Box, boxes
@@ -151,8 +152,18 @@ def size_of(path: Path) -> tuple[int, int] | None:
 
 def write_png(path: Path, pixels: Pixels) -> None:
     """Writes labels [H, W] (8-bit grey, the value is the class id) or RGB [H, W, 3]."""
+    about = PngInfo()
+    about.add_text("Software", _files.SOFTWARE)
     with _files.whole(path) as partial:
-        Image.fromarray(np.ascontiguousarray(pixels)).save(partial, format="PNG")
+        Image.fromarray(np.ascontiguousarray(pixels)).save(partial, format="PNG", pnginfo=about)
+
+
+def software_of(path: Path) -> str | None:
+    """What wrote a PNG, if it says so."""
+    with suppress(OSError, SyntaxError, ValueError, EOFError), Image.open(path) as image:
+        software = image.info.get("Software")
+        return software if isinstance(software, str) else None
+    return None
 
 
 def _declared_nodata(image: Image.Image) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -104,32 +105,85 @@ def test_options_reach_the_scene(
 def test_nothing_is_replaced_unasked(
     given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    kept = tmp_path / "labels.tif"
-    kept.write_bytes(b"precious")
+    kept, objects = tmp_path / "labels.tif", tmp_path / "o.geojson"
+    kept.touch()  # as mktemp does
     assert main(given) == 2
     assert "labels.tif exists; give --overwrite to replace it" in capsys.readouterr().err
-    assert main([*given, "--resume"]) == 2
-    assert "must be readable, got" in capsys.readouterr().err
-    assert kept.read_bytes() == b"precious"
-    assert main([*given, "--overwrite"]) == 0
+    assert main([*given, "--overwrite", "--objects", str(objects)]) == 0
     assert labels_of(kept).shape == (64, 100)
-    whole = kept.read_bytes()
-    assert main([*given, "--resume"]) == 0
+    whole, found = kept.read_bytes(), objects.read_bytes()
+    assert main([*given, "--resume", "--objects", str(objects)]) == 0
     assert "labels.tif is done already" in capsys.readouterr().err
-    assert kept.read_bytes() == whole
+    assert (kept.read_bytes(), objects.read_bytes()) == (whole, found)
+    objects.write_text('{"type": "FeatureCollection", "generator": "c2fcore 0", "features": []}')
+    os.utime(objects, ns=(0, kept.stat().st_mtime_ns - 1))  # of earlier labels
+    assert main([*given, "--resume", "--objects", str(objects)]) == 0
+    assert objects.read_bytes() == found
+    assert main([*given, "--overwrite", "--objects", str(objects)]) == 0
+    assert objects.read_bytes() == found
 
 
-def test_labels_of_another_scene_are_not_done(
+def test_what_others_wrote_is_never_replaced(
     given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Swapped arguments, and the scene by other names."""
+    assert main(given) == 0
+    image = Path(given[1])
+    before = image.read_bytes()
+    for more in ("--overwrite", "--resume"):
+        swapped = ["scene", given[3], "-o", given[1], *given[4:], more]
+        assert main(swapped) == 2
+        assert "a file that c2fcore did not write is never replaced, got" in capsys.readouterr().err
+    (tmp_path / "hard.tif").hardlink_to(image)
+    (tmp_path / "soft.tif").symlink_to(image)
+    (tmp_path / "precious.json").write_text("{}")
+    for name in ("hard.tif", "soft.tif"):
+        assert main(["scene", given[1], "-o", str(tmp_path / name), "--overwrite"]) == 2
+        assert "must be different files, got" in capsys.readouterr().err
+    assert main([*given, "--overwrite", "--objects", str(tmp_path / "precious.json")]) == 2
+    assert "did not write is never replaced, got" in capsys.readouterr().err
+    assert (tmp_path / "precious.json").read_text() == "{}"
+    assert image.read_bytes() == before
+    engine = make_net().compile()
+    with pytest.raises(ValueError, match=r"did not write is never replaced, got .*scene\.tif"):
+        scene.write_objects(given[3], image, engine.config)
+    assert image.read_bytes() == before
+
+
+def test_other_labels_are_not_done(
+    given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of another scene, of another place, of other options, or of nobody knows which."""
     assert main(given) == 0
     whole = (tmp_path / "labels.tif").read_bytes()
-    for shape, east in (((64, 90), 500000), ((64, 100), 500001)):
-        where = (0.3, 0.05, east, 0.04, -0.3, 5400000)
-        write(tmp_path / "scene.tif", noise(4, *shape), transform=where)
-        assert main([*given, "--resume"]) == 2
-        assert "--resume must find labels of" in capsys.readouterr().err
+
+    def refused(*more: str) -> str:
+        assert main([*given, *more, "--resume"]) == 2
         assert (tmp_path / "labels.tif").read_bytes() == whole
+        return capsys.readouterr().err
+
+    assert "with the options it began with, got tile 50, not 40; overwrite" in refused(
+        "--tile", "50"
+    )
+    assert "got n 2, not 3; zoom 3.0, not 2.0;" in refused("--zoom", "3", "--n", "2")
+    net = make_net()
+    torch.nn.init.zeros_(next(net.fine.parameters()))
+    net.save_pretrained(tmp_path / "other")
+    said = refused("--checkpoint", str(tmp_path / "other"))
+    assert "it began with, got weights " in said
+    image = Path(given[1])
+    stat = image.stat()
+    where = (0.3, 0.05, 500001, 0.04, -0.3, 5400000)
+    write(image, noise(4, 64, 90), nodata=0, transform=where)
+    os.utime(image, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    said = refused()
+    assert "got source_bytes " in said
+    assert "transform [0.3, 0.05, 500001.0, " in said
+    rasterio = pytest.importorskip("rasterio")
+    with rasterio.open(tmp_path / "labels.tif", "r+", IGNORE_COG_LAYOUT_BREAK="YES") as file:
+        file.update_tags(C2FCORE_MADE="")
+    whole = (tmp_path / "labels.tif").read_bytes()
+    assert "must find labels that tell their options" in refused()
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -148,7 +202,7 @@ def test_objects_without_degrees_are_told(
 
 
 def test_a_refused_run_makes_no_folder(given: list[str], tmp_path: Path) -> None:
-    (tmp_path / "labels.tif").write_bytes(b"precious")
+    (tmp_path / "labels.tif").touch()
     assert main([*given, "--objects", str(tmp_path / "new" / "o.geojson")]) == 2
     assert not (tmp_path / "new").exists()
 
@@ -169,7 +223,8 @@ def test_a_stopped_run_says_how_to_go_on(
         add(self, *args)
 
     target = tmp_path / "labels.tif"
-    target.write_bytes(b"of an earlier run")
+    assert main([*given, "--n", "2"]) == 0
+    earlier = target.read_bytes()
     objects = ["--objects", str(tmp_path / "o.geojson")]
     with monkeypatch.context() as patch:
         patch.setattr(parts.Parts, "add", stopping)
@@ -178,7 +233,7 @@ def test_a_stopped_run_says_how_to_go_on(
     said = capsys.readouterr().err
     assert "c2f scene: stopped after 2 tiles; --resume goes on from there" in said
     assert ("c2f scene: error: No space left on device" in said) != interrupted
-    assert target.read_bytes() == b"of an earlier run"
+    assert target.read_bytes() == earlier
     assert main([*given, *objects, "--resume"]) == 0
     said_now = capsys.readouterr()
     assert "6 tiles (2 without data, 2 done before)" in said_now.out

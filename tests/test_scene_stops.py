@@ -45,6 +45,8 @@ def engine() -> Engine:
         ({"target": "labels.png"}, ValueError, "target must end in .tif or .tiff, got"),
         ({"target": "scene.tif"}, ValueError, "target must not be the scene itself, got"),
         ({"target": "there.tif"}, FileExistsError, "there.tif exists; overwrite replaces it"),
+        ({"target": "there.tif", "overwrite": True}, ValueError, r"did not write .* there\.tif;"),
+        ({"target": "there.tif", "resume": True}, ValueError, r"did not write .* there\.tif;"),
         ({"target": "dir.tif"}, ValueError, "target must be a file, got the folder"),
         ({"target": "there.tif/l.tif"}, ValueError, "must be in a folder to write into, got"),
         ({"source": "text.tif"}, ValueError, r"image must be readable, got .*text\.tif"),
@@ -69,9 +71,9 @@ def test_what_is_refused_leaves_nothing(
     before = sorted(tmp_path.iterdir())
     how = {**COMMON, **change}
     source, target = how.pop("source", "scene.tif"), how.pop("target", "labels.tif")
-    overwrite = target == "scene.tif"
+    how.setdefault("overwrite", target == "scene.tif")
     with pytest.raises(error, match=message):
-        scene.segment_file(engine, tmp_path / source, tmp_path / target, **how, overwrite=overwrite)
+        scene.segment_file(engine, tmp_path / source, tmp_path / target, **how)
     assert sorted(tmp_path.iterdir()) == before
     assert (tmp_path / "there.tif").read_bytes() == b"precious"
 
@@ -96,12 +98,13 @@ def test_going_on_from_where_it_stopped(
     source = write(tmp_path / "scene.tif", noise(3, 64, 100))
     target = tmp_path / "labels.tif"
     whole = scene.segment_file(engine, source, tmp_path / "whole.tif", **COMMON)
-    target.write_bytes(b"of an earlier run")
+    scene.segment_file(engine, source, target, **{**COMMON, "tile": 50})
+    earlier = target.read_bytes()
     with monkeypatch.context() as patch:
         _Stop(patch, 4, KeyboardInterrupt())
         with pytest.raises(KeyboardInterrupt):
             scene.segment_file(engine, source, target, **COMMON, overwrite=True)
-    assert target.read_bytes() == b"of an earlier run"
+    assert target.read_bytes() == earlier
     target.unlink()
     with pytest.raises(ValueError, match=r"stopped left 4 tiles in .*; resume goes on from there"):
         scene.segment_file(engine, source, target, **COMMON)
@@ -117,6 +120,12 @@ def test_going_on_from_where_it_stopped(
     assert seen == [Box(24, 32, 64, 72), Box(24, 60, 64, 100)]
     assert (found.kept, found.tiles, found.windows) == (4, 6, whole.windows)
     assert np.array_equal(labels_of(target), labels_of(whole.path))
+    made = target.read_bytes()
+    again = scene.segment_file(engine, source, target, **COMMON, resume=True)
+    assert (again.kept, again.empty, again.windows) == (6, 0, whole.windows)
+    assert np.array_equal(again.pixels, whole.pixels)
+    assert target.read_bytes() == made
+    assert len(seen) == 2
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "labels.tif",
         "labels.tif.aux.xml",

@@ -14,10 +14,10 @@ from typing import Any, Final
 import numpy as np
 from tqdm import tqdm
 
-from .. import pictures, scene
+from .. import _files, pictures, scene
 from ..config import C2FConfig
 from ..engine import Engine, Result
-from ..images import size_of, write_png
+from ..images import size_of, software_of, write_png
 from .answers import counted, key_of, shares_of
 from .errors import text_of
 from .options import (
@@ -58,7 +58,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("-o", "--out", required=True, type=Path, help="folder to write into")
     add_checkpoint_options(parser)
     there = parser.add_mutually_exclusive_group()
-    there.add_argument("--overwrite", action="store_true", help="replace files that exist in OUT")
+    there.add_argument(
+        "--overwrite", action="store_true", help="replace what c2f predict wrote into OUT"
+    )
     there.add_argument(
         "--skip-existing",
         action="store_true",
@@ -83,7 +85,7 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Segments every image; one that fails is named, and the others go on."""
     images = _images(args.images, args.out)
-    targets = _targets(images, args.out, args.overwrite or args.skip_existing)
+    targets = _targets(images, args.out, args.overwrite, args.skip_existing)
     check_tiles(args.tile or _TILE_PX, args.overlap)  # now, not at the first large image
     if args.skip_existing:
         given = len(images)
@@ -180,10 +182,12 @@ def _images(given: list[str], out: Path) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def _targets(images: list[Path], out: Path, may_exist: bool) -> dict[Path, tuple[Path, Path]]:
+def _targets(
+    images: list[Path], out: Path, overwrite: bool, skip: bool
+) -> dict[Path, tuple[Path, Path]]:
     """Output files of each image; refuses name clashes and, if asked to, files that are there.
 
-    An image is never replaced.
+    An image is never replaced, nor any other file that c2fcore did not write.
     """
     if out.exists() and not out.is_dir():
         raise ValueError(f"OUT must be a folder, got the file {out}")
@@ -200,11 +204,14 @@ def _targets(images: list[Path], out: Path, may_exist: bool) -> dict[Path, tuple
         if taken := [f for f in files if f.resolve() in given]:
             raise ValueError(f"OUT must not replace an image given, got {image} for {taken[0]}")
         existing = [f for f in files if f.exists()]
-        if existing and not may_exist:
+        if existing and not (overwrite or skip):
             raise ValueError(
                 f"{existing[0]} exists; give --overwrite to replace it, or --skip-existing to "
                 "go on with what is missing"
             )
+        if overwrite:
+            for file in files:
+                _files.check_replaceable(file, software_of)
         targets[image] = files
     return targets
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import tempfile
 import textwrap
@@ -10,7 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from .. import scene
+from .. import _files, scene
 from ..config import C2FConfig
 from ..engine import Engine
 from .answers import counted, key_of, shares_of
@@ -68,12 +69,13 @@ def add_parser(commands: Any) -> None:
     there.add_argument(
         "--overwrite",
         action="store_true",
-        help="replace what exists, and begin with the first tile",
+        help="replace what c2fcore wrote earlier, and begin with the first tile; no other file is "
+        "ever replaced",
     )
     there.add_argument(
         "--resume",
         action="store_true",
-        help="go on after an interruption, with the same options; what exists is kept",
+        help="go on after an interruption, with the same options; what is finished is kept",
     )
     what = parser.add_argument_group("what the networks see")
     what.add_argument(
@@ -128,17 +130,15 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Segments the scene, and tells what was found."""
     check_tiles(args.tile, args.overlap)
-    done = args.resume and args.out.exists() and not scene.unfinished(args.out)
-    objects = args.objects is not None and not (done and args.objects.exists())
     _check_targets(args)
-    if done:
-        _check_done(args.out, args.scene)
-        print(f"{args.out} is done already", file=sys.stderr)
-        if not objects:
-            return 0
     engine = engine_of(args)
-    if not done:
-        print(_told(_segment(engine, args), args.scene, engine.config))
+    done = args.resume and args.out.exists() and not scene.unfinished(args.out)
+    found = _segment(engine, args)
+    if done:
+        print(f"{args.out} is done already", file=sys.stderr)
+    else:
+        print(_told(found, args.scene, engine.config))
+    objects = args.objects is not None and not (done and _is_newer(args.objects, args.out))
     if objects:
         try:
             count = scene.write_objects(args.out, args.objects, engine.config)
@@ -197,17 +197,9 @@ def _told(found: scene.SceneFile, name: str, config: C2FConfig) -> str:
     )
 
 
-def _check_done(labels: Path, source: str) -> None:
-    """Refuses to call a scene done for the labels of another one."""
-    from .._raster import open_quietly
-
-    with open_quietly(labels) as done, open_quietly(source) as wanted:
-        same_place = done.transform.almost_equals(wanted.transform)
-        if done.shape != wanted.shape or not same_place:
-            raise ValueError(
-                f"--resume must find labels of {source}, got {labels} of another size or in "
-                "another place; give --overwrite to replace it"
-            )
+def _is_newer(objects: Path, labels: Path) -> bool:
+    """Whether they can be of these labels: a run that was stopped may have left earlier ones."""
+    return objects.exists() and objects.stat().st_mtime_ns >= labels.stat().st_mtime_ns
 
 
 def _has_place(labels: Path) -> bool:
@@ -220,9 +212,8 @@ def _has_place(labels: Path) -> bool:
 def _check_targets(args: argparse.Namespace) -> None:
     """Refuses to replace what nobody asked to replace, before anything is computed."""
     wanted = [path for path in (args.out, args.objects) if path is not None]
-    given = Path(args.scene).resolve()
-    names = [path.resolve() for path in wanted]
-    if given in names or len(set(names)) < len(names):
+    files = [Path(args.scene), *wanted]
+    if any(_is_same(one, other) for one, other in itertools.combinations(files, 2)):
         raise ValueError(
             "SCENE, LABELS and GEOJSON must be different files, got "
             f"{', '.join(map(str, (args.scene, *wanted)))}"
@@ -234,6 +225,14 @@ def _check_targets(args: argparse.Namespace) -> None:
         raise ValueError(f"{existing[0]} exists; give --overwrite to replace it")
     if args.objects is not None:
         _check_objects(args.objects)
+        _files.check_replaceable(args.objects, _files.software_of_geojson)
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    """Whether both name one file, through links, too."""
+    if one.exists() and other.exists():
+        return one.samefile(other)
+    return one.resolve() == other.resolve()
 
 
 def _check_objects(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections import deque
@@ -17,15 +18,17 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from .. import _files
 from ..config import C2FConfig
 from ..engine import Engine
-from .parts import Parts, file_options, network_options
+from .parts import Parts, check_same, file_options, network_options
 from .tiled import Tile, tiles_of
 
 if TYPE_CHECKING:
     from .._raster import Raster
 
 _SUFFIXES: Final = (".tif", ".tiff")
+_MADE: Final = "C2FCORE_MADE"  # tag of finished labels: the options, and what became of the tiles
 
 
 @dataclass(frozen=True)
@@ -103,15 +106,16 @@ def segment_file(
             "raw": the networks get the values themselves.
         nodata: value of pixels without data, if the file does not say.
         overviews: add reduced images, for fast display.
-        overwrite: replace the target, and what a run that was stopped left.
-        resume: go on from what a run that was stopped left. Its options must be the same.
+        overwrite: replace the target, if c2fcore wrote it, and what a run that was stopped left.
+        resume: go on from what a run that was stopped left; a target that is finished is kept. The
+            options, the scene and the networks must be the same.
         progress: show a bar.
 
     Raises:
         ImportError: rasterio is not installed.
-        FileExistsError: the target exists; with `resume`, too: then the scene is done already.
-        ValueError: an option breaks its rule, the scene cannot be read (the message says where), or
-            an earlier run had other options.
+        FileExistsError: the target exists, and neither `overwrite` nor `resume` was said.
+        ValueError: an option breaks its rule, the scene cannot be read (the message says where), an
+            earlier run had other options, or the target is a file that c2fcore did not write.
         OSError: the target cannot be written.
         Exception: what happened in a tile.
     """
@@ -122,7 +126,7 @@ def segment_file(
     started = time.perf_counter()
     target = Path(target)
     parts = Parts(target)
-    _check(engine, source, target, overwrite or (resume and bool(parts.done)))
+    _check(engine, source, target, overwrite or resume)
     tiles_of(1, 1, tile, overlap)  # refuses bad ones before the scene is looked at
     channels = engine.networks.channels
     if bands is not None and channels is not None and len(bands) != channels:
@@ -135,6 +139,8 @@ def segment_file(
         tiles = tiles_of(raster.height, raster.width, tile, overlap)
         options = {
             **file_options(source),
+            "crs": raster.source.crs and raster.source.crs.to_string(),
+            "transform": list(raster.source.transform)[:6],
             "bands": raster.bands,
             "value_range": value_range,
             "nodata": nodata,
@@ -142,6 +148,8 @@ def segment_file(
             "overlap": overlap,
             **network_options(engine),
         }
+        if resume and target.exists() and not parts.done:
+            return _finished(target, options, len(tiles), started)
         parts.begin(options, resume=resume, overwrite=overwrite)
         kept = len(parts.done)
         try:
@@ -151,24 +159,37 @@ def segment_file(
                 parts.remove()
             raise
         whole = parts.folder / target.name
+        windows = sum(part.windows for part in parts.done.values())
+        made = json.dumps({"options": options, "windows": windows, "empty": empty})
         pixels = geotiff.write(
-            whole, raster, tiles, parts, engine.config, overviews=overviews, progress=progress
-        )
+            whole, raster, tiles, parts, engine.config, {_MADE: made},
+            overviews=overviews, progress=progress,
+        )  # fmt: skip
+        size = raster.height, raster.width
     geotiff.write_names(target, engine.config)
     os.replace(whole, target)
-    windows = sum(part.windows for part in parts.done.values())
     parts.remove()
-    return SceneFile(
-        target,
-        raster.height,
-        raster.width,
-        len(tiles),
-        empty,
-        kept,
-        windows,
-        pixels,
-        time.perf_counter() - started,
-    )
+    seconds = time.perf_counter() - started
+    return SceneFile(target, *size, len(tiles), empty, kept, windows, pixels, seconds)
+
+
+def _finished(target: Path, options: dict[str, Any], tiles: int, started: float) -> SceneFile:
+    """What an earlier run made, if it is what this one would make."""
+    from .._raster import open_quietly
+    from . import geotiff
+
+    with open_quietly(target) as file:
+        height, width, tag = file.height, file.width, file.tags().get(_MADE)
+    if tag is None:
+        raise ValueError(
+            f"resume must find labels that tell their options, got {target} without; overwrite "
+            "starts again"
+        )
+    made = json.loads(tag)
+    check_same(made["options"], json.loads(json.dumps(options)))
+    empty, windows, pixels = made["empty"], made["windows"], geotiff.count(target)
+    kept, seconds = tiles - empty, time.perf_counter() - started
+    return SceneFile(target, height, width, tiles, empty, kept, windows, pixels, seconds)
 
 
 def write_objects(labels: str | Path, target: str | Path, config: C2FConfig) -> int:
@@ -184,7 +205,8 @@ def write_objects(labels: str | Path, target: str | Path, config: C2FConfig) -> 
 
     Args:
         labels: as `segment_file` writes.
-        target: the file to write; there when it is whole. What is there is replaced.
+        target: the file to write; there when it is whole. What is there is replaced, if c2fcore
+            wrote it.
         config: of the network, for its classes.
 
     Returns:
@@ -192,7 +214,8 @@ def write_objects(labels: str | Path, target: str | Path, config: C2FConfig) -> 
 
     Raises:
         ImportError: rasterio is not installed.
-        ValueError: the labels cannot be read, or lie where there are no degrees.
+        ValueError: the labels cannot be read, or lie where there are no degrees; or the target is a
+            file that c2fcore did not write.
         OSError: the target cannot be written.
     """
     _check_rasterio()
@@ -221,7 +244,9 @@ def _check_classes(config: C2FConfig) -> None:
         )
 
 
-def _check(engine: Engine, source: str | Path, target: Path, overwrite: bool) -> None:
+def _check(engine: Engine, source: str | Path, target: Path, may_exist: bool) -> None:
+    from .geotiff import software_of
+
     _check_classes(engine.config)
     if target.suffix.lower() not in _SUFFIXES:
         raise ValueError(f"target must end in {' or '.join(_SUFFIXES)}, got {target}")
@@ -230,8 +255,9 @@ def _check(engine: Engine, source: str | Path, target: Path, overwrite: bool) ->
     if target.exists():
         if os.path.exists(source) and os.path.samefile(source, target):
             raise ValueError(f"target must not be the scene itself, got {target}")
-        if not overwrite:
+        if not may_exist:
             raise FileExistsError(f"{target} exists; overwrite replaces it")
+        _files.check_replaceable(target, software_of)
 
 
 def _run(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 from xml.sax.saxutils import escape
@@ -17,7 +18,7 @@ from PIL import Image
 from rasterio.errors import NotGeoreferencedWarning
 from tqdm import tqdm
 
-from .. import __version__, _files, pictures
+from .. import _files, pictures
 from .._raster import ERRORS, Raster, open_quietly
 from ..config import C2FConfig, names_of
 from ..images import Pixels
@@ -38,6 +39,7 @@ def write(
     tiles: Sequence[Tile],
     parts: Parts,
     config: C2FConfig,
+    about: Mapping[str, str],
     *,
     overviews: bool,
     progress: bool,
@@ -54,6 +56,7 @@ def write(
         tiles: of the scene.
         parts: those that are finished.
         config: of the network.
+        about: more tags.
         overviews: to write them.
         progress: show a bar.
 
@@ -75,7 +78,7 @@ def write(
             with rasterio.open(
                 loose, "w", nodata=NO_DATA, **blocks(raster.height, raster.width)
             ) as out:
-                _describe(out, raster.source, config)
+                _describe(out, raster.source, config, about)
                 for index in sorted(parts.done):
                     (y0, x0, y1, x1), labels = tiles[index].own, parts.labels(index)
                     out.write(labels, 1, window=((y0, y1), (x0, x1)))
@@ -115,6 +118,14 @@ def write_names(path: Path, config: C2FConfig) -> None:
     band = f'<PAMRasterBand band="1"><CategoryNames>{names}</CategoryNames></PAMRasterBand>'
     with _files.whole(path.with_name(f"{path.name}.aux.xml")) as partial:
         partial.write_text(f"<PAMDataset>{band}</PAMDataset>\n", encoding="utf-8")
+
+
+def software_of(path: Path) -> str | None:
+    """What wrote a raster, if it says so."""
+    with suppress(ValueError), open_quietly(path) as source:
+        software: str | None = source.tags().get("TIFFTAG_SOFTWARE")
+        return software
+    return None
 
 
 def blocks(height: int, width: int) -> dict[str, Any]:
@@ -170,7 +181,7 @@ def _counts(labels: Pixels) -> Counts:
     return np.array(Image.fromarray(labels).histogram(), dtype=np.int64)
 
 
-def _describe(out: Any, source: Any, config: C2FConfig) -> None:
+def _describe(out: Any, source: Any, config: C2FConfig, about: Mapping[str, str]) -> None:
     """What the labels mean, and where they lie."""
     points, system = source.gcps
     if points:
@@ -183,7 +194,7 @@ def _describe(out: Any, source: Any, config: C2FConfig) -> None:
     if source.rpcs is not None:
         out.rpcs = source.rpcs
     where = {k: v for k, v in source.tags().items() if k == "AREA_OR_POINT"}
-    out.update_tags(**where, TIFFTAG_SOFTWARE=f"c2fcore {__version__}")
+    out.update_tags(**where, TIFFTAG_SOFTWARE=_files.SOFTWARE, **about)
     out.update_tags(1, **{f"CLASS_{c}": name for c, name in enumerate(names_of(config))})
     out.set_band_description(1, "class")
     palette = pictures.palette_of(config)

@@ -61,6 +61,7 @@ def write(labels: str | Path, target: Path, config: C2FConfig) -> int:
 def _write(labels: str | Path, target: Path, config: C2FConfig) -> int:
     names = names_of(config)
     count = 0
+    _files.check_replaceable(target, _files.software_of_geojson)
     with ExitStack() as opened:
         source = opened.enter_context(open_quietly(labels))
         if source.dtypes != ("uint8",):
@@ -79,7 +80,7 @@ def _write(labels: str | Path, target: Path, config: C2FConfig) -> int:
         found = (_object(shape["coordinates"], int(value) - 1) for shape, value in shapes)
         partial = opened.enter_context(_files.whole(target))
         file = opened.enter_context(partial.open("w", encoding="utf-8"))
-        file.write('{"type": "FeatureCollection", "features": [')
+        file.write(f'{_files.GEOJSON_HEAD}{_files.SOFTWARE}", "features": [')
         for many in _groups(found):
             missing -= sum(one.pixels for one in many)
             for feature in _features(many, place, on_earth, names):

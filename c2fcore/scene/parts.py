@@ -91,13 +91,7 @@ class Parts:
                 f"resume needs the options of the run to go on from, got {error}; overwrite starts "
                 "again"
             ) from None
-        for name in sorted({*wanted, *found}):
-            old, new = (json.dumps(options.get(name)) for options in (found, wanted))
-            if old != new:  # as text, in which NaN equals NaN
-                raise ValueError(
-                    f"resume must go on with the options it began with, got {name} {new}, not "
-                    f"{old}; overwrite starts again"
-                )
+        check_same(found, wanted)
 
     def add(self, index: int, labels: Pixels, windows: int) -> None:
         """Writes a finished tile."""
@@ -116,6 +110,25 @@ class Parts:
             shutil.rmtree(self.folder)
 
 
+def check_same(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Refuses to go on with other options than those it began with.
+
+    Raises:
+        ValueError: there are others; it names all that differ.
+    """
+    pairs = {
+        name: (json.dumps(wanted.get(name)), json.dumps(found.get(name)))
+        for name in sorted({*wanted, *found})
+    }
+    # As text, in which NaN equals NaN.
+    others = [f"{name} {new}, not {old}" for name, (new, old) in pairs.items() if new != old]
+    if others:
+        raise ValueError(
+            f"resume must go on with the options it began with, got {'; '.join(others)}; overwrite "
+            "starts again"
+        )
+
+
 def network_options(engine: Engine) -> dict[str, Any]:
     """What of an engine decides the labels: its configuration, precision, weights."""
     networks = engine.networks
@@ -129,12 +142,15 @@ def network_options(engine: Engine) -> dict[str, Any]:
 
 
 def file_options(path: str | Path) -> dict[str, Any]:
-    """What tells a file from another one, or from a changed one."""
-    if not os.path.exists(path):  # an address that rasterio knows
-        return {"source": str(path)}
+    """What tells a file from another one, or from a changed one; it may lie elsewhere now.
+
+    Of an address that rasterio knows a digest: it may hold a password.
+    """
+    if not os.path.exists(path):
+        return {"source": hashlib.sha256(str(path).encode()).hexdigest()[:16]}
     stat = os.stat(path)
     return {
-        "source": str(Path(path).resolve()),
+        "source": Path(path).name,
         "source_bytes": stat.st_size,
         "source_modified_ns": stat.st_mtime_ns,
     }
