@@ -162,10 +162,13 @@ def test_other_labels_are_not_done(
         assert (tmp_path / "labels.tif").read_bytes() == whole
         return capsys.readouterr().err
 
-    assert "with the options it began with, got tile 50, not 40; overwrite" in refused(
-        "--tile", "50"
+    assert (
+        "--resume must go on with the options it began with, got --tile 50, not 40; --ov"
+        in refused("--tile", "50")
     )
-    assert "got n 2, not 3; zoom 3.0, not 2.0;" in refused("--zoom", "3", "--n", "2")
+    assert "got --n 2, not 3; --zoom 3.0, not 2.0; --overwrite starts again" in refused(
+        "--zoom", "3", "--n", "2"
+    )
     net = make_net()
     torch.nn.init.zeros_(next(net.fine.parameters()))
     net.save_pretrained(tmp_path / "other")
@@ -247,13 +250,17 @@ def test_a_stopped_run_says_how_to_go_on(
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--tile", "0"], "tile must be at least 1, got 0"),
+        (["--tile", "0"], "--tile must be at least 1, got 0"),
         (["--overlap", "40"], "--overlap must be below --tile, got 40 and 40"),
-        (["--bands", "4,3"], "bands must be 3, one per channel of the networks, got 2"),
-        (["--bands", "4,3,9"], "bands must be in 1..4, of which"),
+        (["--bands", "4,3"], "--bands must be 3, one per channel of the networks, got 2"),
+        (["--bands", "4,3,9"], "--bands must be in 1..4, of which"),
+        (["--overlap", "-1"], "error: --overlap must be in 0..tile-1, got -1"),
+        (["--window", "0"], "--window must be at least 1, got 0"),
+        (["--max-batch", "0"], "--max-batch must be at least 1, got 0"),
+        (["--backend", "fast"], "--backend must be one of"),
         (["--bands", "red"], "numbers with commas between, as in 4,3,2, got 'red'"),
-        (["--range", "1", "0"], "low < high, got 1 and 0"),
-        (["-o", "labels.png"], "target must end in .tif or .tiff, got labels.png"),
+        (["--range", "1", "0"], "error: --range must be two numbers, low < high, got 1 and 0"),
+        (["-o", "labels.png"], "--out must end in .tif or .tiff, got labels.png"),
         (["-o", "SCENE"], "SCENE, LABELS and GEOJSON must be different files, got"),
         (["--objects", "SCENE"], "SCENE, LABELS and GEOJSON must be different files, got"),
         (["--objects", "o.shp"], "GEOJSON must end in .geojson or .json, got o.shp"),

@@ -117,7 +117,7 @@ def _run(argv: Sequence[str] | None) -> int:
             raise
         if os.environ.get("C2F_DEBUG"):
             raise
-        print(f"c2f {args.command}: error: {text_of(error)}", file=sys.stderr)
+        print(f"c2f {args.command}: error: {text_of(error, args.parser)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stopped:
         print(f"c2f {args.command}: stopped {stopped}".rstrip(), file=sys.stderr)

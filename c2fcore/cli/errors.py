@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from typing import Final
 
 # What torch's allocator says between remarks on its own source.
 _TOO_LARGE: Final = re.compile(r"can't allocate memory: you tried to allocate (\d+) bytes")
+# Arguments of functions that options are called otherwise for.
+_CALLED: Final = {"target": "out", "value_range": "range"}
 
 
-def text_of(error: BaseException) -> str:
-    """What an error says; its kind if that is nothing, as of some memory errors."""
+def text_of(error: BaseException, parser: argparse.ArgumentParser | None = None) -> str:
+    """What an error says; its kind if that is nothing, as of some memory errors.
+
+    Errors name arguments as Python does: "tile must be at least 1". With a parser its options stand
+    for them, where a name begins a clause of our wording.
+    """
+    text = _text_of(error)
+    if parser is None:
+        return text
+    options = {
+        action.dest: max(action.option_strings, key=len)
+        for action in parser._actions
+        if action.option_strings
+    }
+    options |= {name: options[option] for name, option in _CALLED.items() if option in options}
+    names = "|".join(map(re.escape, options))
+    clause = rf"(^|[:;] |got )({names})(?= (?:must|needs|goes|starts|replaces) | [^;]+, not )"
+    return re.sub(clause, lambda found: found[1] + options[found[2]], text)
+
+
+def _text_of(error: BaseException) -> str:
     if found := _TOO_LARGE.search(str(error)):
         return f"memory must suffice for another {int(found[1]) / 2**30:.1f} GiB, and does not"
     return str(error) or type(error).__name__

@@ -111,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
                     said = _write(result, targets[path], engine.config, args.overwrite)
                 except Exception as error:  # of this image only
                     failed += 1
-                    text = text_of(error)
+                    text = text_of(error, args.parser)
                     named = text if str(path) in text else f"{path}: {text}"
                     bar.write(f"c2f predict: error: {named}", file=sys.stderr)
                 else:

@@ -70,7 +70,7 @@ class Parts:
         if self.done and not overwrite:
             raise ValueError(
                 f"a run that was stopped left {len(self.done)} tiles in {self.folder}; resume goes "
-                "on from there, overwrite starts again"
+                "on from there; overwrite starts again"
             )
         self.remove()
         try:
