@@ -153,7 +153,12 @@ class Raster:
         self._grey = False
         if bands is None:
             colour = [b for b in self.source.indexes if not self._is_alpha(b)]
-            self._grey = channels == 3 and len(colour) < 3
+            if channels == 3 and len(colour) == 2:
+                raise ValueError(
+                    f"image must have one band or at least three, got {self.name} with 2; which to "
+                    "show as what is told by c2f scene --bands 1,2,1, or bands=(1, 2, 1)"
+                )
+            self._grey = channels == 3 and len(colour) == 1
             bands = colour[: 1 if self._grey else channels]
             if len(bands) < (1 if self._grey else channels):
                 raise ValueError(
@@ -171,9 +176,13 @@ class Raster:
             raise ValueError(f"bands must hold real numbers, got {self.name} of {', '.join(kinds)}")
         alpha = next(filter(self._is_alpha, self.source.indexes), None)
         # A band that somebody wants to see is no alpha, whatever the file calls its fourth; and of
-        # an alpha band and a nodata value GDAL would heed the latter alone.
+        # an alpha band and a nodata value GDAL would heed the latter alone, and no alpha of floats,
+        # which gdalwarp -dstalpha makes.
         self._alpha = None if alpha in self.bands else alpha
-        self._own_mask = alpha is not None and self.source.nodata is not None
+        self._own_mask = alpha is not None and (
+            self.source.nodata is not None
+            or self.source.dtypes[alpha - 1] not in ("uint8", "uint16")
+        )
         self._all_bytes = kinds == {"uint8"}
 
     def _is_alpha(self, band: int) -> bool:

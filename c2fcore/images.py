@@ -24,7 +24,9 @@ _MAX_PIXELS = 4_000_000_000
 _ALL_PX = 2048 * 2048  # up to here percentiles are of all pixels, above of a sample of as many
 _SAMPLE_COUNT, _SAMPLE_PX = 32, 64
 _SCAN_PX = 1024
-_GDAL_NODATA = 42113  # TIFF tag
+_ORIENTATION, _PHOTOMETRIC, _SAMPLES, _GDAL_NODATA = 274, 262, 277, 42113  # TIFF tags
+_PLAIN = (1, 2, 3)  # values of the second: black is 0, RGB, palette
+_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError)
 _lock = threading.Lock()
 _befores: list[int | None] = []  # limits that were found, the first one below
 
@@ -105,13 +107,26 @@ def no_size_limit() -> Iterator[None]:
                 Image.MAX_IMAGE_PIXELS = before
 
 
-def read_rgb(path: str | Path) -> Pixels:
-    """An image file (PNG, JPEG, TIFF, ...) as uint8 RGB [H, W, 3].
+class Picture(NamedTuple):
+    """An image as networks see it.
 
-    Grey and palette images become RGB, alpha is dropped, the camera's orientation is applied. What
-    Pillow cannot decode (16-bit or many-band TIFF) is read by rasterio where it is installed: first
-    three bands (or the first one, if there are fewer). More than 8 bits are stretched over 8, band
-    by band, as `Stretch` does; what the file declares as no data is left out of that, and black.
+    Attributes:
+        pixels: uint8 RGB [H, W, 3].
+        known: bool [H, W], False where there is no data; None if there is some everywhere.
+    """
+
+    pixels: Pixels
+    known: npt.NDArray[np.bool_] | None
+
+
+def read(path: str | Path) -> Picture:
+    """An image file (PNG, JPEG, TIFF, ...).
+
+    Grey and palette images become RGB, alpha is dropped, the camera's orientation is applied. TIFF
+    is read as scenes are, where rasterio is installed: of many bands the first three, or the only
+    one. More than 8 bits are stretched over 8, band by band, as `Stretch` does; what the file
+    declares as no data is left out of that, and black. No data is what is transparent, by the mask
+    or the nodata value of a TIFF, or NaN.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -124,26 +139,50 @@ def read_rgb(path: str | Path) -> Pixels:
         raise ValueError(f"image must be a file, got the folder {path}")
     if path.stat().st_size == 0:
         raise ValueError(f"image must not be empty, got {path} of 0 bytes")
+    if _is_for_rasterio(path) and (found := _read_with_rasterio(path)):
+        return found
     try:
         with no_size_limit(), Image.open(path) as image:
-            return as_rgb(image)
+            if _is_cropped(image):
+                raise UnidentifiedImageError
+            return picture_of(image)
     except UnidentifiedImageError:
-        return _read_with_rasterio(path)
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise ValueError(
+            f"image must be a JPEG, 8-bit PNG or TIFF, got {path}; for more bits or bands: "
+            f"pip install 'c2fcore[scene]'"
+        ) from None
+    except _UNREADABLE as error:
         raise ValueError(f"image must be readable, got {path}: {error}") from error
 
 
-def as_rgb(image: Image.Image) -> Pixels:
-    """A Pillow image as `read_rgb` returns it."""
+def read_rgb(path: str | Path) -> Pixels:
+    """The pixels that `read` finds."""
+    return read(path).pixels
+
+
+def picture_of(image: Image.Image) -> Picture:
+    """A Pillow image as `read` returns it."""
     if image.mode.startswith(("I", "F")):
-        return _stretched(np.asarray(image, dtype=np.float32), _declared_nodata(image))
-    return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        band = np.asarray(image, dtype=np.float32)
+        nodata = _declared_nodata(image)
+        if nodata is not None:
+            band = np.where(band == np.float32(nodata), np.float32(np.nan), band)
+        stretch = Stretch.of(lambda box: band[None, box.y0 : box.y1, box.x0 : box.x1], *band.shape)
+        return _picture(stretch(band[None]).repeat(3, axis=2), np.isfinite(band))
+    upright = ImageOps.exif_transpose(image)
+    pixels = np.asarray(upright.convert("RGB"))
+    if "A" not in upright.getbands() and "transparency" not in upright.info:
+        return Picture(pixels, None)
+    return _picture(pixels, np.asarray(upright.convert("RGBA"))[..., 3] != 0)
+
+
+def _picture(pixels: Pixels, known: npt.NDArray[np.bool_]) -> Picture:
+    return Picture(np.ascontiguousarray(pixels), None if known.all() else known)
 
 
 def size_of(path: Path) -> tuple[int, int] | None:
     """(H, W) by the file's head, as stored; None if it cannot be read."""
-    unreadable = suppress(OSError, SyntaxError, ValueError, EOFError)
-    with unreadable, no_size_limit(), Image.open(path) as image:
+    with suppress(*_UNREADABLE), no_size_limit(), Image.open(path) as image:
         return image.height, image.width
     with suppress(ImportError, OSError), _opened_by_rasterio(path) as source:
         return source.height, source.width
@@ -160,7 +199,7 @@ def write_png(path: Path, pixels: Pixels) -> None:
 
 def software_of(path: Path) -> str | None:
     """What wrote a PNG, if it says so."""
-    with suppress(OSError, SyntaxError, ValueError, EOFError), Image.open(path) as image:
+    with suppress(*_UNREADABLE), Image.open(path) as image:
         software = image.info.get("Software")
         return software if isinstance(software, str) else None
     return None
@@ -174,14 +213,6 @@ def _declared_nodata(image: Image.Image) -> float | None:
     return None
 
 
-def _stretched(band: npt.NDArray[np.float32], nodata: float | None) -> Pixels:
-    """A band [H, W] as uint8 RGB."""
-    if nodata is not None:
-        band = np.where(band == np.float32(nodata), np.float32(np.nan), band)
-    stretch = Stretch.of(lambda box: band[None, box.y0 : box.y1, box.x0 : box.x1], *band.shape)
-    return stretch(band[None]).repeat(3, axis=2)
-
-
 @contextmanager
 def _opened_by_rasterio(path: Path) -> Iterator[Any]:
     import rasterio
@@ -192,14 +223,30 @@ def _opened_by_rasterio(path: Path) -> Iterator[Any]:
             yield source
 
 
-def _read_with_rasterio(path: Path) -> Pixels:
+def _is_cropped(image: Image.Image) -> bool:
+    """Whether Pillow would take the upper 8 of 16 bits, or the first of two bands."""
+    if image.mode == "L":
+        return bool(getattr(image, "tag_v2", {}).get(_SAMPLES, 1) > 1)
+    return image.mode.startswith(("RGB", "LA")) and ";16" in str(getattr(image, "tile", ""))
+
+
+def _is_for_rasterio(path: Path) -> bool:
+    """Whether a file is none of Pillow's, or a TIFF with the values of which GDAL does the same."""
+    try:
+        with no_size_limit(), Image.open(path) as image:
+            tags = getattr(image, "tag_v2", {})
+            plain = tags.get(_ORIENTATION, 1) == 1 and tags.get(_PHOTOMETRIC) in _PLAIN
+            return _is_cropped(image) or (plain and image.mode != "1")
+    except UnidentifiedImageError:
+        return True
+    except _UNREADABLE:
+        return False
+
+
+def _read_with_rasterio(path: Path) -> Picture | None:
     try:
         from . import _raster
     except ImportError:
-        raise ValueError(
-            f"image must be a PNG, JPEG or 8-bit TIFF, got {path}; for 16-bit or many-band TIFF: "
-            f"pip install 'c2fcore[scene]'"
-        ) from None
+        return None
     with _raster.Raster(path) as raster:
-        pixels = raster.read(Box(0, 0, raster.height, raster.width)).pixels
-        return np.ascontiguousarray(pixels)
+        return _picture(*raster.read(Box(0, 0, raster.height, raster.width)))

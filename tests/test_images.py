@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from PIL import Image
+from scenes_on_disk import write
 
-from c2fcore import pictures
+import c2fcore
+from c2fcore import images, pictures
 from c2fcore.images import read_rgb, write_png
 
 RGB = np.random.default_rng(0).integers(0, 256, (9, 13, 3), dtype=np.uint8)
@@ -68,10 +71,14 @@ def _within_percentiles(band: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.int16, np.float32])
-@pytest.mark.parametrize("count", [1, 2, 3, 4, 8])
-def test_many_bands_of_16_bits(tmp_path: Path, dtype: type, count: int) -> None:
+@pytest.mark.parametrize("count", [1, 3, 4, 8])
+@pytest.mark.parametrize("kind", ["MINISBLACK", "RGB"])
+def test_many_bands_of_16_bits(tmp_path: Path, dtype: type, count: int, kind: str) -> None:
+    """Of those called RGB Pillow alone would take the upper 8 bits."""
+    if kind == "RGB" and (dtype != np.uint16 or count not in (3, 4)):
+        pytest.skip("no such file")
     bands = np.random.default_rng(1).integers(0, 5000, (count, 37, 53)).astype(dtype)
-    read = read_rgb(_geotiff(tmp_path / "image.tif", bands))
+    read = read_rgb(_geotiff(tmp_path / "image.tif", bands, photometric=kind))
     for channel in range(3):
         wanted = _within_percentiles(bands[channel if count >= 3 else 0].astype(np.float32))
         assert np.abs(read[..., channel] - wanted).max() <= 1
@@ -86,16 +93,78 @@ def test_no_data_is_black_and_does_not_count(tmp_path: Path) -> None:
     assert np.abs(read[20:, :, 0] - wanted).max() <= 1
 
 
-def test_no_data_of_a_tiff_that_pillow_reads(tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["alpha", "palette", "key", "mask", "nodata", "nan"])
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_where_there_is_data(tmp_path: Path, way: str) -> None:
+    wanted = np.ones(RGB.shape[:2], np.bool_)
+    wanted[:, :4] = False
+    path, given = tmp_path / "image.tif", np.maximum(RGB, 1) * wanted[..., None]
+    if way == "alpha":
+        alpha = np.where(wanted, 100, 0).astype(np.uint8)[..., None]
+        Image.fromarray(np.concatenate([given, alpha], 2)).save(path := path.with_suffix(".png"))
+    elif way in ("palette", "key"):
+        coded = Image.fromarray(wanted.astype(np.uint8))
+        if way == "palette":
+            coded.putpalette([0, 0, 0, 255, 255, 255])
+        coded.save(path := path.with_suffix(".png"), transparency=0)
+    elif way == "mask":
+        write(path, given.transpose(2, 0, 1), wanted)
+    elif way == "nodata":
+        write(path, given.transpose(2, 0, 1), nodata=0)
+    else:
+        floats = np.where(wanted[..., None], given, np.nan).astype(np.float32)
+        write(path, floats.transpose(2, 0, 1))
+    known = images.read(path).known
+    assert known is not None
+    assert np.array_equal(known, wanted)
+    Image.fromarray(RGB).save(tmp_path / "whole.png")
+    assert images.read(tmp_path / "whole.png").known is None
+
+
+@pytest.mark.parametrize("interleave", ["pixel", "band"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_two_bands(tmp_path: Path, dtype: type, interleave: str) -> None:
+    """Nobody knows what to show; unless the second one is alpha."""
+    bands = np.random.default_rng(1).integers(1, 250, (2, 37, 53)).astype(dtype)
+    path = _geotiff(tmp_path / "image.tif", bands, interleave=interleave)
+    with pytest.raises(ValueError, match=r"one band or at least three, got .* with 2; .* --bands"):
+        images.read(path)
+    bands[1, :20] = 0
+    found = images.read(_geotiff(path, bands, interleave=interleave, alpha="yes"))
+    assert found.known is not None
+    assert np.array_equal(found.known, bands[1] != 0)
+
+
+def test_what_pillow_would_crop_needs_rasterio(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = _geotiff(tmp_path / "image.tif", np.zeros((3, 37, 53), np.uint16), photometric="RGB")
+    monkeypatch.setitem(sys.modules, "rasterio", None)
+    monkeypatch.delitem(sys.modules, "c2fcore._raster", raising=False)
+    monkeypatch.delattr(c2fcore, "_raster", raising=False)
+    with pytest.raises(ValueError, match=r"8-bit PNG or TIFF, got .*pip install 'c2fcore\[scene"):
+        images.read(path)
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_no_data_of_a_tiff_that_pillow_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: bool
+) -> None:
     """One band of 16 bits: the same with and without rasterio."""
+    if not installed:
+        monkeypatch.setitem(sys.modules, "rasterio", None)
+        monkeypatch.delitem(sys.modules, "c2fcore._raster", raising=False)
+        monkeypatch.delattr(c2fcore, "_raster", raising=False)
     band = np.random.default_rng(1).integers(3000, 5000, (37, 53)).astype(np.uint16)
     band[:20] = 0
     Image.fromarray(band).save(tmp_path / "image.tif", tiffinfo={42113: "0"})
     read = read_rgb(tmp_path / "image.tif")
     assert not read[:20].any()
     assert np.abs(read[20:, :, 0] - _within_percentiles(band[20:].astype(np.float32))).max() <= 1
-    Image.fromarray(band).save(tmp_path / "image.tif", tiffinfo={42113: "nonsense"})
-    assert read_rgb(tmp_path / "image.tif")[20:].min() > 100
+    if not installed:
+        Image.fromarray(band).save(tmp_path / "image.tif", tiffinfo={42113: "nonsense"})
+        assert read_rgb(tmp_path / "image.tif")[20:].min() > 100
 
 
 def test_five_bands_of_8_bits_are_not_stretched(tmp_path: Path) -> None:

@@ -74,6 +74,34 @@ def test_large_images_are_cut(
     check("ab", "--overwrite", "--tile", "40")
 
 
+def test_pixels_without_data_are_255_and_do_not_count(
+    folder: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As `c2f scene` has it, in one piece and tile by tile."""
+    with Image.open(folder / "b.png") as image:
+        pixels = np.asarray(image)
+    alpha = np.full((64, 100, 1), 255, np.uint8)
+    alpha[:, :30] = 0
+    Image.fromarray(np.concatenate([pixels, alpha], 2)).save(folder / "b.png")
+    engine = C2FNet.from_pretrained(checkpoint).eval().compile()
+    command = ["predict", str(folder / "b.png"), "-o", str(tmp_path), "--overwrite"]
+    for more in ([], ["--tile", "40", "--overlap", "8"]):
+        assert main([*command, "--checkpoint", str(checkpoint), *more]) == 0
+        said = capsys.readouterr().out
+        labels = _labels(tmp_path / "b_labels.png")
+        if more:
+            everywhere = scene.segment(engine, pixels, tile=40, overlap=8, progress=False).labels
+        else:
+            everywhere = engine(pixels)
+        assert np.array_equal(labels[:, 30:], everywhere[:, 30:])
+        assert (labels[:, :30] == 255).all()
+        assert f"1 {(labels[:, 30:] == 1).mean():.2%}, 2 " in said
+        assert ", 30.00% without data\n" in said
+    Image.fromarray(np.zeros((40, 50, 4), np.uint8)).save(folder / "b.png")
+    assert main([*command, "--checkpoint", str(checkpoint)]) == 0
+    assert "1 0.00%, 2 0.00%, 100.00% without data\n" in capsys.readouterr().out
+
+
 def test_a_bad_overlap_is_refused_before_anything_is_read(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

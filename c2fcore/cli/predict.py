@@ -33,6 +33,7 @@ _SUFFIXES: Final = frozenset((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", 
 _LABELS, _OVERLAY = "_labels.png", "_overlay.png"
 _LARGE_PX: Final = 4096  # an image with a longer side is cut
 _TILE_PX: Final = 2048
+_NO_DATA: Final = 255
 
 
 def add_parser(commands: Any) -> None:
@@ -46,9 +47,9 @@ def add_parser(commands: Any) -> None:
             "looked at framed in the order chosen). Files are read and written while others are "
             "computed; one that fails is named, and the others go on. Of an image with more than "
             "three bands the first three are read; 16 bits and floats are stretched over 8, each "
-            "band from its 2nd to its 98th percentile. Pixels without data (nodata, alpha) get a "
-            "class, too. For scenes of any size, with labels that lie where the scene does and 255 "
-            "where it has no data: c2f scene."
+            "band from its 2nd to its 98th percentile. The label is 255 where an image has no data "
+            "(transparent, mask or nodata value of a TIFF, NaN). For scenes of any size, with "
+            "labels that lie where the scene does: c2f scene."
         ),
         epilog=WITHOUT_CHECKPOINT,
     )
@@ -223,7 +224,11 @@ def _write(result: Result, files: tuple[Path, Path], config: C2FConfig, overwrit
     """
     assert result.pixels is not None
     assert result.windows is not None
-    labels = result.labels
+    labels, known = result.labels, result.known
+    if known is not None:
+        if config.num_classes > _NO_DATA:
+            raise ValueError("classes must be at most 255 for an image with pixels without data")
+        labels = np.where(known, labels, np.uint8(_NO_DATA))
     palette = pictures.palette_of(config)
     origins = [(y, x) for y, x in result.windows.tolist()]
     labels_file, overlay_file = files
@@ -233,8 +238,11 @@ def _write(result: Result, files: tuple[Path, Path], config: C2FConfig, overwrit
         shown = pictures.overlay(result.pixels.numpy(), labels, palette, config.small_classes)
         write_png(overlay_file, pictures.draw_windows(shown, origins, config.window))
     height, width = labels.shape
-    share = np.bincount(labels.ravel(), minlength=config.num_classes) / labels.size
+    counts = np.bincount(labels.ravel(), minlength=256)
+    missing = 0 if known is None else counts[_NO_DATA]
+    share = counts / max(labels.size - missing, 1)
+    aside = f", {missing / labels.size:.2%} without data" if missing else ""
     return (
         f"{result.name}: {width} x {height} px, {counted(len(origins), 'window')}, "
-        f"{shares_of(config, share)}\n  -> {labels_file}\n  -> {overlay_file}"
+        f"{shares_of(config, share)}{aside}\n  -> {labels_file}\n  -> {overlay_file}"
     )

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 from torch import Tensor
 
 from .. import _arrays, _stages
-from ..images import as_rgb, read_rgb
+from ..images import picture_of, read
 
 # A file that Pillow has opened is decoded when its pixels are first asked for. Two threads doing so
 # at once get wrong pixels; an image always finds the same lock.
@@ -27,11 +28,13 @@ class Loaded(NamedTuple):
         name: what messages call it.
         pixels: [H, W, C] as a tensor, any strides.
         answer: makes the answer to the user of labels, a uint8 tensor [H, W] on the CPU.
+        known: bool [H, W], False where a file has no data; None if it has some everywhere.
     """
 
     name: str
     pixels: Tensor
     answer: Callable[[Tensor], Any]
+    known: npt.NDArray[np.bool_] | None = None
 
 
 def name_of(item: Any, index: int) -> str:
@@ -57,21 +60,22 @@ def load(item: Any, index: int = 0) -> Loaded:
         FileNotFoundError: there is no such file.
     """
     name = name_of(item, index)
+    known = None
     if isinstance(item, tuple):
         if len(item) != 2 or not isinstance(item[0], str):
             raise TypeError(f"Engine: a tuple must be (name, image), got {len(item)} entries")
         item = item[1]
     if isinstance(item, (str, Path)):
-        item = read_rgb(item)
+        item, known = read(item)
     elif isinstance(item, Image.Image):
         with _decoding[(id(item) >> 4) % len(_decoding)]:
-            item = as_rgb(item)
+            item, known = picture_of(item)
     if isinstance(item, np.ndarray) or _arrays.is_cupy(item):
         if item.ndim not in (2, 3):
             raise ValueError(f"Engine: an array must be [H, W, C] or [H, W], got {item.shape}")
         pixels = _arrays.as_tensor("Engine", "image", item if item.ndim == 3 else item[..., None])
         kind = functools.partial(_arrays.handed_back, given=item, device=pixels.device)
-        return Loaded(name, _checked(pixels), kind)
+        return Loaded(name, _checked(pixels), kind, known)
     if isinstance(item, Tensor):
         if item.ndim != 3:
             raise ValueError(f"Engine: a tensor must be [C, H, W], got {tuple(item.shape)}")

@@ -12,6 +12,8 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -37,6 +39,8 @@ class Result:
         pixels: [H, W, C], what was segmented; None if it could not be read.
         windows: int32 [num, 2], (y, x) of the windows looked at; None if it failed.
         error: what went wrong, or None.
+        known: bool [H, W], False where a file or a Pillow image has no data; it has labels there,
+            too. None if there is data everywhere.
     """
 
     index: int
@@ -45,6 +49,7 @@ class Result:
     pixels: Tensor | None = None
     windows: Tensor | None = None
     error: Exception | None = None
+    known: npt.NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)
@@ -311,7 +316,12 @@ class _Run:
             # A copy: a result must not keep the labels of its whole batch.
             own = labels.clone() if len(batch) > 1 else labels
             self._finished[job.index] = Result(
-                job.index, job.name, loaded.answer(own), loaded.pixels, windows
+                job.index,
+                job.name,
+                loaded.answer(own),
+                loaded.pixels,
+                windows,
+                known=loaded.known,
             )
 
     def _fail(self, job: _Job, pixels: Tensor | None, error: BaseException) -> None:

@@ -112,4 +112,7 @@ def segment(
             labels[y0:y1, x0:x1].copy_(t.own_part(result.labels))
             windows.append(result.windows + result.windows.new_tensor(origin))
             bar.update()
-    return Result(0, loaded.name, loaded.answer(labels), loaded.pixels, torch.cat(windows))
+    answer = loaded.answer(labels)
+    return Result(
+        0, loaded.name, answer, loaded.pixels, torch.cat(windows), known=loaded.known
+    )  # fmt: skip
