@@ -6,12 +6,15 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 from scenes_on_disk import COMMON, NAMES, PALETTE, labels_of, make_net, noise, write
+from tqdm import tqdm
 
 from c2fcore import scene
 from c2fcore.engine import Engine
@@ -19,6 +22,8 @@ from c2fcore.engine import Engine
 rasterio = pytest.importorskip("rasterio", reason="whole scenes: c2fcore[scene]")
 from rasterio.control import GroundControlPoint  # noqa: E402
 from rasterio.shutil import copy  # noqa: E402
+
+from c2fcore.scene import geotiff  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::rasterio.errors.NotGeoreferencedWarning"  # of files made and looked at here
@@ -149,6 +154,35 @@ def test_virtual_rasters_and_overviews(engine: Engine, tmp_path: Path) -> None:
     }
     assert np.array_equal(found["scene.tif"], found["scene.vrt"])
     assert np.array_equal(found["scene.tif"], found["cog.tif"])
+
+
+def test_a_copy_shows_how_it_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the size of its files: first the overviews of a size unknown, then all there will be."""
+    shown: list[tuple[str, float, float | None]] = []
+
+    class Bar(tqdm):  # type: ignore[type-arg]
+        def refresh(self, *_: Any, **__: Any) -> None:
+            shown.append((self.desc, self.n, self.total))
+
+    monkeypatch.setattr(geotiff, "tqdm", lambda **how: Bar(**{**how, "disable": False}))
+    monkeypatch.setattr(geotiff, "_WATCH_S", 0.01)
+    source, target = tmp_path / "loose-l.tif", tmp_path / "l.tif"
+    source.write_bytes(b"x" * 1000)
+
+    def until(wanted: tuple[str, float, float | None]) -> None:
+        ends = time.monotonic() + 30
+        while shown[-1:] != [wanted] and time.monotonic() < ends:
+            time.sleep(0.01)
+        assert shown[-1] == wanted
+
+    with geotiff._watched(source, target, True):
+        (tmp_path / "l.tif.ovr.tmp").write_bytes(b"x" * 300)
+        until(("overviews", 300, None))
+        target.write_bytes(b"x" * 500)
+        until(("copying", 800, 1600))
+    count = len(shown)
+    time.sleep(0.05)
+    assert len(shown) <= count + 1  # what closing shows
 
 
 _LARGE = """

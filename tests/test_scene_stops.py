@@ -197,7 +197,7 @@ def test_what_cannot_be_written_is_told(
     source, target = write(tmp_path / "scene.tif", noise(3, 64, 100)), tmp_path / "labels.tif"
     found = np.zeros(256, np.int64)
     with monkeypatch.context() as patch:
-        patch.setattr(geotiff, "count", lambda path: found)
+        patch.setattr(geotiff, "count", lambda path, progress: found)
         with pytest.raises(OSError, match=r"labels must be in .* as written, got other pixels for"):
             scene.segment_file(engine, source, target, **COMMON)
     assert not target.exists()

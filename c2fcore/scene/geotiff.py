@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import math
+import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 from xml.sax.saxutils import escape
@@ -28,6 +30,7 @@ from .tiled import Tile
 NO_DATA: Final = 255
 _BLOCK_PX: Final = 512
 _READ_PX: Final = 8 * _BLOCK_PX
+_WATCH_S: Final = 0.5
 _LAYOUT: Final = {"compress": "deflate", "bigtiff": "if_safer"}
 
 Counts = npt.NDArray[np.int64]
@@ -69,8 +72,7 @@ def write(
     loose = path.with_name(f"loose-{path.name}")
     counted = np.zeros(256, dtype=np.int64)
     hidden = None if progress else True
-    bar = tqdm(total=len(parts.done), desc="writing", unit="tile", leave=False, disable=hidden)
-    with warnings.catch_warnings(), bar:
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         try:
             # Blocks that are written part by part leave holes, and those never written are no data;
@@ -79,20 +81,22 @@ def write(
                 loose, "w", nodata=NO_DATA, **blocks(raster.height, raster.width)
             ) as out:
                 _describe(out, raster.source, config, about)
-                for index in sorted(parts.done):
+                for index in tqdm(
+                    sorted(parts.done), "writing", unit="tile", leave=False, disable=hidden
+                ):
                     (y0, x0, y1, x1), labels = tiles[index].own, parts.labels(index)
                     out.write(labels, 1, window=((y0, y1), (x0, x1)))
                     counted += _counts(labels)
-                    bar.update()
-            rasterio.shutil.copy(
-                loose,
-                path,
-                driver="COG",
-                blocksize=_BLOCK_PX,
-                overviews="AUTO" if overviews else "NONE",
-                overview_resampling="MODE",
-                **_LAYOUT,
-            )
+            with _watched(loose, path, progress):
+                rasterio.shutil.copy(
+                    loose,
+                    path,
+                    driver="COG",
+                    blocksize=_BLOCK_PX,
+                    overviews="AUTO" if overviews else "NONE",
+                    overview_resampling="MODE",
+                    **_LAYOUT,
+                )
         except ERRORS as error:
             raise OSError(
                 f"labels must be written, got {error.__cause__ or error}; is the disk full?"
@@ -100,7 +104,7 @@ def write(
     loose.unlink()
     counted[NO_DATA] += raster.height * raster.width - counted.sum()
     # Not every error of writing is told when it happens, as on a disk that is full.
-    if not np.array_equal(found := count(path), counted):
+    if not np.array_equal(found := count(path, progress), counted):
         raise OSError(
             f"labels must be in {path} as written, got other pixels for "
             f"{np.count_nonzero(found != counted)} classes; is the disk full?"
@@ -163,7 +167,38 @@ def windows_of(source: Any) -> Iterator[tuple[Any, Pixels]]:
             ) from error
 
 
-def count(path: Path) -> Counts:
+@contextmanager
+def _watched(source: Path, target: Path, progress: bool) -> Iterator[None]:
+    """Shows how a copy grows, of which GDAL tells nothing until it is done.
+
+    First come the overviews, in a file beside it: how large they get nobody knows. Then the copy,
+    as large as its source and they.
+    """
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(_WATCH_S):
+            done = [path.stat().st_size for path in target.parent.glob(f"{target.name}*")]
+            if target.exists():
+                bar.desc = "copying"
+                bar.total = source.stat().st_size + 2 * (sum(done) - target.stat().st_size)
+            bar.n = sum(done)
+            bar.refresh()
+
+    hidden = None if progress else True
+    with tqdm(desc="overviews", unit="B", unit_scale=True, leave=False, disable=hidden) as bar:
+        watching = threading.Thread(target=watch, daemon=True)
+        if not bar.disable:
+            watching.start()
+        try:
+            yield
+        finally:
+            over.set()
+            if not bar.disable:
+                watching.join()
+
+
+def count(path: Path, progress: bool = False) -> Counts:
     """Pixels of each label in a file, int64 [256].
 
     Raises:
@@ -171,7 +206,11 @@ def count(path: Path) -> Counts:
     """
     counted = np.zeros(256, dtype=np.int64)
     with open_quietly(path) as source:
-        for _, labels in windows_of(source):
+        windows = math.prod(-(-side // _READ_PX) for side in source.shape)
+        hidden = None if progress else True
+        for _, labels in tqdm(
+            windows_of(source), "checking", windows, unit="part", leave=False, disable=hidden
+        ):
             counted += _counts(labels)
     return counted
 
