@@ -196,8 +196,9 @@ def write_objects(labels: str | Path, target: str | Path, config: C2FConfig) -> 
     """Writes every object of a small class in a label raster as a feature of GeoJSON (RFC 7946).
 
     An object is an 8-connected component of a class. It is a polygon along the pixels' borders, or
-    a multi-polygon if pixels of it touch at corners only, in degrees of WGS 84, longitude first. Of
-    a raster without a reference system corners are (column, row). Properties: class_id, class,
+    a multi-polygon if pixels of it touch at corners only or it crosses the antimeridian, in degrees
+    of WGS 84, longitude first. One that a pole lies in no polygon in degrees can show: its border
+    is written as it is. Of a raster without a reference system corners are (column, row). Properties: class_id, class,
     pixels, centroid, and unless there are no degrees m2: on the ground, not on the map, and as if
     all its pixels were as large as one at its centre.
 

@@ -21,14 +21,21 @@ from .. import _files
 from .._raster import ERRORS, open_quietly
 from ..config import C2FConfig, names_of
 from .geotiff import blocks, windows_of
+from .rings import (
+    DIGITS,
+    Corner,
+    Ring,
+    area_of,
+    by_pixels,
+    cut_at_antimeridian,
+    put_into,
+    simple_rings,
+    turned,
+)
 
 _AT_ONCE: Final = 1000  # features whose corners are transformed together
-_DIGITS: Final = 8  # of degrees: a millimetre
 _AXIS_M: Final = 6378137.0  # of WGS 84, at the equator
 _ECCENTRICITY_2: Final = 0.00669437999014
-
-_Corner = tuple[float, float]
-Ring = npt.NDArray[np.float64]  # [points, 2], (x, y), closed
 
 
 class _Found(NamedTuple):
@@ -147,7 +154,7 @@ def _pixel_m2(left: Ring, right: Ring, top: Ring, bottom: Ring) -> npt.NDArray[n
     """
     across, down = right - left, bottom - top
     for side in (across, down):
-        side[:, 0] = (side[:, 0] + 180) % 360 - 180  # the shorter way around
+        side[:, 0] = _near(side[:, 0])  # the shorter way around
     north = np.radians((top[:, 1] + bottom[:, 1]) / 2)
     # Radii of curvature: of the meridian a (1 - e^2) / w^1.5, across it a / w^0.5.
     w = 1 - _ECCENTRICITY_2 * np.sin(north) ** 2
@@ -157,96 +164,46 @@ def _pixel_m2(left: Ring, right: Ring, top: Ring, bottom: Ring) -> npt.NDArray[n
     return area
 
 
-def _object(corners: Sequence[Sequence[_Corner]], label: int) -> _Found:
+def _near(longitude: Ring) -> Ring:
+    """The same longitude or difference of two between -180 and 180."""
+    return (longitude + 180) % 360 - 180
+
+
+def _cut(
+    corners: list[Ring], placed: list[Ring], place: Callable[[Ring], Ring]
+) -> list[list[Ring]]:
+    """A polygon in degrees, in two where it crosses the antimeridian.
+
+    Long sides that do not cross it look like short ones that do: points on them tell which.
+    """
+    found: list[Ring] = []
+    for at, ring in zip(corners, placed, strict=True):
+        on_sides = at[:-1, None] + np.diff(at, axis=0)[:, None] * np.array([[0.25], [0.5], [0.75]])
+        between = place(on_sides.reshape(-1, 2))[:, 0].reshape(-1, 3)
+        along = np.concatenate([ring[:-1, :1], between, ring[1:, :1]], axis=1)
+        steps = _near(np.diff(along, axis=1)).sum(axis=1)
+        east = ring[0, 0] + np.append(0, np.cumsum(steps))
+        if abs(east[-1] - east[0]) > 180:  # around a pole: what is inside has no borders in degrees
+            return [placed]
+        if found:  # a hole lies where its shell does
+            east += 360 * np.ceil((found[0][:, 0].min() - east.min()) / 360 - 1e-9)
+        found.append(np.stack([east.round(DIGITS), ring[:, 1]], axis=1))
+    return cut_at_antimeridian(found)
+
+
+def _object(corners: Sequence[Sequence[Corner]], label: int) -> _Found:
     rings = [np.array(ring) for ring in corners]
-    areas, moments = zip(*map(_area, rings), strict=True)
+    areas, moments = zip(*map(area_of, rings), strict=True)
     area = sum(areas)
     sign = 1 if area > 0 else -1  # of shells; holes turn the other way
     met = [corner for ring in corners for corner in ring[1:]]
     if len(set(met)) < len(met):
-        rings = [simple for ring in _by_pixels(rings, sign) for simple in _simple(ring)]
-        areas = tuple(_area(ring)[0] for ring in rings)
+        rings = [simple for ring in by_pixels(rings, sign) for simple in simple_rings(ring)]
+        areas = tuple(area_of(ring)[0] for ring in rings)
     shells = [[ring] for ring, part in zip(rings, areas, strict=True) if part * sign > 0]
     holes = [ring for ring, part in zip(rings, areas, strict=True) if part * sign < 0]
-    _put_into(shells, holes)
+    put_into(shells, holes)
     return _Found(label, shells, round(abs(area)), sum(moments) / area)
-
-
-def _by_pixels(rings: list[Ring], sign: int) -> Iterator[Ring]:
-    """The same borders, walked anew: where pixels touch at a corner only, each keeps to itself.
-
-    So every ring is around pixels that share sides, and polygons made of them are valid.
-    """
-    onward: dict[_Corner, list[_Corner]] = {}
-    for ring in rings:
-        corners = [(x, y) for x, y in ring.tolist()]
-        for here, there in itertools.pairwise(corners):
-            onward.setdefault(here, []).append(there)
-    for first in sorted(onward):  # of those left the first is met once: nothing lies before it
-        if first not in onward:
-            continue
-        here, before = first, None
-        walked = [here]
-        while before is None or here != first:
-            others = onward[here]
-            there = others[0]
-            if len(others) > 1:
-                assert before is not None
-                (x0, y0), (x, y), (x1, y1) = before, here, others[0]
-                turned = ((x - x0) * (y1 - y) - (y - y0) * (x1 - x)) * sign
-                there = others[0 if turned > 0 else 1]
-            others.remove(there)
-            if not others:
-                del onward[here]
-            before, here = here, there
-            walked.append(here)
-        yield np.array(walked)
-
-
-def _simple(ring: Ring) -> Iterator[Ring]:
-    """A closed ring as rings that meet no corner twice."""
-    walked: list[_Corner] = []
-    places: dict[_Corner, int] = {}
-    for x, y in ring.tolist():
-        first = places.setdefault((x, y), len(walked))
-        if first == len(walked):
-            walked.append((x, y))
-            continue
-        yield np.array([*walked[first:], (x, y)])
-        for left in walked[first + 1 :]:
-            del places[left]
-        del walked[first + 1 :]
-
-
-def _area(ring: Ring) -> tuple[float, Ring]:
-    """Signed area, and that times the centre of mass."""
-    origin = ring[0]  # small numbers lose nothing
-    (x, y), (x2, y2) = (ring[:-1] - origin).T, (ring[1:] - origin).T
-    cross = x * y2 - x2 * y
-    area = float(cross.sum() / 2)
-    centre = np.array([((x + x2) * cross).sum(), ((y + y2) * cross).sum()]) / 6
-    return area, centre + area * origin
-
-
-def _put_into(shells: list[list[Ring]], holes: list[Ring]) -> None:
-    """Gives each hole to the innermost shell around it."""
-    if len(shells) == 1:
-        shells[0] += holes
-        return
-    low, high = (np.array([end(part[0], axis=0) for part in shells]) for end in (np.min, np.max))
-    for hole in holes:
-        # The pixel right below its top left corner lies in the hole.
-        middle = hole[np.lexsort((hole[:, 0], hole[:, 1]))[0]] + 0.5
-        near = np.flatnonzero((low < middle).all(axis=1) & (middle < high).all(axis=1))
-        around = [shells[i] for i in near if _inside(middle, shells[i][0])]
-        min(around, key=lambda part: abs(_area(part[0])[0])).append(hole)
-
-
-def _inside(point: Ring, ring: Ring) -> bool:
-    """Whether a middle of a pixel lies in a ring along pixels' borders."""
-    (x, y), (x2, y2) = ring[:-1].T, ring[1:].T
-    crossed = (x == x2) & (x > point[0]) & (np.minimum(y, y2) < point[1])
-    return bool((crossed & (np.maximum(y, y2) > point[1])).sum() % 2)
 
 
 def _groups(found: Iterator[_Found]) -> Iterator[list[_Found]]:
@@ -264,13 +221,20 @@ def _features(
     ends = np.cumsum([*map(len, rings), *[len(many)] * len(sides)])
     *placed, centres = np.split(place(np.concatenate([*rings, *sides, middles])), ends)
     areas = _pixel_m2(*placed[len(rings) :]) if on_earth else None
+    may_cross = False
     if on_earth:
-        placed, centres = [at.round(_DIGITS) for at in placed], centres.round(_DIGITS)
+        placed, centres = [at.round(DIGITS) for at in placed], centres.round(DIGITS)
+        east = np.concatenate(placed[: len(rings)])[:, 0]
+        may_cross = bool(np.abs(east).max() > 180 or np.ptp(east) > 180)
+        centres[:, 0] = np.where(np.abs(centres[:, 0]) > 180, _near(centres[:, 0]), centres[:, 0])
     outlines = iter(placed)
     for i, (one, centre) in enumerate(zip(many, centres.tolist(), strict=True)):
+        shapes = [[next(outlines) for _ in part] for part in one.parts]
+        if may_cross:
+            cut = (_cut(*part, place) for part in zip(one.parts, shapes, strict=True))
+            shapes = list(itertools.chain(*cut))
         parts = [
-            [_turned(next(outlines), left=j == 0).tolist() for j, _ in enumerate(part)]
-            for part in one.parts
+            [turned(ring, left=j == 0).tolist() for j, ring in enumerate(shape)] for shape in shapes
         ]
         several = len(parts) > 1
         area = {} if areas is None else {"m2": round(one.pixels * float(areas[i]), 3)}
@@ -288,8 +252,3 @@ def _features(
                 "centroid": centre,
             },
         }
-
-
-def _turned(ring: Ring, *, left: bool) -> Ring:
-    """Shells turn left, holes right, as RFC 7946 wants it."""
-    return ring if (_area(ring)[0] > 0) == left else ring[::-1]
