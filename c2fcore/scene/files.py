@@ -197,10 +197,10 @@ def write_objects(labels: str | Path, target: str | Path, config: C2FConfig) -> 
 
     An object is an 8-connected component of a class. It is a polygon along the pixels' borders, or
     a multi-polygon if pixels of it touch at corners only or it crosses the antimeridian, in degrees
-    of WGS 84, longitude first. One that a pole lies in no polygon in degrees can show: its border
-    is written as it is. Of a raster without a reference system corners are (column, row). Properties: class_id, class,
-    pixels, centroid, and unless there are no degrees m2: on the ground, not on the map, and as if
-    all its pixels were as large as one at its centre.
+    of WGS 84, longitude first. One around a pole is no polygon in degrees: its border is written as
+    it is. Of a raster without a reference system corners are (column, row). Properties: class_id,
+    class, pixels, centroid, and unless there are no degrees m2: on the ground, not on the map, and
+    as if all its pixels were as large as one at its centre.
 
     The raster is read line by line; memory grows with the corners of the objects, not with pixels.
 
