@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scenes_on_disk import noise, write
 
 from c2fcore import C2FConfig, C2FNet, images, scene
 from c2fcore.cli import main, predict
@@ -211,7 +214,35 @@ def test_out_that_cannot_be_made(
     out = folder / "a.png" / "out"
     command = ["predict", str(folder), "-o", str(out), "--checkpoint", str(checkpoint)]
     assert main(command) == 2
-    assert f"OUT must be a folder that can be made, got {out}" in capsys.readouterr().err
+    assert f"OUT must be a folder to write into, got {out}: Not a" in capsys.readouterr().err
+
+
+def test_out_that_cannot_be_written_is_told_before_computing(
+    folder: Path,
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def refused(**_: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refused)
+    command = ["predict", str(folder), "-o", str(tmp_path), "--checkpoint", str(checkpoint)]
+    assert main(command) == 2
+    said = capsys.readouterr().err
+    assert f"OUT must be a folder to write into, got {tmp_path}: Permission denied" in said
+
+
+def test_what_pillow_cannot_read_is_no_news(
+    checkpoint: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("rasterio", reason="many bands: c2fcore[scene]")
+    source = write(tmp_path / "many.tif", noise(13, 40, 50))
+    run = [sys.executable, "-m", "c2fcore", "predict", str(source), "-o", str(tmp_path / "out")]
+    done = subprocess.run([*run, "--checkpoint", str(checkpoint)], check=True)
+    assert done.returncode == 0
+    assert capfd.readouterr().err == ""
 
 
 def test_a_mistyped_option_is_told_beside_its_command(capsys: pytest.CaptureFixture[str]) -> None:

@@ -180,7 +180,7 @@ def test_other_labels_are_not_done(
     write(image, noise(4, 64, 90), nodata=0, transform=where)
     os.utime(image, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     said = refused()
-    assert "got source_bytes " in said
+    assert "got scene_bytes " in said
     assert "transform [0.3, 0.05, 500001.0, " in said
     rasterio = pytest.importorskip("rasterio")
     with rasterio.open(tmp_path / "labels.tif", "r+", IGNORE_COG_LAYOUT_BREAK="YES") as file:
@@ -202,6 +202,19 @@ def test_objects_without_degrees_are_told(
     assert "labels.tif has no reference system, so the objects' corners are columns and rows" in (
         capsys.readouterr().err
     )
+
+
+def test_objects_that_have_no_place_are_refused_before_computing(
+    given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    local = 'LOCAL_CS["here",UNIT["metre",1]]'
+    for crs, east in ((local, 0), ("EPSG:32633", 1e12)):
+        write(tmp_path / "scene.tif", noise(4, 64, 100), crs=crs, transform=(1, 0, east, 0, -1, 0))
+        assert main([*given, "--objects", str(tmp_path / "o.geojson")]) == 2
+        said = capsys.readouterr().err
+        assert "a scene must lie where there are degrees, got" in said
+        assert not (tmp_path / "labels.tif").exists()
+    assert main(given) == 0
 
 
 def test_a_refused_run_makes_no_folder(given: list[str], tmp_path: Path) -> None:
@@ -255,6 +268,7 @@ def test_a_stopped_run_says_how_to_go_on(
         (["--bands", "4,3"], "--bands must be 3, one per channel of the networks, got 2"),
         (["--bands", "4,3,9"], "--bands must be in 1..4, of which"),
         (["--overlap", "-1"], "error: --overlap must be in 0..tile-1, got -1"),
+        (["--checkpoint", "nowhere"], "--checkpoint must be a folder or a hub id"),
         (["--window", "0"], "--window must be at least 1, got 0"),
         (["--max-batch", "0"], "--max-batch must be at least 1, got 0"),
         (["--backend", "fast"], "--backend must be one of"),

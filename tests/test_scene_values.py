@@ -120,6 +120,17 @@ def test_a_grey_scene_and_a_palette(engine: Engine, tmp_path: Path) -> None:
     assert np.array_equal(labels_of(found.path), expected.labels)
 
 
+def test_two_bands_must_be_named(engine: Engine, tmp_path: Path) -> None:
+    """Each as often as wanted."""
+    bands, target = noise(2, 64, 100), tmp_path / "labels.tif"
+    two = write(tmp_path / "two.tif", bands)
+    with pytest.raises(ValueError, match=r"one band or at least three, got .* with 2; .*1,2,1"):
+        scene.segment_file(engine, two, target, **COMMON)
+    found = scene.segment_file(engine, two, target, **COMMON, bands=(1, 2, 1))
+    expected = scene.segment(engine, bands[[0, 1, 0]].transpose(1, 2, 0), **COMMON)
+    assert np.array_equal(labels_of(found.path), expected.labels)
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_bands_and_range(engine: Engine, tmp_path: Path, dtype: type) -> None:
     bands = noise(4, 64, 100, dtype)

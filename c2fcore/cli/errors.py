@@ -9,7 +9,7 @@ from typing import Final
 # What torch's allocator says between remarks on its own source.
 _TOO_LARGE: Final = re.compile(r"can't allocate memory: you tried to allocate (\d+) bytes")
 # Arguments of functions that options are called otherwise for.
-_CALLED: Final = {"target": "out", "value_range": "range"}
+_CALLED: Final = {"target": "out", "value_range": "range", "source": "checkpoint"}
 
 
 def text_of(error: BaseException, parser: argparse.ArgumentParser | None = None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import glob
 import itertools
+import logging
 import sys
 from collections.abc import Generator
 from contextlib import closing
@@ -25,6 +26,7 @@ from .options import (
     add_checkpoint_options,
     add_config_options,
     add_engine_options,
+    check_folder,
     check_tiles,
     engine_of,
 )
@@ -85,6 +87,7 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Segments every image; one that fails is named, and the others go on."""
+    logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it cannot read GDAL may
     images = _images(args.images, args.out)
     targets = _targets(images, args.out, args.overwrite, args.skip_existing)
     check_tiles(args.tile or _TILE_PX, args.overlap)  # now, not at the first large image
@@ -95,12 +98,7 @@ def run(args: argparse.Namespace) -> int:
         if not images:
             return 0
     engine = engine_of(args)
-    try:
-        args.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(
-            f"OUT must be a folder that can be made, got {args.out}: {error}"
-        ) from None
+    check_folder(args.out, "OUT must be")
     done = failed = 0
     bar = tqdm(total=len(images), unit="image", disable=True if len(images) < 2 else None)
     try:

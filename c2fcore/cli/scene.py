@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import sys
-import tempfile
 import textwrap
 from datetime import timedelta
 from pathlib import Path
@@ -20,6 +19,7 @@ from .options import (
     add_checkpoint_options,
     add_config_options,
     add_engine_options,
+    check_folder,
     check_tiles,
     engine_of,
 )
@@ -131,6 +131,8 @@ def run(args: argparse.Namespace) -> int:
     """Segments the scene, and tells what was found."""
     check_tiles(args.tile, args.overlap)
     _check_targets(args)
+    if args.objects is not None:
+        scene.check_place(args.scene)  # before hours of computing and not after
     engine = engine_of(args)
     done = args.resume and args.out.exists() and not scene.unfinished(args.out)
     found = _segment(engine, args)
@@ -224,7 +226,11 @@ def _check_targets(args: argparse.Namespace) -> None:
     if existing and not (args.overwrite or args.resume):
         raise ValueError(f"{existing[0]} exists; give --overwrite to replace it")
     if args.objects is not None:
-        _check_objects(args.objects)
+        if args.objects.suffix.lower() not in _OBJECTS_SUFFIXES:
+            raise ValueError(
+                f"GEOJSON must end in {' or '.join(_OBJECTS_SUFFIXES)}, got {args.objects}"
+            )
+        check_folder(args.objects.parent, "GEOJSON must be in")
         _files.check_replaceable(args.objects, _files.software_of_geojson)
 
 
@@ -233,19 +239,6 @@ def _is_same(one: Path, other: Path) -> bool:
     if one.exists() and other.exists():
         return one.samefile(other)
     return one.resolve() == other.resolve()
-
-
-def _check_objects(path: Path) -> None:
-    """Refuses what cannot be written, before hours of computing and not after."""
-    if path.suffix.lower() not in _OBJECTS_SUFFIXES:
-        raise ValueError(f"GEOJSON must end in {' or '.join(_OBJECTS_SUFFIXES)}, got {path}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=path.parent).close()
-    except OSError as error:
-        raise ValueError(
-            f"GEOJSON must be in a folder to write into, got {path.parent}: {error.strerror}"
-        ) from None
 
 
 def _bands(text: str) -> tuple[int, ...]:

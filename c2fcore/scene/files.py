@@ -226,6 +226,19 @@ def write_objects(labels: str | Path, target: str | Path, config: C2FConfig) -> 
     return objects.write(labels, Path(target), config)
 
 
+def check_place(scene: str | Path) -> None:
+    """Refuses a scene whose objects could not be written, as it lies where there are no degrees.
+
+    Raises:
+        ImportError: rasterio is not installed.
+        ValueError: its middle has no degrees, or it cannot be read.
+    """
+    _check_rasterio()
+    from . import objects
+
+    objects.check_place(scene)
+
+
 def unfinished(target: str | Path) -> int:
     """How many finished tiles a run that was stopped left for this target."""
     return len(Parts(Path(target)).done)

@@ -101,7 +101,8 @@ def write(
             raise OSError(
                 f"labels must be written, got {error.__cause__ or error}; is the disk full?"
             ) from error
-    loose.unlink()
+        finally:
+            loose.unlink(missing_ok=True)
     counted[NO_DATA] += raster.height * raster.width - counted.sum()
     # Not every error of writing is told when it happens, as on a disk that is full.
     if not np.array_equal(found := count(path, progress), counted):

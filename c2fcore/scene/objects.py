@@ -6,7 +6,7 @@ import itertools
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -60,9 +60,20 @@ def write(labels: str | Path, target: Path, config: C2FConfig) -> int:
         return _write(labels, target, config)
     except ERRORS as error:
         raise ValueError(
-            f"objects must be readable, and lie where there are degrees, got {labels}: "
-            f"{error.__cause__ or error}"
+            f"labels must be readable, got {labels}: {error.__cause__ or error}"
         ) from error
+
+
+def check_place(scene: str | Path) -> None:
+    """Refuses a scene whose objects would have no place: one that lies where no degrees are.
+
+    Raises:
+        ValueError: the middle of the scene has no degrees, or the scene cannot be read.
+    """
+    with ExitStack() as opened:
+        source = opened.enter_context(open_quietly(scene))
+        place, _ = _place_of(source, opened)
+        place(np.array([[source.width / 2, source.height / 2]]))
 
 
 def _write(labels: str | Path, target: Path, config: C2FConfig) -> int:
@@ -134,12 +145,15 @@ def _place_of(source: Any, opened: ExitStack) -> tuple[Callable[[Ring], Ring], b
 
     def place(at: Ring) -> Ring:
         x, y = on_map(at)
-        if crs is not None:
-            x, y = rasterio.warp.transform(crs, "EPSG:4326", x, y)
-        placed = np.stack([x, y], axis=1)
-        if not np.isfinite(placed).all():
+        placed = None
+        with suppress(*ERRORS):
+            if crs is not None:
+                x, y = rasterio.warp.transform(crs, "EPSG:4326", x, y)
+            placed = np.stack([x, y], axis=1)
+        if placed is None or not np.isfinite(placed).all():
             raise ValueError(
-                f"objects must lie where there are degrees, got {source.name} in {crs} with others"
+                f"to have objects a scene must lie where there are degrees, got {source.name} in "
+                f"{' '.join(str(crs).split())[:60]}"
             )
         return placed
 

@@ -147,12 +147,12 @@ def file_options(path: str | Path) -> dict[str, Any]:
     Of an address that rasterio knows a digest: it may hold a password.
     """
     if not os.path.exists(path):
-        return {"source": hashlib.sha256(str(path).encode()).hexdigest()[:16]}
+        return {"scene": hashlib.sha256(str(path).encode()).hexdigest()[:16]}
     stat = os.stat(path)
     return {
-        "source": Path(path).name,
-        "source_bytes": stat.st_size,
-        "source_modified_ns": stat.st_mtime_ns,
+        "scene": Path(path).name,
+        "scene_bytes": stat.st_size,
+        "scene_modified_ns": stat.st_mtime_ns,
     }
 
 
