@@ -189,19 +189,26 @@ def size_of(path: Path) -> tuple[int, int] | None:
     return None
 
 
-def write_png(path: Path, pixels: Pixels) -> None:
-    """Writes labels [H, W] (8-bit grey, the value is the class id) or RGB [H, W, 3]."""
+def write_png(path: Path, pixels: Pixels, **texts: str) -> None:
+    """Writes labels [H, W] (8-bit grey, the value is the class id) or RGB [H, W, 3].
+
+    Args:
+        path: to write.
+        pixels: to write.
+        texts: by keyword, to be found by `text_of_png`.
+    """
     about = PngInfo()
-    about.add_text("Software", _files.SOFTWARE)
+    for key, text in {"Software": _files.SOFTWARE, **texts}.items():
+        about.add_text(key, text)
     with _files.whole(path) as partial:
         Image.fromarray(np.ascontiguousarray(pixels)).save(partial, format="PNG", pnginfo=about)
 
 
-def software_of(path: Path) -> str | None:
-    """What wrote a PNG, if it says so."""
+def text_of_png(path: Path, key: str = "Software") -> str | None:
+    """What a PNG says: by default, what wrote it."""
     with suppress(*_UNREADABLE), Image.open(path) as image:
-        software = image.info.get("Software")
-        return software if isinstance(software, str) else None
+        text = image.info.get(key)
+        return text if isinstance(text, str) else None
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from pathlib import Path
 from typing import Any
@@ -70,13 +71,15 @@ def _within_percentiles(band: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return (((band - low) / (high - low)).clip(0, 1) * 255).round()
 
 
-@pytest.mark.parametrize("dtype", [np.uint16, np.int16, np.float32])
-@pytest.mark.parametrize("count", [1, 3, 4, 8])
-@pytest.mark.parametrize("kind", ["MINISBLACK", "RGB"])
+@pytest.mark.parametrize(
+    ("dtype", "count", "kind"),
+    [
+        *itertools.product([np.uint16, np.int16, np.float32], [1, 3, 4, 8], ["MINISBLACK"]),
+        *itertools.product([np.uint16], [3, 4], ["RGB"]),
+    ],
+)
 def test_many_bands_of_16_bits(tmp_path: Path, dtype: type, count: int, kind: str) -> None:
     """Of those called RGB Pillow alone would take the upper 8 bits."""
-    if kind == "RGB" and (dtype != np.uint16 or count not in (3, 4)):
-        pytest.skip("no such file")
     bands = np.random.default_rng(1).integers(0, 5000, (count, 37, 53)).astype(dtype)
     read = read_rgb(_geotiff(tmp_path / "image.tif", bands, photometric=kind))
     for channel in range(3):

@@ -153,6 +153,13 @@ def test_going_on_writes_what_is_missing(
     assert (out / "c_overlay.png").exists()
     assert main([*command, "--skip-existing"]) == 0
     assert "3 of 3 images are done already" in capsys.readouterr().err
+    (out / "b_overlay.png").unlink()
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    assert main([*command, "--skip-existing", "--zoom", "3"]) == 2
+    said = capsys.readouterr().err
+    assert "--skip-existing must go on with the options it began with, got --zoom 3.0, not" in said
+    assert "; --overwrite starts again" in said
+    assert {path: path.read_bytes() for path in out.iterdir()} == before
 
 
 def test_a_stopped_run_says_how_to_go_on(
@@ -165,10 +172,10 @@ def test_a_stopped_run_says_how_to_go_on(
     out = tmp_path / "out"
     write = predict.write_png
 
-    def stopped(path: Path, pixels: images.Pixels) -> None:
+    def stopped(path: Path, pixels: images.Pixels, **texts: str) -> None:
         if path.name == "b_overlay.png":
             raise KeyboardInterrupt
-        write(path, pixels)
+        write(path, pixels, **texts)
 
     monkeypatch.setattr(predict, "write_png", stopped)
     command = ["predict", str(folder), "-o", str(out), "--checkpoint", str(checkpoint)]

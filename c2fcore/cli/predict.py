@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import glob
 import itertools
+import json
 import logging
 import sys
 from collections.abc import Generator
@@ -18,7 +19,8 @@ from tqdm import tqdm
 from .. import _files, pictures, scene
 from ..config import C2FConfig
 from ..engine import Engine, Result
-from ..images import size_of, software_of, write_png
+from ..images import size_of, text_of_png, write_png
+from ..scene.parts import check_same, network_options
 from .answers import counted, key_of, shares_of
 from .errors import text_of
 from .options import (
@@ -36,6 +38,7 @@ _LABELS, _OVERLAY = "_labels.png", "_overlay.png"
 _LARGE_PX: Final = 4096  # an image with a longer side is cut
 _TILE_PX: Final = 2048
 _NO_DATA: Final = 255
+_MADE: Final = "c2fcore options"  # in labels: with which they were made
 
 
 def add_parser(commands: Any) -> None:
@@ -58,7 +61,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "images", nargs="+", metavar="IMAGE", help="file, folder of images, or pattern in quotes"
     )
-    parser.add_argument("-o", "--out", required=True, type=Path, help="folder to write into")
+    parser.add_argument("-o", "--out", required=True, type=_folder, help="folder to write into")
     add_checkpoint_options(parser)
     there = parser.add_mutually_exclusive_group()
     there.add_argument(
@@ -67,7 +70,7 @@ def add_parser(commands: Any) -> None:
     there.add_argument(
         "--skip-existing",
         action="store_true",
-        help="go on after an interruption: write only what is not in OUT yet",
+        help="go on after an interruption, with the same options: write what is not in OUT yet",
     )
     how = parser.add_argument_group("how it is computed")
     add_engine_options(how, "images, or tiles, of one size")
@@ -85,19 +88,27 @@ def add_parser(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
+def _folder(text: str) -> Path:
+    if not text:  # an unset variable; a path of no text would be this folder
+        raise argparse.ArgumentTypeError("OUT must be a folder, got ''")
+    return Path(text)
+
+
 def run(args: argparse.Namespace) -> int:
     """Segments every image; one that fails is named, and the others go on."""
     logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it cannot read GDAL may
     images = _images(args.images, args.out)
     targets = _targets(images, args.out, args.overwrite, args.skip_existing)
     check_tiles(args.tile or _TILE_PX, args.overlap)  # now, not at the first large image
+    engine = engine_of(args)
+    options = {**network_options(engine), "tile": args.tile, "overlap": args.overlap}
     if args.skip_existing:
         given = len(images)
+        _check_done([targets[image][0] for image in images], options)
         images = [image for image in images if not all(f.exists() for f in targets[image])]
         print(f"{given - len(images)} of {given} images are done already", file=sys.stderr)
         if not images:
             return 0
-    engine = engine_of(args)
     check_folder(args.out, "OUT must be")
     done = failed = 0
     bar = tqdm(total=len(images), unit="image", disable=True if len(images) < 2 else None)
@@ -107,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
                 try:
                     if result.error is not None:
                         raise result.error
-                    said = _write(result, targets[path], engine.config, args.overwrite)
+                    said = _write(result, targets[path], engine.config, options, args.overwrite)
                 except Exception as error:  # of this image only
                     failed += 1
                     text = text_of(error, args.parser)
@@ -210,12 +221,26 @@ def _targets(
             )
         if overwrite:
             for file in files:
-                _files.check_replaceable(file, software_of)
+                _files.check_replaceable(file, text_of_png)
         targets[image] = files
     return targets
 
 
-def _write(result: Result, files: tuple[Path, Path], config: C2FConfig, overwrite: bool) -> str:
+def _check_done(labels: list[Path], options: dict[str, Any]) -> None:
+    """Refuses to leave out images that were done with other options, or other networks."""
+    wanted = json.loads(json.dumps(options))
+    for file in labels:
+        if file.exists() and (made := text_of_png(file, _MADE)):
+            check_same(json.loads(made), wanted, "skip_existing")
+
+
+def _write(
+    result: Result,
+    files: tuple[Path, Path],
+    config: C2FConfig,
+    options: dict[str, Any],
+    overwrite: bool,
+) -> str:
     """Writes the two files of an image; returns what to tell the user.
 
     Without `overwrite` a file that is there, of an earlier run that was stopped, is left alone.
@@ -231,7 +256,7 @@ def _write(result: Result, files: tuple[Path, Path], config: C2FConfig, overwrit
     origins = [(y, x) for y, x in result.windows.tolist()]
     labels_file, overlay_file = files
     if overwrite or not labels_file.exists():
-        write_png(labels_file, labels)
+        write_png(labels_file, labels, **{_MADE: json.dumps(options)})
     if overwrite or not overlay_file.exists():
         shown = pictures.overlay(result.pixels.numpy(), labels, palette, config.small_classes)
         write_png(overlay_file, pictures.draw_windows(shown, origins, config.window))

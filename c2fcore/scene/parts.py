@@ -110,8 +110,8 @@ class Parts:
             shutil.rmtree(self.folder)
 
 
-def check_same(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Refuses to go on with other options than those it began with.
+def check_same(found: Mapping[str, Any], wanted: Mapping[str, Any], asked: str = "resume") -> None:
+    """Refuses to go on, as the option `asked` wants it, with others than those it began with.
 
     Raises:
         ValueError: there are others; it names all that differ.
@@ -124,8 +124,8 @@ def check_same(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     others = [f"{name} {new}, not {old}" for name, (new, old) in pairs.items() if new != old]
     if others:
         raise ValueError(
-            f"resume must go on with the options it began with, got {'; '.join(others)}; overwrite "
-            "starts again"
+            f"{asked} must go on with the options it began with, got {'; '.join(others)}; "
+            "overwrite starts again"
         )
 
 
