@@ -209,7 +209,7 @@ def test_objects_that_have_no_place_are_refused_before_computing(
 ) -> None:
     local = 'LOCAL_CS["here",UNIT["metre",1]]'
     for crs, east in ((local, 0), ("EPSG:32633", 1e12)):
-        write(tmp_path / "scene.tif", noise(4, 64, 100), crs=crs, transform=(1, 0, east, 0, -1, 0))
+        write(tmp_path / "scene.tif", noise(4, 64, 100), crs=crs, transform=(2, 0, east, 0, -2, 0))
         assert main([*given, "--objects", str(tmp_path / "o.geojson")]) == 2
         said = capsys.readouterr().err
         assert "a scene must lie where there are degrees, got" in said
