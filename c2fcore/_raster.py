@@ -19,7 +19,8 @@ from .data.tiling import Box
 from .images import Stretch
 
 RAW: Final = "raw"
-ERRORS: Final = (RasterioError, CPLE_BaseError)  # some functions let those of GDAL pass
+# Some functions let errors of GDAL pass, and what it does not explain is a SystemError.
+ERRORS: Final = (RasterioError, CPLE_BaseError, SystemError)
 
 
 class Seen(NamedTuple):

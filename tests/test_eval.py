@@ -251,7 +251,7 @@ def test_prepared_folders_are_scored(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--checkpoint", "nowhere/at/all"], "source must be a folder or a hub id"),
+        (["--checkpoint", "nowhere/at/all"], "--checkpoint must be a folder or a hub id"),
         (["--checkpoint", "NET", "--coarse", "NET"], "for checkpoints without coarse weights"),
         (["--checkpoint", "NET", "--limit", "0"], "limit must be at least 1"),
         (["--checkpoint", "NET", "--batch", "0"], "batch and limit must be at least 1"),

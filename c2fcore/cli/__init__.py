@@ -120,8 +120,16 @@ def _run(argv: Sequence[str] | None) -> int:
         print(f"c2f {args.command}: error: {text_of(error, args.parser)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stopped:
-        print(f"c2f {args.command}: stopped {stopped}".rstrip(), file=sys.stderr)
+        if argv is None:  # a second one must not end in a traceback of the interpreter's end
+            signal.signal(signal.SIGINT, _leave)
+        print(f"c2f {args.command}: stopped {stopped}".rstrip(), file=sys.stderr, flush=True)
+        if argv is None and any(t.name.startswith("c2f-") for t in threading.enumerate()):
+            _leave()  # a second one came while an engine was stopping: its end would be an abort
         return _INTERRUPTED
+
+
+def _leave(*_: Any) -> None:
+    os._exit(_INTERRUPTED)
 
 
 @contextmanager
@@ -130,15 +138,11 @@ def _quiet_interrupts() -> Iterator[None]:
 
     While libraries are being imported a KeyboardInterrupt would be a traceback out of one of them.
     """
-
-    def leave(*_: Any) -> None:
-        os._exit(_INTERRUPTED)
-
     ours = threading.current_thread() is threading.main_thread()
     if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield  # who called us sees to it, or it is ignored, as by a job in the background
         return
-    signal.signal(signal.SIGINT, leave)
+    signal.signal(signal.SIGINT, _leave)
     try:
         yield
     finally:

@@ -115,7 +115,8 @@ def segment_file(
         ImportError: rasterio is not installed.
         FileExistsError: the target exists, and neither `overwrite` nor `resume` was said.
         ValueError: an option breaks its rule, the scene cannot be read (the message says where), an
-            earlier run had other options, or the target is a file that c2fcore did not write.
+            earlier run had other options, another run is at work on the target, or the target is a
+            file that c2fcore did not write.
         OSError: the target cannot be written.
         Exception: what happened in a tile.
     """
@@ -150,25 +151,26 @@ def segment_file(
         }
         if resume and target.exists() and not parts.done:
             return _finished(target, options, len(tiles), started)
-        parts.begin(options, resume=resume, overwrite=overwrite)
-        kept = len(parts.done)
-        try:
-            empty = _run(engine, raster, tiles, parts, progress)
-        except BaseException:
-            if not parts.done:  # nothing to go on from
-                parts.remove()
-            raise
-        whole = parts.folder / target.name
-        windows = sum(part.windows for part in parts.done.values())
-        made = json.dumps({"options": options, "windows": windows, "empty": empty})
-        pixels = geotiff.write(
-            whole, raster, tiles, parts, engine.config, {_MADE: made},
-            overviews=overviews, progress=progress,
-        )  # fmt: skip
+        with parts.held():
+            parts.begin(options, resume=resume, overwrite=overwrite)
+            kept = len(parts.done)
+            try:
+                empty = _run(engine, raster, tiles, parts, progress)
+            except BaseException:
+                if not parts.done:  # nothing to go on from
+                    parts.remove()
+                raise
+            whole = parts.folder / target.name
+            windows = sum(part.windows for part in parts.done.values())
+            made = json.dumps({"options": options, "windows": windows, "empty": empty})
+            pixels = geotiff.write(
+                whole, raster, tiles, parts, engine.config, {_MADE: made},
+                overviews=overviews, progress=progress,
+            )  # fmt: skip
+            geotiff.write_names(target, engine.config)
+            os.replace(whole, target)
+            parts.remove()
         size = raster.height, raster.width
-    geotiff.write_names(target, engine.config)
-    os.replace(whole, target)
-    parts.remove()
     seconds = time.perf_counter() - started
     return SceneFile(target, *size, len(tiles), empty, kept, windows, pixels, seconds)
 

@@ -7,7 +7,9 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -56,12 +58,44 @@ class Parts:
                 if found := _PART.fullmatch(path.name):
                     self.done[int(found[1])] = Part(path, int(found[2]))
 
-    def begin(self, options: Mapping[str, Any], *, resume: bool, overwrite: bool) -> None:
-        """Makes the folder; with `resume` what is in it is kept.
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Makes the folder, and keeps other runs out of it, where the file system can.
 
         Raises:
-            ValueError: it goes on from other options, nobody said whether to go on, or the folder
-                cannot be made.
+            ValueError: the folder cannot be made, or another run is at work in it.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(
+                f"target must be in a folder to write into, got {self.folder.parent}: {error}"
+            ) from None
+        if sys.platform == "win32":
+            yield
+            return
+        import fcntl
+
+        handle = os.open(self.folder, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise ValueError(
+                f"target must be written by one run at a time, got another in {self.folder}"
+            ) from None
+        except OSError:  # as of some network file systems
+            pass
+        try:
+            yield
+        finally:
+            os.close(handle)
+
+    def begin(self, options: Mapping[str, Any], *, resume: bool, overwrite: bool) -> None:
+        """Keeps what is in the folder with `resume`, else empties it.
+
+        Raises:
+            ValueError: it goes on from other options, or nobody said whether to go on.
         """
         wanted = json.loads(json.dumps(options))
         if self.done and resume:
@@ -72,13 +106,8 @@ class Parts:
                 f"a run that was stopped left {len(self.done)} tiles in {self.folder}; resume goes "
                 "on from there; overwrite starts again"
             )
-        self.remove()
-        try:
-            self.folder.mkdir(parents=True)
-        except OSError as error:
-            raise ValueError(
-                f"target must be in a folder to write into, got {self.folder.parent}: {error}"
-            ) from None
+        for path in self.folder.iterdir():
+            path.unlink()
         self.done = {}
         with _files.whole(self.folder / _OPTIONS_FILE) as partial:
             partial.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
