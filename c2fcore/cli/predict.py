@@ -250,7 +250,10 @@ def _write(
     labels, known = result.labels, result.known
     if known is not None:
         if config.num_classes > _NO_DATA:
-            raise ValueError("classes must be at most 255 for an image with pixels without data")
+            raise ValueError(
+                "classes must be at most 255 where an image has no data, which is label 255, got "
+                f"{config.num_classes}"
+            )
         labels = np.where(known, labels, np.uint8(_NO_DATA))
     palette = pictures.palette_of(config)
     origins = [(y, x) for y, x in result.windows.tolist()]
