@@ -190,6 +190,8 @@ def _cut(
 
     Long sides that do not cross it look like short ones that do: points on them tell which.
     """
+    if np.ptp(placed[0][:, 0]) <= 180:  # no jump: what goes beyond 180 does so evenly
+        return cut_at_antimeridian(placed)
     found: list[Ring] = []
     for at, ring in zip(corners, placed, strict=True):
         on_sides = at[:-1, None] + np.diff(at, axis=0)[:, None] * np.array([[0.25], [0.5], [0.75]])
