@@ -64,6 +64,7 @@ def test_objects_are_cut(tmp_path: Path, crs: str, where: tuple[float, ...], see
     assert all(ring[0] == ring[-1] and len({*map(tuple, ring)}) == len(ring) - 1 for ring in rings)
     corners = np.concatenate([np.array(ring) for ring in rings])
     assert np.abs(corners[:, 0]).max() <= 180
+    assert np.array_equal(corners, corners.round(8))
     crosses = np.ptp(corners[:, 0]) > 180
     assert crosses == (where[2] != 190)
     assert not crosses or any(len(polygons) > 1 for polygons in objects)

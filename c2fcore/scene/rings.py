@@ -106,13 +106,15 @@ def cut_at_antimeridian(part: list[Ring]) -> list[list[Ring]]:
         part: a shell and its holes, whose longitudes go on beyond 180 without a jump.
     """
     west, east = (float(end(part[0][:, 0])) for end in (np.min, np.max))
-    if west >= -180 and east <= 180:
-        return [part]
+    turns = range(math.floor((west + 180) / 360), math.ceil((east + 180) / 360))
+    if len(turns) == 1:
+        return [[(ring - (360.0 * turns[0], 0)).round(DIGITS) for ring in part]]
     found: list[list[Ring]] = []
-    for turn in range(math.floor((west + 180) / 360), math.ceil((east + 180) / 360)):
+    for turn in turns:
         rings = _beside(part, 360.0 * turn - 180, 1)
         rings = _beside(rings, 360.0 * turn + 180, -1)
-        rings = [simple - (360.0 * turn, 0) for ring in rings for simple in simple_rings(ring)]
+        parts = itertools.chain(*map(simple_rings, rings))
+        rings = [(ring - (360.0 * turn, 0)).round(DIGITS) for ring in parts]
         sign = math.copysign(1, area_of(part[0])[0])
         shells = [[ring] for ring in rings if area_of(ring)[0] * sign > 0]
         put_into(shells, [ring for ring in rings if area_of(ring)[0] * sign < 0])
