@@ -38,6 +38,13 @@ def test_scales_are_the_papers() -> None:
     assert Augment(8, (1.0, 1.0)).factors == (1.0,)
 
 
+def test_no_scale_is_above_the_highest() -> None:
+    """Steps that do not divide the range end below its end; those that do reach it."""
+    assert Augment(8, (0.5, 2.0), 0.4).factors == pytest.approx((0.5, 0.9, 1.3, 1.7))
+    assert Augment(8, (0.5, 2.0), 9.0).factors == (0.5,)
+    assert Augment(8, (0.8, 1.1), 0.1).factors == pytest.approx((0.8, 0.9, 1.0, 1.1))
+
+
 @pytest.mark.parametrize("factor", [0.5, 2.0])
 def test_labels_are_never_interpolated(factor: float) -> None:
     augment = Augment(20, (factor, factor), flip=0, distort=0)

@@ -113,6 +113,11 @@ def test_a_palette_file_holds_its_indices(tmp_path: Path) -> None:
     assert read_mask(tmp_path / "p.png").tolist() == [[0, 3], [5, 1]]
     Image.fromarray(np.array([[0, 300]], np.uint16)).save(tmp_path / "i.png")
     assert read_mask(tmp_path / "i.png").tolist() == [[0, 300]]
+    Image.fromarray(np.array([[False, True]])).save(tmp_path / "b.png")
+    assert read_mask(tmp_path / "b.png").tolist() == [[0, 1]]
+    # As many bytes as on disk: a mosaic's mask of 8 bits is not made eight times as large.
+    dtypes = {name: read_mask(tmp_path / f"{name}.png").dtype for name in "pib"}
+    assert dtypes == {"p": np.uint8, "i": np.uint16, "b": np.uint8}
 
 
 def test_classes_by_name_or_id() -> None:

@@ -114,6 +114,17 @@ def test_paddle_lists_with_their_names_of_classes(
     assert made["splits"]["val"]["pixels"] == np.bincount(ids(len(classes)).ravel()).tolist()
 
 
+def test_lists_of_absolute_paths_write_into_the_folder(tmp_path: Path) -> None:
+    root, out = tmp_path / "root", tmp_path / "out"
+    image, mask = save(root / "a/1.png", photo()), save(root / "m/1.png", ids(16))
+    (root / "train.txt").write_text(f"{image} {mask}\n")
+    name = sources.find(DATASETS["isaid"], root, "list")["train"][0].name
+    assert name == "_".join(image.with_suffix("").parts[1:])
+    assert main(["prepare", "isaid", str(root), "-o", str(out), "--workers", "0"]) == 0
+    tiles = json.loads((out / "dataset.json").read_text())["splits"]["train"]["tiles"]
+    assert all((out / "img_dir/train" / f"{tile['name']}.png").is_file() for tile in tiles)
+
+
 def test_layouts_are_told_apart(mine: Path, tmp_path: Path) -> None:
     potsdam = DATASETS["potsdam"]
     assert sources.guess_layout(potsdam, mine) == "folders"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -162,12 +163,13 @@ def _balanced(mask: Tensor, max_share: float) -> bool:
 
 
 def _steps(low: float, high: float, step: float) -> Sequence[float]:
-    """low, low + step, ... up to high; empty for a continuous range."""
+    """low, low + step, ... up to high at most; empty for a continuous range."""
     if low == high:
         return (low,)
     if step == 0:
         return ()
-    return tuple(low + i * step for i in range(round((high - low) / step) + 1))
+    count = math.floor((high - low) / step + 1e-6)  # a whole number may come out just below
+    return tuple(low + i * step for i in range(count + 1))
 
 
 def _torchvision() -> tuple[Any, Any]:

@@ -31,7 +31,8 @@ def read_mask(path: str | Path) -> npt.NDArray[Any]:
             if image.mode.startswith("F"):
                 raise ValueError("ids must be integers, got floating-point numbers")
             if image.mode in ("L", "P", "1") or image.mode.startswith("I"):
-                return np.asarray(image).astype(np.uint8 if image.mode == "1" else None, copy=False)
+                ids = np.asarray(image)
+                return ids.astype(np.uint8) if image.mode == "1" else ids
             return np.asarray(image.convert("RGB"))
     except UnidentifiedImageError:
         raise ValueError(f"mask must be an image, got {path}") from None

@@ -6,7 +6,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Final, NamedTuple
 
 from .catalogue import DatasetInfo
@@ -54,7 +54,7 @@ def find(
     - "mmseg": ROOT/img_dir/SPLIT and ROOT/ann_dir/SPLIT, paired by name.
     - "folders": ROOT/images and ROOT/masks (or labels), or these within ROOT/SPLIT, paired by name;
       a mask's name may go on with one of MASK_SUFFIXES.
-    - "list": ROOT/SPLIT.txt (Paddle), one "image mask" per line, relative to ROOT.
+    - "list": ROOT/SPLIT.txt (Paddle), one "image mask" per line, relative to ROOT or absolute.
 
     Without `splits`, folders of images that nobody labelled (a test split) are left out. That, and
     masks without an image, are told through `logging`.
@@ -234,7 +234,8 @@ def _read_list(root: Path, split: str) -> list[Pair]:
             if not file.is_file():
                 raise FileNotFoundError(f"{path}:{number}: files must exist, got {file}")
         # The folder belongs to the name: lists often join folders with the same names in them.
-        name = "_".join(Path(parts[0]).with_suffix("").parts)
+        listed = PurePath(parts[0]).with_suffix("")
+        name = "_".join(listed.relative_to(listed.anchor).parts)
         pairs.append(Pair(name, image, mask))
     return pairs
 
