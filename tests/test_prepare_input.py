@@ -19,6 +19,7 @@ from c2fcore.cli import main
 from c2fcore.data import prepare as preparing
 from c2fcore.data import sources
 from c2fcore.data.catalogue import DATASETS
+from c2fcore.data.masks import MaskDecoder
 from c2fcore.data.prepared import PreparedData
 
 Said = Callable[[], str]
@@ -236,6 +237,11 @@ def test_files_of_an_earlier_run_may_be_damaged(mine: Path, tmp_path: Path, said
         ("[]", "must be c2fcore-data's, got a list"),
         ('{"format": "c2fcore-data", "format_version": 1}', "damaged file (KeyError: 'dataset')"),
         ('{"format": "c2fcore-data", "format_version": 2}', "must be c2fcore-data version 1, got"),
+        (
+            '{"format": "c2fcore-data", "format_version": 1, "dataset": "x", "class_names": ["a"],'
+            '"palette": [[1, 2]], "small_classes": [], "splits": {}, "options": {}}',
+            "damaged file (ValueError: not enough values",
+        ),
     ],
 )
 def test_a_damaged_description(text: str, message: str, tmp_path: Path) -> None:
@@ -243,6 +249,26 @@ def test_a_damaged_description(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError) as caught:
         PreparedData.open(tmp_path)
     assert message in str(caught.value)
+
+
+def test_a_file_that_changes_while_it_is_read_is_read_again(
+    mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = preparing.read_pair
+
+    def changing(image: Path, mask: Path, decode: MaskDecoder) -> object:
+        found = read(image, mask, decode)
+        if mask.name == "b.png":
+            save(mask, np.zeros_like(ids(2)))
+        return found
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as during:
+        during.setattr(preparing, "read_pair", changing)
+        assert main(command(mine, out)) == 0
+    stale = PreparedData.open(out).split("all").pixels
+    assert main(command(mine, out)) == 0
+    assert PreparedData.open(out).split("all").pixels[1] < stale[1]
 
 
 def test_tiles_of_other_data_are_not_replaced(

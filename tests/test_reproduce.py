@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -16,7 +17,7 @@ from c2fcore import C2FConfig, C2FNet, checkpoint
 from c2fcore.cli import main
 from c2fcore.data.catalogue import DATASETS
 from c2fcore.evaluation import chart, published, tables
-from c2fcore.evaluation.sweep import slug
+from c2fcore.evaluation.sweep import fingerprint, slug
 from c2fcore.models import build
 
 NAMES = ("ground", "ship", "green", "car")
@@ -207,6 +208,36 @@ def test_other_sweeps(
         assert len(drawn.findall(".//{*}circle")) == 4
 
 
+def test_a_figure_without_small_objects_is_left_out(net: Path, tmp_path: Path) -> None:
+    for kind, mode in (("images", "RGB"), ("masks", "L")):
+        (tmp_path / "data" / kind).mkdir(parents=True)
+        Image.new(mode, (64, 64)).save(tmp_path / "data" / kind / "a.png")
+    command = ["reproduce", "fig2", "--data", str(tmp_path / "data"), "--checkpoint", str(net)]
+    assert main([*command, "-o", str(tmp_path), "--no-sizes", "--sweep", "n=1"]) == 0
+    assert "mean" not in table_rows(tmp_path, "fig2")["n 1", "ours"]
+    assert not (tmp_path / "fig2" / "fig2.svg").exists()
+
+
+def test_a_change_below_a_folder_is_noticed(tmp_path: Path) -> None:
+    """Beside a file of the folder's own, and behind a link."""
+    elsewhere, folder = tmp_path / "elsewhere", tmp_path / "data"
+    (elsewhere / "images").mkdir(parents=True)
+    folder.mkdir()
+    (folder / "README").write_text("mine")
+    (folder / "images").symlink_to(elsewhere / "images")
+    seen = [fingerprint(folder)]
+    assert fingerprint(folder) == seen[0]
+    image = elsewhere / "images" / "a.png"
+    image.write_text("one")
+    seen.append(fingerprint(folder))
+    image.rename(image.with_name("b.png"))
+    seen.append(fingerprint(folder))
+    os.utime(image.with_name("b.png"), (1, 1))
+    seen.append(fingerprint(folder))
+    assert len({json.dumps(found) for found in seen}) == 4
+    assert fingerprint("owner/name") == "owner/name"
+
+
 def test_checkpoints_compared(
     data: Path, net: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -262,13 +293,13 @@ def test_stage_2_is_trained_for_every_row(
     assert main(make) == 0
     out = tmp_path / "out"
     command = ["reproduce", "table2", "--data", str(tiles), "--checkpoint", str(net), "--sweep",
-               "zoom=1,2", "-o", str(out), "--train", "small", "--set", "data.batch_size=1",
+               "zoom=1,1.5", "-o", str(out), "--train", "small", "--set", "data.batch_size=1",
                "data.workers=0", "augment.crop=32", "trainer.max_steps=1", "fine=tiny_fcn",
                "options.width=4", "trainer.enable_progress_bar=false", "data.val=null",
                "data.train=all", "c2f.window=32", "c2f.n=2"]  # fmt: skip
     assert main(command) == 0, capsys.readouterr()
-    made = out / "table2" / "runs" / "zoom-2" / "checkpoint"
-    assert C2FNet.from_pretrained(made).config.zoom == 2
+    made = out / "table2" / "runs" / "zoom-1.5" / "checkpoint"
+    assert C2FNet.from_pretrained(made).config.zoom == 1.5
     assert C2FNet.from_pretrained(made).config.window == 32
     capsys.readouterr()
     before = (made / "model.safetensors").stat().st_mtime_ns

@@ -204,7 +204,7 @@ class _Plan:
             *self.options,
         ]
         wanted = {"options": options, "coarse": fingerprint(coarse)}
-        record = out.with_suffix(".json")
+        record = out.with_name(f"{out.name}.json")  # the name may end in .5
         if record.is_file():
             earlier = json.loads(record.read_text(encoding="utf-8"))
             if earlier != json.loads(json.dumps(wanted)):
@@ -227,8 +227,9 @@ class _Plan:
         text = tables.markdown(self.table, self.sweep.done, self.sweep.missing)
         rows = tables.rows_of(self.table, self.sweep.done)
         written = {"table.md": text, "table.json": json.dumps(rows, indent=1) + "\n"}
-        if self.table.name == "fig2" and self.sweep.done:
-            written["fig2.svg"] = _figure(self.table, rows)
+        if self.table.name == "fig2" and (curves := _curves(self.table, rows)):
+            axes = ("patches per image", "mean IoU of the small classes")
+            written["fig2.svg"] = chart.lines(self.table.title, *axes, curves)
         print(f"\n{text}")
         for name, content in written.items():
             there = (self.folder / name).exists()
@@ -236,18 +237,23 @@ class _Plan:
             print(f"-> {self.folder / name}{' (brought up to date)' if there else ''}")
 
 
-def _figure(table: Table, rows: Sequence[Mapping[str, Any]]) -> str:
+def _curves(
+    table: Table, rows: Sequence[Mapping[str, Any]]
+) -> dict[str, list[tuple[float, float]]]:
+    """Mean IoU of the small classes by n; none where the data hold no small object."""
     ours = {row["line"]: row for row in rows if row["figures of"] == "ours"}
     points = [
         (float(setting.changes["n"]), ours[setting.name][published.MEAN])
         for setting in table.settings
         if published.MEAN in ours[setting.name]
     ]
+    if not points:
+        return {}
     series = {"second look": points}
     alone = ours[tables.COARSE_ALONE].get(published.MEAN)
     if alone is not None:
         series[tables.COARSE_ALONE] = [(x, alone) for x, _ in points]
-    return chart.lines(table.title, "patches per image", "mean IoU of the small classes", series)
+    return series
 
 
 def _say(text: str) -> None:

@@ -194,6 +194,7 @@ def _run(jobs: Sequence[_Job], workers: int) -> Iterator[tuple[_Job, dict[str, A
 def _make(job: _Job) -> dict[str, Any]:
     """Cuts one source image; returns its record."""
     decode = MaskDecoder(job.info, job.options.encoding)
+    fingerprint = job.fingerprint()  # of before: what changes meanwhile is read again
     image, labels, unknown = read_pair(job.pair.image, job.pair.mask, decode)
     share = sum(unknown.values()) / labels.size
     if share > _MOST_UNKNOWN:
@@ -216,7 +217,7 @@ def _make(job: _Job) -> dict[str, Any]:
         tiles.append({"name": name, "box": list(box)})
     counts = np.bincount(labels.ravel(), minlength=256)
     values = (
-        job.fingerprint(),
+        fingerprint,
         list(labels.shape),
         tiles,
         counts[: len(job.info.class_names)].tolist(),

@@ -109,7 +109,7 @@ class PreparedData:
                 splits={name: _split(name, split) for name, split in found["splits"].items()},
                 options=found["options"],
             )
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(
                 f"{path} must be as `c2f prepare` wrote it, run that again: got a damaged file "
                 f"({type(error).__name__}: {error})"

@@ -115,7 +115,8 @@ def evaluate(
     except (ValueError, TypeError, OSError, RuntimeError) as found:
         if distributed.world() == 1:
             raise
-        error = str(found)  # told to all, or the others would wait for this one for ever
+        # Told to all, or the others would wait for this one for ever; some errors say nothing.
+        error = str(found) or type(found).__name__
     errors = [e for e in distributed.gather(error) if e]
     if errors:
         raise ValueError(errors[0])

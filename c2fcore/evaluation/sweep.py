@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -71,20 +73,17 @@ class Sweep:
 
 
 def fingerprint(path: str | Path) -> Any:
-    """What changes when a folder's files do: names, sizes and times; a hub id is itself.
-
-    Of a folder without files of its own, such as one of images/ and masks/: how many files there
-    are below it, their size, and the latest time.
-    """
-    folder = Path(path)
-    if not folder.is_dir():
+    """What changes when files in a folder or below do: names, sizes, times; a hub id is itself."""
+    if not Path(path).is_dir():
         return str(path)
-    stats = [(p.name, p.stat()) for p in sorted(folder.iterdir()) if p.is_file()]
-    if not stats:
-        below = [p.stat() for p in folder.rglob("*") if p.is_file()]
-        latest = max((s.st_mtime_ns for s in below), default=0)
-        return [str(path), len(below), sum(s.st_size for s in below), latest]
-    return [str(path), *([name, s.st_size, s.st_mtime_ns] for name, s in stats)]
+    digest = hashlib.sha256()
+    # Folders that are linked to hold data, too.
+    files = (Path(at) / name for at, _, names in os.walk(path, followlinks=True) for name in names)
+    for file in sorted(filter(Path.is_file, files)):
+        stat = file.stat()
+        place = os.fsencode(file.relative_to(path))
+        digest.update(place + f"\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
+    return [str(path), digest.hexdigest()]
 
 
 def slug(name: str) -> str:
