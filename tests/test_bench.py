@@ -29,6 +29,7 @@ from c2fcore.bench import (
     parity,
     peers,
     providers,
+    report,
     rows,
 )
 from c2fcore.bench.scripted import CoarseAnswer, FineAnswer, Place, scripted_net
@@ -97,6 +98,32 @@ def test_a_failure_is_a_row(tmp_path: Path) -> None:
     assert status == 1
     assert all("no such weights" in row["error"] for row in found)
     assert not any(row["result"] for row in found)
+
+
+@pytest.mark.parametrize("broken", [("coarse",), ("coarse", "reference"), ()])
+def test_ways_that_fail_leave_the_others(
+    broken: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the unfused ways do on large images. What nothing was compared with has no error."""
+    call_of = network_suite.call_of
+
+    def some(net: Any, image: Any, way: str, *more: Any) -> Any:
+        if way in broken or not broken:
+            raise MemoryError("too large")
+        return call_of(net, image, way, *more)
+
+    monkeypatch.setattr(network_suite, "call_of", some)
+    status, found = bench(tmp_path, "--sizes", "96,128", "--zooms", "1,2", "--n", "2",
+                          "--ways", "coarse,reference,cpu,engine")  # fmt: skip
+    assert status == 1
+    for row in found:
+        way = row["case"]["way"]
+        assert bool(row["error"]) == (way in broken or not broken)
+        assert "of_coarse" not in row["result"]
+        compared = not row["error"] and way != "reference" and "reference" not in broken
+        assert ("max_error" in row["result"]) == compared
+    assert "MemoryError: too large" in report.fps(found)
+    assert "failed" in report.fps_by_zoom(found)
 
 
 @pytest.mark.parametrize(
@@ -335,8 +362,19 @@ def merged_as_documented(
     return ops.aggregate(coarse, fine, windows, small_classes, **options)
 
 
+def infinite_scores(*args: Any, **options: Any) -> torch.Tensor:
+    found = merged_as_documented(*args, **options)
+    return found.fill_(torch.inf) if found.is_floating_point() else found
+
+
 def test_a_foreign_kernel_gets_every_option() -> None:
     assert not [v for v in foreign.check("aggregate", merged_as_documented) if v.error]
+
+
+def test_infinite_scores_are_no_toss() -> None:
+    wrong = {v.sample for v in foreign.check("aggregate", infinite_scores) if v.error}
+    probs = {s.name for s in samples.of("aggregate") if s.options.get("output") == "probs"}
+    assert wrong == probs - {"empty-batch-probs"}
 
 
 def test_a_wrong_foreign_kernel_is_a_failure(

@@ -57,6 +57,35 @@ def test_comparison_tells_ratio_and_noise() -> None:
     assert change.noise == pytest.approx((0.1**2 + (0.5 / 5.5) ** 2) ** 0.5)
 
 
+def test_what_cost_nothing_has_no_ratio() -> None:
+    sides = [compare.Side(name, [[op_row([ms] * 3)]]) for name, ms in (("a", 0.0), ("b", 1.0))]
+    (change,) = compare.changes(*sides)
+    assert np.isnan(change.ratio)
+    assert "nan" in compare.table(*sides)
+
+
+def test_files_of_the_user_are_found_from_where_commits_are_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    given: list[list[str]] = []
+
+    def sides(names: Any, options: list[str], repeats: int) -> Any:
+        given.append(options)
+        return [compare.Side(name, [[op_row([1.0] * 3)]]) for name in names]
+
+    monkeypatch.setattr(compare, "sides", sides)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net").mkdir()
+    for name in ("a.png", "m.png"):
+        write_png(tmp_path / name, np.eye(64, dtype=np.uint8))
+    files = ["--image", "a.png", "--masks", "m.png", "--checkpoint", "net"]
+    assert main(["bench", "--compare", "A", "B", *files]) == 0
+    assert main(["bench", "--compare", "A", "B", "--checkpoint", "owner/name"]) == 0
+    for option, value in zip(files[::2], files[1::2], strict=True):
+        assert given[0][given[0].index(option) + 1] == str(tmp_path / value)
+    assert given[1][given[1].index("--checkpoint") + 1] == "owner/name"
+
+
 def test_comparison_of_files_has_no_verdict(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -192,6 +221,13 @@ def test_charts_come_from_rows_and_are_light(tmp_path: Path) -> None:
     for file, other in zip(first, again, strict=True):
         assert file.stat().st_size < 100_000
         assert file.read_bytes() == other.read_bytes()
+    # The same zoom twice is another way to run the networks; the coarse one alone may have failed.
+    compiled = [network_row(way, zoom, 9.0 * zoom) for way in ("cpu", "triton") for zoom in (1, 2)]
+    for row in compiled:
+        row["case"]["compile"] = True
+        del row["result"]["of_coarse"]
+    drawn = charts.draw([*made, *compiled], tmp_path / "d")[1].read_text()
+    assert drawn.count("cpu, compiled") == 1
     assert charts.draw([], tmp_path / "c") == []
 
 

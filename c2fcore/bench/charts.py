@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from .rows import Row
 from .scale_suite import growth
 from .tables import op_title
@@ -131,14 +133,14 @@ def _fps(plt: Any, rows: list[Row]) -> Any:
     figure, grid = plt.subplots(len(groups), 2, figsize=(8, 2.9 * len(groups)), squeeze=False)
     for line, (title, group) in zip(grid, groups.items()):
         for way in dict.fromkeys(row["case"]["way"] for row in group):
-            points = sorted(
-                (row["case"]["zoom"], row["result"]) for row in group if row["case"]["way"] == way
-            )
-            x = [zoom for zoom, _ in points]
+            results = {r["case"]["zoom"]: r["result"] for r in group if r["case"]["way"] == way}
             style = {"color": _COLOURS.get(way, _OTHER), "marker": "o", "markersize": 3}
-            line[0].plot(x, [r["fps"] for _, r in points], label=way, **style)
-            if way != "coarse":
-                line[1].plot(x, [r["of_coarse"][0] for _, r in points], label=way, **style)
+            for axes, name in ((line[0], "fps"), (line[1], "of_coarse")):
+                # Of the coarse network there is no share, and none where it alone has failed.
+                x = [z for z in sorted(results) if name in results[z]]
+                if x and (way, name) != ("coarse", "of_coarse"):
+                    y = [np.ravel(results[z][name])[0] for z in x]
+                    axes.plot(x, y, label=way, **style)
         line[1].plot(*zip(*PAPER_SHARES), color="black", linestyle=":", label="paper (V100, HRNet)")
         line[0].set_yscale("log")
         line[0].set_ylabel("frames per second")
@@ -223,12 +225,17 @@ def _scale(plt: Any, rows: list[Row]) -> Any:
 
 def _by_network(found: list[Row]) -> dict[str, list[Row]]:
     """Rows by everything but way and zoom."""
+    several = len({row["case"].get("threads") for row in found}) > 1
     groups: dict[str, list[Row]] = {}
     for row in found:
         case = row["case"]
         fine = "" if case["fine"] in ("", case["coarse"]) else f" + {case['fine']}"
         title = f"{case['coarse']}{fine}, {case['height']} x {case['width']}, n {case['n']}, "
         title += f"{case['preset']}, {case['dtype']}, {case['device']}"
+        title += ", channels_last" if case.get("channels_last") else ""
+        title += ", compiled" if case.get("compile") else ""
+        title += f", {case['threads']} threads" if several else ""
+        title += f", {case['image']}" if case.get("image") else ""
         groups.setdefault(title, []).append(row)
     return groups
 

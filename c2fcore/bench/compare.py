@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import os
 import shutil
 import signal
@@ -59,7 +60,7 @@ class Change(NamedTuple):
         case: in words.
         before: median cost of A, milliseconds or the demand's unit.
         after: of B.
-        ratio: after over before.
+        ratio: after over before; NaN where that was 0.
         noise: relative scatter of that ratio: half the distance of the 20th and the 80th
             percentile of each side, or half the distance of its runs if that is more, combined as
             independent errors.
@@ -129,7 +130,8 @@ def changes(a: Side, b: Side) -> list[Change]:
         cost_a, scatter_a = _cost_and_scatter(first)
         cost_b, scatter_b = _cost_and_scatter(second)
         noise = (scatter_a**2 + scatter_b**2) ** 0.5
-        found.append(Change(case, cost_a, cost_b, cost_b / cost_a, noise))
+        ratio = cost_b / cost_a if cost_a else math.nan
+        found.append(Change(case, cost_a, cost_b, ratio, noise))
     return found
 
 
@@ -272,7 +274,8 @@ def _check_out(commit: str, where: Path, build: str) -> None:
 
 def _measured(tree: Path, options: Sequence[str], out: Path) -> list[Row]:
     """Rows of one run of `c2f bench` on the package of a tree."""
-    environment = {**os.environ, "PYTHONPATH": str(tree)}
+    # Functions of the user's are looked for in the current folder, after everything else.
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(tree), os.getcwd()))}
     command = [sys.executable, "-c", _CHILD, *options, "-o", str(out)]
     with tempfile.TemporaryDirectory() as elsewhere:
         done = subprocess.run(

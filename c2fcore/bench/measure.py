@@ -56,7 +56,7 @@ def interleaved(
     and the first, colder call do not count. The order changes from round to round.
 
     Args:
-        calls: what to time, by name.
+        calls: what to time, by name; may be none.
         rounds: samples of each.
         target_s: how long a sample should last, seconds; a longer callable runs once.
         tick: called after each sample.
@@ -66,7 +66,7 @@ def interleaved(
     names = list(calls)
     times: dict[str, list[float]] = {name: [] for name in names}
     with _quiet():
-        for turn in range(rounds):
+        for turn in range(rounds if names else 0):
             first = turn % len(names)
             for name in names[first:] + names[:first]:
                 times[name].append(per_call(calls[name], loops[name], device))

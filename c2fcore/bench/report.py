@@ -25,7 +25,8 @@ _PLACE = re.compile(
 )
 
 # What the rows of a short table have in common.
-_KEPT_BY_ZOOM = ("height", "width", "n", "preset", "dtype", "device")
+_KEPT_BY_ZOOM = ("height", "width", "n", "preset", "dtype", "device", "channels_last", "compile",
+                 "threads", "image")  # fmt: skip
 _OF_COARSE = (
     "Of coarse: against the coarse network with the post-processing that everybody has (normalise, "
     "interpolate, argmax, unfused); on large images that costs more than a second look whose glue "
@@ -91,13 +92,14 @@ def fps(found: Sequence[Row]) -> str:
             continue
         ms = result["ms"]
         glue = f"{glue_ms(row):.1f}" if "stages_ms" in result else ""
+        share = result.get("of_coarse")  # none where the coarse network alone has failed
         peak = result.get("peak_mib")
         lines.append(
             [
                 *start,
                 f"{result['fps']:.3g}",
                 f"{_ms(ms['median'])} ({_ms(ms['p20'])}..{_ms(ms['p80'])})",
-                f"{result['of_coarse'][0]:.2f}",
+                f"{share[0]:.2f}" if share else "",
                 glue,
                 f"{peak:.0f}" if peak is not None else "",
             ]
@@ -113,7 +115,7 @@ def fps_by_zoom(found: Sequence[Row]) -> str:
     """The same in short: a line per network and zoom at the size and n of the first row."""
     rows_of = _network_rows(found)
     first = rows_of[0]["case"] if rows_of else {}
-    chosen = [r for r in rows_of if all(r["case"][k] == first[k] for k in _KEPT_BY_ZOOM)]
+    chosen = [r for r in rows_of if all(r["case"].get(k) == first.get(k) for k in _KEPT_BY_ZOOM)]
     ways = list(dict.fromkeys(row["case"]["way"] for row in chosen))
     paper = {float(zoom): f"{share:.2f}" for zoom, share in PAPER_SHARES}
     lines: dict[tuple[str, float], list[str]] = {}
@@ -124,7 +126,8 @@ def fps_by_zoom(found: Sequence[Row]) -> str:
         if row["error"]:
             line[2 + ways.index(way)] = "failed"
             continue
-        share = f" ({row['result']['of_coarse'][0]:.2f})" if way != COARSE else ""
+        of_coarse = row["result"].get("of_coarse") if way != COARSE else None
+        share = f" ({of_coarse[0]:.2f})" if of_coarse else ""
         line[2 + ways.index(way)] = f"{row['result']['fps']:.3g}{share}"
     table = markdown(("network", "zoom", *ways, "paper"), lines.values())
     size = f"{first.get('height')} x {first.get('width')}, {first.get('n')} windows"

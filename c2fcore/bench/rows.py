@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from .. import _files
+
 Row = dict[str, Any]
 
 FOLDER = Path("benchmarks") / "results"
@@ -73,9 +75,8 @@ def merge(path: Path, new: Iterable[Row]) -> None:
 def write(path: Path, rows: Iterable[Row]) -> None:
     """Writes a file of rows, in one move."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    arriving = path.with_suffix(".new")
-    arriving.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    arriving.replace(path)
+    with _files.whole(path) as partial:
+        partial.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def reason(error: BaseException) -> str:

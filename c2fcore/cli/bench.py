@@ -308,11 +308,13 @@ def _options(args: argparse.Namespace) -> list[str]:
                  "scale", "largest", "ways", "device", "dtype", "threads", "rounds", "warmup",
                  "budget"):  # fmt: skip
         value = getattr(args, name)
+        if name in ("image", "checkpoint") and value and Path(value).exists():
+            value = os.path.abspath(value)  # measured in another folder
         if value not in (None, ""):
             found += [f"--{name}", str(value)]
     for name in ("channels_last", "compile"):
         found += [f"--{name.replace('_', '-')}"] if getattr(args, name) else []
-    return [*found, *(["--masks", *args.masks] if args.masks else [])]
+    return [*found, *(["--masks", *map(os.path.abspath, args.masks)] if args.masks else [])]
 
 
 def _draw(folder: Path) -> int:
