@@ -232,6 +232,13 @@ def test_logits_of(form: str) -> None:
     assert torch.equal(found, logits)
 
 
+def test_what_a_network_says_of_whole_images_is_no_logits() -> None:
+    """As the classes [B, N] that networks of segmentation_models_pytorch give with aux_params."""
+    logits = torch.randn(2, 3, 4, 5)
+    answers = models.all_logits((logits, torch.randn(2, 3), logits[..., 1:]))
+    assert [answer.shape for answer in answers] == [logits.shape, (2, 3, 4, 4)]
+
+
 def test_logits_of_hugging_face_output() -> None:
     # transformers' ModelOutput: an OrderedDict with attributes.
     class ModelOutput(dict[str, Any]):

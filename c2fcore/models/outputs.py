@@ -78,5 +78,8 @@ def all_logits(output: Any, network: str = "network") -> list[Tensor]:
     return [main] + [
         t
         for t in further
-        if isinstance(t, Tensor) and t.is_floating_point() and t.shape[:2] == main.shape[:2]
+        if isinstance(t, Tensor)
+        and t.is_floating_point()
+        and t.ndim == 4
+        and t.shape[:2] == main.shape[:2]
     ]
