@@ -126,6 +126,18 @@ def test_ways_that_fail_leave_the_others(
     assert "failed" in report.fps_by_zoom(found)
 
 
+def test_a_peak_that_is_not_known_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any) -> float:
+        raise RuntimeError("memory of x: Killed")
+
+    monkeypatch.setattr(network_suite.memory, "extra_mib", fails)
+    spec = network_suite.Spec("tiny_fcn", "tiny_fcn", 128, 128, n=1)
+    effort = network_suite.Effort(rounds=1)
+    found = [row["result"] for row in network_suite.run(spec, effort, {}, only=["reference"])]
+    assert [result["peak_mib"] for result in found] == [None, None]
+    assert {result["peak_error"] for result in found} == {"RuntimeError: memory of x: Killed"}
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -140,7 +140,7 @@ def run(
                 result.update(_breakdown(spec, net, image, way, passes, calls[way]))
         if effort.memory:
             say(f"{_title(spec)}: memory of {way}")
-            result["peak_mib"] = _peak(spec, way)
+            result.update(_peak(spec, way))
         yield rows.make(SUITE, case, origin, result)
 
 
@@ -339,14 +339,14 @@ def _frames(call: Any) -> int:
     return call.frames if isinstance(call, EngineCall) else 1
 
 
-def _peak(spec: Spec, way: str) -> float | None:
-    """MiB above network and image; None where the system does not tell."""
+def _peak(spec: Spec, way: str) -> dict[str, Any]:
+    """MiB above network and image, or why they are not known."""
     try:
         arguments = {"way": way, **dataclasses.asdict(spec)}
         found = memory.extra_mib(f"{__name__}:memory_call", spec.threads, arguments)
-    except (RuntimeError, OSError):
-        return None
-    return round(found, 1)
+    except (RuntimeError, OSError) as error:
+        return {"peak_mib": None, "peak_error": rows.reason(error)}
+    return {"peak_mib": round(found, 1)}
 
 
 def _compile(spec: Spec, net: C2FNet) -> None:
