@@ -58,7 +58,7 @@ def f1(matrix: Tensor) -> Tensor:
 
 
 def covered_mask(windows: Windows, height: int, width: int) -> Tensor:
-    """Bool [B, H, W], True where a window in use covers the pixel."""
+    """Bool [B, H, W] on the CPU, True where a window in use covers the pixel."""
     covered = torch.zeros((len(windows.num), height, width), dtype=torch.bool, device="cpu")
     k = windows.window
     rows, used = windows.origins.tolist(), windows.num.tolist()

@@ -141,7 +141,8 @@ class C2FNet(nn.Module):
         """The refined segmentation of a batch, without gradients.
 
         Args:
-            image: [B, C, H, W] raw pixel values, uint8/uint16/int16/float16/bfloat16/float32.
+            image: [B, C, H, W] raw pixel values, uint8/uint16/int16/float16/bfloat16/float32/
+                float64; the last is read as float32.
             output: "labels", or "probs" for scores (rule "official": the sums that `ops.aggregate`
                 tells).
             labels: if given, `fine_loss(image, labels)` is returned instead, gradients included:

@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .. import _native, metrics, pictures
+from ..config import names_of
 from ..data import scenes
 from ..images import Pixels, write_png
 from ..pipeline import C2FNet
@@ -124,7 +125,7 @@ def _time_glue(net: C2FNet, image: Tensor) -> dict[str, float]:
 
 
 def _print_scores(net: C2FNet, scores: _Scores, args: argparse.Namespace) -> None:
-    names = net.config.class_names or [str(c) for c in range(net.config.num_classes)]
+    names = names_of(net.config)
     small = set(net.config.small_classes)
     table = torch.stack(
         [m(x) * 100 for m in (metrics.iou, metrics.f1) for x in (scores.coarse, scores.refined)], 1

@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..config import C2FConfig
+from ..config import C2FConfig, names_of
 from ..data import catalogue, sources
 from ..data.catalogue import IGNORED, DatasetInfo
 from ..data.masks import MaskDecoder, read_pair, shown
@@ -207,9 +207,8 @@ def open_samples(
         data = PreparedData.open(root)
         data.check_classes(config)
         return PreparedSamples(data, _choose(list(data.splits), split, root))
-    names = config.class_names or tuple(map(str, range(config.num_classes)))
     info = replace(catalogue.custom(",".join(map(str, range(config.num_classes)))),
-                   class_names=names, palette=config.palette or ())  # fmt: skip
+                   class_names=names_of(config), palette=config.palette or ())  # fmt: skip
     layout = "mmseg" if (root / "img_dir").is_dir() else "folders"
     if layout == "folders" and not any(root.glob("images")) and not any(root.glob("*/images")):
         raise FileNotFoundError(

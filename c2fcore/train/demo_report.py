@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from c2fcore import metrics
+from c2fcore.config import names_of
 from c2fcore.data.scenes import make_scene
 from c2fcore.pipeline import C2FNet
 
@@ -102,7 +103,7 @@ def score_variants(
 
 def table(net: C2FNet, result: Score) -> str:
     """Markdown table of IoU per class in percent, and a line on the windows."""
-    names = net.config.class_names or tuple(map(str, range(net.config.num_classes)))
+    names = names_of(net.config)
     small = sorted(net.config.small_classes)
     columns = [100 * metrics.iou(m) for m in (result.coarse, result.refined)]
     rows = [
@@ -122,7 +123,7 @@ def table(net: C2FNet, result: Score) -> str:
 
 def variants_table(net: C2FNet, results: dict[str, Score]) -> str:
     """Markdown table with one row per variant: refined IoU of the small classes."""
-    names = net.config.class_names or tuple(map(str, range(net.config.num_classes)))
+    names = names_of(net.config)
     small = sorted(net.config.small_classes)
     large = [c for c in range(len(names)) if c not in small]
     lines = [
