@@ -57,22 +57,42 @@ class FineLoss:
         _checks.choice(_WHO, "sampling", self.sampling, SAMPLING)
         _checks.choice(_WHO, "resolution", self.resolution, RESOLUTIONS)
         _checks.integer(_WHO, "negatives", self.negatives, 0)
-        _checks.integer(_WHO, "boundary_px", self.boundary_px, 1)
-        for name in ("pos_weight", "boundary_weight"):
-            value = getattr(self, name)
-            if (name, value) == ("pos_weight", None):
-                continue
-            if not _checks.number(_WHO, name, value) > 0:
-                raise ValueError(f"{_WHO}: {name} must be above 0, got {value}")
-        if not _checks.number(_WHO, "aux_weight", self.aux_weight) >= 0:
-            raise ValueError(f"{_WHO}: aux_weight must be at least 0, got {self.aux_weight}")
-        if self.class_weights is None:
-            return
-        weights = _checks.numbers_of(_WHO, "class_weights", self.class_weights)
-        if isinstance(weights, float):
-            raise TypeError(f"{_WHO}: class_weights must be one per class, got {weights}")
-        if not all(weight >= 0 for weight in weights):
-            raise ValueError(f"{_WHO}: class_weights must be at least 0, got {tuple(weights)}")
+        if self.pos_weight is not None:
+            _check_above_0(_WHO, "pos_weight", self.pos_weight)
+        check_weights(
+            _WHO, self.class_weights, self.boundary_weight, self.boundary_px, self.aux_weight
+        )
+
+
+def check_weights(
+    who: str,
+    class_weights: tuple[float, ...] | None,
+    boundary_weight: float,
+    boundary_px: int,
+    aux_weight: float,
+) -> None:
+    """What the losses of both stages weigh with: the fields of `FineLoss` of these names.
+
+    Raises:
+        ValueError: a value out of range.
+        TypeError: no number.
+    """
+    _checks.integer(who, "boundary_px", boundary_px, 1)
+    _check_above_0(who, "boundary_weight", boundary_weight)
+    if not _checks.number(who, "aux_weight", aux_weight) >= 0:
+        raise ValueError(f"{who}: aux_weight must be at least 0, got {aux_weight}")
+    if class_weights is None:
+        return
+    weights = _checks.numbers_of(who, "class_weights", class_weights)
+    if isinstance(weights, float):
+        raise TypeError(f"{who}: class_weights must be one per class, got {weights}")
+    if not all(weight >= 0 for weight in weights):
+        raise ValueError(f"{who}: class_weights must be at least 0, got {tuple(weights)}")
+
+
+def _check_above_0(who: str, name: str, value: float) -> None:
+    if not _checks.number(who, name, value) > 0:
+        raise ValueError(f"{who}: {name} must be above 0, got {value}")
 
 
 class Examples(NamedTuple):

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from squares import square_tiles
 
 from c2fcore import C2FNet, metrics
+from c2fcore._fine_loss import FineLoss
 from c2fcore.checkpoint import load_coarse
 from c2fcore.cli import main
 from c2fcore.data.prepared import TileDataset
@@ -354,6 +355,24 @@ def test_coarse_loss_by_hand() -> None:
     found = CoarseLoss(class_weights=weight)([main_, aux], labels)
     torch.testing.assert_close(found, expected[0] + 0.4 * expected[1])
     assert CoarseLoss()([main_], torch.full_like(labels, 255)) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"class_weights": (1.0, -1.0)}, r"class_weights must be at least 0, got \(1.0, -1.0\)"),
+        ({"class_weights": (1.0, float("nan"))}, "class_weights must be finite, got nan"),
+        ({"aux_weight": -0.1}, "aux_weight must be at least 0, got -0.1"),
+        ({"boundary_weight": 0.0}, "boundary_weight must be above 0, got 0.0"),
+        ({"boundary_px": 0}, "boundary_px must be at least 1, got 0"),
+    ],
+)
+@pytest.mark.parametrize("loss", [CoarseLoss, FineLoss])
+def test_weights_of_both_losses_are_checked(
+    loss: type, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        loss(**options)
 
 
 @pytest.mark.parametrize(

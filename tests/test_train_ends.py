@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -205,6 +206,29 @@ def test_a_learning_rate_that_explodes(data: Path, tmp_path: Path, said: Said) -
     assert "start again with a lower --recipe.lr" in said()
 
 
+@pytest.mark.usefixtures("falling")
+def test_a_run_that_was_moved_knows_its_best(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(coarse(data, tmp_path / "whole")) == 0
+    plain = command.CoarseTask.training_step
+
+    def interrupted(self: Any, batch: Any, batch_idx: int) -> Any:
+        if self.trainer.global_step == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+        return plain(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(command.CoarseTask, "training_step", interrupted)
+        assert main(coarse(data, tmp_path / "cut")) == 130
+    (tmp_path / "cut").rename(tmp_path / "moved")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        assert main(coarse(data, tmp_path / "moved", "--resume")) == 0
+    for key, value in weights(tmp_path / "whole").items():
+        assert torch.equal(value, weights(tmp_path / "moved")[key]), key
+
+
 # What Lightning says
 
 
@@ -250,6 +274,9 @@ def test_folders_of_other_runs(data: Path, run: Path, tmp_path: Path, said: Said
     assert main(coarse(data, out)) == 2
     assert "holds a run already" in said()
     (out / "last.ckpt").write_bytes((run / "last.ckpt").read_bytes()[:-100])
+    assert main(coarse(data, out, "--resume")) == 2
+    assert f"--resume needs {out / 'train.yaml'}, got none" in said()
+    (out / "train.yaml").write_text((run / "train.yaml").read_text())
     assert main(coarse(data, out, "--resume")) == 2
     assert f"--resume needs a whole {out / 'last.ckpt'}, got a damaged file" in said()
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from lightning import pytorch as pl
-from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
 from .. import _checks
@@ -21,7 +20,7 @@ from ..models import build, foreground_of
 from ..pipeline import C2FNet
 from .batches import Tiles
 from .recipe import Recipe, class_weights
-from .running import StopAtStep, check_resumed, fit, plain_errors
+from .running import RunCheckpoint, StopAtStep, check_resumed, fit, plain_errors
 from .tasks import CoarseLoss, CoarseTask, FineTask
 
 STAGES: Final = ("coarse", "fine")
@@ -274,8 +273,8 @@ def _trainer(options: dict[str, Any], out: Path, data: Tiles) -> Any:
     # The last state is kept after a validation, so that a resumed run knows the best one so far.
     last = {"every_n_train_steps": every} if data.val_split is None else {"every_n_epochs": 1}
     callbacks: list[pl.Callback] = [
-        ModelCheckpoint(out, "best", monitor="val/small_iou", mode="max", save_weights_only=True),
-        ModelCheckpoint(
+        RunCheckpoint(out, "best", monitor="val/small_iou", mode="max", save_weights_only=True),
+        RunCheckpoint(
             out, "last", **last, save_on_train_epoch_end=False, enable_version_counter=False
         ),
         StopAtStep(out / LAST),

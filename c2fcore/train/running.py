@@ -18,6 +18,7 @@ from typing import Any, Final
 import yaml
 from lightning import pytorch as pl
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 # What a resumed run may change: where things are, and how fast they go. Anything else would be
 # ignored in part (the optimiser's state holds the learning rate) and make another run of it.
@@ -105,6 +106,26 @@ class StopAtStep(pl.Callback):
                 print(f"{said} (a second time: at once)", file=sys.stderr, flush=True)
         elif now - self._asked >= self._patience:
             raise KeyboardInterrupt
+
+
+class RunCheckpoint(ModelCheckpoint):
+    """States of a run, whose folder may have been moved before it was resumed.
+
+    Lightning would forget the scores of files under another path, and take the first validation
+    from then on for the best.
+    """
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Finds the files where the folder is now."""
+
+        def here(path: str) -> str:
+            return str(Path(self.dirpath or "") / Path(path).name) if path else path
+
+        paths = ("best_model_path", "kth_best_model_path", "last_model_path")
+        moved: dict[str, Any] = {name: here(state_dict[name]) for name in paths}
+        scores = state_dict["best_k_models"].items()
+        moved["best_k_models"] = {here(path): score for path, score in scores}
+        super().load_state_dict({**state_dict, **moved, "dirpath": self.dirpath})
 
 
 def _partial(last: Path) -> Path:
@@ -195,15 +216,14 @@ def check_resumed(last: Path, before: Path, now: str) -> None:
         now: options of today, as YAML.
 
     Raises:
-        FileNotFoundError: there is no saved state.
+        FileNotFoundError: there is no saved state, or nothing that tells its options.
         ValueError: it is damaged, or options differ.
     """
-    if not last.is_file():
-        raise FileNotFoundError(f"--resume needs {last}, got none")
+    for file in (last, before):
+        if not file.is_file():
+            raise FileNotFoundError(f"--resume needs {file}, got none")
     if not zipfile.is_zipfile(last):
         raise ValueError(f"--resume needs a whole {last}, got a damaged file")
-    if not before.is_file():
-        return
     old, new = (_flat(yaml.safe_load(text)) for text in (before.read_text(encoding="utf-8"), now))
     changed = [
         f"{key} {old.get(key)!r} -> {new.get(key)!r}"

@@ -15,8 +15,8 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from .. import _checks, _stages, checkpoint, metrics
-from .._fine_loss import FineLoss
-from ..config import C2FConfig
+from .._fine_loss import FineLoss, check_weights
+from ..config import C2FConfig, names_of
 from ..models.outputs import all_logits
 from ..pipeline import C2FNet
 from .recipe import Recipe
@@ -39,6 +39,12 @@ class CoarseLoss:
     aux_weight: float = 0.4
     boundary_weight: float = 1.0
     boundary_px: int = 2
+
+    def __post_init__(self) -> None:
+        """Checks every field."""
+        check_weights(
+            "loss", self.class_weights, self.boundary_weight, self.boundary_px, self.aux_weight
+        )
 
     def __call__(self, outputs: list[Tensor], labels: Tensor) -> Tensor:
         """Loss of logits [B, N, h, w], main first, for labels [B, H, W] where 255 is ignored."""
@@ -132,7 +138,7 @@ class _Task(pl.LightningModule):
         per_class = metrics.iou(confusion.compute().cpu()).float()
         confusion.reset()
         small = list(self.c2f.small_classes)
-        names = self.c2f.class_names or tuple(map(str, range(self.c2f.num_classes)))
+        names = names_of(self.c2f)
         values = {
             f"{prefix}/iou": _mean(per_class),
             f"{prefix}/small_iou": _mean(per_class[small]),
