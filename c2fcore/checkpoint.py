@@ -100,11 +100,14 @@ def _write(
     except TypeError as error:
         raise TypeError(f"{who}: network options must be JSON values: {error}") from None
     folder.mkdir(parents=True, exist_ok=True)
-    # Through a second name, so that an interrupted run leaves no half-written checkpoint.
-    with _files.whole(folder / WEIGHTS_FILE) as partial:
-        save_file(weights, str(partial), metadata={"format": "pt"})
-    with _files.whole(folder / CONFIG_FILE) as partial:
-        partial.write_text(text, encoding="utf-8")
+    # Both stand under second names first, so that no failure leaves half of a checkpoint, or parts
+    # of two.
+    with (
+        _files.whole(folder / WEIGHTS_FILE) as weights_file,
+        _files.whole(folder / CONFIG_FILE) as config_file,
+    ):
+        save_file(weights, str(weights_file), metadata={"format": "pt"})
+        config_file.write_text(text, encoding="utf-8")
 
 
 def load(

@@ -144,6 +144,31 @@ def test_nothing_is_written_over_unasked(tmp_path: Path) -> None:
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
+def test_a_full_disk_leaves_the_checkpoint_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named().save_pretrained(tmp_path)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    other = named()
+    with torch.no_grad():
+        next(other.fine_parameters()).add_(1)
+
+    def full(*_: object, **__: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space left"):
+        other.save_pretrained(tmp_path, overwrite=True)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_a_name_that_is_taken_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").mkdir()
+    with pytest.raises(IsADirectoryError):
+        named().save_pretrained(tmp_path, overwrite=True)
+    assert [file.name for file in tmp_path.iterdir() if file.name.startswith(".")] == []
+
+
 @pytest.mark.parametrize(
     ("fine", "message"),
     [
