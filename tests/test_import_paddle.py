@@ -164,6 +164,9 @@ def test_both_networks_become_a_checkpoint(
     network, config = load_coarse(tmp_path / "first")
     assert config == net.config
     options = ["--coarse", str(tmp_path / "first"), "-o", str(tmp_path / "second")]
+    for more in (["--small", "plane"], ["--preset", "paper"], ["--dataset", "isaid"]):
+        assert main(["import-paddle", fine, *options, *more]) == 2
+        assert f"{more[0]} must be left to the checkpoint of --coarse" in capsys.readouterr().err
     assert main(["import-paddle", fine, *options]) == 0
     again = C2FNet.from_pretrained(tmp_path / "second")
     for (key, one), other in zip(net.state_dict().items(), again.state_dict().values()):

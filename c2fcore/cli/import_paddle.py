@@ -32,10 +32,10 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("weights", type=Path, metavar="FILE.pdparams")
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--coarse", type=Path, help="for a fine network: .pdparams or checkpoint")
-    parser.add_argument("--preset", choices=("official", "paper", "fast"), default="official",
-                        help="how the two stages work together")  # fmt: skip
-    parser.add_argument("--dataset", choices=sorted(catalogue.DATASETS), default="isaid",
-                        help="gives names and small classes")  # fmt: skip
+    parser.add_argument("--preset", choices=("official", "paper", "fast"),
+                        help="how the two stages work together (official)")  # fmt: skip
+    parser.add_argument("--dataset", choices=sorted(catalogue.DATASETS),
+                        help="gives names and small classes (isaid)")  # fmt: skip
     parser.add_argument("--small", nargs="+", metavar="CLASS", help="small classes by name or id")
     parser.add_argument("--overwrite", action="store_true", help="replace a checkpoint in OUT")
     parser.set_defaults(run=run)
@@ -56,6 +56,12 @@ def run(args: argparse.Namespace) -> int:
         if args.coarse is None:
             raise ValueError(f"--coarse must be given with a fine network, got {args.weights}")
         if args.coarse.is_dir():
+            for name in ("preset", "dataset", "small"):
+                if getattr(args, name):
+                    raise ValueError(
+                        f"--{name} must be left to the checkpoint of --coarse, which has one, got "
+                        f"{getattr(args, name)}"
+                    )
             coarse, config = load_coarse(args.coarse)
         else:
             first = paddle_weights.load(args.coarse)
@@ -69,17 +75,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _config(args: argparse.Namespace, num_classes: int) -> C2FConfig:
-    info = catalogue.DATASETS[args.dataset]
+    info = catalogue.DATASETS[args.dataset or "isaid"]
     if len(info.class_names) != num_classes:
         raise ValueError(
-            f"--dataset must have the weights' {num_classes} classes, got {args.dataset} with "
+            f"--dataset must have the weights' {num_classes} classes, got {info.name} with "
             f"{len(info.class_names)}"
         )
     small = info.small_classes
     if args.small:
         small = catalogue.class_ids(args.small, info.class_names)
     return C2FConfig.preset(
-        args.preset,
+        args.preset or "official",
         num_classes=num_classes,
         small_classes=small,
         class_names=info.class_names,
