@@ -149,6 +149,12 @@ def test_a_peak_that_is_not_known_says_why(monkeypatch: pytest.MonkeyPatch) -> N
         (("--rounds", "0"), "--rounds must be at least 1, got 0"),
         (("--masks", "nothing.png"), "--masks must be files, got nothing.png"),
         (("--op", "nothing"), "--op must be all, count_windows"),
+        (("--ways", "reference,cqu"), "--ways must be among coarse, reference, engine"),
+        (
+            ("--op", "count_windows", "--sizes", "64", "--ways", "roi-align"),
+            "one of --ways must do this job here, got none that does",
+        ),
+        (("--scale", "area", "--largest", "9"), "--largest must be at least 512, got 9"),
     ],
 )
 def test_bad_options(

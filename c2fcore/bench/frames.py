@@ -28,6 +28,8 @@ ENGINE, EAGER_GLUE, COARSE_ENGINE = "engine", "eager-glue", "coarse-engine"
 ENGINE_RUN, COARSE_RUN = "engine-run", "coarse-run"
 OF_COARSE: Final = (COARSE, COARSE_ENGINE, COARSE_RUN)  # with the coarse network's labels
 ALONE: Final = {ENGINE: COARSE_ENGINE, ENGINE_RUN: COARSE_RUN}  # the coarse network, deployed alike
+# Ways of no backend.
+EVERY: Final = (COARSE, EAGER, ENGINE, EAGER_GLUE, COARSE_ENGINE, ENGINE_RUN, COARSE_RUN)
 AMP: Final = "amp"  # as a dtype: bfloat16 by autocast
 RUN_FRAMES: Final = 8  # of one call of a "-run" way
 

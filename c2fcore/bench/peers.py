@@ -30,6 +30,11 @@ READS_BEYOND = frozenset({"roi-align", "grid-sample"})
 _NEEDS = {"roi-align": "torchvision", "kornia": "kornia", "opencv": "cv2"}
 
 
+def every() -> list[str]:
+    """Peers of any op, installed or not."""
+    return list(dict.fromkeys(name for of_op in _PEERS.values() for name in of_op))
+
+
 def names_of(op: str) -> list[str]:
     """Peers of an op, or of "glue", that are installed."""
     return [

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -59,6 +60,11 @@ def backends_of(op: str, device: str = "cpu") -> list[str]:
         for backend in BACKENDS[torch.device(device).type]
         if all(table[name][backend][0] for name in names)
     ]
+
+
+def every() -> list[str]:
+    """Every provider that there is, of any op on any device."""
+    return [EAGER, SHARED, COMPILED, *itertools.chain(*BACKENDS.values()), *peers.every()]
 
 
 def names_of(op: str, device: str = "cpu") -> list[str]:

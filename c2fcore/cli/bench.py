@@ -145,6 +145,14 @@ def prepare(args: argparse.Namespace) -> None:
     for name in ("rounds", "warmup", "repeats"):
         if getattr(args, name) < 1:
             raise ValueError(f"--{name} must be at least 1, got {getattr(args, name)}")
+    known = [*frames.EVERY, *providers.every()]
+    if unknown := [way for way in words(args.ways) if way not in known]:
+        listed = ", ".join(dict.fromkeys(known))
+        raise ValueError(f"--ways must be among {listed}, got {unknown[0]}")
+    if args.scale and "area" in words(args.scale):
+        least = scale_suite.AXES["area"].values[0]
+        if args.largest < least:
+            raise ValueError(f"--largest must be at least {least}, got {args.largest}")
     if torch.device(args.device).type == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: no CUDA device was found")
     args.threads = args.threads or torch.get_num_threads()
@@ -160,12 +168,18 @@ def prepare(args: argparse.Namespace) -> None:
 
 
 def finish(measured: Iterator[rows.Row], table: Callable[[list[rows.Row]], str], file: Path) -> int:
-    """Writes rows as they come, prints the table; 1 if one of them is a failure."""
+    """Writes rows as they come, prints the table; 1 if one of them is a failure.
+
+    Raises:
+        ValueError: nothing was measured.
+    """
     known = {rows.key(row) for row in rows.read(file)} if file.exists() else set()
     found = []
     for row in measured:
         found.append(row)
         rows.merge(file, [row])
+    if not found:
+        raise ValueError("one of --ways must do this job here, got none that does")
     replaced = sum(rows.key(row) in known for row in found)
     print(table(found))
     print(f"-> {file}: {len(found)} rows" + (f", {replaced} of them replaced" if replaced else ""))
