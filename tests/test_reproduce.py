@@ -307,7 +307,15 @@ def test_stage_2_is_trained_for_every_row(
     assert capsys.readouterr().out.count("kept from") == 2
     assert (made / "model.safetensors").stat().st_mtime_ns == before
     assert main([*command, "recipe.lr=0.5"]) == 1
-    assert "was trained otherwise: give another -o" in capsys.readouterr().out
+    assert "was trained with other options: give another -o" in capsys.readouterr().out
+    # The same tiles made again are the same; others are not.
+    assert main(make) == 0
+    assert main(command) == 0
+    assert capsys.readouterr().out.count("kept from") == 2
+    mask = next((tiles / "ann_dir" / "all").iterdir())
+    mask.write_bytes(mask.read_bytes())
+    assert main(command) == 1
+    assert "was trained with other data: give another -o" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

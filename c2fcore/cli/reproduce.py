@@ -203,13 +203,14 @@ class _Plan:
             *(f"--c2f.{key}={value}" for key, value in setting.changes.items()),
             *self.options,
         ]
-        wanted = {"options": options, "coarse": fingerprint(coarse)}
+        wanted = {"options": options, "coarse": fingerprint(coarse), "data": fingerprint(root)}
         record = out.with_name(f"{out.name}.json")  # the name may end in .5
         if record.is_file():
             earlier = json.loads(record.read_text(encoding="utf-8"))
-            if earlier != json.loads(json.dumps(wanted)):
-                raise ValueError(f"{out} was trained otherwise: give another -o, got options "
-                                 f"{' '.join(options)}")  # fmt: skip
+            now = json.loads(json.dumps(wanted))
+            if changed := [name for name in now if earlier.get(name) != now[name]]:
+                raise ValueError(f"{out} was trained with other {' and '.join(changed)}: give "
+                                 f"another -o, got options {' '.join(options)}")  # fmt: skip
         if (out / EXPORTED).is_dir():
             return out / EXPORTED
         out.parent.mkdir(parents=True, exist_ok=True)
