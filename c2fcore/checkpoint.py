@@ -144,6 +144,7 @@ def load(
         FileNotFoundError: no checkpoint there.
         ValueError: the files are damaged or of another format, a network is missing, or the weights
             do not fit the networks or are no numbers; the message names the first.
+        TypeError: a field of the configuration, or of `changes`, is of the wrong type.
         ImportError: safetensors, huggingface_hub or the package of a network is not installed.
     """
     config_path, weights_path = _locate(source, revision, token, local_files_only)

@@ -236,6 +236,7 @@ class C2FNet(nn.Module):
         """
         if self.training:
             raise RuntimeError("C2FNet: call eval() before calibrate(examples)")
+        self.coarse.eval()
         slope, shift = _calibration.fit(self.coarse, self.fine, self.config, examples)
         self.config = self.config.replace(fine_slope=slope, fine_shift=shift)
         return slope, shift

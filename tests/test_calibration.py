@@ -47,7 +47,9 @@ def test_what_distorts_the_logits_is_found(channels: int) -> None:
     wrong[:, :64] = 3
     assert net.calibrate([(image, wrong)]) != pytest.approx((SLOPE, SHIFT), abs=0.03)
     labels[:, :64] = net.config.ignore_index
+    net.coarse.train()
     found = net.calibrate([(image, labels)])
+    assert not net.coarse.training  # its statistics must not move
     assert found == pytest.approx((SLOPE, SHIFT), abs=0.03)
     assert (net.config.fine_slope, net.config.fine_shift) == found
     assert net.calibrate([(image, labels)]) == found  # nothing builds on an earlier calibration

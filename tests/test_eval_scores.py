@@ -55,6 +55,12 @@ def test_absent_classes_follow_the_policy(absent: str, mean: float) -> None:
     json.dumps(summary, allow_nan=False)
 
 
+def test_accuracy_counts_every_pixel_of_many() -> None:
+    """A whole data set: float32 would round this to 1."""
+    summary = report.summarise(result_of([[2**30, 3], [0, 0]]), NAMES[:2])
+    assert summary["pixel_accuracy"]["coarse"] == 2**30 / (2**30 + 3)
+
+
 def test_means_of_both_answers_are_over_the_same_classes() -> None:
     """The refined answer invents the third class: it misses a pixel, and that is all."""
     result = result_of([[2, 0, 0], [0, 2, 0], [0, 0, 0]])

@@ -143,6 +143,7 @@ def custom(classes: str, small: Sequence[str | int] = (), tile: int = 512) -> Da
 
     Raises:
         ValueError: no names, repeated ones, or a file that does not hold them.
+        FileNotFoundError: no such file.
     """
     names: Sequence[str]
     palette: tuple[Colour, ...] = ()

@@ -74,7 +74,7 @@ def summarise(
             for stage, s in scores.items()
         }
         means[group] = _with_gain(found)
-    right = {s: t.confusion.diag().sum() / t.confusion.sum() for s, t in tallies.items()}
+    right = {s: t.confusion.diag().sum().double() / t.confusion.sum() for s, t in tallies.items()}
     summary: dict[str, Any] = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,

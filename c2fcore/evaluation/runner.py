@@ -100,7 +100,9 @@ def evaluate(
         progress: show a bar (in the first process).
 
     Raises:
-        ValueError: bad options; a file that cannot be read or does not fit, in any process.
+        ValueError: bad options; a file that cannot be read or does not fit; in several processes
+            whatever stops one of them.
+        TypeError, RuntimeError: what the predictor raises, in one process.
     """
     if batch < 1 or workers < 0 or (limit is not None and limit < 1):
         raise ValueError(

@@ -81,6 +81,8 @@ def build(
 
     Raises:
         ValueError: unknown name, numbers out of range, no pretrained weights for that network.
+        TypeError: an option that the network does not have; a name that is no string, or stands
+            for no function that returns an nn.Module.
         ImportError: timm or segmentation_models_pytorch is not installed.
     """
     if not isinstance(name, str):
