@@ -30,6 +30,12 @@ def whole(path: Path) -> Iterator[Path]:
         raise
 
 
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file in one move."""
+    with whole(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
 def check_replaceable(path: Path, software_of: Callable[[Path], str | None]) -> None:
     """Refuses to replace what c2fcore did not write, as where arguments were swapped.
 

@@ -75,8 +75,7 @@ def merge(path: Path, new: Iterable[Row]) -> None:
 def write(path: Path, rows: Iterable[Row]) -> None:
     """Writes a file of rows, in one move."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _files.whole(path) as partial:
-        partial.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    _files.write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def reason(error: BaseException) -> str:

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from .. import _files
 from ..evaluation import chart, distributed, predictor, published, report, tables
 from ..evaluation.runner import evaluate
 from ..evaluation.sweep import Sweep, fingerprint, slug
@@ -214,7 +215,7 @@ class _Plan:
         if (out / EXPORTED).is_dir():
             return out / EXPORTED
         out.parent.mkdir(parents=True, exist_ok=True)
-        report.write_text(record, json.dumps(wanted, indent=1) + "\n")
+        _files.write_text(record, json.dumps(wanted, indent=1) + "\n")
         resume = ["--resume"] if (out / LAST).is_file() else []
         try:
             return train("fine", [*options, f"--out={out}", *resume])
@@ -234,7 +235,7 @@ class _Plan:
         print(f"\n{text}")
         for name, content in written.items():
             there = (self.folder / name).exists()
-            report.write_text(self.folder / name, content)
+            _files.write_text(self.folder / name, content)
             print(f"-> {self.folder / name}{' (brought up to date)' if there else ''}")
 
 

@@ -250,8 +250,7 @@ def _write_json(path: Path, value: Any) -> None:
     if _read_json(path) == value:
         return  # what is as it was looks so to those who tell changes by the time of a file
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _files.whole(path) as partial:
-        partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    _files.write_text(path, json.dumps(value, indent=1) + "\n")
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

@@ -164,8 +164,8 @@ def _nullable(value: Any) -> Any:
 def write(folder: Path, result: Result, summary: Mapping[str, Any]) -> list[Path]:
     """Writes FILES into a folder, which is made if needed; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "scores.json", json.dumps(summary, indent=1) + "\n")
-    write_text(folder / "scores.md", markdown(summary))
+    _files.write_text(folder / "scores.json", json.dumps(summary, indent=1) + "\n")
+    _files.write_text(folder / "scores.md", markdown(summary))
     _write_csv(folder / "scores.csv", [_flat(row) for row in _class_rows(summary)])
     _write_csv(folder / "sizes.csv", [_flat(row) for row in summary["sizes"]])
     units = [
@@ -174,12 +174,6 @@ def write(folder: Path, result: Result, summary: Mapping[str, Any]) -> list[Path
     ]
     _write_csv(folder / "images.csv", [_nullable(unit) for unit in units])
     return [folder / name for name in FILES]
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file; its name appears only when it is whole."""
-    with _files.whole(path) as partial:
-        partial.write_text(text, encoding="utf-8")
 
 
 def _class_rows(summary: Mapping[str, Any]) -> list[Row]:

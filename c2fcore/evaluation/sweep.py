@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from .. import _files
 from . import distributed
-from .report import write_text
 
 _ERRORS: Final = (ValueError, TypeError, OSError, RuntimeError, ImportError)
 
@@ -68,7 +68,7 @@ class Sweep:
         if distributed.rank() == 0:
             self.folder.mkdir(parents=True, exist_ok=True)
             text = json.dumps({"setting": name, "inputs": wanted, "summary": summary}, indent=1)
-            write_text(path, text + "\n")
+            _files.write_text(path, text + "\n")
         self.done[name] = summary
 
 
