@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -66,8 +67,8 @@ class Stretch(NamedTuple):
         """Bands [C, H, W] as uint8 [H, W, C]; NaN is 0."""
         stretched = np.empty((*bands.shape[1:], len(bands)), dtype=np.uint8)
         for channel, (band, low, high) in enumerate(zip(bands, self.low, self.high, strict=True)):
-            unit = (np.nan_to_num(band, nan=low) - low) / max(high - low, 1e-6)
-            stretched[..., channel] = (np.clip(unit, 0, 1) * 255).round()
+            unit = np.clip(np.nan_to_num(band, nan=low), low, high) - low
+            stretched[..., channel] = (unit / ((high - low) or 1.0) * 255).round()
         return stretched
 
 
@@ -166,7 +167,7 @@ def picture_of(image: Image.Image) -> Picture:
         band = np.asarray(image, dtype=np.float32)
         nodata = _declared_nodata(image)
         if nodata is not None:
-            band = np.where(band == np.float32(nodata), np.float32(np.nan), band)
+            band = np.where(band == nodata, np.float32(np.nan), band)
         stretch = Stretch.of(lambda box: band[None, box.y0 : box.y1, box.x0 : box.x1], *band.shape)
         return _picture(stretch(band[None]).repeat(3, axis=2), np.isfinite(band))
     upright = ImageOps.exif_transpose(image)
@@ -212,11 +213,18 @@ def text_of_png(path: Path, key: str = "Software") -> str | None:
     return None
 
 
-def _declared_nodata(image: Image.Image) -> float | None:
+def _declared_nodata(image: Image.Image) -> np.float32 | None:
     """What GDAL's tag of a TIFF says is no data."""
     text = getattr(image, "tag_v2", {}).get(_GDAL_NODATA)
-    with suppress(TypeError, ValueError):
-        return float(text.strip("\0 ")) if isinstance(text, str) else None
+    if not isinstance(text, str):
+        return None
+    largest = float(np.finfo(np.float32).max)  # GDAL, too, takes what lies beyond for that
+    with suppress(ValueError):
+        value = float(text.strip("\0 "))
+        held: np.float32 = np.float32(
+            value if math.isinf(value) else np.clip(value, -largest, largest)
+        )
+        return held
     return None
 
 

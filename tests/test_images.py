@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,25 @@ def test_no_data_of_a_tiff_that_pillow_reads(
     if not installed:
         Image.fromarray(band).save(tmp_path / "image.tif", tiffinfo={42113: "nonsense"})
         assert read_rgb(tmp_path / "image.tif")[20:].min() > 100
+
+
+def test_values_of_any_range_are_stretched(tmp_path: Path) -> None:
+    """Radiances of some 1e-9, infinities, and no data beyond float32, all without a warning."""
+    largest = np.finfo(np.float32).max
+    small = np.linspace(1e-9, 2e-9, 101, dtype=np.float32)
+    for ends, nodata in (
+        ((-np.inf, np.inf), "inf"),
+        ((-largest, largest), "0"),
+        ((-largest, 3e-9), "-1.7976931348623157e+308"),
+    ):
+        row = np.r_[np.float32(ends[0]), small, np.float32(ends[1])]
+        Image.fromarray(row[None]).save(tmp_path / "a.tif", tiffinfo={42113: nodata})
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found = read_rgb(tmp_path / "a.tif")[0, :, 0].astype(int)
+        assert (found[0], found[51]) == (0, pytest.approx(127, abs=3))
+        assert found[-1] == (0 if nodata == "inf" else 255)
+        assert (np.diff(found[:-1]) >= 0).all()
 
 
 def test_five_bands_of_8_bits_are_not_stretched(tmp_path: Path) -> None:
