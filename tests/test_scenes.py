@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from c2fcore.data import scenes
+from c2fcore.data.scene_canvas import Item
 from c2fcore.data.scenes import CLASSES, PALETTE, SMALL_CLASSES, SceneConfig, make_scene
 
 
@@ -65,7 +66,7 @@ def test_seeds_and_sizes_differ() -> None:
 
 
 @pytest.fixture(scope="module")
-def survey() -> list[tuple[scenes.Scene, list[scenes.Item]]]:
+def survey() -> list[tuple[scenes.Scene, list[Item]]]:
     """Eight scenes with the list of the objects drawn into them."""
     found = []
     for seed in range(8):
@@ -75,7 +76,7 @@ def survey() -> list[tuple[scenes.Scene, list[scenes.Item]]]:
 
 
 def test_small_objects_share_and_number(
-    survey: list[tuple[scenes.Scene, list[scenes.Item]]],
+    survey: list[tuple[scenes.Scene, list[Item]]],
 ) -> None:
     shares, counts = [], []
     for scene, items in survey:
@@ -88,7 +89,7 @@ def test_small_objects_share_and_number(
     assert 40 <= float(np.mean(counts)) <= 200
 
 
-def test_small_object_sizes(survey: list[tuple[scenes.Scene, list[scenes.Item]]]) -> None:
+def test_small_object_sizes(survey: list[tuple[scenes.Scene, list[Item]]]) -> None:
     items = [item for _, found in survey for item in found]
     assert {item.label for item in items} == set(SMALL_CLASSES)
     for item in items:
@@ -97,7 +98,7 @@ def test_small_object_sizes(survey: list[tuple[scenes.Scene, list[scenes.Item]]]
 
 
 def test_objects_carry_their_own_label(
-    survey: list[tuple[scenes.Scene, list[scenes.Item]]],
+    survey: list[tuple[scenes.Scene, list[Item]]],
 ) -> None:
     hits = total = 0
     for scene, items in survey:
@@ -110,7 +111,7 @@ def test_objects_carry_their_own_label(
 
 
 def test_label_area_is_the_drawn_area(
-    survey: list[tuple[scenes.Scene, list[scenes.Item]]],
+    survey: list[tuple[scenes.Scene, list[Item]]],
 ) -> None:
     """Area majority neither grows nor shrinks vehicles (crowns and the border hide a few)."""
     for scene, items in survey:
@@ -119,7 +120,7 @@ def test_label_area_is_the_drawn_area(
         assert 0.7 * drawn < float((scene.labels == 5).sum()) < 1.08 * drawn
 
 
-def test_every_class_turns_up(survey: list[tuple[scenes.Scene, list[scenes.Item]]]) -> None:
+def test_every_class_turns_up(survey: list[tuple[scenes.Scene, list[Item]]]) -> None:
     together = np.unique(np.concatenate([np.unique(scene.labels) for scene, _ in survey]))
     assert together.tolist() == list(range(8))
     absent = [4 not in scene.labels for scene, _ in survey]
@@ -127,7 +128,7 @@ def test_every_class_turns_up(survey: list[tuple[scenes.Scene, list[scenes.Item]
     assert not all(absent)
 
 
-def test_objects_are_visible(survey: list[tuple[scenes.Scene, list[scenes.Item]]]) -> None:
+def test_objects_are_visible(survey: list[tuple[scenes.Scene, list[Item]]]) -> None:
     """Small objects are brighter or darker than the large classes on the whole, not invisible."""
     deviation = []
     for scene, _ in survey:

@@ -10,9 +10,7 @@ from .scene_canvas import BUILDING, Canvas, Floats, noise
 from .scene_objects import FLAT_COLORS, ROOF_COLORS, block, pick
 
 
-def _grid(
-    canvas: Canvas, y: float, x: float, angle: float, reach: float
-) -> tuple[int, int, Floats, Floats]:
+def _grid(y: float, x: float, angle: float, reach: float) -> tuple[int, int, Floats, Floats]:
     """Top left pixel and pixel-centre object coordinates of a square around (y, x)."""
     r = int(np.ceil(reach)) + 1
     y0, x0 = round(y) - r, round(x) - r
@@ -98,7 +96,7 @@ def building(
     a, b = length / 2, width / 2
     if not canvas.inside(y, x, a) or not canvas.claim(y, x, angle, length, width, 2.0):
         return False
-    y0, x0, u, v = _grid(canvas, y, x, angle, float(np.hypot(a, b)))
+    y0, x0, u, v = _grid(y, x, angle, float(np.hypot(a, b)))
     edge = np.maximum(np.abs(u) - a, np.abs(v) - b)
     wing = rng.random() < 0.35 and width > 14
     if wing:  # an L or T: cut one corner out of the rectangle

@@ -20,7 +20,6 @@ from .scene_canvas import (
     Color,
     Floats,
     Frame,
-    Item,
     fractal,
     mix,
     noise,
@@ -249,14 +248,3 @@ def _smooth(image: Floats, sigma: float) -> Floats:
         parts = [wide[k : k + n] if axis == 0 else wide[:, k : k + n] for k in range(5)]
         image = sum((t * p for t, p in zip(taps[1:], parts[1:], strict=True)), taps[0] * parts[0])
     return image
-
-
-__all__ = [
-    "CLASSES",
-    "Item",
-    "PALETTE",
-    "SMALL_CLASSES",
-    "Scene",
-    "SceneConfig",
-    "make_scene",
-]
