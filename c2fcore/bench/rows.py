@@ -13,8 +13,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from .. import _files
-
 Row = dict[str, Any]
 
 FOLDER = Path("benchmarks") / "results"
@@ -73,9 +71,14 @@ def merge(path: Path, new: Iterable[Row]) -> None:
 
 
 def write(path: Path, rows: Iterable[Row]) -> None:
-    """Writes a file of rows, in one move."""
+    """Writes a file of rows, in one move.
+
+    By means of its own: `compare` lays this folder over the package of older commits.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    _files.write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+    arriving = path.with_suffix(".new")
+    arriving.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    arriving.replace(path)
 
 
 def reason(error: BaseException) -> str:
