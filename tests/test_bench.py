@@ -361,6 +361,13 @@ def test_a_foreign_kernel_is_checked(function: Callable[..., Any], said: str) ->
     assert any(error.startswith(said) for error in errors) or not said
 
 
+def test_samples_that_there_are_not() -> None:
+    with pytest.raises(ValueError, match=r"got 'paper-label' \(.*paper-labels-blobs"):
+        samples.get("aggregate", "paper-label")
+    with pytest.raises(ValueError, match="op must be one of count_windows, .*, got 'merge'"):
+        samples.of("merge")
+
+
 def test_a_foreign_kernel_is_timed_beside_ours(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

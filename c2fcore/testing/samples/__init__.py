@@ -13,6 +13,7 @@ One sample by name: `samples.get("aggregate", "official")`. From the shell:
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -40,7 +41,13 @@ class Sample:
 
 
 def of(op: str) -> list[Sample]:
-    """All samples of an op."""
+    """All samples of an op.
+
+    Raises:
+        ValueError: no such op.
+    """
+    if op not in OPS:
+        raise ValueError(f"op must be one of {', '.join(OPS)}, got {op!r}")
     module = import_module(f"{__name__}.{'extract_patches' if op == 'extract_targets' else op}")
     listed: list[Sample] = module.TARGETS if op == "extract_targets" else module.SAMPLES
     assert len({s.name for s in listed}) == len(listed), f"{op}: two samples share a name"
@@ -48,5 +55,13 @@ def of(op: str) -> list[Sample]:
 
 
 def get(op: str, name: str) -> Sample:
-    """A sample of an op by name."""
-    return next(sample for sample in of(op) if sample.name == name)
+    """A sample of an op by name.
+
+    Raises:
+        ValueError: no such op, or no sample of that name.
+    """
+    listed = {sample.name: sample for sample in of(op)}
+    if name not in listed:
+        near = ", ".join(difflib.get_close_matches(name, listed)) or "none like it"
+        raise ValueError(f"{op}: sample must be one of its {len(listed)}, got {name!r} ({near})")
+    return listed[name]
