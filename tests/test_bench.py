@@ -364,7 +364,7 @@ def test_a_foreign_kernel_is_checked(function: Callable[..., Any], said: str) ->
 def test_samples_that_there_are_not() -> None:
     with pytest.raises(ValueError, match=r"got 'paper-label' \(.*paper-labels-blobs"):
         samples.get("aggregate", "paper-label")
-    with pytest.raises(ValueError, match="op must be one of count_windows, .*, got 'merge'"):
+    with pytest.raises(ValueError, match=r"op must be one of count_windows, .*, got 'merge'"):
         samples.of("merge")
 
 
