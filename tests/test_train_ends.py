@@ -229,6 +229,17 @@ def test_a_run_that_was_moved_knows_its_best(
         assert torch.equal(value, weights(tmp_path / "moved")[key]), key
 
 
+@pytest.mark.parametrize("stage", ["coarse", "fine"])
+def test_networks_may_be_of_half_precision(
+    stage: str, data: Path, run: Path, tmp_path: Path
+) -> None:
+    more = ["--trainer.precision=bf16-true", "--balance=inverse"]
+    out = tmp_path / "half"
+    assert main([*(coarse(data, out) if stage == "coarse" else fine(data, run, out)), *more]) == 0
+    trained = [value for key, value in weights(out).items() if key.startswith(stage)]
+    assert {value.dtype for value in trained if value.is_floating_point()} == {torch.bfloat16}
+
+
 # What Lightning says
 
 

@@ -50,7 +50,7 @@ class CoarseLoss:
         """Loss of logits [B, N, h, w], main first, for labels [B, H, W] where 255 is ignored."""
         weight = None
         if self.class_weights is not None:
-            weight = torch.tensor(self.class_weights, device=labels.device)
+            weight = torch.tensor(self.class_weights, dtype=torch.float32, device=labels.device)
         target = labels.long()
         pixels = self._pixel_weights(target, weight)
         total = pixels.sum()
@@ -186,6 +186,7 @@ class CoarseTask(_Task):
         size = (height, width)
         pixels = _stages.pad(_stages.normalise(image, self.c2f), size)
         labels = _stages.pad(labels, size, _stages.IGNORED)
+        pixels = _stages.fed(pixels, self.network, self.c2f)
         found = all_logits(self.network(pixels), "coarse network")
         return self.log_loss(self.loss(found, labels), batch)
 
