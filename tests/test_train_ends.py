@@ -287,6 +287,13 @@ def test_folders_of_other_runs(data: Path, run: Path, tmp_path: Path, said: Said
     (out / "last.ckpt").write_bytes((run / "last.ckpt").read_bytes()[:-100])
     assert main(coarse(data, out, "--resume")) == 2
     assert f"--resume needs {out / 'train.yaml'}, got none" in said()
+    short = (out / "last.ckpt").read_bytes()
+    (out / "last.ckpt").write_bytes((run / "last.ckpt").read_bytes())
+    for damaged in ("", "a: [", "- 1"):
+        (out / "train.yaml").write_text(damaged)
+        assert main(coarse(data, out, "--resume")) == 2
+        assert f"--resume needs a whole {out / 'train.yaml'}, got a damaged file" in said()
+    (out / "last.ckpt").write_bytes(short)
     (out / "train.yaml").write_text((run / "train.yaml").read_text())
     assert main(coarse(data, out, "--resume")) == 2
     assert f"--resume needs a whole {out / 'last.ckpt'}, got a damaged file" in said()

@@ -11,7 +11,7 @@ from typing import Any, Final
 from lightning import pytorch as pl
 from torch import nn
 
-from .. import _checks
+from .. import _checks, _files
 from .._fine_loss import FineLoss
 from ..checkpoint import load_coarse
 from ..config import C2FConfig
@@ -165,8 +165,9 @@ def train(stage: str, arguments: Sequence[str]) -> Path:
 
 def _start(parser: Any, config: Any, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    parser.save(config, str(out / CONFIG_FILE), overwrite=True)
-    print(parser.dump(config))
+    text = parser.dump(config)
+    _files.write_text(out / CONFIG_FILE, text)
+    print(text)
 
 
 def _finish(task: CoarseTask | FineTask, data: Tiles, config: Any, out: Path) -> None:

@@ -224,7 +224,13 @@ def check_resumed(last: Path, before: Path, now: str) -> None:
             raise FileNotFoundError(f"--resume needs {file}, got none")
     if not zipfile.is_zipfile(last):
         raise ValueError(f"--resume needs a whole {last}, got a damaged file")
-    old, new = (_flat(yaml.safe_load(text)) for text in (before.read_text(encoding="utf-8"), now))
+    try:
+        begun = yaml.safe_load(before.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        begun = None
+    if not isinstance(begun, Mapping):
+        raise ValueError(f"--resume needs a whole {before}, got a damaged file")
+    old, new = _flat(begun), _flat(yaml.safe_load(now))
     changed = [
         f"{key} {old.get(key)!r} -> {new.get(key)!r}"
         for key in dict.fromkeys([*old, *new])
