@@ -297,7 +297,7 @@ def _warm(
                 start = time.perf_counter()
                 call()
             results[way] = {"first_s": time.perf_counter() - start}  # of the last warm-up
-            right = wanted.setdefault(standard, got)  # that of the first, which is the standard
+            right = wanted.setdefault(standard, got)  # of the first that runs
             differing = int((got.to(right.device) != right).sum())
             if differing > TIES * got.numel():
                 raise parity.Disagreement(f"{differing} labels are not the reference's")
