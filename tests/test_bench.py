@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import samples
 import torch
 from availability import need
+from bench_runs import bench
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from c2fcore import Windows, models, ops
@@ -19,7 +18,6 @@ from c2fcore.bench import (
     coverage,
     engine_suite,
     floors,
-    foreign,
     frames,
     gpu,
     inputs,
@@ -54,12 +52,6 @@ def sparse_network(num_classes: int, in_channels: int) -> torch.nn.Module:
             return image.new_zeros((len(image), num_classes, *(s // 8 for s in image.shape[2:])))
 
     return Sparse()
-
-
-def bench(tmp_path: Path, *options: str) -> tuple[int, list[rows.Row]]:
-    common = ("--rounds", "1", "--warmup", "1", "--no-memory", "--device", "cpu")
-    status = main(["bench", *common, "-o", str(tmp_path), *options])
-    return status, rows.read(next(tmp_path.iterdir()))
 
 
 def test_end_to_end_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -326,108 +318,6 @@ def test_figures_of_known_samples() -> None:
     assert found["ms"]["median"] == 187.5
     assert found["of_coarse"][0] == 0.75
     assert measure.spread([3.0, 1.0, 2.0]) == (2.0, 1.4, 2.6)
-
-
-def right_counts(seg: Any, small_classes: Any, **options: Any) -> torch.Tensor:
-    return ops.count_windows(seg, small_classes, **options, backend="reference")
-
-
-def no_flush_row(seg: Any, small_classes: Any, *, edge: str = "flush", **options: Any) -> Any:
-    return right_counts(seg, small_classes, edge="drop", **options)
-
-
-def one_too_many(seg: Any, small_classes: Any, **options: Any) -> torch.Tensor:
-    return right_counts(seg, small_classes, **options) + 1
-
-
-def writes_into_its_input(seg: Any, small_classes: Any, **options: Any) -> torch.Tensor:
-    found = right_counts(seg, small_classes, **options)
-    seg.zero_()
-    return found
-
-
-@pytest.mark.parametrize(
-    ("function", "said"),
-    [
-        (right_counts, ""),
-        (no_flush_row, "shape "),
-        (writes_into_its_input, "it wrote into its input"),
-        (one_too_many, "2 of 2 counts differ, first at [0, 0, 0]: got 7, expected 6"),
-    ],
-)
-def test_a_foreign_kernel_is_checked(function: Callable[..., Any], said: str) -> None:
-    errors = [v.error for v in foreign.check("count_windows", function) if v.error]
-    assert bool(errors) == bool(said)
-    assert any(error.startswith(said) for error in errors) or not said
-
-
-def test_samples_that_there_are_not() -> None:
-    with pytest.raises(ValueError, match=r"got 'paper-label' \(.*paper-labels-blobs"):
-        samples.get("aggregate", "paper-label")
-    with pytest.raises(ValueError, match=r"op must be one of count_windows, .*, got 'merge'"):
-        samples.of("merge")
-
-
-def test_a_foreign_kernel_is_timed_beside_ours(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    name = f"{__name__}:right_counts"
-    options = ("--op", "count_windows", "--sizes", str(SIDE), "--ways", "reference")
-    status, found = bench(tmp_path, *options, "--impl", name)
-    assert status == 0
-    total = len(samples.of("count_windows"))
-    assert f"{total} of {total} samples of count_windows agree" in capsys.readouterr().out
-    assert {row["case"]["provider"] for row in found} == {"reference", name}
-
-
-def merged_as_documented(
-    coarse: Any, fine: Any, windows: Any, small_classes: Any, *, size: Any, rule: Any, output: Any
-) -> torch.Tensor:
-    options = {"size": size, "rule": rule, "output": output, "backend": "reference"}
-    return ops.aggregate(coarse, fine, windows, small_classes, **options)
-
-
-def infinite_scores(*args: Any, **options: Any) -> torch.Tensor:
-    found = merged_as_documented(*args, **options)
-    return found.fill_(torch.inf) if found.is_floating_point() else found
-
-
-def test_a_foreign_kernel_gets_every_option() -> None:
-    assert not [v for v in foreign.check("aggregate", merged_as_documented) if v.error]
-
-
-def test_infinite_scores_are_no_toss() -> None:
-    wrong = {v.sample for v in foreign.check("aggregate", infinite_scores) if v.error}
-    probs = {s.name for s in samples.of("aggregate") if s.options.get("output") == "probs"}
-    assert wrong == probs - {"empty-batch-probs"}
-
-
-def test_a_wrong_foreign_kernel_is_a_failure(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    name = f"{__name__}:one_too_many"
-    options = ("--op", "count_windows", "--sizes", str(SIDE), "--ways", "reference")
-    status, found = bench(tmp_path, *options, "--impl", name)
-    assert status == 1
-    disagree = len([v for v in foreign.check("count_windows", one_too_many) if v.error])
-    wrong = [row for row in found if row["case"]["provider"] == name]
-    assert all(row["error"].startswith("wrong in ") and not row["result"] for row in wrong)
-    assert f"... and {disagree - 5} more" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (("--impl", "a:b"), "--impl needs --op, one of count_windows"),
-        (("--op", "aggregate", "--impl", "nothing"), "--impl must be module:function"),
-        (("--op", "aggregate", "--impl", "no_such:fn"), "--impl no_such:fn: must be importable"),
-    ],
-)
-def test_bad_impl(
-    options: tuple[str, ...], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["bench", "-o", str(tmp_path / "out"), *options]) == 2
-    assert said in capsys.readouterr().err
 
 
 def test_rows_say_which_line_is_none(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from PIL import Image
 from c2fcore import C2FConfig, C2FNet, checkpoint, metrics
 from c2fcore.cli import main
 from c2fcore.data import catalogue, sources
-from c2fcore.evaluation import predictor, report, runner
+from c2fcore.evaluation import predictor, report
 from c2fcore.evaluation.predictor import CoarseOnly, TwoStages
 from c2fcore.evaluation.runner import evaluate
 from c2fcore.evaluation.samples import (
@@ -346,23 +346,6 @@ def test_units_and_their_refusals(data: Path) -> None:
 
 
 # Several processes
-
-
-def test_an_error_that_says_nothing_stops_all(
-    data: Path, net_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    predict = predictor.load(net_folder / "net")
-
-    def failing(image: torch.Tensor) -> predictor.Answer:
-        raise NotImplementedError
-
-    failing.config, failing.device = predict.config, predict.device  # type: ignore[attr-defined]
-    failing.refines = True  # type: ignore[attr-defined]
-    monkeypatch.setattr(runner.distributed, "world", lambda: 2)
-    monkeypatch.setattr(runner.distributed, "gather", lambda value: [value, ""])
-    with pytest.raises(ValueError, match="NotImplementedError"):
-        evaluate(failing, samples(data), progress=False)  # type: ignore[arg-type]
-
 
 _PROGRAM = """
 import faulthandler, os, sys, torch

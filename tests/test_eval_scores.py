@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from c2fcore import C2FConfig
 from c2fcore.data.tiling import Box
-from c2fcore.evaluation import gallery, report
+from c2fcore.evaluation import gallery, report, runner
+from c2fcore.evaluation.predictor import Answer
 from c2fcore.evaluation.runner import Result, UnitScore
 from c2fcore.evaluation.samples import (
     Canvas,
@@ -100,3 +104,24 @@ def test_best_and_worst_never_share_a_unit() -> None:
     assert [(rank, unit.name) for rank, unit in chosen] == [
         ("best_1", "2"), ("best_2", "3"), ("worst_1", "0"),
     ]  # fmt: skip
+
+
+class Failing:
+    """A predictor whose error has no text."""
+
+    config, device, refines = C2FConfig(2, (1,)), torch.device("cpu"), True
+
+    def __call__(self, image: torch.Tensor) -> Answer:
+        raise NotImplementedError
+
+
+def test_an_error_that_says_nothing_stops_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    tile = Tile("t", Box(0, 0, 4, 4))
+    blank = torch.zeros((3, 4, 4), dtype=torch.uint8)
+    samples: Any = SimpleNamespace(
+        name="s", scenes=(Scene("s", 4, 4, (tile,)),), read=lambda *_: (blank, blank[0])
+    )
+    monkeypatch.setattr(runner.distributed, "world", lambda: 2)
+    monkeypatch.setattr(runner.distributed, "gather", lambda value: [value, ""])
+    with pytest.raises(ValueError, match="NotImplementedError"):
+        runner.evaluate(Failing(), samples, measures=Measures(0, None), progress=False)

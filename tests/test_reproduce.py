@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -16,8 +15,7 @@ from PIL import Image
 from c2fcore import C2FConfig, C2FNet, checkpoint
 from c2fcore.cli import main
 from c2fcore.data.catalogue import DATASETS
-from c2fcore.evaluation import chart, published, tables
-from c2fcore.evaluation.sweep import fingerprint, slug
+from c2fcore.evaluation import published, tables
 from c2fcore.models import build
 
 NAMES = ("ground", "ship", "green", "car")
@@ -218,26 +216,6 @@ def test_a_figure_without_small_objects_is_left_out(net: Path, tmp_path: Path) -
     assert not (tmp_path / "fig2" / "fig2.svg").exists()
 
 
-def test_a_change_below_a_folder_is_noticed(tmp_path: Path) -> None:
-    """Beside a file of the folder's own, and behind a link."""
-    elsewhere, folder = tmp_path / "elsewhere", tmp_path / "data"
-    (elsewhere / "images").mkdir(parents=True)
-    folder.mkdir()
-    (folder / "README").write_text("mine")
-    (folder / "images").symlink_to(elsewhere / "images")
-    seen = [fingerprint(folder)]
-    assert fingerprint(folder) == seen[0]
-    image = elsewhere / "images" / "a.png"
-    image.write_text("one")
-    seen.append(fingerprint(folder))
-    image.rename(image.with_name("b.png"))
-    seen.append(fingerprint(folder))
-    os.utime(image.with_name("b.png"), (1, 1))
-    seen.append(fingerprint(folder))
-    assert len({json.dumps(found) for found in seen}) == 4
-    assert fingerprint("owner/name") == "owner/name"
-
-
 def test_checkpoints_compared(
     data: Path, net: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -362,17 +340,6 @@ def test_stage_1_alone_cannot_be_swept(
     command = ["reproduce", "fig2", "--data", str(data), "--checkpoint", str(tmp_path / "alone")]
     assert main([*command, "-o", str(tmp_path / "out"), "--sweep", "n=1"]) == 1
     assert "needs checkpoints of both stages, got stage 1 alone" in capsys.readouterr().out
-
-
-def test_names_of_files_and_charts() -> None:
-    assert slug("window 64, stride 16") == "window-64-stride-16"
-    assert slug("DeepLabV3+") == "DeepLabV3-plus"
-    assert slug("../../etc") == "..-..-etc"
-    with pytest.raises(ValueError, match="at least one point"):
-        chart.lines("t", "x", "y", {"a": []})
-    flat = ElementTree.fromstring(chart.lines("a < b", "x", "y", {"one": [(4, 50.0), (8, 50.0)]}))
-    heights = {circle.get("cy") for circle in flat.findall("{*}circle")}
-    assert len(heights) == 1
 
 
 # On real images, at toy size
