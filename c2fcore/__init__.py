@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from . import ops
+from ._backend import backends, use_backend
 from ._version import __version__
+from .windows import Windows
 
 if TYPE_CHECKING:
-    from . import ops
-    from ._backend import backends, use_backend
     from .config import C2FConfig
     from .engine import Engine
     from .pipeline import C2FNet
-    from .windows import Windows
 
 __all__ = [
     "C2FConfig",
@@ -30,29 +30,13 @@ __all__ = [
     "use_backend",
 ]
 
-# Loaded when first asked for: torch takes seconds, in which `c2f` must heed Ctrl-C already, and the
-# network brings checkpoint libraries along, which the ops alone do not need.
-_LAZY = {
-    "C2FConfig": "config",
-    "C2FNet": "pipeline",
-    "Engine": "engine",
-    "Windows": "windows",
-    "backends": "_backend",
-    "use_backend": "_backend",
-}
+# The network brings checkpoint libraries along; the ops alone do not need them.
+_LAZY = {"C2FConfig": "config", "C2FNet": "pipeline", "Engine": "engine"}
 
 
 def __getattr__(name: str) -> Any:
-    import importlib
-
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = importlib.import_module(".ops", __name__)  # before all else: it registers the backends
     if name in _LAZY:
-        found = getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)
-    globals()[name] = found  # not asked for again
-    return found
+        import importlib
 
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+        return getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

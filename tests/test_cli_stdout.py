@@ -59,8 +59,8 @@ def test_a_full_disk() -> None:
     assert "Traceback" not in said
 
 
-def test_interrupted_while_torch_is_imported(tmp_path: Path) -> None:
+def test_interrupted_while_libraries_are_imported(tmp_path: Path) -> None:
     interrupt = "import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(20)"
-    (tmp_path / "torch.py").write_text(f"{interrupt}\nraise RuntimeError('not interrupted')")
+    (tmp_path / "PIL.py").write_text(f"{interrupt}\nraise RuntimeError('not interrupted')")
     for arguments in (["info"], ["--help"], []):
         assert ended(subprocess.PIPE, *arguments, PYTHONPATH=str(tmp_path)) == (130, "")

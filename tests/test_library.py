@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -334,3 +336,10 @@ def test_lazily_negated_images(backend: str, device: str) -> None:
         for x in (logits, -LOGITS.to(device))
     ]
     assert torch.equal(*counts)
+
+
+def test_importing_the_package_registers_the_ops() -> None:
+    """As torch.export.load wants it for programs that call them."""
+    script = "import c2fcore, torch; print(torch.ops.c2fcore.count_windows.default.name())"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == "c2fcore::count_windows\n", done.stderr
