@@ -34,13 +34,19 @@ constexpr int64_t kMostNumbered = (int64_t{1} << 31) - (1 << 12);
 // block computes before its first pixel; smaller ones give small images enough blocks to fill a
 // GPU: at 512 x 512 there are 256 of 32 x 32.
 int32_t tile_width(int64_t pixels) {
-  return pixels >= C2F_WIDE_PIXELS ? kMaxTileX : pixels >= C2F_WIDE_PIXELS / 4 ? 64 : 32;
+  return pixels >= int64_t{8} * C2F_WIDE_PIXELS ? kMaxTileX
+         : pixels >= C2F_WIDE_PIXELS            ? kMaxTileX / 2
+         : pixels >= C2F_WIDE_PIXELS / 4        ? kMaxTileX / 4
+                                                : kMaxTileX / 8;
 }
 int32_t tile_height(int64_t pixels) {
-  return pixels >= int64_t{4} * C2F_WIDE_PIXELS ? kMaxTileY : kMaxTileY / 2;
+  return pixels >= int64_t{16} * C2F_WIDE_PIXELS  ? kMaxTileY
+         : pixels >= int64_t{4} * C2F_WIDE_PIXELS ? kMaxTileY / 2
+                                                  : kMaxTileY / 4;
 }
 
-// Shared memory of a tall tile at most: with more, fewer blocks would fit a multiprocessor.
+// Shared memory of a tile at most, where a lower one is possible: with more, fewer blocks would fit
+// a multiprocessor.
 constexpr uint32_t kTallBytes = 32 << 10;
 
 // Source rows (or columns) of the cells that tile_px pixels have, at most: they span
@@ -49,30 +55,36 @@ int32_t most_cells(int32_t tile_px, float scale) {
   return static_cast<int32_t>(static_cast<float>(tile_px - 1) * scale) + 3;
 }
 
-TileLayout layout_of(const CellCountsArgs& args, bool upsampled) {
-  TileLayout layout{};
+// Sets `layout`, `pitch` and what follows from them.
+void lay_out(CellCountsArgs* args, bool upsampled) {
   uint32_t at = 0;
   const auto reserve = [&at](int64_t bytes) {
     const uint32_t start = at;
     at += static_cast<uint32_t>((bytes + 15) / 16 * 16);
     return start;
   };
-  reserve(int64_t{4} * args.y.tile_bins * args.x.tile_bins);
-  layout.column_bin = reserve(2 * args.x.tile_px);
-  layout.row_bin = reserve(2 * args.y.tile_px);
+  TileLayout& layout = args->layout;
+  const BinAxis &y = args->y, &x = args->x;
+  reserve(int64_t{4} * y.tile_bins * x.tile_bins);
+  layout.y.bin = reserve(2 * y.tile_px);
+  layout.x.bin = reserve(2 * x.tile_px);
   if (upsampled) {
-    const int32_t rows = most_cells(args.y.tile_px, args.scale_y);
-    const int32_t columns = most_cells(args.x.tile_px, args.scale_x);
-    layout.column_tap = reserve(2 * args.x.tile_px);
-    layout.row_first = reserve(2 * (rows + 1));
-    layout.column_w1 = reserve(4 * args.x.tile_px);
-    layout.row_w1 = reserve(4 * args.y.tile_px);
-    layout.points = reserve(2 * (rows + 1) * (columns + 1));
-    layout.cells = reserve(2 * rows * (columns + 1));
-    layout.entries = reserve(2 * rows * args.x.tile_px);
+    const int32_t rows = most_cells(y.tile_px, args->scale_y);
+    // A quad may begin before the first cell, and a cell has a point behind it.
+    const int32_t columns = kQuad - 1 + most_cells(x.tile_px, args->scale_x) + 1;
+    args->pitch = parts_of(columns, kQuad) * kQuad;
+    args->by_pitch = make_divider(args->pitch);
+    const auto axis = [&](AxisLayout* of, int32_t px, int32_t cells) {
+      of->cell = reserve(2 * px);
+      of->first = reserve(2 * (cells + 1));
+      of->w1 = reserve(4 * px);
+    };
+    axis(&layout.y, y.tile_px, rows);
+    axis(&layout.x, x.tile_px, args->pitch);
+    layout.points = reserve(2 * ((rows + 1) * args->pitch + 1));
+    layout.entries = reserve(2 * rows * args->pitch);
   }
   layout.bytes = at;
-  return layout;
 }
 
 bool flushed(const BinAxis& axis) { return axis.flush_px != kNoFlush; }
@@ -109,15 +121,17 @@ WindowsPlan plan_windows(const Params& p, int64_t stride_px, Workspace& workspac
   cells.scale_x = resize_scale(seg.w, p.W);
   const int64_t pixels = seg.B * p.H * p.W;
   cells.x = make_bin_axis(p.W, p.window_px, stride_px, p.flush, tile_width(pixels));
-  const auto tile_rows = [&](int32_t most) {
-    cells.y = make_bin_axis(p.H, p.window_px, stride_px, p.flush, most);
-    cells.layout = layout_of(cells, kind == CellKind::kUpsampled);
-  };
-  tile_rows(tile_height(pixels));
-  if (cells.layout.bytes > kTallBytes) tile_rows(kMaxTileY / 2);
+  for (int32_t rows = tile_height(pixels);; rows /= 2) {
+    cells.y = make_bin_axis(p.H, p.window_px, stride_px, p.flush, rows);
+    lay_out(&cells, kind == CellKind::kUpsampled);
+    if (cells.layout.bytes <= kTallBytes || rows <= kMaxTileY / 4) break;
+  }
   require_numbers(cells.y, cells.x, seg.B, op);
   const int64_t tiles = int64_t{cells.y.tiles} * cells.x.tiles;
   cells.packed = seg.is_logits && packed(seg);
+  // Where there are fewer source pixels than threads, one of them each asks for more at once.
+  cells.quads = kind == CellKind::kUpsampled && quads(seg) &&
+                cells.pitch * most_cells(cells.y.tile_px, cells.scale_y) > kCellThreads;
   cells.labels = p.labels;
   cells.bins = workspace.scratch<int32_t>("bins", seg.B * cells.y.bins * cells.x.bins);
   WindowSums& sums = args.sums;

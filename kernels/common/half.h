@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #if !defined(__CUDA_ARCH__)
+#include <cmath>
 #include <cstring>
 #endif
 
@@ -114,6 +115,39 @@ C2F_HD uint32_t pack_f16(float first, float second) {
   return word;
 #else
   return to_f16(first).bits | static_cast<uint32_t>(to_f16(second).bits) << 16;
+#endif
+}
+
+// Two neighbours each: the larger ones, a number where the other is none; and all bits set where
+// they are equal numbers. One instruction on a GPU.
+C2F_HD uint32_t max_f16x2(uint32_t a, uint32_t b) {
+#if defined(__CUDA_ARCH__)
+  uint32_t word;
+  asm("max.f16x2 %0, %1, %2;" : "=r"(word) : "r"(a), "r"(b));
+  return word;
+#else
+  uint32_t word = 0;
+  for (int shift = 0; shift < 32; shift += 16) {
+    const F16 x{static_cast<uint16_t>(a >> shift)}, y{static_cast<uint16_t>(b >> shift)};
+    const bool second = to_float(y) > to_float(x) || std::isnan(to_float(x));
+    word |= static_cast<uint32_t>((second ? y : x).bits) << shift;
+  }
+  return word;
+#endif
+}
+
+C2F_HD uint32_t equal_f16x2(uint32_t a, uint32_t b) {
+#if defined(__CUDA_ARCH__)
+  uint32_t word;
+  asm("set.eq.u32.f16x2 %0, %1, %2;" : "=r"(word) : "r"(a), "r"(b));
+  return word;
+#else
+  uint32_t word = 0;
+  for (int shift = 0; shift < 32; shift += 16) {
+    const F16 x{static_cast<uint16_t>(a >> shift)}, y{static_cast<uint16_t>(b >> shift)};
+    if (to_float(x) == to_float(y)) word |= 0xffffu << shift;
+  }
+  return word;
 #endif
 }
 

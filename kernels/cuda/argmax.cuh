@@ -54,4 +54,71 @@ __device__ __forceinline__ FirstArgmax first_argmax(const T* pixel, int64_t stri
   return found;
 }
 
+// The same of four pixels beside each other, whose logits of a class are one load.
+template <int N, class T>
+__device__ __forceinline__ void argmax_of_four(const T* pixels, int64_t stride, int32_t classes,
+                                               FirstArgmax (&found)[4]) {
+  constexpr int kBatch = N == 0 ? 4 : N < 8 ? N : 8;  // classes whose loads are in flight at once
+  const int32_t count = N != 0 ? N : classes;
+#pragma unroll(N != 0 ? (N + kBatch - 1) / kBatch : 1)
+  for (int32_t first = 0; first < count; first += kBatch) {
+    Quad<T> quad[kBatch];
+#pragma unroll
+    for (int i = 0; i < kBatch; ++i) {
+      quad[i] = load_quad(pixels + min(first + i, count - 1) * stride);
+    }
+    // The last class, where it is here again, is not better than itself.
+#pragma unroll
+    for (int i = 0; i < kBatch; ++i) {
+#pragma unroll
+      for (int j = 0; j < 4; ++j) found[j].offer(to_float(quad[i].elems[j]), first + i);
+    }
+  }
+}
+
+// Two pixels at once are compared as halves: the largest values first, then which classes have
+// them, as bits of each half of a word.
+template <int N>
+__device__ __forceinline__ void argmax_of_four_halves(const F16* pixels, int64_t stride,
+                                                      FirstArgmax (&found)[4]) {
+  static_assert(N <= 16);
+  uint2 value[N];
+#pragma unroll
+  for (int c = 0; c < N; ++c) value[c] = *reinterpret_cast<const uint2*>(pixels + c * stride);
+  uint32_t best[2] = {0xfc00fc00u, 0xfc00fc00u};  // -inf, which takes no NaN
+#pragma unroll
+  for (int c = 0; c < N; ++c) {
+    best[0] = max_f16x2(best[0], value[c].x);
+    best[1] = max_f16x2(best[1], value[c].y);
+  }
+  uint32_t has[2] = {};
+#pragma unroll
+  for (int c = 0; c < N; ++c) {
+    has[0] |= equal_f16x2(best[0], value[c].x) & (0x00010001u << c);
+    has[1] |= equal_f16x2(best[1], value[c].y) & (0x00010001u << c);
+  }
+#pragma unroll
+  for (int j = 0; j < 4; ++j) {
+    const int shift = j % 2 * 16;
+    found[j].best = to_float(F16{static_cast<uint16_t>(best[j / 2] >> shift)});
+    // No class has it where all are NaN.
+    found[j].label = max(__ffs(static_cast<int>(has[j / 2] >> shift & 0xffffu)) - 1, 0);
+  }
+}
+
+template <int N, class T>
+__device__ __forceinline__ void first_argmax_of_quad(const T* pixels, int64_t stride,
+                                                     int32_t classes, FirstArgmax (&found)[4]) {
+  argmax_of_four<N>(pixels, stride, classes, found);
+}
+template <int N>
+__device__ __forceinline__ void first_argmax_of_quad(const F16* pixels, int64_t stride,
+                                                     int32_t classes, FirstArgmax (&found)[4]) {
+  if constexpr (N != 0) {
+    argmax_of_four_halves<N>(pixels, stride, found);
+  } else {
+    argmax_of_four<N>(pixels, stride, classes, found);
+  }
+}
+
 }  // namespace c2f::cuda

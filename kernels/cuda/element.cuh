@@ -28,4 +28,15 @@ __device__ __forceinline__ Pack<T> load_pack(const T* from) {
   return pack;
 }
 
+// Four elements beside each other, loaded at once from an address that is a multiple of their size.
+template <class T>
+struct alignas(4 * sizeof(T)) Quad {
+  T elems[4];
+};
+
+template <class T>
+__device__ __forceinline__ Quad<T> load_quad(const T* from) {
+  return *reinterpret_cast<const Quad<T>*>(from);
+}
+
 }  // namespace c2f::cuda

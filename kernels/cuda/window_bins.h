@@ -53,6 +53,7 @@ struct BinAxis {
   Divider by_stride, by_period, by_unit;
   // A tile is the bins that one block counts; tiles never share a bin.
   int32_t tile_bins, tile_px, tiles;  // tile_px: most pixels of one
+  Divider by_tiles;
 
   C2F_HD int32_t bin_of(int32_t px) const {
     const int32_t period = by_stride.quotient(px);
@@ -138,6 +139,7 @@ inline BinAxis make_bin_axis(int64_t size, int64_t window, int64_t stride, bool 
   axis.tile_px = axis.tile_bins == 1 ? axis.unit_px : s * periods;
   if (axis.tile_px > axis.size_px) axis.tile_px = axis.size_px;
   axis.tiles = parts_of(axis.bins, axis.tile_bins);
+  axis.by_tiles = make_divider(axis.tiles);
   return axis;
 }
 

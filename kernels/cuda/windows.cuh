@@ -59,13 +59,14 @@ template <class T, int N, CellKind kKind>
 __global__ void C2F_BOUNDS(kCellThreads, 3) windows_kernel(const __grid_constant__ WindowsArgs a) {
   C2F_DYNAMIC_SHARED(shared);
   wait_for_previous();
-  const BinAxis& y = a.cells.y;
-  const Tile tile(a.cells, shared);
+  C2F_SHARED(TilePlace, place);
+  find_tile(a.cells, &place);
+  const Tile tile(a.cells, place, shared);
   count_cells<T, N, kKind>(a.cells, tile);
   const int64_t b = tile.b;
-  const int32_t band = tile.row / a.sums.band_tiles;
-  const int32_t band_rows = min(a.sums.band_tiles, y.tiles - band * a.sums.band_tiles);
-  const uint32_t blocks = static_cast<uint32_t>(band_rows) * static_cast<uint32_t>(a.cells.x.tiles);
+  const int32_t band = a.sums.bands == 1 ? 0 : tile.y.number;
+  const uint32_t blocks =
+      static_cast<uint32_t>(a.sums.band_tiles) * static_cast<uint32_t>(a.cells.x.tiles);
   // Who finishes a band's last tile goes on, the other blocks leave as a whole: the answer is the
   // same in all threads of a block.
   if (!block_is_last(ImageSums(a, b).band_tickets + band, blocks)) return;

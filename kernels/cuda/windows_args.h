@@ -9,7 +9,7 @@ namespace c2f::cuda {
 // adds its bins up along x, and the last band of a row of windows adds these up along y. Small
 // images are one band: one block does it all.
 struct WindowSums {
-  int32_t band_tiles;  // rows of tiles in a band
+  int32_t band_tiles;  // rows of tiles in a band: all of them, or one
   int32_t bands;
   int32_t* across;  // [B, y.bins, x.windows], scratch
   int32_t* counts;  // [B, y.windows, x.windows]
