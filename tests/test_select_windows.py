@@ -9,9 +9,10 @@ import numpy as np
 import oracles
 import pytest
 import samples
+import tolerances
 import torch
 from agreement import assert_agrees
-from compare import assert_repeatable, call
+from compare import assert_labels, assert_repeatable, call
 from properties import for_any_data, st
 from samples import Sample
 
@@ -181,6 +182,23 @@ def test_labels_for_the_pipeline(backend: str, device: str) -> None:
         assert labels.dtype == torch.uint8
         assert (labels.cpu().numpy() == want).all()
         np.testing.assert_array_equal(windows.counts.cpu(), _expected(name).counts)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["special-x4-16-classes-float16", "special-x4-40-classes", "blobs-wide", "blobs-x2-wide"],
+)
+def test_labels_of_large_maps(backend: str, device: str, name: str) -> None:
+    """Whole words of labels and single ones; cells that agree, and pixels between classes."""
+    sample = samples.get("count_windows", name)
+    seg, classes = sample.args(device)
+    options = {**sample.options, "n": 4, "_return_labels": True}
+    _, labels = ops.select_windows(seg, classes, **options, backend=backend)
+    want, margin = oracles.labels_of(seg.cpu().float().numpy(), sample.options["size"])
+    tolerance = -1.0 if sample.exact else tolerances.logit_margin(seg.cpu())
+    close = torch.from_numpy(margin.astype(float) <= tolerance)
+    assert close.float().mean() < 0.01
+    assert_labels(labels.cpu(), torch.from_numpy(want.astype(np.uint8)), close)
 
 
 LABELS = torch.zeros(1, 8, 10, dtype=torch.uint8)

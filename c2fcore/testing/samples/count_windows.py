@@ -63,6 +63,8 @@ def _logits(
             x = grid_logits(shape, seed=sum(shape), levels=5)
         elif kind == "blobs":
             x = blob_logits(*shape, seed=sum(shape))
+        elif kind == "special":
+            x = _scattered(torch.round(blob_logits(*shape, seed=sum(shape)) * 8) / 8)
         else:
             x = noise_logits(shape, seed=sum(shape))
         return laid_out(x.to(dtype).to(device), layout), classes
@@ -71,6 +73,17 @@ def _logits(
     if size is not None:
         opts["size"] = size
     return Sample(name, make, opts, loops=loops, exact=exact)
+
+
+def _scattered(x: torch.Tensor) -> torch.Tensor:
+    """NaN and both infinities here and there, and over all classes of some pixels."""
+    values = torch.tensor([float("nan"), float("inf"), float("-inf")])
+    some = torch.Generator().manual_seed(x.numel())
+    drawn = torch.randint(300, x.shape, generator=some)
+    whole = torch.randint(100, (x.shape[0], 1, *x.shape[2:]), generator=some).expand_as(x)
+    for chosen in (drawn, whole):
+        x = torch.where(chosen < 3, values[chosen.clamp(max=2)], x)
+    return x
 
 
 def _special(name: str, size: tuple[int, int] | None) -> Sample:
@@ -159,7 +172,52 @@ SAMPLES: list[Sample] = [
     # On the axis that keeps its size a pixel has no neighbour.
     _special("nan-inf-taller", (12, 8)),
     _special("nan-inf-wider", (6, 16)),
-    # Larger ones, against the reference only.
+    # Larger ones, against the reference only. Widths of whole quads, and compiled or any numbers of
+    # classes, by type.
+    *[
+        _logits(
+            f"special-x4-{n}-classes-{d}".replace("torch.", ""),
+            (2, n, 20, 44),
+            (80, 176),
+            kind="special",
+            dtype=d,
+            window=32,
+            stride=8,
+            loops=False,
+            exact=True,
+        )
+        for n, d in ((16, FLOATS[0]), (16, FLOATS[1]), (7, FLOATS[1]), (16, FLOATS[2]))
+    ],
+    _logits(
+        "special-x4-40-classes",
+        (1, 40, 20, 44),
+        (80, 176),
+        kind="special",
+        classes=(1, 33, 39),
+        window=32,
+        stride=8,
+        loops=False,
+        exact=True,
+    ),
+    _logits(
+        "blobs-wide",
+        (1, 6, 40, 84),
+        (157, 333),
+        kind="blobs",
+        dtype=torch.float16,
+        window=32,
+        stride=9,
+        loops=False,
+    ),
+    _logits(
+        "blobs-x2-wide",
+        (1, 16, 66, 140),
+        (132, 280),
+        kind="blobs",
+        window=48,
+        stride=12,
+        loops=False,
+    ),
     _logits(
         "blobs-x4", (2, 16, 40, 48), (160, 192), kind="blobs", window=64, stride=16, loops=False
     ),
