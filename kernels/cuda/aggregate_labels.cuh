@@ -39,10 +39,10 @@ class PixelLogits {
   }
 
   __device__ __forceinline__ float next() {
-    float value = pixel_value(*p00_);
+    float value = to_float(*p00_);
     if (resized_) {
-      value = bilinear_value(value, pixel_value(p00_[right_]), pixel_value(*p10_),
-                             pixel_value(p10_[right_]), w1_y_, w1_x_);
+      value = bilinear_value(value, to_float(p00_[right_]), to_float(*p10_), to_float(p10_[right_]),
+                             w1_y_, w1_x_);
     }
     p00_ += stride_n_;
     p10_ += stride_n_;

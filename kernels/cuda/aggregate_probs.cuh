@@ -48,13 +48,13 @@ __device__ __forceinline__ void stage_classes_as(const MergeArgs& a, int64_t b,
       for (int c = 0; c < count; c += kElems, to += kElems * kPlaneElems) {
         const Pack<T> pack = load_pack(pixel + c);
 #pragma unroll
-        for (int e = 0; e < kElems; ++e) to[e * kPlaneElems] = pixel_value(pack.elems[e]);
+        for (int e = 0; e < kElems; ++e) to[e * kPlaneElems] = to_float(pack.elems[e]);
       }
       continue;
     }
 #pragma unroll 8
     for (int c = 0; c < count; ++c, to += kPlaneElems) {
-      *to = pixel_value(*pixel);
+      *to = to_float(*pixel);
       pixel += seg.stride_n;
     }
   }

@@ -1,4 +1,4 @@
-// Elements of tensors on the device: what kernels/common/half.h does not have.
+// Elements of tensors on the device: their values in float32, and several at once.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +9,10 @@
 namespace c2f::cuda {
 
 using c2f::to_float;
-__device__ __forceinline__ float to_float(float value) { return value; }
+template <class T>
+__device__ __forceinline__ float to_float(T value) {
+  return static_cast<float>(value);
+}
 
 // 16 bytes of elements, loaded at once from an address that is a multiple of 16. Not through __ldg:
 // the compiler may move a load of what it takes for constant above wait_for_previous(), and a
@@ -37,6 +40,25 @@ struct alignas(4 * sizeof(T)) Quad {
 template <class T>
 __device__ __forceinline__ Quad<T> load_quad(const T* from) {
   return *reinterpret_cast<const Quad<T>*>(from);
+}
+
+__device__ __forceinline__ void store_value(float* at, float value) { *at = value; }
+__device__ __forceinline__ void store_value(F16* at, float value) { *at = to_f16(value); }
+__device__ __forceinline__ void store_value(BF16* at, float value) { *at = to_bf16(value); }
+
+// 16 bytes; `at` is a multiple of 16.
+__device__ __forceinline__ void store_pack(float* at, const float (&value)[4]) {
+  *reinterpret_cast<float4*>(at) = make_float4(value[0], value[1], value[2], value[3]);
+}
+__device__ __forceinline__ void store_pack(F16* at, const float (&value)[8]) {
+  *reinterpret_cast<uint4*>(at) =
+      make_uint4(pack_f16(value[0], value[1]), pack_f16(value[2], value[3]),
+                 pack_f16(value[4], value[5]), pack_f16(value[6], value[7]));
+}
+__device__ __forceinline__ void store_pack(BF16* at, const float (&value)[8]) {
+  *reinterpret_cast<uint4*>(at) =
+      make_uint4(pack_bf16(value[0], value[1]), pack_bf16(value[2], value[3]),
+                 pack_bf16(value[4], value[5]), pack_bf16(value[6], value[7]));
 }
 
 }  // namespace c2f::cuda

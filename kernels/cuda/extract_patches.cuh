@@ -14,9 +14,9 @@
 #include "../common/bilinear.h"
 #include "../common/half.h"
 #include "../common/resample_tap.h"
+#include "element.cuh"
 #include "extract_patches_args.h"
 #include "gpu.cuh"
-#include "pixel.cuh"
 #include "window_list.cuh"
 
 namespace c2f::cuda {
@@ -104,11 +104,11 @@ __device__ __forceinline__ void resample_source_rows(const PatchArgs& a, int64_t
 #pragma unroll 4
     for (int s = 0; s < slots; ++s) {
       const int64_t row = taps.source[s] * image.stride_y;
-      float sum = pixel_value(at[0][row]);
+      float sum = to_float(at[0][row]);
       if constexpr (kTaps > 1) {
         sum *= tap.w[0];
 #pragma unroll
-        for (int t = 1; t < kTaps; ++t) sum = fmaf(pixel_value(at[t][row]), tap.w[t], sum);
+        for (int t = 1; t < kTaps; ++t) sum = fmaf(to_float(at[t][row]), tap.w[t], sum);
       }
       rows.row[s][col] = fmaf(sum, gain, bias);
     }

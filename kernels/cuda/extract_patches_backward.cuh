@@ -7,9 +7,9 @@
 
 #include "../common/bilinear.h"
 #include "../common/resample_tap.h"
+#include "element.cuh"
 #include "extract_patches_args.h"
 #include "gpu.cuh"
-#include "pixel.cuh"
 #include "window_list.cuh"
 
 namespace c2f::cuda {
@@ -92,7 +92,7 @@ __global__ void C2F_BOUNDS(kPatchThreads)
       for (int32_t u = xs.begin; u < xs.end; ++u) {
         const SourceWeight wx = weight_of(a.mode, taps, resized, u, scale, sx, k);
         if (!wx.reads) continue;
-        const float value = pixel_value(patch[v * grad.stride_y + u * grad.stride_x]);
+        const float value = to_float(patch[v * grad.stride_y + u * grad.stride_x]);
         of_row = fmaf(value, wx.w, of_row);
       }
       of_window = fmaf(of_row, wy.w, of_window);

@@ -7,8 +7,8 @@
 #include "../common/merge_rule.h"
 #include "aggregate_args.h"
 #include "axis.cuh"
+#include "element.cuh"
 #include "gpu.cuh"
-#include "pixel.cuh"
 #include "window_list.cuh"
 
 namespace c2f::cuda {
@@ -61,8 +61,8 @@ __device__ __forceinline__ float fine_sample(const Image& fine, int64_t patch, B
   const int64_t top = y.i0 * fine.stride_y, bottom = y.i1 * fine.stride_y;
   const int64_t left = x.i0 * fine.stride_x, right = x.i1 * fine.stride_x;
   const auto logit = [&](int64_t at) {
-    const float first = pixel_value(base[at]);
-    return fine.C == 1 ? first : pixel_value(base[at + fine.stride_c]) - first;
+    const float first = to_float(base[at]);
+    return fine.C == 1 ? first : to_float(base[at + fine.stride_c]) - first;
   };
   const float corner = logit(top + left);
   if (!resized) return corner;
