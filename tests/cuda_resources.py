@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 _FUNCTION = re.compile(r"^\s*Function (\S+):$")
 _USAGE = re.compile(r"REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)")
+_INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+ )?([A-Z][\w.]*)")
 _TYPES = {"f": "float", "N_3F16E": "F16", "N_4BF16E": "BF16", "h": "uint8", "s": "int16"}
 _TYPES |= {"i": "int32", "l": "int64"}
 _TYPES |= {"t": "uint16"}
@@ -57,6 +58,22 @@ def usage(tool: Path, module: str) -> list[Usage]:
         elif (match := _USAGE.search(line)) and "kernel" in name:
             registers, stack, shared, local = map(int, match.groups())
             found.append(Usage(sm, readable(name), registers, stack, shared, local))
+    return found
+
+
+def beginnings(tool: Path, module: str, sm: int, count: int = 100) -> dict[str, list[str]]:
+    """The first machine instructions of every kernel, each without its predicate and operands."""
+    found: dict[str, list[str]] = {}
+    code: list[str] = []
+    command = [str(tool), "-arch", f"sm_{sm}", "-sass", module]
+    with subprocess.Popen(command, text=True, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "Function :" in line:
+                code = found.setdefault(readable(line.split()[-1]), [])
+            elif len(code) < count and (match := _INSTRUCTION.match(line)):
+                code.append(match[1])
+    assert process.returncode == 0
     return found
 
 

@@ -91,6 +91,35 @@ def test_no_spills_and_no_stack(module: str, tool: Path) -> None:
     assert len(set(per_architecture.values())) == 1, per_architecture
 
 
+# What reads or writes global memory, or may lead past the wait.
+TOO_EARLY = (
+    "LD",
+    "LDG",
+    "LDGSTS",
+    "ST",
+    "STG",
+    "ATOM",
+    "ATOMG",
+    "RED",
+    "BRA",
+    "BRX",
+    "CALL",
+    "EXIT",
+)
+
+
+@pytest.mark.slow
+def test_kernels_launched_early_wait_first(module: str, tool: Path) -> None:
+    """A kernel that starts before its predecessor ends touches nothing of its before (gpu.cuh)."""
+    found = cuda_resources.beginnings(tool, module, 90)
+    early = {name: code for name, code in found.items() if name.startswith("windows_kernel")}
+    assert len(early) > 30
+    for name, code in early.items():
+        assert "ACQBULK" in code, name  # griddepcontrol.wait
+        before = {each.split(".")[0] for each in code[: code.index("ACQBULK")]}
+        assert not before & set(TOO_EARLY), name
+
+
 def test_architectures(module: str, tool: Path) -> None:
     code, ptx = cuda_resources.architectures(tool, module)
     assert 90 in code

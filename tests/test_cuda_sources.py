@@ -35,10 +35,3 @@ def test_no_load_of_supposed_constants() -> None:
         assert "__ldg(" not in code, path.name
         assert "__restrict__" not in code, path.name
         assert "ld.global.nc" not in code, path.name
-
-
-def test_kernels_launched_early_wait_first() -> None:
-    text = (KERNELS / "windows.cuh").read_text()
-    body = text[text.index("windows_kernel(") :]
-    statements = [line.strip() for line in body.splitlines()[1:3]]
-    assert statements == ["C2F_DYNAMIC_SHARED(shared);", "wait_for_previous();"]
