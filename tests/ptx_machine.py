@@ -114,6 +114,8 @@ class Shadow:
 class Machine:
     """One launch. Buffers are changed in place."""
 
+    operations = OPERATIONS
+
     def __init__(
         self,
         program: Program,
@@ -200,9 +202,9 @@ class Machine:
                 return
             if chosen.size:
                 kind, *parts = step.operation.split(".")
-                if kind not in OPERATIONS:
+                if kind not in self.operations:
                     raise Fault("an instruction that this machine does not have")
-                OPERATIONS[kind](self, parts, step.args, chosen)
+                self.operations[kind](self, parts, step.args, chosen)
             if now in targets:
                 break
         counter[threads] = now
