@@ -177,8 +177,8 @@ SAMPLES: list[Sample] = [
     *[
         _logits(
             f"special-x4-{n}-classes-{d}".replace("torch.", ""),
-            (2, n, 20, 44),
-            (80, 176),
+            (1, n, 12, 36),
+            (48, 144),
             kind="special",
             dtype=d,
             window=32,
@@ -190,8 +190,8 @@ SAMPLES: list[Sample] = [
     ],
     _logits(
         "special-x4-40-classes",
-        (1, 40, 20, 44),
-        (80, 176),
+        (1, 40, 12, 36),
+        (48, 144),
         kind="special",
         classes=(1, 33, 39),
         window=32,
@@ -201,8 +201,8 @@ SAMPLES: list[Sample] = [
     ),
     _logits(
         "blobs-wide",
-        (1, 6, 40, 84),
-        (157, 333),
+        (1, 6, 20, 84),
+        (77, 333),
         kind="blobs",
         dtype=torch.float16,
         window=32,
@@ -211,8 +211,8 @@ SAMPLES: list[Sample] = [
     ),
     _logits(
         "blobs-x2-wide",
-        (1, 16, 66, 140),
-        (132, 280),
+        (1, 16, 36, 140),
+        (72, 280),
         kind="blobs",
         window=48,
         stride=12,
