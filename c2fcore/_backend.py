@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import dataclasses
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -55,6 +56,19 @@ class Backend:
     gpu: bool = False
 
 
+class Deferred:
+    """An implementation in a module that is loaded when it is first needed.
+
+    Once nothing is missing, the table has the implementation itself.
+    """
+
+    def __init__(self, load: Callable[[], Callable[..., Any]]) -> None:
+        self.load = load
+
+    def __call__(self, *args: Any) -> Any:
+        return self.load()(*args)
+
+
 _table: dict[str, dict[str, Backend]] = {}
 _missing: dict[tuple[str, str], str] = {}
 
@@ -72,6 +86,8 @@ def missing(op: str, name: str) -> str:
         backend = _table[op].get(name)
         reason = backend.missing() if backend else "not part of this version"
         _missing[key] = reason
+        if backend and not reason and isinstance(backend.run, Deferred):
+            _table[op][name] = dataclasses.replace(backend, run=backend.run.load())
     return reason
 
 
@@ -121,7 +137,12 @@ def choose(op: str, requested: str, tensor: Tensor, grad: bool = False) -> Calla
     if name == "auto":
         name = _of_process
     if name != "auto":
-        return _explicit(op, name, tensor, grad)
+        if type(name) is not str or _missing.get((op, name)) != "":
+            _require(op, name)
+        backend = _table[op][name]
+        if reason := backend.why_not(tensor, grad):
+            raise NotImplementedError(f"{op}: backend {name!r} {reason}; 'reference' can run this")
+        return backend.run
     if tensor.is_cuda and (found := _on_gpu(op, tensor, grad)) is not None:
         return found
     for candidate, backend in _table[op].items():
@@ -162,19 +183,11 @@ def takes_reference(op: str, requested: str, tensor: Tensor) -> bool:
     return choose(op, requested, tensor) is _table[op]["reference"].run
 
 
-def _explicit(op: str, name: str, tensor: Tensor, grad: bool) -> Callable[..., Any]:
-    backend = _table[op].get(name) if isinstance(name, str) else None
-    if backend is None:
-        _check_name(op, name)
-    reason = _missing.get((op, name))
-    if reason is None:
-        reason = missing(op, name)
-    if backend is None or reason:
+def _require(op: str, name: str) -> None:
+    """Raises unless there is a backend of this name and it can run on this machine."""
+    _check_name(op, name)
+    if reason := missing(op, name):
         raise RuntimeError(f"{op}: backend {name!r} cannot run here: {reason}")
-    reason = backend.why_not(tensor, grad)
-    if reason:
-        raise NotImplementedError(f"{op}: backend {name!r} {reason}; 'reference' can run this")
-    return backend.run
 
 
 def _check_name(op: str, name: str) -> None:

@@ -7,12 +7,16 @@ import importlib
 import os
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
+from . import _watchers
 from .windows import Windows
+
+T = TypeVar("T")
 
 
 class Native(NamedTuple):
@@ -60,15 +64,11 @@ def cpu() -> Native:
 
 
 def function(op: str) -> Callable[..., Any]:
-    """The native function of an op, for backends that are only chosen where the module loads.
+    """The native function of an op, where the module loads.
 
     It makes its outputs, and runs on as many threads as torch uses.
     """
-
-    def run(*args: Any) -> Any:
-        return getattr(cpu().module, op)(*args)
-
-    return run
+    return getattr(cpu().module, op)  # type: ignore[no-any-return]
 
 
 @functools.cache
@@ -85,6 +85,20 @@ def call_key() -> Callable[..., bytes | None]:
     parameter, size = torch.nn.Parameter, torch.Size
     module.call_key_types(torch.Tensor, parameter, size, torch.dtype, Windows)
     return module.call_key  # type: ignore[no-any-return]
+
+
+def call_finder(tensors: int, known: dict[bytes, T]) -> Callable[..., T | None]:
+    """The function (*arguments of a call) that gives what `known` has under the call's key.
+
+    None where it has nothing, or something but the caller has to see the call: see `_watchers`.
+    """
+    module: Any = load("_cpu_portable", "cpu").module
+    if module is None:
+        return lambda *args: None
+    call_key()
+    functions = (_watchers.modes, _watchers.transforms, _watchers.tracing)
+    module.call_watchers(*functions, vars(torch.compiler), vars(forward_ad))
+    return module.call_finder(tensors, known)  # type: ignore[no-any-return]
 
 
 def missing() -> str:

@@ -16,22 +16,25 @@ py::object run_aggregate(py::handle coarse, py::handle fine, py::handle origins,
                          int64_t window, py::handle ids, int64_t H, int64_t W,
                          const std::string& rule, const std::string& output, py::handle labels) {
   const char* op = "aggregate";
-  const TensorView view = view_tensor(coarse, op, "coarse");
-  const int64_t B = view.shape[0], N = view.shape[1];
+  const TensorView seg = view_tensor(coarse, op, "coarse");
+  const int64_t B = seg.shape[0], N = seg.shape[1];
   const bool given = !labels.is_none();
-  py::object out = given                ? py::reinterpret_borrow<py::object>(labels)
-                   : output == "labels" ? new_tensor(coarse, DType::kU8, {B, H, W})
-                                        : new_tensor(coarse, DType::kF32, {B, N, H, W});
+  Viewed out =
+      given ? Viewed{py::reinterpret_borrow<py::object>(labels), view_tensor(labels, op, "out")}
+      : output == "labels" ? new_tensor(coarse, DType::kU8, {B, H, W})
+                           : new_tensor(coarse, DType::kF32, {B, N, H, W});
   const IdTable table(ids);
-  const py::object ys_xs = contiguous(origins), used = contiguous(num);
+  const Viewed ys_xs = contiguous(origins, op, "windows.origins");
+  const Viewed used = contiguous(num, op, "windows.num");
   const AggregateParams params =
-      aggregate_params(coarse, fine, ys_xs, used, window, table.bytes(), H, W, rule, out, given);
+      aggregate_params(seg, view_tensor(fine, op, "fine"), ys_xs.view, used.view, window,
+                       table.bytes(), H, W, rule, out.view, given);
   const int threads = threads_for(B * H * W);
   {
     py::gil_scoped_release unlocked;
     cpu::aggregate(params, threads);
   }
-  return out;
+  return std::move(out.tensor);
 }
 
 }  // namespace

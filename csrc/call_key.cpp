@@ -1,5 +1,7 @@
 // call_key(tensors, *args): what a call is but for the content of its tensors, as bytes. Python
-// remembers under it that the arguments were checked, and what for.
+// remembers under it that the arguments were checked, and what for. call_finder(tensors, known)
+// gives the function (*args) that looks a call up in such a dict, unless something must see the
+// call.
 //
 // Equal keys mean equal arguments, to the type: True and 1.0 are not 1. Of a tensor the key holds
 // dtype, device and shape: it may be one of the first `tensors` arguments, or part of Windows. The
@@ -25,16 +27,44 @@ namespace {
 // Python's types that are no types of its C interface, from call_key_types; they are kept.
 struct Types {
   PyTypeObject *tensor, *parameter, *size, *dtype, *windows;
-  PyObject* is_neg;  // the name, interned
+  PyObject *is_neg, *zero;  // Tensor's method, and the int
   const DLPackExchangeApi* api;
 };
 Types types{};
+
+// Where torch says that something must see calls, from call_watchers; kept as well. What is not as
+// it is known counts as watching: Python then looks for itself.
+struct Watchers {
+  PyObject *modes, *transforms, *tracing;  // functions: how many, those or None, whether
+  PyObject *compiler, *forward_ad;         // what modules hold, by name
+  PyObject *is_compiling, *level;          // names in them, interned
+};
+Watchers watchers{};
+
+// The answer of a function without arguments is `nothing`, a constant of Python's.
+bool answers(PyObject* function, PyObject* nothing) {
+  PyObject* answer = PyObject_CallNoArgs(function);
+  PyErr_Clear();
+  Py_XDECREF(answer);
+  return answer == nothing;
+}
+
+// Neither torch.compile or torch.export, nor forward-mode derivatives, nor dispatch modes, nor
+// functorch's transforms, nor torch.jit.trace.
+bool unwatched() {
+  if (watchers.modes == nullptr) return false;
+  PyObject* level = PyDict_GetItemWithError(watchers.forward_ad, watchers.level);
+  return PyDict_GetItemWithError(watchers.compiler, watchers.is_compiling) == Py_False &&
+         level != nullptr && PyLong_Check(level) && PyLong_AsLong(level) < 0 &&
+         answers(watchers.modes, types.zero) && answers(watchers.transforms, Py_None) &&
+         answers(watchers.tracing, Py_False);
+}
 
 class Key {
  public:
   // Appends an argument; false if it has no key.
   bool add_argument(PyObject* value, bool may_be_tensor) {
-    if (may_be_tensor && is_tensor(value)) return add_tensor(value) && !negated(value);
+    if (may_be_tensor && is_tensor(value)) return add_tensor(value);
     return add(value);
   }
 
@@ -68,8 +98,9 @@ class Key {
       ok = put(view.shape[i]);
       elements *= view.shape[i];
     }
-    // Zeros of automatic differentiation have no memory.
-    return ok && (view.data != nullptr || elements == 0);
+    // Zeros of automatic differentiation have no memory. No view negates whole numbers.
+    const bool whole = view.dtype.code == kDLInt || view.dtype.code == kDLUInt;
+    return ok && (view.data != nullptr || elements == 0) && (whole || !negated(tensor));
   }
 
   static bool is_tensor(PyObject* value) {
@@ -77,7 +108,7 @@ class Key {
   }
 
   static bool negated(PyObject* tensor) {
-    PyObject* answer = PyObject_CallMethodNoArgs(tensor, types.is_neg);
+    PyObject* answer = PyObject_CallOneArg(types.is_neg, tensor);
     PyErr_Clear();
     const bool is_not = answer == Py_False;
     Py_XDECREF(answer);
@@ -104,15 +135,13 @@ class Key {
     return ok;
   }
 
-  // What is no tensor among the first three is for Python to convert or refuse. They are whole
-  // numbers, which no view negates.
+  // What is no tensor among the first three is for Python to convert or refuse. No op looks at the
+  // second one, the counts.
   bool add_windows(PyObject* windows) {
-    bool ok = put('w');
-    for (Py_ssize_t i = 0; i < 3 && ok; ++i) {
-      PyObject* part = PyTuple_GET_ITEM(windows, i);
-      ok = is_tensor(part) && add_tensor(part);
-    }
-    return ok && add(PyTuple_GET_ITEM(windows, 3));
+    PyObject *origins = PyTuple_GET_ITEM(windows, 0), *counts = PyTuple_GET_ITEM(windows, 1),
+             *num = PyTuple_GET_ITEM(windows, 2), *window = PyTuple_GET_ITEM(windows, 3);
+    return put('w') && is_tensor(origins) && is_tensor(counts) && is_tensor(num) &&
+           add_tensor(origins) && add_tensor(num) && add(window);
   }
 
   // Another thread may change the list, and a list may hold itself, which ends with the room.
@@ -155,24 +184,66 @@ struct CallKey {
   }
 };
 
+// Bound to the pair (tensors, known).
+struct FindCall {
+  static PyObject* call(PyObject* bound, PyObject* const* args, Py_ssize_t count) {
+    bool ok = types.api != nullptr && unwatched();
+    const Py_ssize_t tensors = PyLong_AsSsize_t(PyTuple_GET_ITEM(bound, 0));
+    Key key;
+    for (Py_ssize_t i = 0; i < count && ok; ++i) ok = key.add_argument(args[i], i < tensors);
+    PyErr_Clear();
+    PyObject* bytes = ok ? key.bytes() : nullptr;
+    if (ok && bytes == nullptr) return nullptr;
+    PyObject* found = ok ? PyDict_GetItemWithError(PyTuple_GET_ITEM(bound, 1), bytes) : nullptr;
+    if (found == nullptr) found = Py_None;
+    Py_INCREF(found);
+    Py_XDECREF(bytes);
+    return found;
+  }
+};
+
+py::object call_finder(Py_ssize_t tensors, const py::dict& known) {
+  static PyMethodDef method = {
+      "find_call", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&FindCall::call)),
+      METH_FASTCALL, nullptr};
+  const py::tuple bound = py::make_tuple(tensors, known);
+  PyObject* function = PyCFunction_New(&method, bound.ptr());
+  if (function == nullptr) throw py::error_already_set();
+  return py::reinterpret_steal<py::object>(function);
+}
+
+// A reference for good.
+PyObject* keep(const py::object& object) { return py::object(object).release().ptr(); }
+
+PyTypeObject* keep_type(const py::type& type) {
+  return reinterpret_cast<PyTypeObject*>(keep(type));
+}
+
 void call_key_types(const py::type& tensor, const py::type& parameter, const py::type& size,
                     const py::type& dtype, const py::type& windows) {
-  const auto keep = [](const py::type& type) {
-    return reinterpret_cast<PyTypeObject*>(py::object(type).release().ptr());
-  };
-  types = {keep(tensor),
-           keep(parameter),
-           keep(size),
-           keep(dtype),
-           keep(windows),
-           PyUnicode_InternFromString("is_neg"),
-           exchange_api(reinterpret_cast<PyTypeObject*>(tensor.ptr()))};
+  types = {keep_type(tensor),  keep_type(parameter),
+           keep_type(size),    keep_type(dtype),
+           keep_type(windows), keep(tensor.attr("is_neg")),
+           PyLong_FromLong(0), exchange_api(reinterpret_cast<PyTypeObject*>(tensor.ptr()))};
+}
+
+void call_watchers(const py::object& modes, const py::object& transforms, const py::object& tracing,
+                   const py::dict& compiler, const py::dict& forward_ad) {
+  watchers = {keep(modes),
+              keep(transforms),
+              keep(tracing),
+              keep(compiler),
+              keep(forward_ad),
+              PyUnicode_InternFromString("_is_compiling_flag"),
+              PyUnicode_InternFromString("_current_level")};
 }
 
 }  // namespace
 
 void bind_call_key(py::module_& m) {
   m.def("call_key_types", &call_key_types);
+  m.def("call_watchers", &call_watchers);
+  m.def("call_finder", &call_finder);
   def_fast<CallKey>(m, "call_key");
 }
 

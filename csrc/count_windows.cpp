@@ -18,7 +18,7 @@ py::object run_count_windows(py::handle seg, py::handle ids, int64_t window, int
   const int64_t B = view_tensor(seg, op, "seg").shape[0];
   const int64_t R = WindowAxis{H, window, stride, flush}.count();
   const int64_t S = WindowAxis{W, window, stride, flush}.count();
-  py::object counts = new_tensor(seg, DType::kI32, {B, R, S});
+  py::object counts = new_tensor(seg, DType::kI32, {B, R, S}).tensor;
   const IdTable table(ids);
   const CountWindowsParams params =
       count_windows_params(seg, table.bytes(), H, W, window, stride, flush, counts, py::none());

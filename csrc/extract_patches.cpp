@@ -13,20 +13,26 @@ namespace py = pybind11;
 namespace c2f {
 namespace {
 
-// Number of windows of a batch, used or not.
-int64_t slots(py::handle origins, const char* op) {
-  const TensorView view = view_tensor(origins, op, "windows.origins");
-  return view.shape[0] * view.shape[1];
-}
+// The windows of a batch.
+struct Slots {
+  Slots(py::handle origins_given, py::handle num_given, const char* op)
+      : origins(contiguous(origins_given, op, "windows.origins")),
+        num(contiguous(num_given, op, "windows.num")) {}
+  int64_t count() const { return origins.view.shape[0] * origins.view.shape[1]; }  // used or not
+  Viewed origins, num;
+};
 
-py::object new_patches(py::handle image, int64_t count, int64_t side, py::handle dtype,
-                       bool channels_last, const char* op) {
-  const int64_t C = view_tensor(image, op, "image").shape[1];
-  if (!channels_last) return new_tensor(image, float_dtype(dtype, op), {count, C, side, side});
+Viewed new_patches(py::handle image, std::initializer_list<int64_t> shape, py::handle dtype,
+                   bool channels_last, const char* op) {
+  if (!channels_last) return new_tensor(image, float_dtype(dtype, op), shape);
   const py::module_ torch = py::module_::import("torch");
-  return torch.attr("empty")(py::make_tuple(count, C, side, side), py::arg("dtype") = dtype,
-                             py::arg("device") = "cpu",
-                             py::arg("memory_format") = torch.attr("channels_last"));
+  py::list sizes;
+  for (const int64_t size : shape) sizes.append(size);
+  py::object patches =
+      torch.attr("empty")(sizes, py::arg("dtype") = dtype, py::arg("device") = "cpu",
+                          py::arg("memory_format") = torch.attr("channels_last"));
+  const TensorView view = view_tensor(patches, op, "out");
+  return {std::move(patches), view};
 }
 
 py::object run_extract_patches(py::handle image, py::handle origins, py::handle num, int64_t window,
@@ -34,17 +40,18 @@ py::object run_extract_patches(py::handle image, py::handle origins, py::handle 
                                const Channels& mean, const Channels& std, py::handle dtype,
                                bool channels_last) {
   const char* op = "extract_patches";
-  const int64_t count = slots(origins, op);
-  py::object out = new_patches(image, count, side, dtype, channels_last, op);
-  const py::object ys_xs = contiguous(origins), used = contiguous(num);
-  const PatchesCall call = patches_call(image, ys_xs, used, window, out, mode, scale, mean, std);
-  const int64_t elements = count * call.params.image.C * side * side;
-  const int threads = threads_for(elements);
+  const TensorView pixels = view_tensor(image, op, "image");
+  const Slots slots(origins, num, op);
+  const int64_t count = slots.count(), C = pixels.shape[1];
+  Viewed out = new_patches(image, {count, C, side, side}, dtype, channels_last, op);
+  const PatchesCall call = patches_call(pixels, slots.origins.view, slots.num.view, window,
+                                        out.view, mode, scale, mean, std);
+  const int threads = threads_for(count * C * side * side);
   {
     py::gil_scoped_release unlocked;
     cpu::extract_patches(call.params, threads);
   }
-  return out;
+  return std::move(out.tensor);
 }
 
 py::object run_extract_patches_backward(py::handle grad, py::handle image, py::handle origins,
@@ -53,33 +60,35 @@ py::object run_extract_patches_backward(py::handle grad, py::handle image, py::h
   const char* op = "extract_patches_backward";
   const TensorView view = view_tensor(image, op, "image");
   const int64_t *size = view.shape, elements = size[0] * size[1] * size[2] * size[3];
-  py::object out = new_tensor(image, DType::kF32, {size[0], size[1], size[2], size[3]});
-  const py::object ys_xs = contiguous(origins), used = contiguous(num);
+  const Viewed out = new_tensor(image, DType::kF32, {size[0], size[1], size[2], size[3]});
+  const Slots slots(origins, num, op);
   const PatchesBackwardCall call =
-      patches_backward_call(grad, ys_xs, used, window, out, mode, scale, std);
+      patches_backward_call(view_tensor(grad, op, "grad_patches"), slots.origins.view,
+                            slots.num.view, window, out.view, mode, scale, std);
   const int threads = threads_for(elements);
   {
     py::gil_scoped_release unlocked;
     cpu::extract_patches_backward(call.params, threads);
   }
-  return out.attr("to")(image.attr("dtype"));
+  return out.tensor.attr("to")(image.attr("dtype"));
 }
 
 py::object run_extract_targets(py::handle labels, py::handle origins, py::handle num,
                                int64_t window, py::handle ids, int64_t ignore_index) {
   const char* op = "extract_targets";
-  const int64_t count = slots(origins, op);
-  py::object out = new_tensor(labels, DType::kU8, {count, window, window});
+  const Slots slots(origins, num, op);
+  const int64_t count = slots.count();
+  Viewed out = new_tensor(labels, DType::kU8, {count, window, window});
   const IdTable table(ids);
-  const py::object ys_xs = contiguous(origins), used = contiguous(num);
   const ExtractTargetsParams params =
-      targets_params(labels, ys_xs, used, window, table.bytes(), ignore_index, out);
+      targets_params(view_tensor(labels, op, "labels"), slots.origins.view, slots.num.view, window,
+                     table.bytes(), ignore_index, out.view);
   const int threads = threads_for(count * window * window);
   {
     py::gil_scoped_release unlocked;
     cpu::extract_targets(params, threads);
   }
-  return out;
+  return std::move(out.tensor);
 }
 
 }  // namespace

@@ -53,7 +53,7 @@ inline CountWindowsParams count_windows_params(pybind11::handle seg, std::string
                                                pybind11::handle labels) {
   const char* op = "count_windows";
   CountWindowsParams params{};
-  params.seg = seg_of(seg, op, "seg");
+  params.seg = seg_of(view_tensor(seg, op, "seg"), op, "seg");
   params.classes = class_table_of(table, op);
   require_grid(params.seg, H, W, window, stride, op);
   const TensorView out = view_contiguous(counts, DType::kI32, 3, op, "counts");
@@ -86,7 +86,7 @@ inline SelectWindowsParams select_windows_params(pybind11::handle seg, std::stri
                                                  pybind11::handle num, pybind11::handle labels) {
   const char* op = "select_windows";
   SelectWindowsParams params{};
-  params.seg = seg_of(seg, op, "seg");
+  params.seg = seg_of(view_tensor(seg, op, "seg"), op, "seg");
   params.classes = class_table_of(table, op);
   require_grid(params.seg, H, W, window, stride, op);
   require(n >= 1, op, "n must be at least 1, got ", n);

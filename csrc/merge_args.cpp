@@ -17,11 +17,11 @@ MergeRule rule_of(const std::string& rule) {
   return MergeRule::kOfficial;
 }
 
-Image fine_of(py::handle fine, int64_t patches) {
+Image fine_of(const TensorView& fine, int64_t patches) {
   const Image view = image_of(fine, kOp, "fine");
   if (view.dtype != DType::kF32 && view.dtype != DType::kF16 && view.dtype != DType::kBF16) {
     throw py::type_error("aggregate: fine must be float16/bfloat16/float32, got " +
-                         std::string(py::str(fine.attr("dtype"))));
+                         torch_name(view.dtype));
   }
   require(view.B == patches, kOp, "fine must hold B*n = ", patches, " patches, got ", view.B);
   require(view.C == 1 || view.C == 2, kOp, "fine must have 1 or 2 channels, got ", view.C);
@@ -30,12 +30,11 @@ Image fine_of(py::handle fine, int64_t patches) {
   return view;
 }
 
-void set_output(py::handle out, bool labels_given, AggregateParams* params) {
-  const TensorView view = view_tensor(out, kOp, "out");
+void set_output(const TensorView& view, bool labels_given, AggregateParams* params) {
   const bool labels = view.dtype == DType::kU8;
   if (!labels && view.dtype != DType::kF32) {
     throw py::type_error("aggregate: out must be uint8 labels or float32 scores, got " +
-                         std::string(py::str(out.attr("dtype"))));
+                         torch_name(view.dtype));
   }
   require(view.contiguous(), kOp, "out must be contiguous");
   const Seg& coarse = params->coarse;
@@ -56,9 +55,10 @@ void set_output(py::handle out, bool labels_given, AggregateParams* params) {
 
 }  // namespace
 
-AggregateParams aggregate_params(py::handle coarse, py::handle fine, py::handle origins,
-                                 py::handle num, int64_t window, std::string_view table, int64_t H,
-                                 int64_t W, const std::string& rule, py::handle out,
+AggregateParams aggregate_params(const TensorView& coarse, const TensorView& fine,
+                                 const TensorView& origins, const TensorView& num, int64_t window,
+                                 std::string_view table, int64_t H, int64_t W,
+                                 const std::string& rule, const TensorView& out,
                                  bool labels_given) {
   AggregateParams params{};
   params.coarse = seg_of(coarse, kOp, "coarse");

@@ -6,8 +6,10 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstring>
 #include <new>
 #include <string>
+#include <utility>
 
 #include "dlpack.h"
 #include "tensor.h"
@@ -17,31 +19,26 @@ namespace py = pybind11;
 namespace c2f {
 namespace {
 
-struct Named {
-  DLDataType type;
-  const char* name;
-};
-
-Named named(DType dtype) {
+DLDataType dlpack_type(DType dtype) {
   switch (dtype) {
     case DType::kU8:
-      return {{kDLUInt, 8, 1}, "uint8"};
+      return {kDLUInt, 8, 1};
     case DType::kU16:
-      return {{kDLUInt, 16, 1}, "uint16"};
+      return {kDLUInt, 16, 1};
     case DType::kI16:
-      return {{kDLInt, 16, 1}, "int16"};
+      return {kDLInt, 16, 1};
     case DType::kI32:
-      return {{kDLInt, 32, 1}, "int32"};
+      return {kDLInt, 32, 1};
     case DType::kI64:
-      return {{kDLInt, 64, 1}, "int64"};
+      return {kDLInt, 64, 1};
     case DType::kF16:
-      return {{kDLFloat, 16, 1}, "float16"};
+      return {kDLFloat, 16, 1};
     case DType::kBF16:
-      return {{kDLBfloat, 16, 1}, "bfloat16"};
+      return {kDLBfloat, 16, 1};
     case DType::kF32:
       break;
   }
-  return {{kDLFloat, 32, 1}, "float32"};
+  return {kDLFloat, 32, 1};
 }
 
 // A small tensor in one block: what DLPack says of it, its sizes, and its elements.
@@ -109,28 +106,36 @@ void prefer_large_pages(void* elements, int64_t bytes) {
 
 }  // namespace
 
-py::object new_tensor(py::handle like, DType dtype, std::initializer_list<int64_t> shape) {
+Viewed new_tensor(py::handle like, DType dtype, std::initializer_list<int64_t> shape) {
   const DLPackExchangeApi* api = exchange_api(Py_TYPE(like.ptr()));
   const int64_t bytes = small_bytes(dtype, shape);
   if (api == nullptr || bytes > SmallTensor::kMostBytes) {
     const py::module_ torch = py::module_::import("torch");
     py::list sizes;
     for (const int64_t size : shape) sizes.append(size);
-    py::object tensor = torch.attr("empty")(sizes, py::arg("dtype") = torch.attr(named(dtype).name),
+    const std::string name = torch_name(dtype).substr(std::strlen("torch."));
+    py::object tensor = torch.attr("empty")(sizes, py::arg("dtype") = torch.attr(name.c_str()),
                                             py::arg("device") = "cpu");
     int64_t elements = 1;
     for (const int64_t size : shape) elements *= size;
     const TensorView view = view_tensor(tensor, "new_tensor", "output");
     prefer_large_pages(view.data, elements * dtype_bytes(dtype));
-    return tensor;
+    return {std::move(tensor), view};
   }
-  DLManagedTensorVersioned* small = SmallTensor::make(*api, named(dtype).type, shape, bytes);
+  DLManagedTensorVersioned* small = SmallTensor::make(*api, dlpack_type(dtype), shape, bytes);
   if (small == nullptr) throw std::bad_alloc();
+  const DLTensor& made = small->dl_tensor;
+  TensorView view;
+  view.data = made.data;
+  view.dtype = dtype;
+  view.ndim = made.ndim;
+  std::copy_n(made.shape, made.ndim, view.shape);
+  std::copy_n(made.strides, made.ndim, view.strides);
   void* tensor = nullptr;
   if (api->managed_tensor_to_py_object_no_sync(small, &tensor) != 0) {
     throw py::error_already_set();
   }
-  return py::reinterpret_steal<py::object>(static_cast<PyObject*>(tensor));
+  return {py::reinterpret_steal<py::object>(static_cast<PyObject*>(tensor)), view};
 }
 
 // The dtype last asked for is remembered: it has to be told by its name.
@@ -140,18 +145,19 @@ DType float_dtype(py::handle dtype, const char* op) {
   if (dtype.ptr() == known) return found;
   const std::string name = py::str(dtype);
   for (const DType each : {DType::kF16, DType::kBF16, DType::kF32}) {
-    if (name != std::string("torch.") + named(each).name) continue;
+    if (name != torch_name(each)) continue;
     known = dtype.ptr();  // each torch.dtype is one object for good
     return found = each;
   }
   throw py::type_error(std::string(op) + ": out must be float16/bfloat16/float32, got " + name);
 }
 
-py::object contiguous(py::handle tensor) {
-  if (view_tensor(tensor, "contiguous", "tensor").contiguous()) {
-    return py::reinterpret_borrow<py::object>(tensor);
-  }
-  return tensor.attr("contiguous")();
+Viewed contiguous(py::handle tensor, const char* op, const char* name) {
+  const TensorView view = view_tensor(tensor, op, name);
+  if (view.contiguous()) return {py::reinterpret_borrow<py::object>(tensor), view};
+  py::object copy = tensor.attr("contiguous")();
+  const TensorView of_copy = view_tensor(copy, op, name);
+  return {std::move(copy), of_copy};
 }
 
 int threads_for(int64_t output_elems) {

@@ -9,19 +9,25 @@
 
 #include "../kernels/common/dtype.h"
 #include "../kernels/common/params.h"
+#include "tensor.h"
 
 namespace c2f {
 
+// A tensor, kept, and what it is.
+struct Viewed {
+  pybind11::object tensor;
+  TensorView view;
+};
+
 // A contiguous CPU tensor, its memory garbage: torch.empty's, or, where it is small and that would
 // cost more than to fill it, one in memory of our own. `like` is any tensor of the call.
-pybind11::object new_tensor(pybind11::handle like, DType dtype,
-                            std::initializer_list<int64_t> shape);
+Viewed new_tensor(pybind11::handle like, DType dtype, std::initializer_list<int64_t> shape);
 
 // A torch.dtype that patches may have.
 DType float_dtype(pybind11::handle dtype, const char* op);
 
-// The tensor itself if it is contiguous, else a copy that is.
-pybind11::object contiguous(pybind11::handle tensor);
+// The tensor itself if it is contiguous, else a copy that is; op and name as for view_tensor.
+Viewed contiguous(pybind11::handle tensor, const char* op, const char* name);
 
 // As many threads as torch uses, or 1 where the output is so small that waking another thread, or
 // asking torch, costs more than it saves.

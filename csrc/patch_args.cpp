@@ -28,6 +28,7 @@ void require_channels(const Channels& values, int64_t channels, const char* op, 
 // (v * scale - mean) / std as v * gain + bias, computed in double.
 std::vector<float> gains(double scale, const Channels& std, int64_t channels) {
   std::vector<float> gain;
+  gain.reserve(static_cast<size_t>(channels));
   for (size_t c = 0; c < static_cast<size_t>(channels); ++c) {
     gain.push_back(static_cast<float>(scale / (std ? (*std)[c] : 1.0)));
   }
@@ -36,6 +37,7 @@ std::vector<float> gains(double scale, const Channels& std, int64_t channels) {
 
 std::vector<float> biases(const Channels& mean, const Channels& std, int64_t channels) {
   std::vector<float> bias;
+  bias.reserve(static_cast<size_t>(channels));
   for (size_t c = 0; c < static_cast<size_t>(channels); ++c) {
     bias.push_back(mean ? static_cast<float>(-(*mean)[c] / (std ? (*std)[c] : 1.0)) : 0.0f);
   }
@@ -48,9 +50,9 @@ void require_window(int64_t window, const char* op) {
 
 }  // namespace
 
-PatchesCall patches_call(py::handle image, py::handle origins, py::handle num, int64_t window,
-                         py::handle out, const std::string& mode, double scale,
-                         const Channels& mean, const Channels& std) {
+PatchesCall patches_call(const TensorView& image, const TensorView& origins, const TensorView& num,
+                         int64_t window, const TensorView& out, const std::string& mode,
+                         double scale, const Channels& mean, const Channels& std) {
   const char* op = "extract_patches";
   PatchesCall call;
   ExtractPatchesParams& params = call.params;
@@ -59,7 +61,7 @@ PatchesCall patches_call(py::handle image, py::handle origins, py::handle num, i
   if (view.dtype == DType::kI32 || view.dtype == DType::kI64) {
     throw py::type_error(
         "extract_patches: image must be uint8/uint16/int16/float16/bfloat16/float32, got " +
-        std::string(py::str(image.attr("dtype"))));
+        torch_name(view.dtype));
   }
   require_window(window, op);
   params.windows = windows_of(origins, num, view.B, window, view.H, view.W, op);
@@ -73,7 +75,7 @@ PatchesCall patches_call(py::handle image, py::handle origins, py::handle num, i
   const Image patches = image_of(out, op, "out");
   if (!is_float(patches.dtype)) {
     throw py::type_error("extract_patches: out must be float16/bfloat16/float32, got " +
-                         std::string(py::str(out.attr("dtype"))));
+                         torch_name(patches.dtype));
   }
   require(patches.B == view.B * params.windows.n && patches.C == view.C && patches.H == patches.W &&
               patches.W >= 1,
@@ -89,8 +91,9 @@ PatchesCall patches_call(py::handle image, py::handle origins, py::handle num, i
   return call;
 }
 
-PatchesBackwardCall patches_backward_call(py::handle grad, py::handle origins, py::handle num,
-                                          int64_t window, py::handle out, const std::string& mode,
+PatchesBackwardCall patches_backward_call(const TensorView& grad, const TensorView& origins,
+                                          const TensorView& num, int64_t window,
+                                          const TensorView& image, const std::string& mode,
                                           double scale, const Channels& std) {
   const char* op = "extract_patches_backward";
   PatchesBackwardCall call;
@@ -100,9 +103,9 @@ PatchesBackwardCall patches_backward_call(py::handle grad, py::handle origins, p
   if (!is_float(patches.dtype)) {
     throw py::type_error(
         "extract_patches_backward: grad_patches must be float16/bfloat16/float32, got " +
-        std::string(py::str(grad.attr("dtype"))));
+        torch_name(patches.dtype));
   }
-  const TensorView image = view_contiguous(out, DType::kF32, 4, op, "grad_image");
+  require_contiguous(image, DType::kF32, 4, op, "grad_image");
   params.grad_image = static_cast<float*>(image.data);
   params.B = image.shape[0];
   params.C = image.shape[1];
@@ -121,16 +124,16 @@ PatchesBackwardCall patches_backward_call(py::handle grad, py::handle origins, p
   return call;
 }
 
-ExtractTargetsParams targets_params(py::handle labels, py::handle origins, py::handle num,
-                                    int64_t window, std::string_view table, int64_t ignore_index,
-                                    py::handle out) {
+ExtractTargetsParams targets_params(const TensorView& labels, const TensorView& origins,
+                                    const TensorView& num, int64_t window, std::string_view table,
+                                    int64_t ignore_index, const TensorView& out) {
   const char* op = "extract_targets";
   ExtractTargetsParams params{};
   params.labels = seg_of(labels, op, "labels");
   const Seg& map = params.labels;
   if (map.is_logits || map.dtype == DType::kU16) {
     throw py::type_error("extract_targets: labels must be uint8/int16/int32/int64, got " +
-                         std::string(py::str(labels.attr("dtype"))));
+                         torch_name(map.dtype));
   }
   require_window(window, op);
   params.windows = windows_of(origins, num, map.B, window, map.h, map.w, op);
@@ -138,9 +141,9 @@ ExtractTargetsParams targets_params(py::handle labels, py::handle origins, py::h
   require(ignore_index >= 0 && ignore_index <= 255, op, "ignore_index must be in 0..255, got ",
           ignore_index);
   params.ignore_index = ignore_index;
-  const TensorView targets = view_contiguous(out, DType::kU8, 3, op, "out");
-  require_shape(targets, {map.B * params.windows.n, window, window}, op, "out");
-  params.out = static_cast<uint8_t*>(targets.data);
+  require_contiguous(out, DType::kU8, 3, op, "out");
+  require_shape(out, {map.B * params.windows.n, window, window}, op, "out");
+  params.out = static_cast<uint8_t*>(out.data);
   return params;
 }
 

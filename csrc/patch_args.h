@@ -2,7 +2,6 @@
 // same for every native backend.
 #pragma once
 
-#include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
 #include <cstdint>
@@ -12,6 +11,7 @@
 #include <vector>
 
 #include "../kernels/common/params.h"
+#include "tensor.h"
 
 namespace c2f {
 
@@ -28,18 +28,18 @@ struct PatchesBackwardCall {
   std::vector<float> gain;
 };
 
-PatchesCall patches_call(pybind11::handle image, pybind11::handle origins, pybind11::handle num,
-                         int64_t window, pybind11::handle out, const std::string& mode,
+PatchesCall patches_call(const TensorView& image, const TensorView& origins, const TensorView& num,
+                         int64_t window, const TensorView& out, const std::string& mode,
                          double scale, const Channels& mean, const Channels& std);
 
-PatchesBackwardCall patches_backward_call(pybind11::handle grad, pybind11::handle origins,
-                                          pybind11::handle num, int64_t window,
-                                          pybind11::handle out, const std::string& mode,
+PatchesBackwardCall patches_backward_call(const TensorView& grad, const TensorView& origins,
+                                          const TensorView& num, int64_t window,
+                                          const TensorView& image, const std::string& mode,
                                           double scale, const Channels& std);
 
 // `params.classes` points into `table`.
-ExtractTargetsParams targets_params(pybind11::handle labels, pybind11::handle origins,
-                                    pybind11::handle num, int64_t window, std::string_view table,
-                                    int64_t ignore_index, pybind11::handle out);
+ExtractTargetsParams targets_params(const TensorView& labels, const TensorView& origins,
+                                    const TensorView& num, int64_t window, std::string_view table,
+                                    int64_t ignore_index, const TensorView& out);
 
 }  // namespace c2f

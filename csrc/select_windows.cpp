@@ -15,10 +15,10 @@ py::object run_select_windows(py::handle seg, py::handle ids, int64_t window, in
                               const std::string& strategy, int64_t min_pixels, bool return_labels) {
   const char* op = "select_windows";
   const int64_t B = view_tensor(seg, op, "seg").shape[0];
-  py::object origins = new_tensor(seg, DType::kI32, {B, n, 2});
-  py::object counts = new_tensor(seg, DType::kI32, {B, n});
-  py::object num = new_tensor(seg, DType::kI32, {B});
-  py::object labels = return_labels ? new_tensor(seg, DType::kU8, {B, H, W}) : py::none();
+  py::object origins = new_tensor(seg, DType::kI32, {B, n, 2}).tensor;
+  py::object counts = new_tensor(seg, DType::kI32, {B, n}).tensor;
+  py::object num = new_tensor(seg, DType::kI32, {B}).tensor;
+  py::object labels = return_labels ? new_tensor(seg, DType::kU8, {B, H, W}).tensor : py::none();
   const IdTable table(ids);
   const SelectWindowsParams params =
       select_windows_params(seg, table.bytes(), H, W, window, stride, edge == "flush", n, strategy,

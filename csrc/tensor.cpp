@@ -43,14 +43,10 @@ bool dtype_of(DLDataType t, DType* out) {
 }
 
 bool dtype_of(const std::string& name, DType* out) {
-  if (name == "torch.uint8") return *out = DType::kU8, true;
-  if (name == "torch.uint16") return *out = DType::kU16, true;
-  if (name == "torch.int16") return *out = DType::kI16, true;
-  if (name == "torch.int32") return *out = DType::kI32, true;
-  if (name == "torch.int64") return *out = DType::kI64, true;
-  if (name == "torch.float16") return *out = DType::kF16, true;
-  if (name == "torch.bfloat16") return *out = DType::kBF16, true;
-  if (name == "torch.float32") return *out = DType::kF32, true;
+  for (const DType each : {DType::kU8, DType::kU16, DType::kI16, DType::kI32, DType::kI64,
+                           DType::kF16, DType::kBF16, DType::kF32}) {
+    if (name == torch_name(each)) return *out = each, true;
+  }
   return false;
 }
 
@@ -113,6 +109,28 @@ bool TensorView::contiguous() const {
     expected *= shape[i];
   }
   return true;
+}
+
+std::string torch_name(DType dtype) {
+  switch (dtype) {
+    case DType::kU8:
+      return "torch.uint8";
+    case DType::kU16:
+      return "torch.uint16";
+    case DType::kI16:
+      return "torch.int16";
+    case DType::kI32:
+      return "torch.int32";
+    case DType::kI64:
+      return "torch.int64";
+    case DType::kF16:
+      return "torch.float16";
+    case DType::kBF16:
+      return "torch.bfloat16";
+    case DType::kF32:
+      break;
+  }
+  return "torch.float32";
 }
 
 void refuse(const char* op, const std::string& rule) {
@@ -179,12 +197,17 @@ TensorView view_tensor(py::handle tensor, const char* op, const char* name) {
   return view;
 }
 
-TensorView view_contiguous(py::handle tensor, DType dtype, int ndim, const char* op,
-                           const char* name) {
-  const TensorView view = view_tensor(tensor, op, name);
+void require_contiguous(const TensorView& view, DType dtype, int ndim, const char* op,
+                        const char* name) {
   require(view.ndim == ndim, op, name, " must have ", ndim, " dimensions, got ", view.ndim);
   require(view.dtype == dtype, op, name, " has the wrong dtype for the ", kBackend, " backend");
   require(view.contiguous(), op, name, " must be contiguous");
+}
+
+TensorView view_contiguous(py::handle tensor, DType dtype, int ndim, const char* op,
+                           const char* name) {
+  const TensorView view = view_tensor(tensor, op, name);
+  require_contiguous(view, dtype, ndim, op, name);
   return view;
 }
 

@@ -28,8 +28,8 @@ struct TensorView {
   bool contiguous() const;
 };
 
-// Views a tensor of the module's kind of device. `op` and `name` begin the error text: "<op>:
-// <name> must be ..., got ...".
+// Views a tensor of the module's kind of device, which costs some 100 ns: a call does it once for
+// each of its tensors. `op` and `name` begin the error text: "<op>: <name> must be ..., got ...".
 TensorView view_tensor(pybind11::handle tensor, const char* op, const char* name);
 
 [[noreturn]] void refuse(const char* op, const std::string& rule);
@@ -59,8 +59,14 @@ std::ostream& operator<<(std::ostream& out, const Sides& sides);
 
 void require_shape(const TensorView& view, std::initializer_list<int64_t> shape, const char* op,
                    const char* name);
+void require_contiguous(const TensorView& view, DType dtype, int ndim, const char* op,
+                        const char* name);
+// view_tensor and require_contiguous.
 TensorView view_contiguous(pybind11::handle tensor, DType dtype, int ndim, const char* op,
                            const char* name);
+
+// "torch.uint8" for an error text.
+std::string torch_name(DType dtype);
 
 // Index of the GPU a tensor is on, and the caller's current stream there.
 int device_of(pybind11::handle tensor);

@@ -2,12 +2,9 @@
 
 #include <algorithm>
 
-namespace py = pybind11;
-
 namespace c2f {
 
-Seg seg_of(py::handle tensor, const char* op, const char* name) {
-  const TensorView v = view_tensor(tensor, op, name);
+Seg seg_of(const TensorView& v, const char* op, const char* name) {
   require(v.ndim == 3 || v.ndim == 4, op, name, " must have 3 or 4 dimensions, got ", v.ndim);
   const bool is_logits = v.ndim == 4;
   const bool is_float = v.dtype == DType::kF32 || v.dtype == DType::kF16 || v.dtype == DType::kBF16;
@@ -29,8 +26,7 @@ Seg seg_of(py::handle tensor, const char* op, const char* name) {
   return seg;
 }
 
-Image image_of(py::handle tensor, const char* op, const char* name) {
-  const TensorView v = view_tensor(tensor, op, name);
+Image image_of(const TensorView& v, const char* op, const char* name) {
   require(v.ndim == 4, op, name, " must have 4 dimensions, got ", v.ndim);
   return Image{v.data,     v.dtype,      v.shape[0],   v.shape[1],   v.shape[2],
                v.shape[3], v.strides[0], v.strides[1], v.strides[2], v.strides[3]};
@@ -41,10 +37,10 @@ ClassTable class_table_of(std::string_view table, const char* op) {
   return ClassTable{reinterpret_cast<const uint8_t*>(table.data())};
 }
 
-WindowList windows_of(py::handle origins, py::handle num, int64_t B, int64_t window_px, int64_t H,
-                      int64_t W, const char* op) {
-  const TensorView o = view_contiguous(origins, DType::kI32, 3, op, "windows.origins");
-  const TensorView m = view_contiguous(num, DType::kI32, 1, op, "windows.num");
+WindowList windows_of(const TensorView& o, const TensorView& m, int64_t B, int64_t window_px,
+                      int64_t H, int64_t W, const char* op) {
+  require_contiguous(o, DType::kI32, 3, op, "windows.origins");
+  require_contiguous(m, DType::kI32, 1, op, "windows.num");
   require(o.shape[0] == B && m.shape[0] == B && o.shape[2] == 2, op,
           "windows must be of shape [B, n, 2] with B = ", B);
   const WindowList list{static_cast<const int32_t*>(o.data), static_cast<const int32_t*>(m.data), B,

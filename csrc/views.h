@@ -11,12 +11,12 @@
 
 namespace c2f {
 
-Seg seg_of(pybind11::handle tensor, const char* op, const char* name);
-Image image_of(pybind11::handle tensor, const char* op, const char* name);
+Seg seg_of(const TensorView& view, const char* op, const char* name);
+Image image_of(const TensorView& view, const char* op, const char* name);
 ClassTable class_table_of(std::string_view table, const char* op);
 // Checks shapes against B, and that every valid window lies inside H x W; for a GPU only the
 // shapes, for the host does not wait to read what windows hold.
-WindowList windows_of(pybind11::handle origins, pybind11::handle num, int64_t B, int64_t window_px,
-                      int64_t H, int64_t W, const char* op);
+WindowList windows_of(const TensorView& origins, const TensorView& num, int64_t B,
+                      int64_t window_px, int64_t H, int64_t W, const char* op);
 
 }  // namespace c2f

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 import threading
@@ -14,6 +15,8 @@ import numpy as np
 import pytest
 import torch
 from samples.inputs import noise_logits, windows_of
+from torch.autograd import forward_ad
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from c2fcore import Windows, _checks, _native, ops
 from c2fcore.bench.tiny import tiny_calls
@@ -284,6 +287,48 @@ def test_threads_that_call_at_once() -> None:
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+def _in_a_mode(look: Callable[[], Any]) -> Any:
+    with TorchDispatchMode():
+        return look()
+
+
+def _in_forward_mode(look: Callable[[], Any]) -> Any:
+    with forward_ad.dual_level():
+        return look()
+
+
+def _while_compiling(look: Callable[[], Any]) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.compiler, "_is_compiling_flag", True)
+        return look()
+
+
+def _within(transform: Callable[..., Any], look: Callable[[], Any]) -> Any:
+    found = []
+    transform(lambda x: found.append(look()) or x.sum())(torch.ones(2, 2))
+    return found[0]
+
+
+def _trace(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda x: torch.jit.trace(function, (x,), check_trace=False)
+
+
+@needs_keys
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize(
+    "watch",
+    [_in_a_mode, _in_forward_mode, _while_compiling]
+    + [functools.partial(_within, t) for t in (torch.vmap, torch.func.grad, _trace)],
+    ids=["mode", "forward", "compiling", "vmap", "grad", "trace"],
+)
+def test_what_must_see_calls_sees_remembered_ones(watch: Callable[..., Any]) -> None:
+    """Although none of the call's own tensors has to do with it."""
+    check = _library.remembered(lambda labels: labels.dtype)
+    assert check(LABELS) == torch.int64
+    assert watch(lambda: check(LABELS)) is None
+    assert check(LABELS) == torch.int64
 
 
 @needs_keys

@@ -1,4 +1,4 @@
-"""The gradient of extract_patches, an op of its own, and what every backend of both can read."""
+"""The gradient of extract_patches, an op of its own."""
 
 from __future__ import annotations
 
@@ -12,11 +12,6 @@ from .. import _triton
 from ..reference.extract_patches import extract_patches_backward
 from ..windows import Windows
 from . import _library
-
-
-def reads(image: Tensor) -> str:
-    """Why kernels do not read an image, "" if they do."""
-    return "does not read float64 images" if image.dtype == torch.float64 else ""
 
 
 def windows_of(origins: Tensor, num: Tensor, window: int) -> Windows:
@@ -84,7 +79,9 @@ def _backward_of_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return (forward(grad, *ctx.saved_tensors, *ctx.call), *[None] * 8)
 
 
-_library.register("extract_patches_backward", _by_kernels, _reference_backward, reads)
+_library.register(
+    "extract_patches_backward", _by_kernels, _reference_backward, unread=torch.float64
+)
 _library.define(
     "extract_patches_backward(Tensor grad, Tensor image, Tensor origins, Tensor num, int window, "
     "str mode, float scale, float[]? std, str backend) -> Tensor",

@@ -16,20 +16,12 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn import Parameter
 
-from .. import _backend, _cuda, _native, _triton
+from .. import _backend, _cuda, _native, _triton, _watchers
 
 T = TypeVar("T")
 
 LIBRARY = torch.library.Library("c2fcore", "DEF")
 _MOST_KNOWN: Final = 1024  # checked calls per op; some 300 bytes each
-
-# Dispatch modes, functorch transforms and torch.jit.trace; all private, and without them every call
-# is dispatched.
-_functorch = getattr(torch._C, "_functorch", None)
-_modes: Callable[[], int] = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 1)
-_transforms: Callable[[], Any] = getattr(_functorch, "peek_interpreter_stack", lambda: True)
-_all_transforms: Callable[[], Any] = getattr(_functorch, "get_interpreter_stack", lambda: None)
-_tracing: Callable[[], bool] = getattr(torch._C, "_is_tracing", lambda: True)
 
 
 def define(
@@ -86,7 +78,7 @@ def register(
     op: str,
     by_kernels: Callable[..., Any],
     reference: Callable[..., Any],
-    reads: Callable[[Tensor], str] | None = None,
+    unread: torch.dtype | None = None,
 ) -> None:
     """Enters the backends of an op.
 
@@ -95,20 +87,22 @@ def register(
         by_kernels: allocates the outputs, and has its first argument, the function (op, *arguments)
             -> None of a backend for GPUs, fill them.
         reference: the same with PyTorch's own operations.
-        reads: why no kernel reads such a first tensor, "" if they do; None if they always do.
+        unread: dtype of first tensors that only the reference reads.
     """
 
     def backend(run: Callable[..., Any], module: Any, gpu: bool) -> _backend.Backend:
         def why_not(first: Tensor, grad: bool) -> str:
-            return (reads(first) if reads else "") or module.why_not(first, grad)
+            if first.dtype == unread:
+                return f"does not read {str(unread).removeprefix('torch.')} images"
+            return module.why_not(first, grad)  # type: ignore[no-any-return]
 
-        return _backend.Backend(run, module.missing, why_not if reads else module.why_not, gpu)
+        return _backend.Backend(run, module.missing, why_not if unread else module.why_not, gpu)
 
     _backend.register(
         op,
         cuda=backend(partial(by_kernels, _cuda.run), _cuda, gpu=True),
         triton=backend(partial(by_kernels, _triton.run), _triton, gpu=True),
-        cpu=backend(_native.function(op), _native, gpu=False),
+        cpu=backend(_backend.Deferred(partial(_native.function, op)), _native, gpu=False),
         reference=_backend.Backend(reference),
     )
 
@@ -126,24 +120,29 @@ def remembered(check: Callable[..., T], tensors: int = 1) -> Callable[..., T | N
             number) holds what is checked: such a call is answered with None.
     """
     known: dict[bytes, T] = {}
+    find: Callable[..., T | None] | None = None  # once it is needed: it takes the native module
 
     def checked(*args: Any) -> T | None:
-        seen = torch.compiler.is_compiling() or _modes() or _transforms() is not None or _tracing()
-        if seen or getattr(forward_ad, "_current_level", -1) >= 0:
+        nonlocal find
+        if torch.compiler.is_dynamo_compiling():  # which does not trace native functions
+            return None
+        if find is None:
+            find = _native.call_finder(tensors, known)
+        found = find(*args)
+        return check_anew(*args) if found is None else found
+
+    def check_anew(*args: Any) -> T | None:
+        if _watchers.watched() or getattr(forward_ad, "_current_level", -1) >= 0:
             return None
         key = _native.call_key()(tensors, *args)
-        if key is None:
+        if key is None or any(isinstance(t, Tensor) and t.is_meta for t in args[:tensors]):
             return None
-        found = known.get(key)
-        if found is None:
-            if any(isinstance(t, Tensor) and t.is_meta for t in args[:tensors]):
-                return None
-            found = check(*args)
-            # A list of the call may have changed meanwhile: then this is another one's answer.
-            if _native.call_key()(tensors, *args) == key:
-                if len(known) >= _MOST_KNOWN:
-                    known.clear()
-                known[key] = found
+        found = check(*args)
+        # A list of the call may have changed meanwhile: then this is another one's answer.
+        if _native.call_key()(tensors, *args) == key:
+            if len(known) >= _MOST_KNOWN:
+                known.clear()
+            known[key] = found
         return found
 
     return checked
@@ -151,7 +150,7 @@ def remembered(check: Callable[..., T], tensors: int = 1) -> Callable[..., T | N
 
 def dispatched(*tensors: Tensor) -> bool:
     """Whether a call with these tensors must go through the dispatcher."""
-    if torch.compiler.is_compiling() or _modes() or _transforms() is not None or _tracing():
+    if _watchers.watched():
         return True
     for t in tensors:  # noqa: SIM110 - a generator costs half a microsecond
         if (type(t) is not Tensor and type(t) is not Parameter) or t.is_meta:
@@ -166,7 +165,10 @@ def keep(ctx: Any, *tensors: Tensor) -> None:
 
 def needs_grad(*tensors: Tensor) -> bool:
     """Whether autograd will want a gradient of one of these."""
-    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+    for t in tensors:  # a generator costs half a microsecond
+        if t.requires_grad:
+            return torch.is_grad_enabled()
+    return False
 
 
 def differentiated() -> bool:
@@ -177,6 +179,6 @@ def differentiated() -> bool:
     # torch.compile, too, reads the level, and compiles again for another one.
     if getattr(forward_ad, "_current_level", -1) >= 0:
         return True
-    if torch.compiler.is_compiling() or _transforms() is None:
+    if torch.compiler.is_compiling() or _watchers.transforms() is None:
         return False
-    return any(t.key().name in ("Grad", "Jvp") for t in _all_transforms() or ())
+    return any(t.key().name in ("Grad", "Jvp") for t in _watchers.all_transforms() or ())

@@ -12,7 +12,7 @@ from .. import _arrays, _backend, _checks, _triton, reference
 from ..reference.extract_patches import check_inside
 from ..windows import Windows
 from . import _library
-from ._extract_patches_backward import reads, windows_of
+from ._extract_patches_backward import windows_of
 
 MODES = ("bilinear", "nearest", "bicubic")
 
@@ -88,7 +88,9 @@ def extract_patches(
     call = (image, windows.origins, windows.num, windows.window, *options)
     if seen and image.is_floating_point() and _library.differentiated():
         patches = _backend.choose("extract_patches", backend, image, grad=True)(*call)
-    elif _library.needs_grad(image) or (seen and _library.dispatched(image, windows.origins)):
+    elif (image.requires_grad and torch.is_grad_enabled()) or (
+        seen and _library.dispatched(image, windows.origins)
+    ):
         patches = torch.ops.c2fcore.extract_patches(*call, backend)
     else:
         patches = _backend.choose("extract_patches", backend, image)(*call)
@@ -244,7 +246,7 @@ def checked_windows(
     return origins.contiguous(), num.contiguous(), window
 
 
-_library.register("extract_patches", _by_kernels, _reference, reads)
+_library.register("extract_patches", _by_kernels, _reference, unread=torch.float64)
 _library.define(
     "extract_patches(Tensor image, Tensor origins, Tensor num, int window, int side, str mode, "
     "float scale, float[]? mean, float[]? std, ScalarType dtype, bool channels_last, str backend) "

@@ -77,7 +77,10 @@ void run_extract_patches(py::handle image, py::handle origins, py::handle num, i
                          py::handle out, const std::string& mode, double scale,
                          const Channels& mean, const Channels& std, py::handle) {
   const char* op = "extract_patches";
-  const PatchesCall call = patches_call(image, origins, num, window, out, mode, scale, mean, std);
+  const PatchesCall call =
+      patches_call(view_tensor(image, op, "image"), view_tensor(origins, op, "windows.origins"),
+                   view_tensor(num, op, "windows.num"), window, view_tensor(out, op, "out"), mode,
+                   scale, mean, std);
   const ExtractPatchesParams& p = call.params;
   require_sides(window, p.p, op);
   const int64_t patches = p.image.B * p.windows.n;
@@ -97,10 +100,13 @@ void run_extract_patches(py::handle image, py::handle origins, py::handle num, i
 void run_extract_patches_backward(py::handle grad, py::handle origins, py::handle num,
                                   int64_t window, py::handle out, const std::string& mode,
                                   double scale, const Channels& std, py::handle) {
-  const PatchesBackwardCall call =
-      patches_backward_call(grad, origins, num, window, out, mode, scale, std);
+  const char* op = "extract_patches_backward";
+  const PatchesBackwardCall call = patches_backward_call(
+      view_tensor(grad, op, "grad_patches"), view_tensor(origins, op, "windows.origins"),
+      view_tensor(num, op, "windows.num"), window, view_tensor(out, op, "grad_image"), mode, scale,
+      std);
   const ExtractPatchesBackwardParams& p = call.params;
-  require_sides(window, p.grad_patches.W, "extract_patches_backward");
+  require_sides(window, p.grad_patches.W, op);
   if (p.B * p.C * p.H * p.W == 0) return;
   const Queue queue(grad);
   for (int64_t c = 0; c < p.C; c += kPatchChannels) {
@@ -125,9 +131,12 @@ void run_extract_patches_backward(py::handle grad, py::handle origins, py::handl
 
 void run_extract_targets(py::handle labels, py::handle origins, py::handle num, int64_t window,
                          std::string_view table, int64_t ignore_index, py::handle out, py::handle) {
+  const char* op = "extract_targets";
   const ExtractTargetsParams p =
-      targets_params(labels, origins, num, window, table, ignore_index, out);
-  require_sides(window, window, "extract_targets");
+      targets_params(view_tensor(labels, op, "labels"), view_tensor(origins, op, "windows.origins"),
+                     view_tensor(num, op, "windows.num"), window, table, ignore_index,
+                     view_tensor(out, op, "out"));
+  require_sides(window, window, op);
   const int64_t patches = p.windows.B * p.windows.n;
   if (patches == 0) return;
   TargetArgs args{};

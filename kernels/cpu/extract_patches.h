@@ -3,7 +3,8 @@
 // A task is a strip of rows of one patch, for one channel or, where channels lie side by side in
 // the image or in the patches, for all of them. Source rows are converted to fp32 once, resampled
 // horizontally with gain and bias applied (the vertical weights add up to 1, so they commute), and
-// kept while vertical taps need them.
+// kept while vertical taps need them. Rows that are not resampled go straight into the patch, where
+// neither side has them in strides.
 #pragma once
 
 #include <algorithm>
@@ -27,13 +28,15 @@ class PatchWriter {
       : p_(params),
         taps_(params.mode, params.windows.window_px, params.p),
         layout_(layout_of(params)),
+        straight_(taps_.identity && layout_ == PatchLayout::kPlanar && params.image.stride_x == 1),
         group_(layout_ == PatchLayout::kInterleaved || params.image.stride_c == 1 ? params.image.C
                                                                                   : 1),
         source_stride_(padded_row_size(params.windows.window_px)),
         row_size_(group_ * taps_.padded_out) {
     // Source rows, one resampled row before interleaving, the kept rows, one row before a strided
     // store.
-    const int64_t per_worker = group_ * source_stride_ + (2 + taps_.taps) * row_size_;
+    const int64_t per_worker =
+        straight_ ? 0 : group_ * source_stride_ + (2 + taps_.taps) * row_size_;
     scratch_.resize(static_cast<size_t>(threads));
     for (auto& worker : scratch_) worker.resize(static_cast<size_t>(per_worker));
   }
@@ -45,6 +48,7 @@ class PatchWriter {
     const int64_t b = patch / p_.windows.n, slot = patch % p_.windows.n;
     const int64_t c0 = g * group_;
     if (slot >= p_.windows.num[b]) return clear(patch, c0, begin, end);
+    if (straight_) return convert(patch, c0, begin, end);
     float* source = scratch_[static_cast<size_t>(worker)].data();
     float* planar = source + group_ * source_stride_;
     float* kept = planar + row_size_;
@@ -79,13 +83,36 @@ class PatchWriter {
     return patch * p_.out_stride_patch + c * p_.out_stride_c + y * p_.out_stride_y;
   }
 
+  // Of the first pixel of a window's row y, channel c.
+  int64_t image_offset(int64_t patch, int64_t c, int64_t y) const {
+    const Image& image = p_.image;
+    const int32_t* origin = p_.windows.origins + 2 * patch;
+    return patch / p_.windows.n * image.stride_b + c * image.stride_c +
+           (origin[0] + y) * image.stride_y + origin[1] * image.stride_x;
+  }
+
+  void convert(int64_t patch, int64_t c0, int64_t begin, int64_t end) const {
+    visit_pixel_type(p_.image.dtype, [&](auto* from) {
+      visit_float_type(p_.out_dtype, [&](auto* to) {
+        for (int64_t c = c0; c < c0 + group_; ++c) {
+          const auto* row =
+              static_cast<decltype(from)>(p_.image.data) + image_offset(patch, c, begin);
+          auto* out = static_cast<decltype(to)>(p_.out) + out_offset(patch, c, begin);
+          for (int64_t y = begin; y < end; ++y) {
+            convert_row(row, p_.p, p_.gain[c], p_.bias[c], out);
+            row += p_.image.stride_y;
+            out += p_.out_stride_y;
+          }
+        }
+      });
+    });
+  }
+
   void resample_source_row(int64_t patch, int64_t c0, int64_t y, float* source, float* planar,
                            float* out) const {
     const Image& image = p_.image;
     const int64_t k = p_.windows.window_px;
-    const int32_t* origin = p_.windows.origins + 2 * patch;
-    const int64_t offset = patch / p_.windows.n * image.stride_b + c0 * image.stride_c +
-                           (origin[0] + y) * image.stride_y + origin[1] * image.stride_x;
+    const int64_t offset = image_offset(patch, c0, y);
     visit_pixel_type(image.dtype, [&](auto* type) {
       const auto* row = static_cast<decltype(type)>(image.data) + offset;
       load_pixels(row, image.stride_c, image.stride_x, group_, k, source + kRowPadLeft,
@@ -141,6 +168,7 @@ class PatchWriter {
   const ExtractPatchesParams& p_;
   ResampleTaps taps_;
   PatchLayout layout_;
+  bool straight_;
   int64_t group_;          // channels a task handles together
   int64_t source_stride_;  // floats between the source rows of two channels
   int64_t row_size_;       // floats of one resampled row, all channels of the group

@@ -73,6 +73,17 @@ inline void load_strided(const T* row, int64_t stride, int64_t n, float* out) {
   for (; i < n; ++i) out[i] = scalar_to_float(row[i * stride]);
 }
 
+// out[i] = row[i] * gain + bias for i in [0, n).
+template <class In, class Out>
+inline void convert_row(const In* row, int64_t n, float gain, float bias, Out* out) {
+  const Vec8f g = set8(gain), b = set8(bias);
+  int64_t i = 0;
+  for (; i + 8 <= n; i += 8) store8(out + i, fma(load8(row + i), g, b));
+  if (i == n) return;
+  const int left = static_cast<int>(n - i);
+  store8_partial(out + i, fma(load8_partial(row + i, left), g, b), left);
+}
+
 // out[i * stride] = row[i] for i in [0, n).
 template <class T>
 inline void store_strided(const float* row, int64_t stride, int64_t n, T* out) {
