@@ -27,7 +27,7 @@ from samples import Sample
 from samples.inputs import noise_logits, random_windows, windows_of
 
 import c2fcore
-from c2fcore import ops
+from c2fcore import _native, ops
 
 OP = "aggregate"
 pytestmark = pytest.mark.usefixtures("poison")
@@ -104,6 +104,20 @@ def test_half_is_decided_by_the_sign(backend: str, device: str, rule: str) -> No
         fine = torch.full((1, 1, 1, 1), logit, device=device)
         got = ops.aggregate(coarse, fine, windows, (1,), rule=rule, backend=backend)
         assert got.item() == label, logit
+
+
+@pytest.mark.skipif(_native.cpu().module is None, reason=_native.cpu().reason)
+def test_one_window_decides_as_two_equal_ones_do() -> None:
+    """Where a window is alone the sign of its logit decides, of several the mean of sigmoids."""
+    edge = torch.tensor(-1.5 * 2**-23).view(torch.int32)
+    near = torch.arange(-1024, 1024, dtype=torch.int32).add(edge).view(torch.float32)
+    fine = torch.cat((near, torch.linspace(-4e-7, 4e-7, 2048))).view(1, 1, 64, 64)
+    coarse = torch.tensor([1.0, 0.999]).view(1, 2, 1, 1).expand(1, 2, 64, 64)
+    once, twice = (windows_of([[(0, 0)] * n], 64, n) for n in (1, 2))
+    got = ops.aggregate(coarse, fine, once, (1,), backend="cpu")
+    want = ops.aggregate(coarse, fine.repeat(2, 1, 1, 1), twice, (1,), backend="cpu")
+    assert torch.equal(got, want)
+    assert 0 < got.sum() < got.numel()
 
 
 def test_overlaps_are_averaged_in_slot_order(backend: str, device: str) -> None:

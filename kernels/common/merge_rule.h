@@ -25,7 +25,8 @@ C2F_HD float sigmoid(float logit) { return 1.0f / (1.0f + expf(-logit)); }
 
 // sigmoid(logit) >= 0.5 as float32 rounds it, without the exponential: 1 + exp(-l) still rounds to
 // 2 while exp(-l) rounds to at most 1 + 2^-23, that is for l > -1.5 * 2^-23. NaN gives false.
-C2F_HD bool sigmoid_at_least_half(float logit) { return logit > -1.5f * 1.1920929e-7f; }
+constexpr float kBelowLogitOfHalf = -1.5f * 1.1920929e-7f;
+C2F_HD bool sigmoid_at_least_half(float logit) { return logit > kBelowLogitOfHalf; }
 
 // Whether the fine answer contradicts the coarse one; p_f of a covered pixel.
 C2F_HD bool is_conflict(bool coarse_is_small, float p_f) {

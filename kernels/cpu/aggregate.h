@@ -2,7 +2,7 @@
 // byte is written by one task.
 //
 // Labels: the coarse argmax first (coarse_labels.h), then edits inside the windows. Only where p_f
-// contradicts the coarse label are the N logits sampled and exponentials taken.
+// contradicts the coarse label are the N logits sampled and exponentials taken, p_f's among them.
 // Scores: the N logits of a run of pixels are sampled into a small block, normalised and merged
 // there, and written plane by plane.
 #pragma once
@@ -69,12 +69,12 @@ class LabelMerger {
     }
     if (!foreground_.begin_strip(b, y0, y1)) return;
     for_row_groups(sampler_, foreground_, y0, y1, [&](int64_t y, int rows) {
-      const Scratch<Span>& spans = foreground_.rows(y, rows);
+      const bool official = params.rule == MergeRule::kOfficial;  // which takes p_f of all pixels
+      const Scratch<Span>& spans =
+          official ? foreground_.p_f_rows(y, rows) : foreground_.rows(y, rows);
       if (!spans.empty()) sampler_.seek(b, y);
       for (const Span& span : spans) {
-        for (int64_t x = span.begin; x < span.end; x += 32) {
-          merge32(y, rows, x, std::min<int64_t>(32, span.end - x), out);
-        }
+        for (int64_t x = span.begin; x < span.end; x += 32) merge32(span, y, rows, x, out);
       }
     });
   }
@@ -86,27 +86,32 @@ class LabelMerger {
     uint32_t wanted, small;
   };
 
-  // Columns [x, x + lanes), at most 32, of all rows. Few pixels have something to decide.
-  void merge32(int64_t y, int rows, int64_t x, int64_t lanes, uint8_t* out) {
-    const int64_t W = shared_.params.W;
+  // Columns from x on, at most 32, of the span and all rows. Few pixels have something to decide.
+  void merge32(const Span& span, int64_t y, int rows, int64_t x, uint8_t* out) {
+    const int64_t W = shared_.params.W, lanes = std::min<int64_t>(32, span.end - x);
     Pixels pixels[kMaxGroupRows];
     uint32_t any = 0;
     for (int r = 0; r < rows; ++r) {
-      pixels[r] = look(out + (y + r) * W + x, foreground_.p_f(r) + x, lanes);
+      const float* values = foreground_.values(r) + x;
+      const uint8_t* labels = out + (y + r) * W + x;
+      pixels[r] = lanes == 32 ? look(labels, values, span.below_half(), 32)
+                              : look(labels, values, span.below_half(), lanes);
       any |= pixels[r].wanted;
     }
     for (int first = 0; any != 0; first += 8, any >>= 8) {
-      if ((any & 0xff) != 0) merge8(y, rows, x, first, pixels, out);
+      if ((any & 0xff) != 0) merge8(span, y, rows, x, first, pixels, out);
     }
   }
 
-  Pixels look(const uint8_t* labels, const float* p_f, int64_t lanes) const {
-    const Vec8f half = set8(0.5f);
-    uint32_t foreground = 0, background = 0;  // both 0 where p_f is NaN: not covered
+  // Inlined for a constant 32, the case that counts.
+  inline Pixels look(const uint8_t* labels, const float* values, float below_half,
+                     int64_t lanes) const {
+    const Vec8f limit = set8(below_half);
+    uint32_t foreground = 0, background = 0;  // both 0 where the value is NaN: not covered
     for (int64_t i = 0; i < lanes; i += 8) {
-      const Vec8f p = load8(p_f + i);
-      foreground |= static_cast<uint32_t>(movemask(p >= half)) << i;
-      background |= static_cast<uint32_t>(movemask(p < half)) << i;
+      const Vec8f value = load8(values + i);
+      foreground |= static_cast<uint32_t>(movemask(value > limit)) << i;
+      background |= static_cast<uint32_t>(movemask(limit >= value)) << i;
     }
     const uint32_t inside = lanes == 32 ? ~uint32_t{0} : (uint32_t{1} << lanes) - 1;
     if (shared_.params.rule == MergeRule::kOfficial) return {inside & (foreground | background), 0};
@@ -115,7 +120,8 @@ class LabelMerger {
   }
 
   // Columns [x + first, x + first + 8).
-  void merge8(int64_t y, int rows, int64_t x, int first, const Pixels* pixels, uint8_t* out) {
+  void merge8(const Span& span, int64_t y, int rows, int64_t x, int first, const Pixels* pixels,
+              uint8_t* out) {
     const AggregateParams& params = shared_.params;
     x += first;
     int64_t ys[kMaxGroupRows];
@@ -130,26 +136,18 @@ class LabelMerger {
     sampler_.sample(ys, count, x, logits_.data());
     for (int i = 0; i < count; ++i) {
       float* logits = logits_.data() + i * shared_.groups.N * 8;
-      const float* p_f = foreground_.p_f(from[i]) + x;
-      uint8_t* labels = out + ys[i] * params.W + x;
+      const Vec8f value = load8(foreground_.values(from[i]) + x);
+      Labels8 labels(out + ys[i] * params.W + x, params.W - x);
       if (params.rule == MergeRule::kOfficial) {
-        merge_official8(shared_.groups, load8(p_f), logits);
-        write_argmax(logits, wanted[i], labels);
+        merge_official8(shared_.groups, value, logits);
+        RunningArgmax<1> running;
+        for (int32_t c = 0; c < shared_.groups.N; ++c) {
+          running.offer(0, load8(logits + 8 * c), set8(c));
+        }
+        labels.replace(running.label[0], wanted[i]);
       } else {
-        merge_labels8(shared_.groups, logits, p_f, wanted[i], small[i], labels);
+        merge_labels8(shared_.groups, logits, span.p_f(value), wanted[i], small[i], labels);
       }
-    }
-  }
-
-  void write_argmax(const float* logits, int lanes, uint8_t* labels) const {
-    RunningArgmax<1> running;
-    for (int32_t c = 0; c < shared_.groups.N; ++c) {
-      running.offer(0, load8(logits + 8 * c), set8(c));
-    }
-    uint8_t found[8];
-    store8_bytes(found, running.label[0]);
-    for (int j = 0; j < 8; ++j) {
-      if ((lanes >> j & 1) != 0) labels[j] = found[j];
     }
   }
 
@@ -175,7 +173,7 @@ class ProbMerger {
     const int64_t W = shared_.params.W;
     foreground_.begin_strip(b, y0, y1);
     for_row_groups(sampler_, foreground_, y0, y1, [&](int64_t y, int rows) {
-      foreground_.rows(y, rows);
+      foreground_.p_f_rows(y, rows);
       sampler_.seek(b, y);
       for (int64_t x = 0; x < W; x += 8 * blocks_) {
         const int64_t pixels = std::min(8 * blocks_, W - x);
@@ -195,7 +193,7 @@ class ProbMerger {
     const int64_t ys[kMaxGroupRows] = {y, y + 1, y + 2, y + 3};
     sampler_.sample(ys, rows, x, values);
     for (int r = 0; r < rows; ++r, values += 8 * N) {
-      const Vec8f p_f = load8(foreground_.p_f(r) + x);
+      const Vec8f p_f = load8(foreground_.values(r) + x);
       if (shared_.params.rule == MergeRule::kOfficial) {
         for (int64_t c = 0; c < N; ++c) {
           store8(values + 8 * c, max(load8(values + 8 * c), set8(kMinusInfinity)));

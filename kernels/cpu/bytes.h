@@ -17,11 +17,14 @@ namespace c2f::cpu {
 class ClassSet {
  public:
   explicit ClassSet(const ClassTable& table) {
-    for (int id = 0; id < kMaxClasses; ++id) {
-      member_[id] = table.is_small[id] != 0 ? 1 : 0;
-      if (member_[id] != 0) {
-        uint8_t* rows = id < 128 ? low_rows_ : high_rows_;
-        rows[id & 15] = static_cast<uint8_t>(rows[id & 15] | (1 << ((id >> 4) & 7)));
+    for (int id = 0; id < kMaxClasses; ++id) member_[id] = table.is_small[id] != 0 ? 1 : 0;
+    for (int first = 0; first < kMaxClasses; first += 8) {
+      uint64_t eight;
+      std::memcpy(&eight, member_ + first, 8);
+      if (eight == 0) continue;
+      uint8_t* rows = first < 128 ? low_rows_ : high_rows_;
+      for (int id = first; id < first + 8; ++id) {
+        rows[id & 15] = static_cast<uint8_t>(rows[id & 15] | member_[id] << ((id >> 4) & 7));
       }
     }
   }
@@ -43,17 +46,21 @@ class ClassSet {
   // The same for exactly 32 labels.
   void members32(const uint8_t* labels, uint8_t* out) const { members(labels, 32, out); }
 
-  // Bit i says whether labels[i] is in the set, for the first n <= 32.
+  // Bit i says whether labels[i] is in the set, for the first n <= 32; bits from n on are garbage.
   uint32_t bits(const uint8_t* labels, int64_t n) const {
-    uint32_t found = 0;
 #if defined(__AVX2__)
-    if (n == 32) {
-      const __m256i in = members32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(labels)));
-      return static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_slli_epi16(in, 7)));
+    uint8_t padded[32];
+    if (n < 32) {
+      std::memcpy(padded, labels, static_cast<size_t>(n));
+      labels = padded;
     }
-#endif
+    const __m256i in = members32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(labels)));
+    return static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_slli_epi16(in, 7)));
+#else
+    uint32_t found = 0;
     for (int64_t i = 0; i < n; ++i) found |= static_cast<uint32_t>(has(labels[i])) << i;
     return found;
+#endif
   }
 
  private:

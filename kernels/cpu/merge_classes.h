@@ -20,8 +20,10 @@ struct ClassGroups {
   ClassGroups(const ClassTable& classes, int64_t classes_count) : N(classes_count) {
     for (auto& group : members) group.reserve(static_cast<size_t>(N));
     for (int32_t c = 0; c < N; ++c) members[classes.is_small[c] != 0 ? 1 : 0].push_back(c);
+    is_small.assign(classes.is_small, classes.is_small + N);
   }
   int64_t N;
+  Scratch<uint8_t> is_small;    // [N]
   Scratch<int32_t> members[2];  // [0] outside C, [1] in C
 };
 
@@ -31,21 +33,30 @@ struct GroupBest8 {
   Vec8i cls[2];
 
   GroupBest8(const ClassGroups& groups, const float* logits) {
-    for (int g = 0; g < 2; ++g) {
-      const Scratch<int32_t>& members = groups.members[g];
-      Vec8f best = set8(kMinusInfinity);
-      Vec8i label = set8(members.empty() ? kNoClass : members[0]);
-      for (const int32_t c : members) {
-        const Vec8f logit = load8(logits + 8 * c);
-        label = select(logit > best, set8(c), label);
-        best = max(logit, best);
+    Vec8f outside = set8(kMinusInfinity), inside = outside;
+    Vec8i outside_cls = first_of(groups.members[0]), inside_cls = first_of(groups.members[1]);
+    Vec8i id = set8(int32_t{0});
+    const uint8_t* is_small = groups.is_small.data();
+    for (int64_t c = 0; c < groups.N; ++c) {
+      const Vec8f logit = load8(logits + 8 * c);
+      if (is_small[c] != 0) {
+        inside_cls = select(logit > inside, id, inside_cls);
+        inside = max(logit, inside);
+      } else {
+        outside_cls = select(logit > outside, id, outside_cls);
+        outside = max(logit, outside);
       }
-      value[g] = best;
-      cls[g] = label;
+      id = id + set8(int32_t{1});
     }
+    value[0] = outside, value[1] = inside;
+    cls[0] = outside_cls, cls[1] = inside_cls;
   }
 
   Vec8f top() const { return max(value[0], value[1]); }
+
+  static Vec8i first_of(const Scratch<int32_t>& members) {
+    return set8(members.empty() ? kNoClass : members[0]);
+  }
 
   // One bit per pixel: c* is in C.
   int small_bits() const {
@@ -118,14 +129,15 @@ inline Mask8 mask_of_bits(int bits) {
 // One bit per pixel of `pixels` (bits): the best class of the other group, raised by `addition`,
 // wins over the coarse label, by the probabilities themselves.
 inline int evaluate_winners8(const ClassGroups& groups, const float* logits, const GroupBest8& best,
-                             int pixels, int small, Vec8f addition, const uint8_t* labels) {
+                             int pixels, int small, Vec8f addition, Vec8i labels) {
   const Vec8f top = best.top();
   Vec8f sum = set8(0.0f);
   for (int64_t c = 0; c < groups.N; ++c) sum = sum + exp_below(logits + 8 * c, top);
   const Vec8f scale = set8(1.0f) / sum;
   const int infinite = infinite_bits(top);
   float p[2][8], added[8];
-  int32_t cls[2][8];
+  int32_t cls[2][8], coarse[8];
+  store8(coarse, labels);
   for (int g = 0; g < 2; ++g) {
     store8(p[g], exp(best.value[g] - top) * scale);
     store8(cls[g], best.cls[g]);
@@ -136,7 +148,7 @@ inline int evaluate_winners8(const ClassGroups& groups, const float* logits, con
     if ((pixels >> j & 1) == 0) continue;
     const int from = small >> j & 1, to = 1 - from;
     const bool one_hot = (infinite >> j & 1) != 0;
-    const int32_t merged = merged_label(labels[j], one_hot ? 1.0f : p[from][j], cls[to][j],
+    const int32_t merged = merged_label(coarse[j], one_hot ? 1.0f : p[from][j], cls[to][j],
                                         one_hot ? 0.0f : p[to][j], added[j]);
     if (merged == cls[to][j]) wins |= 1 << j;
   }
@@ -158,39 +170,70 @@ inline Vec8f sum_of_exps_above(int64_t N, const float* logits, Vec8f top) {
   return sum;
 }
 
-// Merged labels of the pixels in `conflicts` (bits), written to labels[j]; `small` says which of
-// the eight coarse labels are in C.
+// Labels of eight pixels in a row that ends after `left` of them.
+class Labels8 {
+ public:
+  Labels8(uint8_t* row, int64_t left) : row_(row), count_(left < 8 ? left : 8) {
+    uint8_t bytes[8] = {};
+    copy(row, bytes);
+    values = load8_bytes(bytes);
+  }
+
+  // Writes those of `pixels` (bits).
+  void replace(Vec8i fresh, int pixels) const {
+    uint8_t bytes[8];
+    store8_bytes(bytes, select(mask_of_bits(pixels), fresh, values));
+    copy(bytes, row_);
+  }
+
+  Vec8i values;
+
+ private:
+  // Inlined for a constant 8, the case that counts.
+  void copy(const uint8_t* from, uint8_t* to) const {
+    if (count_ == 8) {
+      std::memcpy(to, from, 8);
+    } else {
+      std::memcpy(to, from, static_cast<size_t>(count_));
+    }
+  }
+
+  uint8_t* row_;
+  int64_t count_;
+};
+
+// Writes the merged labels of the pixels in `conflicts` (bits); `small` says which of the eight
+// coarse labels are in C.
 //
 // With e = exp(logit - top) and S their sum, the target t wins where e_t / S + addition > 1 / S,
-// that is S * addition > 1 - e_t: bounds on S decide nearly all pixels, the rest are evaluated as
-// the probabilities are.
-inline void merge_labels8(const ClassGroups& groups, const float* logits, const float* p_f,
-                          int conflicts, int small, uint8_t* labels) {
+// that is S * addition > 1 - e_t. S is at least 1 + e_t, which decides most pixels; bounds on S
+// decide nearly all others, and the rest are evaluated as the probabilities are.
+inline void merge_labels8(const ClassGroups& groups, const float* logits, Vec8f p_f, int conflicts,
+                          int small, const Labels8& labels) {
+  if (groups.members[0].empty()) conflicts &= ~small;  // they have no target
+  if (groups.members[1].empty()) conflicts &= small;
   const GroupBest8 best(groups, logits);
   const Vec8f top = best.top(), one = set8(1.0f);
   const Mask8 is_small = mask_of_bits(small);
-  const Vec8f p = load8(p_f);
-  const Vec8f addition = select(is_small, one - p, p);
+  const Vec8f addition = select(is_small, one - p_f, p_f);
   const Vec8f from = select(is_small, best.value[1], best.value[0]);
   const Vec8f to = select(is_small, best.value[0], best.value[1]);
-  int32_t target[8];
-  store8(target, select(is_small, best.cls[0], best.cls[1]));
 
-  const Vec8f needed = one - exp(to - top);
-  const Vec8f raised = sum_of_exps_above(groups.N, logits, top) * addition;
   // Rounding, of these lines and of the evaluation, stays far below 1e-4.
-  int wins = movemask(raised * set8(0.94f) > needed + set8(1e-4f));
-  const int loses = movemask(raised * set8(1.001f) < needed - set8(1e-4f));
-  const int undecided = conflicts & (infinite_bits(top) | ~movemask(from == top) | ~(wins | loses));
-  if (undecided != 0) {
-    wins &= ~undecided;
-    wins |= evaluate_winners8(groups, logits, best, undecided, small, addition, labels);
+  const Vec8f e = exp(to - top), slack = set8(1e-4f), needed = one - e;
+  const int doubtful = infinite_bits(top) | ~movemask(from == top);
+  int wins = movemask((one + e) * addition > needed + slack) & ~doubtful;
+  if ((conflicts & ~wins) != 0) {
+    const Vec8f raised = sum_of_exps_above(groups.N, logits, top) * addition;
+    wins |= movemask(raised * set8(0.94f) > needed + slack) & ~doubtful;
+    const int loses = movemask(raised * set8(1.001f) < needed - slack) & ~doubtful;
+    const int undecided = conflicts & ~(wins | loses);
+    if (undecided != 0) {
+      wins |= evaluate_winners8(groups, logits, best, undecided, small, addition, labels.values);
+    }
   }
   wins &= conflicts;
-  for (int j = 0; wins != 0; ++j, wins >>= 1) {
-    const bool raised_wins = (wins & 1) != 0 && target[j] != kNoClass;
-    labels[j] = raised_wins ? static_cast<uint8_t>(target[j]) : labels[j];
-  }
+  if (wins != 0) labels.replace(select(is_small, best.cls[0], best.cls[1]), wins);
 }
 
 // Logits become p after Eq. (1): through a softmax ("paper") or divided by their sum ("normalized")

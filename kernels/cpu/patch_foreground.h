@@ -1,12 +1,15 @@
 // p_f, the fine network's probability of a small object, row by row of the full-size image: the
 // mean, summed in slot order, over the windows that cover a pixel of the sigmoid of their fine
-// logits, sampled once per pixel as F.interpolate to k x k does.
+// logits, sampled once per pixel as F.interpolate to k x k does. Where one window covers a pixel,
+// which is nearly everywhere, the sign of its logit says on which side of 0.5 p_f lies: the
+// exponential is left to those who need p_f itself.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 #include <limits>
 
+#include "../common/merge_rule.h"
 #include "pixel_rows.h"
 #include "resample.h"
 #include "row_group.h"
@@ -14,9 +17,15 @@
 
 namespace c2f::cpu {
 
-// Columns [begin, end).
+// Columns [begin, end), covered by the same windows. Their values are the logit of the one window,
+// or, of several, p_f.
 struct Span {
-  int64_t begin, end;
+  int64_t begin, end, windows;
+
+  // p_f >= 0.5 where the value is above this, < 0.5 where it is not, and not covered where it is
+  // NaN.
+  float below_half() const { return windows == 1 ? kBelowLogitOfHalf : 0x1.fffffep-2f; }
+  Vec8f p_f(Vec8f values) const { return windows == 1 ? sigmoid(values) : values; }
 };
 
 // What the workers of one call share.
@@ -36,16 +45,19 @@ class ForegroundRows {
  public:
   ForegroundRows(const AggregateParams& params, const ForegroundTaps& taps)
       : params_(params), taps_(taps) {
-    const size_t padded_w = static_cast<size_t>(params.W + 8);
-    for (auto& row : p_f_) row.assign(padded_w, std::numeric_limits<float>::quiet_NaN());
-    covers_.resize(padded_w);
-    for (auto& row : source_) row.resize(static_cast<size_t>(padded_row_size(params.fine.W)));
-    mixed_.resize(static_cast<size_t>(padded_row_size(params.fine.W)));
-    logits_.resize(static_cast<size_t>(taps.x.padded_out));
+    const size_t values = static_cast<size_t>(kMaxGroupRows * row_size());
+    values_.assign(values, std::numeric_limits<float>::quiet_NaN());
+    for (auto* row : {&source_, &background_}) {
+      row->resize(static_cast<size_t>(padded_row_size(params.fine.W)));
+    }
+    mixed_.resize(static_cast<size_t>(taps.x.padded_out));
+    const int64_t windows = std::min(kHeldWindows, params.windows.n);
+    held_logits_.resize(static_cast<size_t>(2 * windows * held_size()));
     const size_t n = static_cast<size_t>(params.windows.n);
     in_strip_.reserve(n);
     in_row_.reserve(n);
-    spans_.reserve(n);
+    begins_.reserve(n);
+    spans_.reserve(2 * n);  // their ends are those of windows
   }
 
   // Rows asked for next lie in [y0, y1) of image b. Returns whether any window reaches them.
@@ -70,109 +82,132 @@ class ForegroundRows {
     return limit;
   }
 
-  // Fills p_f(r) for rows y + r, r in [0, rows), which the same windows cover; returns the covered
-  // columns, from left to right, not touching.
+  // Fills values(r) for rows y + r, r in [0, rows), which the same windows cover; returns the
+  // covered columns, from left to right.
   const Scratch<Span>& rows(int64_t y, int rows) {
     const int64_t k = params_.windows.window_px;
     const int32_t* origins = params_.windows.origins;
-    fill_spans(std::numeric_limits<float>::quiet_NaN(), kMaxGroupRows);
     in_row_.clear();
     for (const int64_t slot : in_strip_) {
       if (origins[2 * slot] <= y && y < origins[2 * slot] + k) in_row_.push_back(slot);
     }
     find_spans();
-    fill_spans(0.0f, rows);
     for (const Span& span : spans_) {
-      std::fill(covers_.begin() + span.begin, covers_.begin() + span.end, 0.0f);
+      if (span.windows > 1) fill(span, 0.0f, rows);
     }
-    for (const int64_t slot : in_row_) {
-      const int64_t x = origins[2 * slot + 1];
-      count(x);
-      for (int r = 0; r < rows; ++r) add(slot, y + r - origins[2 * slot], k, p_f_[r].data() + x);
+    for (size_t place = 0; place < in_row_.size(); ++place) {
+      const int32_t* origin = origins + 2 * in_row_[place];
+      const auto starts = [](const Span& span, int64_t x) { return span.begin < x; };
+      const auto first = std::lower_bound(spans_.begin(), spans_.end(), origin[1], starts);
+      const auto last = std::lower_bound(first, spans_.end(), origin[1] + k, starts);
+      for (int r = 0; r < rows; ++r) {
+        add(place, y + r - origin[0], &*first, &*first + (last - first), row(r));
+      }
     }
-    if (in_row_.size() == spans_.size()) return spans_;  // no two windows overlap
     for (const Span& span : spans_) {
-      for (int r = 0; r < rows; ++r) divide(span, p_f_[r].data());
+      if (span.windows > 1) divide(span, rows);
     }
     return spans_;
   }
 
-  // [W + 8]; NaN where the pixel counts as not covered.
-  const float* p_f(int r) const { return p_f_[r].data(); }
+  // The same, but values(r) is p_f in all columns, NaN in those that count as not covered.
+  const Scratch<Span>& p_f_rows(int64_t y, int count) {
+    for (const Span& span : spans_) {
+      fill(span, std::numeric_limits<float>::quiet_NaN(), kMaxGroupRows);
+    }
+    for (const Span& span : rows(y, count)) {
+      for (int r = 0; r < count && span.windows == 1; ++r) {
+        float* p_f = row(r);
+        for (int64_t x = span.begin; x < span.end; x += 8) {
+          store8_first(p_f + x, sigmoid(load8(p_f + x)), span.end - x);
+        }
+      }
+    }
+    return spans_;
+  }
+
+  // [W + 8]
+  const float* values(int r) const { return values_.data() + r * row_size(); }
 
  private:
+  // Row `row` of the patch in `slot`, resampled.
+  struct Held {
+    int64_t slot = -1, row = -1;
+  };
+
+  int64_t row_size() const { return params_.W + 8; }
+  int64_t held_size() const { return taps_.x.padded_out + 8; }
+  float* row(int r) { return values_.data() + r * row_size(); }
+
+  // Between two neighbouring ends of windows lies a span, if any window covers it.
   void find_spans() {
     const int64_t k = params_.windows.window_px;
-    const int32_t* origins = params_.windows.origins;
+    begins_.clear();
+    for (const int64_t slot : in_row_) begins_.push_back(params_.windows.origins[2 * slot + 1]);
+    std::sort(begins_.begin(), begins_.end());
     spans_.clear();
-    for (const int64_t slot : in_row_) {
-      const int64_t x = origins[2 * slot + 1];
-      spans_.push_back({x, x + k});
-    }
-    std::sort(spans_.begin(), spans_.end(),
-              [](const Span& a, const Span& b) { return a.begin < b.begin; });
-    size_t kept = 0;
-    for (const Span& span : spans_) {
-      if (kept > 0 && span.begin <= spans_[kept - 1].end) {
-        spans_[kept - 1].end = std::max(spans_[kept - 1].end, span.end);
-      } else {
-        spans_[kept++] = span;
+    const size_t windows = begins_.size();
+    int64_t x = 0;
+    for (size_t entered = 0, left = 0; left < windows;) {
+      const bool enters = entered < windows && begins_[entered] <= begins_[left] + k;
+      const int64_t next = enters ? begins_[entered] : begins_[left] + k;
+      if (next > x && entered > left) {
+        spans_.push_back({x, next, static_cast<int64_t>(entered - left)});
       }
+      x = next;
+      enters ? ++entered : ++left;
     }
-    spans_.resize(kept);
   }
 
-  void fill_spans(float value, int rows) {
-    for (const Span& span : spans_) {
-      for (int r = 0; r < rows; ++r) {
-        std::fill(p_f_[r].begin() + span.begin, p_f_[r].begin() + span.end, value);
+  void fill(const Span& span, float value, int rows) {
+    for (int r = 0; r < rows; ++r) {
+      std::fill(row(r) + span.begin, row(r) + span.end, value);
+    }
+  }
+
+  // Enters row dy of a window of the row into its values: its logits in the spans where it is
+  // alone, their sigmoid into the sum in others. Horizontal taps first, as F.interpolate orders
+  // them.
+  void add(size_t place, int64_t dy, const Span* first, const Span* last, float* values) {
+    const int taps = taps_.y.taps;
+    const float* from[4] = {};
+    float w[4] = {};
+    for (int t = 0; t < taps; ++t) {
+      from[t] = resampled_row(place, taps_.y.source(dy, t));
+      w[t] = taps_.y.w(dy, t);
+    }
+    for (const Span* span = first; span != last; ++span) {
+      const int64_t size = span->end - span->begin;
+      float* to = values + span->begin;
+      combine_rows(from, w, taps, size, span->windows == 1 ? to : mixed_.data());
+      for (int64_t i = 0; i < size && span->windows > 1; i += 8) {
+        store8_first(to + i, load8(to + i) + sigmoid(load8(mixed_.data() + i)), size - i);
       }
+      for (int t = 0; t < taps; ++t) from[t] += size;
     }
   }
 
-  void count(int64_t x) {
-    const int64_t k = params_.windows.window_px;
-    for (int64_t i = x; i < x + k; ++i) covers_[static_cast<size_t>(i)] += 1.0f;
+  // Row i of a patch's foreground logit at the window's columns, [k] and readable up to 8 more.
+  // Two neighbouring ones are kept of each window, for the rows of the output between them.
+  const float* resampled_row(size_t place, int64_t i) {
+    const int64_t at = 2 * (static_cast<int64_t>(place) % kHeldWindows) + (i & 1);
+    float* logits = held_logits_.data() + at * held_size();
+    Held& held = held_[at];
+    if (held.slot != in_row_[place] || held.row != i) {
+      held = {in_row_[place], i};
+      resample(held, logits);
+    }
+    return logits;
   }
 
-  // Adds row dy of a window's probabilities to sum[0 .. k).
-  void add(int64_t slot, int64_t dy, int64_t k, float* sum) {
-    const float* logits = foreground_logits(slot, dy);
-    for (int64_t i = 0; i < k; i += 8) {
-      Vec8f logit = load8(logits + i);
-      if (taps_.spoils_infinity) logit = fma(logit, set8(0.0f), logit);
-      const Vec8f p = set8(1.0f) / (set8(1.0f) + exp(set8(0.0f) - logit));
-      store8_first(sum + i, load8(sum + i) + p, k - i);
+  void resample(const Held& wanted, float* logits) {
+    float* source = source_.data() + kRowPadLeft;
+    load_fine_row(wanted.slot, wanted.row, source);
+    pad_row(source, params_.fine.W);
+    resample_row(source, taps_.x, 1.0f, 0.0f, logits);
+    for (int64_t x = 0; taps_.spoils_infinity && x < taps_.x.padded_out; x += 8) {
+      store8(logits + x, fma(load8(logits + x), set8(0.0f), load8(logits + x)));
     }
-  }
-
-  // Foreground logits of row dy of a window, [k] and readable up to a multiple of 8.
-  const float* foreground_logits(int64_t slot, int64_t dy) {
-    float* row = fine_row(slot, taps_.y.source(dy, 0));
-    if (!taps_.y.identity) {
-      const float *above = row, *below = fine_row(slot, taps_.y.source(dy, 1));
-      const Vec8f w0 = set8(taps_.y.w(dy, 0)), w1 = set8(taps_.y.w(dy, 1));
-      row = mixed_.data() + kRowPadLeft;
-      for (int64_t i = 0; i < params_.fine.W; i += 8) {
-        store8(row + i, fma(load8(below + i), w1, load8(above + i) * w0));
-      }
-    }
-    pad_row(row, params_.fine.W);
-    resample_row(row, taps_.x, 1.0f, 0.0f, logits_.data());
-    return logits_.data();
-  }
-
-  // Row i of a patch's foreground logit; neighbouring rows are kept side by side, for the rows of
-  // the output between them.
-  float* fine_row(int64_t slot, int64_t i) {
-    const int side = static_cast<int>(i & 1);
-    float* row = source_[side].data() + kRowPadLeft;
-    if (held_slot_[side] != slot || held_row_[side] != i) {
-      load_fine_row(slot, i, row);
-      held_slot_[side] = slot;
-      held_row_[side] = i;
-    }
-    return row;
   }
 
   // Row i of a patch's foreground logit: l, or l1 - l0 of two channels.
@@ -182,7 +217,7 @@ class ForegroundRows {
       const auto* row =
           static_cast<decltype(type)>(fine.data) + slot * fine.stride_b + i * fine.stride_y;
       if (fine.C == 1) return load_strided(row, fine.stride_x, fine.W, out);
-      float* background = mixed_.data() + kRowPadLeft;
+      float* background = background_.data();
       load_strided(row, fine.stride_x, fine.W, background);
       load_strided(row + fine.stride_c, fine.stride_x, fine.W, out);
       for (int64_t x = 0; x < fine.W; x += 8) {
@@ -191,22 +226,27 @@ class ForegroundRows {
     });
   }
 
-  void divide(const Span& span, float* sum) const {
-    for (int64_t x = span.begin; x < span.end; x += 8) {
-      store8_first(sum + x, load8(sum + x) / load8(covers_.data() + x), span.end - x);
+  void divide(const Span& span, int rows) {
+    const Vec8f windows = set8(static_cast<float>(span.windows));
+    for (int r = 0; r < rows; ++r) {
+      float* sum = row(r);
+      for (int64_t x = span.begin; x < span.end; x += 8) {
+        store8_first(sum + x, load8(sum + x) / windows, span.end - x);
+      }
     }
   }
 
   const AggregateParams& params_;
   const ForegroundTaps& taps_;
-  Scratch<float> p_f_[kMaxGroupRows];  // [W + 8] each
-  Scratch<float> covers_;              // [W + 8], for all rows of a group
-  Scratch<float> source_[2];           // fine rows, of even and of odd number
-  int64_t held_slot_[2] = {-1, -1};
-  int64_t held_row_[2] = {-1, -1};
-  Scratch<float> mixed_;                // their mean by weights; the background channel, before
-  Scratch<float> logits_;               // [k, rounded up to 8]
+  Scratch<float> values_;               // [kMaxGroupRows, W + 8]
+  Scratch<float> source_, background_;  // a fine row, padded, and its background channel
+  Scratch<float> mixed_;                // of two resampled ones, [k, rounded up to 8]
+  // Of a row's windows; of more than these, some take the place of others.
+  static constexpr int64_t kHeldWindows = 16;
+  Held held_[2 * kHeldWindows];         // of each window a row of even and one of odd number
+  Scratch<float> held_logits_;          // held_size() for each of them
   Scratch<int64_t> in_strip_, in_row_;  // slots of the batch, ascending
+  Scratch<int64_t> begins_;             // columns where windows of the row begin, ascending
   Scratch<Span> spans_;
 };
 

@@ -8,6 +8,7 @@
 //   store8(p, a)               float, int32_t, F16 and BF16 (round to nearest even)
 //   load8_partial(p, m)        the first m lanes (0..8), the others 0; never reads past p[m - 1]
 //   store8_partial(p, a, m)    the first m lanes; never writes past p[m - 1]
+//   load8_bytes(p)             8 bytes as int lanes
 //   store8_bytes, store32_bytes  int lanes of 0..255 as bytes, in lane order
 //   + - * /  fma(a, b, c)      a * b + c: fused on AVX2, two roundings on the portable build
 //   min, max                   (a < b ? a : b), (a > b ? a : b): the second operand if one is NaN
@@ -70,5 +71,7 @@ inline Vec8f exp(Vec8f x) {
   p = fma(p, r * r, r + set8(1.0f));
   return select(x < lowest, set8(0.0f), p * pow2(n));
 }
+
+inline Vec8f sigmoid(Vec8f x) { return set8(1.0f) / (set8(1.0f) + exp(set8(0.0f) - x)); }
 
 }  // namespace c2f::cpu

@@ -78,6 +78,9 @@ inline void store8_partial(float* p, Vec8f a, int m) {
   _mm256_maskstore_ps(p, detail::first_lanes(m), a.v);
 }
 
+inline Vec8i load8_bytes(const uint8_t* p) {
+  return {_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))};
+}
 // Lane i goes to byte i, truncated to its low 8 bits (values must be 0..255).
 inline void store8_bytes(uint8_t* p, Vec8i a) {
   const __m128i words =

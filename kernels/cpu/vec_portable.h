@@ -77,6 +77,9 @@ inline void store8_partial(float* p, Vec8f a, int m) {
   for (int i = 0; i < m; ++i) p[i] = a.v[i];
 }
 
+inline Vec8i load8_bytes(const uint8_t* p) {
+  return detail::lanes<Vec8i>([=](int i) { return int32_t{p[i]}; });
+}
 inline void store8_bytes(uint8_t* p, Vec8i a) {
   for (int i = 0; i < 8; ++i) p[i] = static_cast<uint8_t>(a.v[i]);
 }
