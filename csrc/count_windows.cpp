@@ -15,19 +15,20 @@ py::object run_count_windows(py::handle seg, py::handle ids, int64_t window, int
   const char* op = "count_windows";
   require(stride >= 1, op, "stride must be at least 1, got ", stride);
   const bool flush = edge == "flush";
-  const int64_t B = view_tensor(seg, op, "seg").shape[0];
+  const TensorView map = view_tensor(seg, op, "seg");
+  const int64_t B = map.shape[0];
   const int64_t R = WindowAxis{H, window, stride, flush}.count();
   const int64_t S = WindowAxis{W, window, stride, flush}.count();
-  py::object counts = new_tensor(seg, DType::kI32, {B, R, S}).tensor;
+  Viewed counts = new_tensor(seg, DType::kI32, {B, R, S});
   const IdTable table(ids);
   const CountWindowsParams params =
-      count_windows_params(seg, table.bytes(), H, W, window, stride, flush, counts, py::none());
+      count_windows_params(map, table.bytes(), H, W, window, stride, flush, counts.view, {});
   const int threads = threads_for(B * H * W);
   {
     py::gil_scoped_release unlocked;
     cpu::count_windows(params, threads);
   }
-  return counts;
+  return std::move(counts.tensor);
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -37,35 +38,42 @@ inline void require_grid(const Seg& seg, int64_t H, int64_t W, int64_t window, i
   require(stride >= 1, op, "stride must be at least 1, got ", stride);
 }
 
-// The optional label output, nullptr for None.
-inline uint8_t* labels_out(pybind11::handle labels, int64_t B, int64_t H, int64_t W,
+using OptionalView = std::optional<TensorView>;
+
+// Of None: nothing.
+inline OptionalView view_optional(pybind11::handle tensor, const char* op, const char* name) {
+  return tensor.is_none() ? OptionalView() : view_tensor(tensor, op, name);
+}
+
+// The optional label output.
+inline uint8_t* labels_out(const OptionalView& labels, int64_t B, int64_t H, int64_t W,
                            const char* op) {
-  if (labels.is_none()) return nullptr;
-  const TensorView view = view_contiguous(labels, DType::kU8, 3, op, "labels");
-  require_shape(view, {B, H, W}, op, "labels");
-  return static_cast<uint8_t*>(view.data);
+  if (!labels) return nullptr;
+  require_contiguous(*labels, DType::kU8, 3, op, "labels");
+  require_shape(*labels, {B, H, W}, op, "labels");
+  return static_cast<uint8_t*>(labels->data);
 }
 
 // The arguments of count_windows but for those of a backend, checked.
-inline CountWindowsParams count_windows_params(pybind11::handle seg, std::string_view table,
+inline CountWindowsParams count_windows_params(const TensorView& seg, std::string_view table,
                                                int64_t H, int64_t W, int64_t window, int64_t stride,
-                                               bool flush, pybind11::handle counts,
-                                               pybind11::handle labels) {
+                                               bool flush, const TensorView& counts,
+                                               const OptionalView& labels) {
   const char* op = "count_windows";
   CountWindowsParams params{};
-  params.seg = seg_of(view_tensor(seg, op, "seg"), op, "seg");
+  params.seg = seg_of(seg, op, "seg");
   params.classes = class_table_of(table, op);
   require_grid(params.seg, H, W, window, stride, op);
-  const TensorView out = view_contiguous(counts, DType::kI32, 3, op, "counts");
+  require_contiguous(counts, DType::kI32, 3, op, "counts");
   const int64_t R = WindowAxis{H, window, stride, flush}.count();
   const int64_t S = WindowAxis{W, window, stride, flush}.count();
-  require_shape(out, {params.seg.B, R, S}, op, "counts");
+  require_shape(counts, {params.seg.B, R, S}, op, "counts");
   params.H = H;
   params.W = W;
   params.window_px = window;
   params.stride_px = stride;
   params.flush = flush;
-  params.counts = static_cast<int32_t*>(out.data);
+  params.counts = static_cast<int32_t*>(counts.data);
   params.labels = labels_out(labels, params.seg.B, H, W, op);
   return params;
 }
@@ -78,26 +86,27 @@ inline Strategy strategy_of(const std::string& name, const char* op) {
 }
 
 // The same for select_windows.
-inline SelectWindowsParams select_windows_params(pybind11::handle seg, std::string_view table,
+inline SelectWindowsParams select_windows_params(const TensorView& seg, std::string_view table,
                                                  int64_t H, int64_t W, int64_t window,
                                                  int64_t stride, bool flush, int64_t n,
                                                  const std::string& strategy, int64_t min_pixels,
-                                                 pybind11::handle origins, pybind11::handle counts,
-                                                 pybind11::handle num, pybind11::handle labels) {
+                                                 const TensorView& origins,
+                                                 const TensorView& counts, const TensorView& num,
+                                                 const OptionalView& labels) {
   const char* op = "select_windows";
   SelectWindowsParams params{};
-  params.seg = seg_of(view_tensor(seg, op, "seg"), op, "seg");
+  params.seg = seg_of(seg, op, "seg");
   params.classes = class_table_of(table, op);
   require_grid(params.seg, H, W, window, stride, op);
   require(n >= 1, op, "n must be at least 1, got ", n);
   require(min_pixels >= 1, op, "min_pixels must be at least 1, got ", min_pixels);
   const int64_t B = params.seg.B;
-  const TensorView origins_view = view_contiguous(origins, DType::kI32, 3, op, "origins");
-  const TensorView counts_view = view_contiguous(counts, DType::kI32, 2, op, "counts");
-  const TensorView num_view = view_contiguous(num, DType::kI32, 1, op, "num");
-  require_shape(origins_view, {B, n, 2}, op, "origins");
-  require_shape(counts_view, {B, n}, op, "counts");
-  require_shape(num_view, {B}, op, "num");
+  require_contiguous(origins, DType::kI32, 3, op, "origins");
+  require_contiguous(counts, DType::kI32, 2, op, "counts");
+  require_contiguous(num, DType::kI32, 1, op, "num");
+  require_shape(origins, {B, n, 2}, op, "origins");
+  require_shape(counts, {B, n}, op, "counts");
+  require_shape(num, {B}, op, "num");
   params.H = H;
   params.W = W;
   params.window_px = window;
@@ -106,9 +115,9 @@ inline SelectWindowsParams select_windows_params(pybind11::handle seg, std::stri
   params.strategy = strategy_of(strategy, op);
   params.n = n;
   params.min_pixels = min_pixels;
-  params.origins = static_cast<int32_t*>(origins_view.data);
-  params.counts = static_cast<int32_t*>(counts_view.data);
-  params.num = static_cast<int32_t*>(num_view.data);
+  params.origins = static_cast<int32_t*>(origins.data);
+  params.counts = static_cast<int32_t*>(counts.data);
+  params.num = static_cast<int32_t*>(num.data);
   params.labels = labels_out(labels, B, H, W, op);
   return params;
 }

@@ -14,21 +14,24 @@ py::object run_select_windows(py::handle seg, py::handle ids, int64_t window, in
                               int64_t H, int64_t W, const std::string& edge, int64_t n,
                               const std::string& strategy, int64_t min_pixels, bool return_labels) {
   const char* op = "select_windows";
-  const int64_t B = view_tensor(seg, op, "seg").shape[0];
-  py::object origins = new_tensor(seg, DType::kI32, {B, n, 2}).tensor;
-  py::object counts = new_tensor(seg, DType::kI32, {B, n}).tensor;
-  py::object num = new_tensor(seg, DType::kI32, {B}).tensor;
-  py::object labels = return_labels ? new_tensor(seg, DType::kU8, {B, H, W}).tensor : py::none();
+  const TensorView map = view_tensor(seg, op, "seg");
+  const int64_t B = map.shape[0];
+  Viewed origins = new_tensor(seg, DType::kI32, {B, n, 2});
+  Viewed counts = new_tensor(seg, DType::kI32, {B, n});
+  Viewed num = new_tensor(seg, DType::kI32, {B});
+  Viewed labels{py::none(), {}};
+  if (return_labels) labels = new_tensor(seg, DType::kU8, {B, H, W});
   const IdTable table(ids);
-  const SelectWindowsParams params =
-      select_windows_params(seg, table.bytes(), H, W, window, stride, edge == "flush", n, strategy,
-                            min_pixels, origins, counts, num, labels);
+  const SelectWindowsParams params = select_windows_params(
+      map, table.bytes(), H, W, window, stride, edge == "flush", n, strategy, min_pixels,
+      origins.view, counts.view, num.view, return_labels ? labels.view : OptionalView());
   const int threads = threads_for(B * H * W);
   {
     py::gil_scoped_release unlocked;
     cpu::select_windows(params, threads);
   }
-  return py::make_tuple(std::move(origins), std::move(counts), std::move(num), std::move(labels));
+  return py::make_tuple(std::move(origins.tensor), std::move(counts.tensor), std::move(num.tensor),
+                        std::move(labels.tensor));
 }
 
 }  // namespace

@@ -10,8 +10,10 @@ namespace {
 void run_count_windows(py::handle seg, std::string_view table, int64_t H, int64_t W, int64_t window,
                        int64_t stride, bool flush, py::handle counts, py::handle labels,
                        py::handle workspace) {
+  const char* op = "count_windows";
   const CountWindowsParams params =
-      count_windows_params(seg, table, H, W, window, stride, flush, counts, labels);
+      count_windows_params(view_tensor(seg, op, "seg"), table, H, W, window, stride, flush,
+                           view_tensor(counts, op, "counts"), view_optional(labels, op, "labels"));
   if (params.seg.B == 0) return;
   const Queue queue(seg);
   Workspace scratch(workspace);
