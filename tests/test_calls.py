@@ -29,7 +29,7 @@ needs_keys = pytest.mark.skipif(
 LABELS = torch.randint(0, 4, (2, 16, 16), generator=torch.Generator().manual_seed(0))
 LOGITS = noise_logits((2, 4, 4, 4), 0)
 WINDOWS = windows_of([[(0, 0), (8, 8)], [(1, 2)]], 8, 2)
-MOST_NEGS = 20  # calls measured: 3 to 11; without what is remembered 8 to 20
+MOST_NEGS = 20  # calls measured: 3 to 8; without what is remembered 8 to 20
 
 
 def _fastest(call: Callable[[], Any], calls: int = 50) -> float:
