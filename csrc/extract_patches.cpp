@@ -76,13 +76,13 @@ py::object run_extract_patches_backward(py::handle grad, py::handle image, py::h
 py::object run_extract_targets(py::handle labels, py::handle origins, py::handle num,
                                int64_t window, py::handle ids, int64_t ignore_index) {
   const char* op = "extract_targets";
+  const TensorView map = view_tensor(labels, op, "labels");
   const Slots slots(origins, num, op);
   const int64_t count = slots.count();
   Viewed out = new_tensor(labels, DType::kU8, {count, window, window});
   const IdTable table(ids);
-  const ExtractTargetsParams params =
-      targets_params(view_tensor(labels, op, "labels"), slots.origins.view, slots.num.view, window,
-                     table.bytes(), ignore_index, out.view);
+  const ExtractTargetsParams params = targets_params(map, slots.origins.view, slots.num.view,
+                                                     window, table.bytes(), ignore_index, out.view);
   const int threads = threads_for(count * window * window);
   {
     py::gil_scoped_release unlocked;

@@ -47,10 +47,11 @@ void run_aggregate(py::handle coarse, py::handle fine, py::handle origins, py::h
                    int64_t window, std::string_view table, int64_t H, int64_t W,
                    const std::string& rule, py::handle out, bool labels_given, py::handle) {
   const char* op = "aggregate";
-  const AggregateParams p = aggregate_params(
-      view_tensor(coarse, op, "coarse"), view_tensor(fine, op, "fine"),
-      view_tensor(origins, op, "windows.origins"), view_tensor(num, op, "windows.num"), window,
-      table, H, W, rule, view_tensor(out, op, "out"), labels_given);
+  const TensorView seg = view_tensor(coarse, op, "coarse"), patches = view_tensor(fine, op, "fine"),
+                   ys_xs = view_tensor(origins, op, "windows.origins"),
+                   used = view_tensor(num, op, "windows.num"), merged = view_tensor(out, op, "out");
+  const AggregateParams p =
+      aggregate_params(seg, patches, ys_xs, used, window, table, H, W, rule, merged, labels_given);
   require_sizes(p, op);
   const int64_t classes = compiled_in(p.coarse.N);
   const bool wide = p.labels != nullptr || wide_scores(p, classes != 0);

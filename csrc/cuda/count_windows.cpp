@@ -11,9 +11,9 @@ void run_count_windows(py::handle seg, std::string_view table, int64_t H, int64_
                        int64_t stride, bool flush, py::handle counts, py::handle labels,
                        py::handle workspace) {
   const char* op = "count_windows";
-  const CountWindowsParams params =
-      count_windows_params(view_tensor(seg, op, "seg"), table, H, W, window, stride, flush,
-                           view_tensor(counts, op, "counts"), view_optional(labels, op, "labels"));
+  const TensorView map = view_tensor(seg, op, "seg"), out = view_tensor(counts, op, "counts");
+  const CountWindowsParams params = count_windows_params(map, table, H, W, window, stride, flush,
+                                                         out, view_optional(labels, op, "labels"));
   if (params.seg.B == 0) return;
   const Queue queue(seg);
   Workspace scratch(workspace);

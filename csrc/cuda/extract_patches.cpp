@@ -26,6 +26,15 @@ namespace {
 // Tiles that keep every multiprocessor busy; smaller ones are made where there would be fewer.
 constexpr int64_t kEnoughTiles = 4 * kMultiprocessors;
 
+// The windows of a batch. Tensors are viewed one after the other, not as arguments of one call: an
+// error names the first that is wrong.
+struct Slots {
+  Slots(py::handle origins_given, py::handle num_given, const char* op)
+      : origins(view_tensor(origins_given, op, "windows.origins")),
+        num(view_tensor(num_given, op, "windows.num")) {}
+  TensorView origins, num;
+};
+
 void require_sides(int64_t window, int64_t side, const char* op) {
   require_supported(window <= kPatchMaxSide && side <= kPatchMaxSide, op,
                     "windows and patches of at most ", kPatchMaxSide, " pixels a side, got ",
@@ -77,10 +86,10 @@ void run_extract_patches(py::handle image, py::handle origins, py::handle num, i
                          py::handle out, const std::string& mode, double scale,
                          const Channels& mean, const Channels& std, py::handle) {
   const char* op = "extract_patches";
-  const PatchesCall call =
-      patches_call(view_tensor(image, op, "image"), view_tensor(origins, op, "windows.origins"),
-                   view_tensor(num, op, "windows.num"), window, view_tensor(out, op, "out"), mode,
-                   scale, mean, std);
+  const TensorView pixels = view_tensor(image, op, "image");
+  const Slots slots(origins, num, op);
+  const PatchesCall call = patches_call(pixels, slots.origins, slots.num, window,
+                                        view_tensor(out, op, "out"), mode, scale, mean, std);
   const ExtractPatchesParams& p = call.params;
   require_sides(window, p.p, op);
   const int64_t patches = p.image.B * p.windows.n;
@@ -101,10 +110,11 @@ void run_extract_patches_backward(py::handle grad, py::handle origins, py::handl
                                   int64_t window, py::handle out, const std::string& mode,
                                   double scale, const Channels& std, py::handle) {
   const char* op = "extract_patches_backward";
-  const PatchesBackwardCall call = patches_backward_call(
-      view_tensor(grad, op, "grad_patches"), view_tensor(origins, op, "windows.origins"),
-      view_tensor(num, op, "windows.num"), window, view_tensor(out, op, "grad_image"), mode, scale,
-      std);
+  const TensorView patches = view_tensor(grad, op, "grad_patches");
+  const Slots slots(origins, num, op);
+  const PatchesBackwardCall call =
+      patches_backward_call(patches, slots.origins, slots.num, window,
+                            view_tensor(out, op, "grad_image"), mode, scale, std);
   const ExtractPatchesBackwardParams& p = call.params;
   require_sides(window, p.grad_patches.W, op);
   if (p.B * p.C * p.H * p.W == 0) return;
@@ -132,10 +142,10 @@ void run_extract_patches_backward(py::handle grad, py::handle origins, py::handl
 void run_extract_targets(py::handle labels, py::handle origins, py::handle num, int64_t window,
                          std::string_view table, int64_t ignore_index, py::handle out, py::handle) {
   const char* op = "extract_targets";
-  const ExtractTargetsParams p =
-      targets_params(view_tensor(labels, op, "labels"), view_tensor(origins, op, "windows.origins"),
-                     view_tensor(num, op, "windows.num"), window, table, ignore_index,
-                     view_tensor(out, op, "out"));
+  const TensorView map = view_tensor(labels, op, "labels");
+  const Slots slots(origins, num, op);
+  const ExtractTargetsParams p = targets_params(map, slots.origins, slots.num, window, table,
+                                                ignore_index, view_tensor(out, op, "out"));
   require_sides(window, window, op);
   const int64_t patches = p.windows.B * p.windows.n;
   if (patches == 0) return;

@@ -13,10 +13,11 @@ void run_select_windows(py::handle seg, std::string_view table, int64_t H, int64
                         py::handle counts, py::handle num, py::handle labels,
                         py::handle workspace) {
   const char* op = "select_windows";
-  const SelectWindowsParams params = select_windows_params(
-      view_tensor(seg, op, "seg"), table, H, W, window, stride, flush, n, strategy, min_pixels,
-      view_tensor(origins, op, "origins"), view_tensor(counts, op, "counts"),
-      view_tensor(num, op, "num"), view_optional(labels, op, "labels"));
+  const TensorView map = view_tensor(seg, op, "seg"), ys_xs = view_tensor(origins, op, "origins"),
+                   pixels = view_tensor(counts, op, "counts"), used = view_tensor(num, op, "num");
+  const SelectWindowsParams params =
+      select_windows_params(map, table, H, W, window, stride, flush, n, strategy, min_pixels, ys_xs,
+                            pixels, used, view_optional(labels, op, "labels"));
   if (params.seg.B == 0) return;
   const Queue queue(seg);
   Workspace scratch(workspace);
