@@ -163,6 +163,7 @@ class UpsampledTile {
   // Pixels that a lane evaluates at once: half a cell's at x4.
   static constexpr int kRows = 4, kColumns = 2;
   static constexpr int kListed = 32;  // classes that may be left out beforehand
+  static_assert(N <= kListed, "all classes that are compiled in are looked at");
 
   // Pixels beside each other: those of a row or column of cells.
   struct Span {
