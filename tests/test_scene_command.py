@@ -130,8 +130,8 @@ def test_what_others_wrote_is_never_replaced(
     assert main(given) == 0
     image = Path(given[1])
     before = image.read_bytes()
-    for more in ("--overwrite", "--resume"):
-        swapped = ["scene", given[3], "-o", given[1], *given[4:], more]
+    for more in (["--overwrite"], ["--resume"], []):
+        swapped = ["scene", given[3], "-o", given[1], *given[4:], *more]
         assert main(swapped) == 2
         assert "a file that c2fcore did not write is never replaced, got" in capsys.readouterr().err
     (tmp_path / "hard.tif").hardlink_to(image)
@@ -148,6 +148,20 @@ def test_what_others_wrote_is_never_replaced(
     with pytest.raises(ValueError, match=r"did not write is never replaced, got .*scene\.tif"):
         scene.write_objects(given[3], image, engine.config)
     assert image.read_bytes() == before
+
+
+def test_which_bands_are_taken_is_told(
+    given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "scene.tif", noise(6, 64, 100))
+    assert main(given) == 0
+    assert "note: the networks see bands 1,2,3 of 6; --bands chooses others" in (
+        capsys.readouterr().err
+    )
+    for count, more in ((6, ["--bands", "4,3,2"]), (3, [])):
+        write(tmp_path / "scene.tif", noise(count, 64, 100))
+        assert main([*given, "--overwrite", *more]) == 0
+        assert "note: the networks see" not in capsys.readouterr().err
 
 
 def test_other_labels_are_not_done(

@@ -166,7 +166,7 @@ def test_other_options_are_not_gone_on_with(
     with pytest.raises(ValueError, match=r"resume must go on .* got weights"):
         scene.segment_file(other, source, target, **how)
     changed = write(tmp_path / "scene.tif", noise(3, 64, 101))
-    with pytest.raises(ValueError, match=r"resume must go on .* got scene_(bytes|modified_ns) "):
+    with pytest.raises(ValueError, match=r"resume must go on .* got scene_(bytes|modified) "):
         scene.segment_file(engine, changed, target, **how)
     (options,) = tmp_path.glob(".*/options.json")
     assert json.loads(options.read_text())["tile"] == 40
@@ -192,7 +192,7 @@ def test_a_scene_damaged_in_the_middle(engine: Engine, tmp_path: Path) -> None:
     assert kept >= 3
     assert not target.exists()
     source.write_bytes(whole)
-    with pytest.raises(ValueError, match="got scene_modified_ns "):
+    with pytest.raises(ValueError, match=r'got scene_modified "20\d\d-'):
         scene.segment_file(engine, source, target, **COMMON, resume=True)
     options = json.loads((folder / "options.json").read_text())
     options.update(parts.file_options(source))

@@ -373,3 +373,15 @@ def test_options_of_the_loss(more: list[str], data: Path, run: Path, tmp_path: P
     assert main(fine(data, run, tmp_path / "run", *more)) == 0
     net = C2FNet.from_pretrained(tmp_path / "run" / "checkpoint")
     assert all(value.isfinite().all() for value in net.state_dict().values())
+
+
+def test_a_run_without_validation_says_so(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def said(interval: int) -> str:
+        command.train("coarse", [f"--data.root={data}", f"--out={tmp_path / str(interval)}",
+                                 *COARSE, f"--trainer.val_check_interval={interval}"])  # fmt: skip
+        return capsys.readouterr().err
+
+    assert "note: no validation ran (--trainer.val_check_interval says when)" in said(9)
+    assert "note:" not in said(2)

@@ -6,6 +6,7 @@ import argparse
 import itertools
 import sys
 import textwrap
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -133,6 +134,8 @@ def run(args: argparse.Namespace) -> int:
     _check_targets(args)
     if args.objects is not None:
         scene.check_place(args.scene)  # before hours of computing and not after
+    if args.bands is None:
+        _tell_bands(args.scene)
     engine = engine_of(args)
     done = args.resume and args.out.exists() and not scene.unfinished(args.out)
     found = _segment(engine, args)
@@ -204,6 +207,21 @@ def _is_newer(objects: Path, labels: Path) -> bool:
     return objects.exists() and objects.stat().st_mtime_ns >= labels.stat().st_mtime_ns
 
 
+def _tell_bands(path: str) -> None:
+    """Says which bands are taken where there are more; whoever reads the scene tells errors."""
+    bands = 0
+    with suppress(ImportError, OSError, ValueError):
+        from .._raster import open_quietly
+
+        with open_quietly(path) as source:
+            bands = sum(kind.name != "alpha" for kind in source.colorinterp)
+    if bands > 3:
+        print(
+            f"note: the networks see bands 1,2,3 of {bands}; --bands chooses others",
+            file=sys.stderr,
+        )
+
+
 def _has_place(labels: Path) -> bool:
     from .._raster import open_quietly
 
@@ -222,6 +240,10 @@ def _check_targets(args: argparse.Namespace) -> None:
         )
     if folders := [path for path in wanted if path.is_dir()]:
         raise ValueError(f"LABELS and GEOJSON must be files, got the folder {folders[0]}")
+    if args.out.exists():
+        from ..scene.geotiff import software_of
+
+        _files.check_replaceable(args.out, software_of)
     existing = [path for path in wanted if path.exists()]
     if existing and not (args.overwrite or args.resume):
         raise ValueError(f"{existing[0]} exists; give --overwrite to replace it")

@@ -181,7 +181,7 @@ def file_options(path: str | Path) -> dict[str, Any]:
     return {
         "scene": Path(path).name,
         "scene_bytes": stat.st_size,
-        "scene_modified_ns": stat.st_mtime_ns,
+        "scene_modified": str(np.datetime64(stat.st_mtime_ns, "ns")),
     }
 
 

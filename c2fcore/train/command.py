@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -287,5 +288,11 @@ def _load_best(task: Any, path: str) -> None:
     """Weights of the best validation; without validation those of the last step stay."""
     import torch
 
-    if path:
-        task.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
+    if not path:
+        print(
+            "note: no validation ran (--trainer.val_check_interval says when), so the checkpoint "
+            "holds the weights of the last step",
+            file=sys.stderr,
+        )
+        return
+    task.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
