@@ -28,6 +28,7 @@ namespace {
 struct Types {
   PyTypeObject *tensor, *parameter, *size, *dtype, *windows;
   PyObject *is_neg, *zero;  // Tensor's method, and the int
+  PyObject* dtype_name;     // interned
   const DLPackExchangeApi* api;
 };
 Types types{};
@@ -100,7 +101,17 @@ class Key {
     }
     // Zeros of automatic differentiation have no memory. No view negates whole numbers.
     const bool whole = view.dtype.code == kDLInt || view.dtype.code == kDLUInt;
+    // In DLPack whole numbers of 1 to 7 bits, a byte each in torch, are of 8.
+    if (ok && whole && view.dtype.bits == 8) ok = add_dtype_of(tensor);
     return ok && (view.data != nullptr || elements == 0) && (whole || !negated(tensor));
+  }
+
+  bool add_dtype_of(PyObject* tensor) {
+    PyObject* dtype = PyObject_GetAttr(tensor, types.dtype_name);
+    PyErr_Clear();
+    const bool ok = dtype != nullptr && Py_TYPE(dtype) == types.dtype && add(dtype);
+    Py_XDECREF(dtype);
+    return ok;
   }
 
   static bool is_tensor(PyObject* value) {
@@ -221,10 +232,15 @@ PyTypeObject* keep_type(const py::type& type) {
 
 void call_key_types(const py::type& tensor, const py::type& parameter, const py::type& size,
                     const py::type& dtype, const py::type& windows) {
-  types = {keep_type(tensor),  keep_type(parameter),
-           keep_type(size),    keep_type(dtype),
-           keep_type(windows), keep(tensor.attr("is_neg")),
-           PyLong_FromLong(0), exchange_api(reinterpret_cast<PyTypeObject*>(tensor.ptr()))};
+  types = {keep_type(tensor),
+           keep_type(parameter),
+           keep_type(size),
+           keep_type(dtype),
+           keep_type(windows),
+           keep(tensor.attr("is_neg")),
+           PyLong_FromLong(0),
+           PyUnicode_InternFromString("dtype"),
+           exchange_api(reinterpret_cast<PyTypeObject*>(tensor.ptr()))};
 }
 
 void call_watchers(const py::object& modes, const py::object& transforms, const py::object& tracing,

@@ -129,6 +129,19 @@ def test_a_call_that_was_fine_excuses_no_other(place: str) -> None:
             ops.extract_targets(LABELS, outside, (1, 2), backend=place)
 
 
+@pytest.mark.parametrize("dtype", ["uint4", "int4"])
+def test_bytes_excuse_no_numbers_of_fewer_bits(dtype: str) -> None:
+    """Which take a byte each, and are of 8 bits in DLPack."""
+    if not hasattr(torch, dtype):
+        pytest.skip(f"no torch.{dtype}")
+    few = torch.empty(LABELS.shape, dtype=getattr(torch, dtype))
+    many = LABELS.to(getattr(torch, dtype[:-1] + "8"))
+    assert _key(few) is None or _key(few) != _key(many)
+    ops.count_windows(LABELS.byte(), (1, 2), window=1, stride=1)
+    with pytest.raises(TypeError, match=rf"^count_windows: seg must .* got torch\.{dtype}$"):
+        ops.count_windows(few, (1, 2), window=1, stride=1)
+
+
 def test_numbers_in_tensors_are_read_at_every_call() -> None:
     """Of a tensor that is no image, map or part of windows the values matter, not the shape."""
     image = LOGITS.abs()
