@@ -191,6 +191,9 @@ void allow(const TensorView& view);  // the emulator of the tests: kernels may t
 
 TensorView view_tensor(py::handle tensor, const char* op, const char* name) {
   TensorView view = find_view(tensor, op, name);
+  const bool empty = std::find(view.shape, view.shape + view.ndim, 0) != view.shape + view.ndim;
+  require(view.data != nullptr || empty, op, name,
+          " must hold its numbers in memory, got a tensor without: freed, or of a compiler");
 #if defined(C2F_ON_HOST)
   cuda::host::allow(view);
 #endif

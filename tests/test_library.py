@@ -12,7 +12,7 @@ from compare import assert_close, assert_same_bits, flat, to_device
 from samples.inputs import generator, noise_logits, windows_of
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from c2fcore import Windows, ops
+from c2fcore import Windows, _native, ops
 
 OP = "aggregate"  # the last op to be ported: a backend that has it has the others
 LIB = torch.ops.c2fcore
@@ -240,6 +240,37 @@ def test_compiled_gradient_of_the_scores(
         for got, want in zip(found[1], found[0], strict=True):
             assert want.abs().max() > 0
             assert_close(got, want, 1e-5)
+
+
+def _cuts(windows: Windows, image: torch.Tensor = IMAGE) -> list[Any]:
+    """Calls of the ops that take windows."""
+    return [
+        lambda: ops.extract_patches(image, windows),
+        lambda: ops.extract_targets(MAP, windows, (1, 3)),
+        lambda: ops.aggregate(LOGITS, FINE, windows, (1, 3), size=SIZE),
+    ]
+
+
+@pytest.mark.parametrize("field", ["origins", "num"])
+def test_windows_that_are_fake_in_part(field: str) -> None:
+    """No kernel may look for their memory."""
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        fake = WINDOWS._replace(**{field: mode.from_tensor(getattr(WINDOWS, field))})
+    for call, plain in zip(_cuts(fake), _cuts(WINDOWS), strict=True):
+        assert call().shape == plain().shape
+        assert type(call()) is not torch.Tensor
+
+
+@pytest.mark.skipif(_native.cpu().module is None, reason=_native.cpu().reason)
+def test_tensors_whose_storage_was_freed() -> None:
+    freed = IMAGE.clone(), WINDOWS.origins.clone(), WINDOWS.num.clone()
+    for tensor in freed:
+        tensor.untyped_storage().resize_(0)
+    image, origins, num = freed
+    calls = [_cuts(WINDOWS, image)[0], *_cuts(WINDOWS._replace(num=num))]
+    for call in [*calls, *_cuts(WINDOWS._replace(origins=origins))]:
+        with pytest.raises(ValueError, match="must hold its numbers in memory"):
+            call()
 
 
 @pytest.mark.parametrize("name", PUBLIC)

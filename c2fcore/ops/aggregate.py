@@ -96,7 +96,7 @@ def aggregate(
             return _backend.choose("aggregate", backend, coarse, grad=True)(*call)
         if _library.needs_grad(coarse, fine):
             return torch.ops.c2fcore.aggregate(*call, backend)
-    if seen and _library.dispatched(coarse, fine, windows.origins):
+    if seen and _library.dispatched(coarse, fine, windows.origins, windows.num):
         return torch.ops.c2fcore.aggregate(*call, backend)
     return _backend.choose("aggregate", backend, coarse)(*call, _labels)
 

@@ -89,7 +89,7 @@ def extract_patches(
     if seen and image.is_floating_point() and _library.differentiated():
         patches = _backend.choose("extract_patches", backend, image, grad=True)(*call)
     elif (image.requires_grad and torch.is_grad_enabled()) or (
-        seen and _library.dispatched(image, windows.origins)
+        seen and _library.dispatched(image, windows.origins, windows.num)
     ):
         patches = torch.ops.c2fcore.extract_patches(*call, backend)
     else:

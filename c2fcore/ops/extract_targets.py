@@ -52,7 +52,7 @@ def extract_targets(
         windows = _arrays.windows_as_tensors("extract_targets", windows)
         found = _check_extract_targets(labels, windows, small_classes, ignore_index)
     call = (windows.origins, windows.num, windows.window, *found)
-    if seen and _library.dispatched(labels, windows.origins):
+    if seen and _library.dispatched(labels, windows.origins, windows.num):
         return torch.ops.c2fcore.extract_targets(labels, *call, backend)
     return _backend.choose("extract_targets", backend, labels)(labels, *call)
 
