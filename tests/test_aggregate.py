@@ -106,6 +106,16 @@ def test_half_is_decided_by_the_sign(backend: str, device: str, rule: str) -> No
         assert got.item() == label, logit
 
 
+def test_no_foreground_at_all_adds_nothing(backend: str, device: str) -> None:
+    """A p_f of 0 leaves a tie at logits of 0 to the lowest class."""
+    coarse = torch.zeros(1, 2, 1, 1, device=device)
+    windows = windows_of([[(0, 0)]], 1, 1, device)
+    for logit, label in ((-math.inf, 0), (-1e4, 0), (-80.0, 1)):
+        fine = torch.full((1, 1, 1, 1), logit, device=device)
+        got = ops.aggregate(coarse, fine, windows, (1,), rule="official", backend=backend)
+        assert got.item() == label, logit
+
+
 @pytest.mark.skipif(_native.cpu().module is None, reason=_native.cpu().reason)
 def test_one_window_decides_as_two_equal_ones_do() -> None:
     """Where a window is alone the sign of its logit decides, of several the mean of sigmoids."""

@@ -72,6 +72,10 @@ inline Vec8f exp(Vec8f x) {
   return select(x < lowest, set8(0.0f), p * pow2(n));
 }
 
-inline Vec8f sigmoid(Vec8f x) { return set8(1.0f) / (set8(1.0f) + exp(set8(0.0f) - x)); }
+// 0 where e^-x is beyond float32, -inf included: what exp gives there is finite.
+inline Vec8f sigmoid(Vec8f x) {
+  const Vec8f zero = set8(0.0f), one = set8(1.0f);
+  return select(x < set8(-88.7228394f), zero, one / (one + exp(zero - x)));
+}
 
 }  // namespace c2f::cpu
