@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from scenes_on_disk import noise, write
 
-from c2fcore import C2FConfig, C2FNet, images, scene
+from c2fcore import C2FConfig, C2FNet, _progress, images, scene
 from c2fcore.cli import main, predict
 from c2fcore.models import build
 
@@ -103,6 +103,19 @@ def test_pixels_without_data_are_255_and_do_not_count(
     Image.fromarray(np.zeros((40, 50, 4), np.uint8)).save(folder / "b.png")
     assert main([*command, "--checkpoint", str(checkpoint)]) == 0
     assert "1 0.00%, 2 0.00%, 100.00% without data\n" in capsys.readouterr().out
+
+
+def test_a_log_is_told_how_far_it_is(
+    folder: Path,
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(_progress, "_FIRST_S", 0)
+    out = str(tmp_path / "out")
+    assert main(["predict", str(folder), "-o", out, "--checkpoint", str(checkpoint)]) == 0
+    assert "100% 3/3 [" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_bad_overlap_is_refused_before_anything_is_read(

@@ -12,7 +12,7 @@ import pytest
 import torch
 from scenes_on_disk import labels_of, make_net, noise, write
 
-from c2fcore import scene
+from c2fcore import _progress, scene
 from c2fcore.cli import main
 from c2fcore.engine import Engine
 from c2fcore.scene import parts
@@ -60,6 +60,18 @@ def test_what_is_told(given: list[str], tmp_path: Path, capsys: pytest.CaptureFi
     assert key[0] == "ids: 0 ground, 1 car, 2 ship, 3 sea & sand"
     assert sum(f["properties"]["pixels"] for f in features) == expected.pixels[1:3].sum()
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_log_is_told_how_far_it_is(
+    given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    """Tiles, the file that they become, and the objects in it."""
+    monkeypatch.setattr(_progress, "_FIRST_S", 0)
+    assert main([*given, "--objects", str(tmp_path / "o.geojson")]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    for last in (f"{tmp_path / 'scene.tif'}: 100% 6/6 ", "writing: 100% ", "checking: 100% ",
+                 "small classes: 100% ", "objects: 100% "):  # fmt: skip
+        assert [line for line in lines if line.startswith(last)], last
 
 
 def test_options_reach_the_scene(

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from .. import _errors
 from . import contest, floors, gpu, inputs, measure, rows
 from .providers import BACKENDS, EAGER, OPS, Job, names_of
 
@@ -118,7 +119,7 @@ def run(
     except Exception as error:  # the inputs or the reference itself: every row says so
         for name in names:
             case_of = {**identity, "provider": name}
-            yield rows.make(SUITE, case_of, origin, error=rows.reason(error))
+            yield rows.make(SUITE, case_of, origin, error=_errors.reason(error))
         return
     moved = floors.floor_bytes(job, case)
     first = case.image if variant.op == "extract_patches" else case.logits
@@ -192,5 +193,5 @@ def _on_gpu(
             rows.rounded(1e3 * t / gpu.GRAPH_CALLS) for t in measure.spread(times["graph"])
         ]
     except Exception as error:  # noted; the other figures stand
-        found["graph_error"] = rows.reason(error)
+        found["graph_error"] = _errors.reason(error)
     return found

@@ -81,12 +81,6 @@ def write(path: Path, rows: Iterable[Row]) -> None:
     arriving.replace(path)
 
 
-def reason(error: BaseException) -> str:
-    """The first line of an error, as rows and tables tell it."""
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0]}"
-
-
 def rounded(value: float, digits: int = 5) -> float:
     """`value` with a few significant digits: rows are read by people, too."""
     return float(f"{value:.{digits}g}")

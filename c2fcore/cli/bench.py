@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from tqdm import tqdm
 
+from .._progress import Bar
 from ..bench import (
     charts,
     compare,
@@ -212,7 +212,7 @@ def _network(args: argparse.Namespace) -> Iterator[rows.Row]:
     ]
     effort = network_suite.Effort(args.rounds, args.warmup, args.budget, not args.no_memory)
     origin = provenance(args.threads, args.device)
-    with tqdm(specs, unit="configuration", dynamic_ncols=True) as bar:
+    with Bar(specs, unit="configuration") as bar:
         for spec in bar:
             yield from network_suite.run(
                 spec, effort, origin, only=words(args.ways), say=bar.set_description_str
@@ -226,7 +226,7 @@ def _impl(args: argparse.Namespace, file: Path) -> int:
     function = foreign.load(args.impl)
     listed = samples.of(args.op)
     wrong: list[str] = []
-    with tqdm(foreign.check(args.op, function, args.device), total=len(listed)) as bar:
+    with Bar(foreign.check(args.op, function, args.device), total=len(listed)) as bar:
         for verdict in bar:
             if verdict.error:
                 wrong.append(f"{verdict.sample}: {verdict.error}")
@@ -271,7 +271,7 @@ def _ops(
     origin = provenance(args.threads, args.device)
     copy_gbs = measure.copy_gbs(args.device)
     jobs = list(itertools.product(numbers("sizes", args.sizes), variants))
-    with tqdm(jobs, unit="job", dynamic_ncols=True) as bar:
+    with Bar(jobs, unit="job") as bar:
         for side, variant in bar:
             yield from op_suite.run(
                 variant,
@@ -293,7 +293,7 @@ def _scale(args: argparse.Namespace) -> Iterator[rows.Row]:
     ways = words(args.ways) or [providers.EAGER, *providers.backends_of("glue", args.device)]
     origin = provenance(args.threads, args.device)
     top = {"area": args.largest, "threads": os.cpu_count() or 1}
-    with tqdm(axes, unit="axis", dynamic_ncols=True) as bar:
+    with Bar(axes, unit="axis") as bar:
         for axis in bar:
             every = scale_suite.AXES[axis].values
             yield from scale_suite.run(

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from tqdm import tqdm
 
 from .. import _files, pictures, scene
+from .._progress import Bar
 from ..config import C2FConfig
 from ..engine import Engine, Result
 from ..images import size_of, text_of_png, write_png
@@ -111,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
             return 0
     check_folder(args.out, "OUT must be")
     done = failed = 0
-    bar = tqdm(total=len(images), unit="image", disable=True if len(images) < 2 else None)
+    bar = Bar(total=len(images), unit="image", shown=len(images) > 1)
     try:
         with bar, closing(_results(engine, images, args.tile, args.overlap)) as results:
             for path, result in zip(images, results, strict=True):

@@ -18,9 +18,9 @@ from typing import Any, Final
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from .. import _files
+from .._progress import Bar
 from ..images import Pixels
 from .catalogue import IGNORED, DatasetInfo
 from .masks import MaskDecoder, add_counts, read_pair, shown
@@ -109,7 +109,7 @@ def prepare(
             waiting.append(job)
         else:
             records[job.split, job.pair.name] = record
-    bar = tqdm(total=len(jobs), initial=len(records), desc=f"prepare {info.name}", unit="image")
+    bar = Bar(total=len(jobs), initial=len(records), desc=f"prepare {info.name}", unit="image")
     with bar:
         for job, record in _run(waiting, workers):
             records[job.split, job.pair.name] = record
