@@ -157,7 +157,7 @@ def test_bad_options(
     assert not (tmp_path / "out").exists()
 
 
-def test_op_rows(tmp_path: Path) -> None:
+def test_op_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ways = "reference,cpu,roi-align,grid-sample,opencv,kornia,interpolate-loop"
     options = ("--op", "extract_patches", "--sizes", str(SIDE), "--zooms", "1,3", "--ways", ways)
     status, found = bench(tmp_path, *options)
@@ -168,6 +168,8 @@ def test_op_rows(tmp_path: Path) -> None:
         result = row["result"]
         assert result["gbs"] == pytest.approx(result["bytes"] / result["ms"][0] / 1e6, rel=1e-3)
         assert result["max_error"] <= parity.PEER_ERROR
+    if "kornia" in seen:  # at zoom 1, not at 3
+        assert capsys.readouterr().out.count("no row where it cannot do the job: kornia") == 1
 
 
 def test_scripted_answers_are_those_of_the_frame_in_every_branch_of_a_graph() -> None:

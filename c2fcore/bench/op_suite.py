@@ -79,6 +79,7 @@ def run(
     only: Sequence[str] = (),
     foreign: dict[str, Callable[..., Any]] | None = None,
     say: Callable[[str], None] = lambda text: None,
+    left_out: Callable[[str], None] = lambda reason: None,
 ) -> Iterator[rows.Row]:
     """Times one job on an image of `side`: a row per provider, failures among them.
 
@@ -91,6 +92,7 @@ def run(
         only: providers, if not all that can run.
         foreign: further providers, functions with the signature of the op.
         say: told what is going on.
+        left_out: told why a provider that cannot do this job has no row.
     """
     names = [p for p in names_of(variant.op, setting.device) if not only or p in only]
     names += list(foreign or {})
@@ -126,6 +128,7 @@ def run(
     for name in names:
         case_of = {**identity, "provider": name}
         if name in held.failures and held.failures[name].startswith("NotImplementedError"):
+            left_out(held.failures[name].partition(": ")[2])
             continue  # another job than this peer's
         if name in held.failures:
             yield rows.make(SUITE, case_of, origin, error=held.failures[name])
