@@ -322,6 +322,15 @@ def test_figures_of_known_samples() -> None:
     assert measure.spread([3.0, 1.0, 2.0]) == (2.0, 1.4, 2.6)
 
 
+def test_rows_go_through_links(tmp_path: Path) -> None:
+    real, link = tmp_path / "disk" / "real.jsonl", tmp_path / "ops.jsonl"
+    real.parent.mkdir()
+    link.symlink_to(real)
+    rows.write(link, [{"suite": "op", "case": {}}])
+    assert link.is_symlink()
+    assert rows.read(real) == rows.read(link) != []
+
+
 def test_rows_say_which_line_is_none(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text(json.dumps({"suite": "x", "case": {}}) + "\n{}\n")

@@ -168,7 +168,7 @@ def segment_file(
                 overviews=overviews, progress=progress,
             )  # fmt: skip
             geotiff.write_names(target, engine.config)
-            os.replace(whole, target)
+            os.replace(whole, os.path.realpath(target))
             parts.remove()
         size = raster.height, raster.width
     seconds = time.perf_counter() - started
