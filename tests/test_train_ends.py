@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from squares import square_tiles
+from train_runs import COARSE, coarse, fine
 
 from c2fcore import C2FNet
 from c2fcore.cli import main
@@ -25,13 +26,6 @@ pytest.importorskip("torchmetrics")
 
 from c2fcore.train import command
 from c2fcore.train.running import StopAtStep
-
-SMALL = ["--options.width=4", "--data.batch_size=2", "--data.workers=0", "--augment.crop=32",
-         "--trainer.max_steps=6", "--trainer.val_check_interval=2", "--trainer.accelerator=cpu",
-         "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false",
-         "--trainer.logger=false"]  # fmt: skip
-COARSE = ["--coarse=tiny_fcn", "--recipe.lr=0.05", *SMALL]
-FINE = ["--fine=tiny_fcn", "--c2f.window=32", "--c2f.stride=16", "--c2f.n=2", *SMALL]
 
 Said = Callable[[], str]
 
@@ -60,15 +54,6 @@ def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("coarse") / "run"
     assert main(coarse(data, out)) == 0
     return out
-
-
-def coarse(data: Path, out: Path, *more: str) -> list[str]:
-    return ["train", "coarse", f"--data.root={data}", f"--out={out}", *COARSE, *more]
-
-
-def fine(data: Path, run: Path, out: Path, *more: str) -> list[str]:
-    given = [f"--data.root={data}", f"--out={out}", f"--coarse={run / 'checkpoint'}"]
-    return ["train", "fine", *given, *FINE, *more]
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -254,25 +239,6 @@ def test_nothing_is_said_that_a_user_could_do_nothing_about(
 
 
 # Refused
-
-
-@pytest.mark.parametrize(
-    ("more", "message"),
-    [
-        (["--options.width=8"], "got options.width 4 -> 8"),
-        (["--recipe.lr=0.5", "--seed=3"], "got seed 0 -> 3, recipe.lr 0.05 -> 0.5"),
-        (["--coarse=pp_liteseg"], "got coarse 'tiny_fcn' -> 'pp_liteseg'"),
-    ],
-)
-def test_a_run_goes_on_with_its_own_options(
-    more: list[str], message: str, data: Path, run: Path, said: Said
-) -> None:
-    saved = (run / "train.yaml").read_text()
-    assert main(coarse(data, run, "--resume", *more)) == 2
-    line = said()
-    assert "goes on with the options of" in line
-    assert message in line
-    assert (run / "train.yaml").read_text() == saved
 
 
 def test_folders_of_other_runs(data: Path, run: Path, tmp_path: Path, said: Said) -> None:
