@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from squares import square_tiles
 from train_runs import COARSE, coarse, fine
 
-from c2fcore import C2FNet
+from c2fcore import C2FNet, _progress
 from c2fcore.cli import main
 
 pytest.importorskip("lightning")
@@ -236,6 +236,20 @@ def test_nothing_is_said_that_a_user_could_do_nothing_about(
     assert "GPU available" in text  # whether one is used
     for word in ("Tip", "TPU", "weights_only", "Warning", "workers"):
         assert word not in text
+
+
+def test_a_log_is_told_how_far_it_is(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_progress, "_FIRST_S", 0)
+    arguments = coarse(data, tmp_path / "run")
+    arguments.remove("--trainer.enable_progress_bar=false")
+    assert main(arguments) == 0
+    said = capsys.readouterr()
+    assert "\r" not in said.out + said.err
+    lines = [line for line in said.err.splitlines() if line.startswith("train: ")]
+    assert lines[-1].startswith("train: 100% 6/6 [")
+    assert "loss=" in lines[-1]
 
 
 # Refused

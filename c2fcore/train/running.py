@@ -19,7 +19,9 @@ import torch
 import yaml
 from lightning import pytorch as pl
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
+
+from .._progress import Bar
 
 # What a resumed run may change: where things are, and how fast they go. Anything else would be
 # ignored in part (the optimiser's state holds the learning rate) and make another run of it. What
@@ -138,6 +140,53 @@ class StopAtStep(pl.Callback):
                 print(f"{said} (a second time: at once)", file=sys.stderr, flush=True)
         elif now - self._asked >= self._patience:
             raise KeyboardInterrupt
+
+
+class Lines(ProgressBar):
+    """Steps as other commands tell theirs where stderr is no terminal, which Lightning's bar fills.
+
+    Validations are steps of no bar of their own.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._shown = True
+        self._bar: Bar | None = None
+
+    def enable(self) -> None:
+        """Lightning asks for it."""
+        self._shown = True
+
+    def disable(self) -> None:
+        """Lightning asks for it, in all processes but one."""
+        self._shown = False
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begins, at the first step or where a run was stopped."""
+        done, total = trainer.global_step, trainer.max_steps
+        self._bar = Bar(desc="train", total=total, initial=done, unit="step", shown=self._shown)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any,
+        batch_idx: int,
+    ) -> None:  # fmt: skip
+        """Counts steps of the optimiser; now and then asks for the loss, which a GPU waits for."""
+        assert self._bar is not None
+        if self._bar.update(trainer.global_step - self._bar.n):
+            metrics = self.get_metrics(trainer, pl_module)
+            metrics.pop("v_num", None)
+            self._bar.set_postfix(metrics, refresh=False)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Ends."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Ends, too."""
+        self.teardown(trainer, pl_module, "fit")
 
 
 class RunCheckpoint(ModelCheckpoint):
