@@ -12,7 +12,7 @@ from availability import need
 from bench_runs import bench
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from c2fcore import Windows, models, ops
+from c2fcore import Windows, _errors, models, ops
 from c2fcore.bench import (
     contest,
     coverage,
@@ -361,3 +361,14 @@ def test_a_graph_of_several_calls_tells_the_time_of_one(monkeypatch: pytest.Monk
     monkeypatch.setattr(measure, "interleaved", lambda *_, **options: {"graph": seconds})
     found = op_suite._on_gpu(lambda: None, 1, 1.0, "cuda", capture=True)
     assert found["graph_ms"] == [8.0] * 3
+
+
+@pytest.mark.parametrize(
+    ("error", "line", "said"),
+    [
+        (ValueError("\n no\nmore "), "no", "ValueError: no"),
+        (MemoryError(), "MemoryError", "MemoryError"),
+    ],
+)
+def test_an_error_in_one_line(error: Exception, line: str, said: str) -> None:
+    assert (_errors.first_line(error), _errors.reason(error)) == (line, said)
