@@ -116,7 +116,7 @@ def test_a_log_is_told_how_far_it_is(
     monkeypatch.setattr(_progress, "_FIRST_S", 0)
     out = str(tmp_path / "out")
     assert main(["predict", str(folder), "-o", out, "--checkpoint", str(checkpoint)]) == 0
-    assert "100% 3/3 [" in capsys.readouterr().err.splitlines()[-1]
+    assert "predict: 100% 3/3 [" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_bad_overlap_is_refused_before_anything_is_read(
@@ -187,7 +187,7 @@ def test_an_image_that_changed_is_done_again(
     capsys.readouterr()
     assert main([*command, "--skip-existing"]) == 0
     said = capsys.readouterr()
-    assert "2 of 3 images are done already; 1 changed since, and are done again" in said.err
+    assert "2 of 3 images are done already; 1 changed since, to be done again" in said.err
     assert "b.png: 50 x 40 px" in said.out
     changed = {path.name for path in out.iterdir() if path.read_bytes() != before[path.name]}
     assert changed == {"b_labels.png", "b_overlay.png"}

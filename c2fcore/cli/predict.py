@@ -109,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
         given = len(images)
         changed = _changed(images, targets, options)
         images = [i for i in images if i in changed or not all(f.exists() for f in targets[i])]
-        again = f"; {len(changed)} changed since, and are done again" if changed else ""
+        again = f"; {len(changed)} changed since, to be done again" if changed else ""
         print(f"{given - len(images)} of {given} images are done already{again}", file=sys.stderr)
         if not images:
             return 0
@@ -117,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
     made = {image: json.dumps({**options, **file_options(image, _KIND)}) for image in images}
     check_folder(args.out, "OUT must be")
     done = failed = 0
-    bar = Bar(total=len(images), unit="image", shown=len(images) > 1)
+    bar = Bar(desc="predict", total=len(images), unit="image", shown=len(images) > 1)
     try:
         with bar, closing(_results(engine, images, args.tile, args.overlap)) as results:
             for path, result in zip(images, results, strict=True):
