@@ -133,6 +133,73 @@ def test_the_answer_decides() -> None:
     assert norms(network) == 1
 
 
+class WithActivation(nn.BatchNorm2d):
+    """As BatchNormAct2d of timm."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.drop, self.act = nn.Identity(), nn.Hardswish(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.act(self.drop(super().forward(x)))
+        return found
+
+
+def test_the_activation_of_a_normalisation_stays() -> None:
+    network = Block(ALONE["in a row"])
+    network.norm = WithActivation(3)
+    trained(network)
+    image = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(2))
+    expected = network(image)
+    assert fold(network, 3, SIDES) == 1
+    assert norms(network) == 0
+    torch.testing.assert_close(network(image), expected, rtol=1e-5, atol=1e-5)
+
+
+class Padding(nn.Conv2d):
+    """Its weight is as it says."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(nn.functional.pad(x, (0, 2, 0, 2)))
+
+
+class Standardising(nn.Conv2d):
+    """Its weight is another one than it says."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight - self.weight.mean(dim=(1, 2, 3), keepdim=True)
+        return self._conv_forward(x, weight / weight.std(), self.bias)
+
+
+@pytest.mark.parametrize(("kind", "folded"), [(Padding, 2), (Standardising, 1)])
+def test_subclasses_of_convolutions(kind: type[nn.Conv2d], folded: int) -> None:
+    """They are folded where the answer stays, and keep no other from it where it does not."""
+    first, second = Block(ALONE["in a row"]), Block(ALONE["in a row"])
+    first.conv = kind(3, 3, 3, padding=1, bias=False)
+    network = trained(nn.Sequential(first, second))
+    image = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(2))
+    expected = network(image)
+    assert fold(network, 3, SIDES) == folded
+    assert norms(network) == 2 - folded
+    torch.testing.assert_close(network(image), expected, rtol=1e-5, atol=1e-5)
+
+
+# smp keeps the head of its EfficientNet, and a normalisation in it, but does not run it.
+@pytest.mark.parametrize(
+    ("encoder", "unused"), [("tu-mobilenetv3_small_100", 0), ("efficientnet-b0", 1)]
+)
+def test_encoders_of_timm_and_smp(encoder: str, unused: int) -> None:
+    """Normalisations with an activation; convolutions that pad."""
+    smp = pytest.importorskip("segmentation_models_pytorch")
+    network = trained(smp.Unet(encoder, encoder_weights=None, classes=4))
+    image = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(2))
+    expected = network(image)
+    assert fold(network, 3, (64, 96)) > 40
+    assert norms(network) == unused
+    close = float((network(image) - expected).abs().max() / expected.abs().max())
+    assert close < 1e-4
+
+
 class Remembering(Block):
     """Its answers are in tensors of its own, which the next one overwrites."""
 
@@ -225,6 +292,7 @@ def _own_kind(m: Block) -> None:
             return 2 * super().forward(x)
 
     m.conv = Twice(3, 3, 3, padding=1)
+    m.norm.bias.data.fill_(1.0)  # which must not be doubled
 
 
 def _parametrized(m: Block) -> None:

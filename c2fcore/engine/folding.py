@@ -35,10 +35,12 @@ class Pair(NamedTuple):
 def fold(network: nn.Module, channels: int, sides: tuple[int, int]) -> int:
     """Folds what can be folded, in place; the network is in eval mode.
 
-    Folded are nn.BatchNorm2d and nn.SyncBatchNorm of float32 whose input is the output of an
-    nn.Conv2d that nothing else reads. The network runs on the CPU, on noise, to find them and to
-    compare; one that does not run there, answers otherwise when folded, or is of torch.compile
-    stays as it is. What a network does for other values, sizes or devices alone is not seen.
+    Folded are nn.BatchNorm2d and nn.SyncBatchNorm of float32, also with an activation as in timm,
+    whose input is the output of an nn.Conv2d that nothing else reads. The network runs on the CPU,
+    on noise, to find them and to compare; one that does not run there, answers otherwise when
+    folded, or is of torch.compile stays as it is. What a network does for other values, sizes or
+    devices alone is not seen. Subclasses of nn.Conv2d count as one, unless that answers otherwise:
+    some pad their input, others have another weight in mind than the one they hold.
 
     Args:
         network: gives what `logits_of` reads.
@@ -53,6 +55,19 @@ def fold(network: nn.Module, channels: int, sides: tuple[int, int]) -> int:
     compiled = any("_orig_mod" in module._modules for module in modules)
     if compiled or not any(map(_foldable_norm, modules)):
         return 0
+    for subclasses in (True, False):
+        pairs = _tried(network, channels, sides, subclasses)
+        if pairs:
+            with torch.no_grad():
+                _fold_pairs(network, pairs)
+            return len(pairs)
+    return 0
+
+
+def _tried(
+    network: nn.Module, channels: int, sides: tuple[int, int], subclasses: bool
+) -> list[Pair]:
+    """The pairs that a copy folds without another answer; none where it has one."""
     generator = torch.Generator().manual_seed(0)
     with torch.inference_mode(False), torch.no_grad(), torch.autocast("cpu", enabled=False):
         try:
@@ -64,18 +79,16 @@ def fold(network: nn.Module, channels: int, sides: tuple[int, int]) -> int:
                 for side in sides
             )  # fmt: skip
             plain, folded = _copied(network), _copied(network)
-            pairs = find_pairs(plain, seen.clone())  # networks may write into their input
+            # Networks may write into their input.
+            pairs = find_pairs(plain, seen.clone(), subclasses)
             if not pairs:
-                return 0
+                return []
             _fold_pairs(folded, pairs)
             folded(seen)  # the same past: what a first run changes is not taken for the folding
             alike = _close(logits_of(folded(other.clone())), logits_of(plain(other)))
         except Exception:  # of a network that takes no such input, or no CPU: it may do as it likes
-            return 0
-        if not alike:
-            return 0
-        _fold_pairs(network, pairs)
-    return len(pairs)
+            return []
+        return pairs if alike else []
 
 
 def _copied(network: nn.Module) -> nn.Module:
@@ -94,10 +107,16 @@ def _copied(network: nn.Module) -> nn.Module:
     return copied.cpu()
 
 
-def find_pairs(network: nn.Module, example: Tensor) -> list[Pair]:
-    """The pairs that can be folded, as one run on an example shows them."""
+def find_pairs(network: nn.Module, example: Tensor, subclasses: bool = True) -> list[Pair]:
+    """The pairs that can be folded, as one run on an example shows them.
+
+    Args:
+        network: in eval mode, on the CPU.
+        example: an input of it.
+        subclasses: whether those of nn.Conv2d count.
+    """
     names = {module: name for name, module in network.named_modules()}
-    with _Watch(network) as watch:
+    with _Watch(network, subclasses) as watch:
         network(example)
     return [Pair(names[conv], names[norm]) for conv, norm in watch.pairs()]
 
@@ -105,9 +124,10 @@ def find_pairs(network: nn.Module, example: Tensor) -> list[Pair]:
 class _Watch(TorchFunctionMode):
     """Sees which outputs of convolutions a normalisation reads, and nothing else does."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, subclasses: bool) -> None:
         super().__init__()
         self._network = network
+        self._subclasses = subclasses
         self._hooks: list[Any] = []
         self._within: nn.Module | None = None  # a normalisation that is being computed
         # Outputs are held: the number of one that is gone could be given to another tensor.
@@ -119,7 +139,7 @@ class _Watch(TorchFunctionMode):
 
     def __enter__(self) -> _Watch:
         for module in self._network.modules():
-            if _foldable_convolution(module):
+            if _foldable_convolution(module, self._subclasses):
                 self._hooks.append(module.register_forward_hook(self._after_convolution))
             elif _foldable_norm(module):
                 before = module.register_forward_pre_hook(self._before_norm, with_kwargs=True)
@@ -168,14 +188,19 @@ class _Watch(TorchFunctionMode):
         self._within = None
 
 
-def _foldable_convolution(module: nn.Module) -> bool:
-    single = type(module) is nn.Conv2d and module.weight.dtype == torch.float32
-    return single and not _altered(module)
+def _foldable_convolution(module: nn.Module, subclasses: bool) -> bool:
+    known = isinstance(module, nn.Conv2d) and (subclasses or type(module) is nn.Conv2d)
+    return known and module.weight.dtype == torch.float32 and not _altered(module)
+
+
+def _with_activation(module: nn.Module) -> bool:
+    """BatchNormAct2d of timm: what drops, and an activation, come after the normalisation."""
+    return isinstance(module, _NORMS) and set(module._modules) == {"drop", "act"}
 
 
 def _foldable_norm(module: nn.Module) -> bool:
     return (
-        type(module) in _NORMS
+        (type(module) in _NORMS or _with_activation(module))
         and not module.training
         and module.running_mean is not None
         and module.running_mean.dtype == torch.float32
@@ -199,7 +224,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 
 def _fold_pairs(network: nn.Module, pairs: list[Pair]) -> None:
-    gone = set()
+    left: dict[nn.Module, nn.Module] = {}  # of a normalisation
     for pair in pairs:
         conv: Any = network.get_submodule(pair.convolution)
         norm: Any = network.get_submodule(pair.norm)
@@ -207,11 +232,11 @@ def _fold_pairs(network: nn.Module, pairs: list[Pair]) -> None:
             conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight,
             norm.bias,
         )  # fmt: skip
-        gone.add(norm)
+        left[norm] = nn.Sequential(norm.drop, norm.act) if _with_activation(norm) else nn.Identity()
     for parent in list(network.modules()):
         for name, child in list(parent._modules.items()):  # one module may have several names
-            if child in gone:
-                parent.register_module(name, nn.Identity())
+            if child in left:
+                parent.register_module(name, left[child])
 
 
 def _close(found: Tensor, expected: Tensor) -> bool:
