@@ -6,7 +6,6 @@ import ctypes
 import gc
 import logging
 import weakref
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -24,11 +23,7 @@ from c2fcore.engine.cuda_graphs import no_conditional_nodes as reason
 from c2fcore.engine.plan import Shape
 from c2fcore.engine.programs import RUNS_BEFORE_CAPTURE, Direct, Plan, Plans, Program
 
-
-@pytest.fixture(autouse=True)
-def one_thread(threads: Callable[[int], None]) -> None:
-    """Networks this small only lose by threads."""
-    threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_buckets() -> None:

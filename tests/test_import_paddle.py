@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,9 @@ from c2fcore.models import paddle_weights
 
 pytest.importorskip("timm")
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 BLOCKS = {2: 1, 3: 4, 4: 3}  # modules of each stage
-
-
-@pytest.fixture(autouse=True)
-def one_thread(threads: Callable[[int], None]) -> None:
-    threads(1)
 
 
 @pytest.fixture(scope="module")

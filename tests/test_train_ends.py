@@ -6,7 +6,7 @@ import os
 import re
 import signal
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +26,8 @@ pytest.importorskip("torchmetrics")
 from c2fcore.train import command
 from c2fcore.train.running import StopAtStep
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SMALL = ["--options.width=4", "--data.batch_size=2", "--data.workers=0", "--augment.crop=32",
          "--trainer.max_steps=6", "--trainer.val_check_interval=2", "--trainer.accelerator=cpu",
          "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false",
@@ -34,19 +36,6 @@ COARSE = ["--coarse=tiny_fcn", "--recipe.lr=0.05", *SMALL]
 FINE = ["--fine=tiny_fcn", "--c2f.window=32", "--c2f.stride=16", "--c2f.n=2", *SMALL]
 
 Said = Callable[[], str]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def said(capsys: pytest.CaptureFixture[str]) -> Said:
-    return lambda: capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.fixture(scope="module")
