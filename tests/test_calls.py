@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from samples.inputs import noise_logits, windows_of
 from torch.autograd import forward_ad
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from c2fcore import Windows, _checks, _native, ops
 from c2fcore.bench.tiny import tiny_calls
 from c2fcore.ops import _library
+from c2fcore.testing.samples.inputs import noise_logits, windows_of
 
 needs_native = pytest.mark.skipif(_native.cpu().module is None, reason=_native.cpu().reason)
 needs_keys = pytest.mark.skipif(
@@ -360,7 +360,7 @@ import re
 from pathlib import Path
 
 import torch
-from samples.inputs import windows_of
+from c2fcore.testing.samples.inputs import windows_of
 
 from c2fcore import ops
 

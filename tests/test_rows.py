@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
-import samples
 
 import c2fcore
 from c2fcore import ops, reference
+from c2fcore.testing import samples
 
 ROOT = Path(__file__).resolve().parents[1]
 OPS = ("count_windows", "select_windows", "extract_patches", "aggregate")
