@@ -245,7 +245,7 @@ def engine(plan: Plan) -> Iterator[tuple[str, Outcome]]:
 
 
 def sections(plan: Plan) -> dict[Callable[[Plan], Iterator[tuple[str, Outcome]]], list[Demand]]:
-    """Every measurement and the demands that it answers, in the order of the issue."""
+    """Every measurement and the demands that it answers, in the order they are told."""
     s, g, b = f"{plan.size}^2", f"{plan.large}^2", plan.backend
     return {
         count: [

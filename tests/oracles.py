@@ -1,4 +1,4 @@
-"""The ops as plain Python loops over pixels, written from DESIGN.md and independent of the code.
+"""The ops as plain Python loops over pixels, written from their specification, not from the code.
 
 Slow and simple on purpose. Taps are computed in float32 as the specification says; values are
 Python floats (float64), so a float32 implementation may differ by its own rounding. Where that can
