@@ -199,6 +199,7 @@ def test_no_code_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         ({"head_fgbg.cls.weight": np.zeros((2, 64, 1, 1))}, "270 .* or 720 .* wide, got 64"),
         ({"backbone.extra": np.zeros(3)}, "backbone.extra is unknown"),
         ({"head_fgbg.cls.bias": np.zeros(3)}, r"head.3.bias is \[3\] instead of \[2\]"),
+        ({"head_fgbg.cls.bias": np.array([0, np.nan])}, r"must be finite, got nan in fine.head.3"),
         ({"x": "text"}, "must hold arrays by name, got 'x': str"),
     ],
 )
