@@ -47,16 +47,14 @@ def noise(rng: np.random.Generator, shape: tuple[int, int], cell: float) -> Floa
     return left + (rows[:, ix + 1] - left) * tx[None, :]
 
 
-def fractal(
-    rng: np.random.Generator, shape: tuple[int, int], cell: float, octaves: int, gain: float = 0.5
-) -> Floats:
-    """Sum of `octaves` value noises, each half the size of the one before, about -1..1."""
+def fractal(rng: np.random.Generator, shape: tuple[int, int], cell: float, octaves: int) -> Floats:
+    """Sum of `octaves` value noises, each half the one before in size and strength, about -1..1."""
     total = np.zeros(shape, np.float32)
     amplitude, norm = 1.0, 0.0
     for _ in range(octaves):
         total += np.float32(amplitude) * noise(rng, shape, max(cell, 1.0))
         norm += amplitude
-        amplitude *= gain
+        amplitude *= 0.5
         cell *= 0.5
     return np.asarray(total * np.float32(1.6 / norm), np.float32)
 
@@ -242,7 +240,7 @@ class Canvas:
         c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
         return Window(y0, x0, n, n, c * dx + s * dy, c * dy - s * dx)
 
-    def cast(self, alpha: Floats, y0: int, x0: int, height: float, strength: float = 1.0) -> None:
+    def cast(self, alpha: Floats, y0: int, x0: int, height: float) -> None:
         """Add the ground shadow of coverage `alpha` [h, w] at (y0, x0), `height` pixels tall."""
         dy, dx = self.sun[0] * height, self.sun[1] * height
         steps = max(int(np.ceil(max(abs(dy), abs(dx)))), 1)
@@ -256,7 +254,7 @@ class Canvas:
         clip = self._clip(y0 - py, x0 - px, h + 2 * py, w + 2 * px)
         if clip is not None:
             box, src = clip
-            np.maximum(self.shade[box], cover[src] * np.float32(strength), out=self.shade[box])
+            np.maximum(self.shade[box], cover[src], out=self.shade[box])
 
     def _clip(
         self, y0: int, x0: int, h: int, w: int
