@@ -8,7 +8,8 @@ from typing import Any
 
 from . import measure, parity, peers, providers, rows
 from .inputs import Case
-from .providers import COMPILED, EAGER, Call, Job
+from .measure import Call
+from .providers import COMPILED, EAGER, Job
 
 
 @dataclasses.dataclass

@@ -174,7 +174,7 @@ def job_of(variant: Variant, setting: Setting) -> Job:
 
 
 def _on_gpu(
-    call: gpu.Call, moved: int, copy_gbs: float, device: str, capture: bool
+    call: measure.Call, moved: int, copy_gbs: float, device: str, capture: bool
 ) -> dict[str, Any]:
     """Launches; time with a cold cache; of our backends the time in a CUDA graph, if capturable."""
     cold = measure.spread(gpu.cold_seconds(call, device))

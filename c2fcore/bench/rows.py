@@ -87,6 +87,6 @@ def reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0]}"
 
 
-def rounded(value: float, digits: int = 5) -> float:
-    """`value` with a few significant digits: rows are read by people, too."""
-    return float(f"{value:.{digits}g}")
+def rounded(value: float) -> float:
+    """`value` with five significant digits: rows are read by people, too."""
+    return float(f"{value:.5g}")
