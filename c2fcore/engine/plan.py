@@ -243,7 +243,7 @@ class ShapePlan(Plan):
             return _stages.crop(merged, self.true_size)
 
     def _second_in_one(self, size: int) -> Tensor:
-        return self._merge([self._fine(Chunk(0, size, size))])
+        return self._merge([self._fine(Chunk(0, size))])
 
     def _whole(self) -> tuple[Looked, Tensor]:
         recorder = self._recorder
