@@ -192,8 +192,9 @@ def _greedy(pixels: list[set[tuple[int, int]]], n: int, min_pixels: int) -> list
     return picks
 
 
-def _cubic(t: float, a: float = -0.75) -> list[float]:
+def _cubic(t: float) -> list[float]:
     """Weights of the taps at -1, 0, 1, 2 (Keys' kernel)."""
+    a = -0.75
 
     def near(d: float) -> float:
         return ((a + 2) * d - (a + 3)) * d * d + 1

@@ -32,9 +32,9 @@ WINDOWS = windows_of([[(0, 0), (8, 8)], [(1, 2)]], 8, 2)
 MOST_NEGS = 20  # calls measured: 3 to 8; without what is remembered 8 to 20
 
 
-def _fastest(call: Callable[[], Any], calls: int = 50) -> float:
+def _fastest(call: Callable[[], Any]) -> float:
     start = time.perf_counter()
-    for _ in range(calls):
+    for _ in range(50):
         call()
     return time.perf_counter() - start
 
