@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
+from c2fcore import _errors
+from c2fcore._progress import Bar
 from c2fcore.bench import (
     engine_suite,
     inputs,
@@ -211,7 +212,7 @@ def overhead(plan: Plan) -> Iterator[tuple[str, Outcome]]:
             detail["empty_batch_us"] = round(1e6 * measure.spread(idle).median, 3)
             yield f"overhead {name}", Outcome(*measure.spread(blocks), detail)
         except Exception as error:  # the other ops are still worth measuring
-            yield f"overhead {name}", Outcome(error=rows.reason(error))
+            yield f"overhead {name}", Outcome(error=_errors.reason(error))
 
 
 def _timed(call: Callable[[], Any], into: list[float]) -> None:
@@ -299,7 +300,7 @@ def run(plan: Plan, only: list[str]) -> Iterator[tuple[Demand, Outcome]]:
         for section, demands in sections(plan).items()
         if not only or section.__name__ in only
     }
-    with tqdm(total=sum(map(len, chosen.values())), unit="demand", dynamic_ncols=True) as bar:
+    with Bar(total=sum(map(len, chosen.values())), unit="demand") as bar:
         plan.say = bar.set_description_str
         for section, demands in chosen.items():
             waiting = {demand.name: demand for demand in demands}
@@ -309,7 +310,7 @@ def run(plan: Plan, only: list[str]) -> Iterator[tuple[Demand, Outcome]]:
                     yield waiting.pop(name), outcome
                     bar.update()
             except Exception as error:  # a failure is a row, not the end of the run
-                reason = rows.reason(error)
+                reason = _errors.reason(error)
             for demand in waiting.values():
                 yield demand, Outcome(error=reason)
                 bar.update()

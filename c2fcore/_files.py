@@ -19,8 +19,10 @@ def whole(path: Path) -> Iterator[Path]:
     """A second name to write under; it becomes `path`, at once, if the block ends well.
 
     Args:
-        path: the file's name; what is there until then stays.
+        path: the file's name; what is there until then stays. Of a symbolic link the file that it
+            names is written, as whatever writes in place does.
     """
+    path = Path(os.path.realpath(path))
     partial = path.with_name(f".{path.name}.partial")
     try:
         yield partial
@@ -36,6 +38,11 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
+def is_ours(path: Path, software_of: Callable[[Path], str | None]) -> bool:
+    """Whether a file says that c2fcore wrote it."""
+    return str(software_of(path)).startswith("c2fcore ")
+
+
 def check_replaceable(path: Path, software_of: Callable[[Path], str | None]) -> None:
     """Refuses to replace what c2fcore did not write, as where arguments were swapped.
 
@@ -46,8 +53,7 @@ def check_replaceable(path: Path, software_of: Callable[[Path], str | None]) -> 
     Raises:
         ValueError: a file is there, and does not say that c2fcore did.
     """
-    filled = path.exists() and path.stat().st_size
-    if filled and not str(software_of(path)).startswith("c2fcore "):
+    if path.exists() and path.stat().st_size and not is_ours(path, software_of):
         raise ValueError(
             f"a file that c2fcore did not write is never replaced, got {path}; remove it yourself, "
             "or choose another name"

@@ -47,7 +47,7 @@ def cpu() -> Native:
     """The CPU module for this processor.
 
     Both builds come from the same sources; the AVX2 one is taken where the processor has AVX2, FMA
-    and F16C. C2F_CPU_ISA=portable|avx2 demands one of them.
+    and F16C. C2F_CPU_ISA=portable|avx2 demands one of them. On 64-bit Arm there is one, with NEON.
     """
     wanted = os.environ.get("C2F_CPU_ISA", "auto")
     if wanted not in ("auto", "portable", "avx2"):

@@ -28,6 +28,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ._errors import first_line
+
 _log = logging.getLogger("c2fcore")
 
 _OPTIONS = ("-std=c++17", "-fmad=false", "-default-device")  # as cmake/cuda.cmake tells nvcc
@@ -69,11 +71,11 @@ def missing() -> str:
 
         nvrtc.getVersion()
     except Exception as error:  # a broken installation fails in many ways, none of them ours
-        return f"CuPy or its NVRTC does not load: {_first_line(error)}"
+        return f"CuPy or its NVRTC does not load: {first_line(error)}"
     try:
         devices = runtime.getDeviceCount()
     except runtime.CUDARuntimeError as error:
-        return f"CuPy sees no CUDA device: {_first_line(error)}"
+        return f"CuPy sees no CUDA device: {first_line(error)}"
     return "" if devices else "CuPy sees no CUDA device"
 
 
@@ -180,7 +182,7 @@ class Launcher:
             finally:
                 gpu.leave(before)
         except gpu.Error as error:
-            raise RuntimeError(f"{op}: {name}: {_first_line(error)}") from error
+            raise RuntimeError(f"{op}: {name}: {first_line(error)}") from error
 
     def _load(self, gpu: Any, device: int, kernel: Kernel) -> int:
         """The function of a kernel on a device, compiled by the first thread that asks for one."""
@@ -314,9 +316,10 @@ def _write(path: Path, name: str, code: bytes) -> None:
     held = name.encode() + b"\n" + code
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as arriving:
-            arriving.write(hashlib.sha256(held).digest() + held)
-        os.replace(arriving.name, path)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # nothing stays of a failure
+            arriving = Path(folder) / path.name
+            arriving.write_bytes(hashlib.sha256(held).digest() + held)
+            os.replace(arriving, path)
         _drop_old(path.parent)
     except OSError as error:
         _log.info("compiled kernels are not kept: %s", error)
@@ -333,7 +336,3 @@ def _drop_old(folder: Path) -> None:
     for place, (when, path) in enumerate(sorted(used, reverse=True)):
         if place >= _KEPT_FILES or when < oldest:
             path.unlink(missing_ok=True)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -39,9 +39,10 @@ class Raster:
     """A raster file, open for reading; one thread at a time reads, any may close.
 
     Values of 8 bits are passed on as they are, others stretched over 8 bits: one `Stretch` for the
-    whole file, whatever is read of it. A pixel has data if any of its bands has: by the file's
-    mask, alpha band or nodata value, by `nodata`, and not NaN or infinite. Where a band of more
-    than 8 bits has none it is 0.
+    whole file, whatever is read of it. Grey of which 0 is white is turned around, unless bands or a
+    range were chosen. A pixel has data if any of its bands has: by the file's mask, alpha band or
+    nodata value, by `nodata`, and not NaN or infinite. Where a band of more than 8 bits has none it
+    is 0.
 
     Attributes:
         name: what messages call it.
@@ -112,6 +113,8 @@ class Raster:
         else:
             pixels = np.where(known, values, 0) if values.dtype != np.uint8 else values
             pixels = pixels.transpose(1, 2, 0)
+        if self._negative:
+            pixels = np.where(seen[..., None] | self._all_bytes, 255 - pixels, pixels)
         return Seen(pixels.repeat(3, axis=2) if self._grey else pixels, seen)
 
     def _values(self, box: Box) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
@@ -194,6 +197,10 @@ class Raster:
         as_they_are = value_range == RAW or (value_range is None and self._all_bytes)
         self._dtype = None if as_they_are else "float32"
         self._colours: npt.NDArray[np.uint8] | None = None
+        # As viewers show it, and Pillow reads it; GDAL leaves it to its callers.
+        shown = self.source.tags(ns="IMAGE_STRUCTURE")
+        negative = usual and value_range is None and self._grey
+        self._negative = negative and shown.get("MINISWHITE") == "YES"
         self._stretch: Stretch | None = None
         if as_they_are:
             palette = self.source.colorinterp[self.bands[0] - 1] == ColorInterp.palette

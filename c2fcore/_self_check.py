@@ -16,6 +16,8 @@ import threading
 import torch
 from torch import Tensor
 
+from ._errors import reason
+
 _log = logging.getLogger("c2fcore")
 
 # Few: nearly each is a kernel of its own to a compiler. Together they meet labels and logits, own
@@ -71,8 +73,7 @@ def compare(op: str, backend: str, device: str) -> str:
             try:
                 _compare(op, name, backend, device)
             except Exception as error:  # of any kind: a backend that raises is not taken
-                said = (str(error).strip().splitlines() or [""])[0]
-                found.append(f"sample {name}: {type(error).__name__}: {said}")
+                found.append(f"sample {name}: {reason(error)}")
                 return
 
     # A thread of its own: without the caller's stream, autocast, modes, and default device.

@@ -25,7 +25,8 @@ _ALL_PX = 2048 * 2048  # up to here percentiles are of all pixels, above of a sa
 _SAMPLE_COUNT, _SAMPLE_PX = 32, 64
 _SCAN_PX = 1024
 _ORIENTATION, _PHOTOMETRIC, _SAMPLES, _GDAL_NODATA = 274, 262, 277, 42113  # TIFF tags
-_PLAIN = (1, 2, 3)  # values of the second: black is 0, RGB, palette
+_WHITE_IS_0 = 0
+_PLAIN = (_WHITE_IS_0, 1, 2, 3)  # values of the second; 1: black is 0, RGB, palette
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError)
 _lock = threading.Lock()
 _befores: list[int | None] = []  # limits that were found, the first one below
@@ -168,7 +169,10 @@ def picture_of(image: Image.Image) -> Picture:
         if nodata is not None:
             band = np.where(band == nodata, np.float32(np.nan), band)
         stretch = Stretch.of(lambda box: band[None, box.y0 : box.y1, box.x0 : box.x1], *band.shape)
-        return _picture(stretch(band[None]).repeat(3, axis=2), np.isfinite(band))
+        pixels, known = stretch(band[None]), np.isfinite(band)
+        if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_0:
+            pixels = np.where(known[..., None], 255 - pixels, pixels)
+        return _picture(pixels.repeat(3, axis=2), known)
     upright = ImageOps.exif_transpose(image)
     pixels = np.asarray(upright.convert("RGB"))
     if "A" not in upright.getbands() and "transparency" not in upright.info:

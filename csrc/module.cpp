@@ -1,6 +1,6 @@
-// The CPU module. Built twice from the same sources, once per instruction set (C2F_ISA names it):
-// two separate libraries cannot mix their inline functions, so the portable one is safe on any
-// processor.
+// The CPU module. Built from the same sources once per instruction set (C2F_ISA names it): separate
+// libraries cannot mix their inline functions, so the portable one is safe on any processor of its
+// kind.
 #include <pybind11/pybind11.h>
 
 #include "../kernels/cpu/parallel.h"

@@ -161,7 +161,11 @@ Viewed contiguous(py::handle tensor, const char* op, const char* name) {
 }
 
 int threads_for(int64_t output_elems) {
+#if defined(_OPENMP)
   constexpr int64_t kSmall = 1 << 14;  // a few microseconds of work
+#else
+  constexpr int64_t kSmall = 1 << 17;  // threads are started anew (parallel_for_fresh)
+#endif
   if (output_elems < kSmall) return 1;
   return py::module_::import("torch").attr("get_num_threads")().cast<int>();
 }

@@ -12,7 +12,7 @@ from availability import need
 from bench_runs import bench
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from c2fcore import Windows, models, ops
+from c2fcore import Windows, _errors, models, ops
 from c2fcore.bench import (
     contest,
     coverage,
@@ -157,7 +157,7 @@ def test_bad_options(
     assert not (tmp_path / "out").exists()
 
 
-def test_op_rows(tmp_path: Path) -> None:
+def test_op_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ways = "reference,cpu,roi-align,grid-sample,opencv,kornia,interpolate-loop"
     options = ("--op", "extract_patches", "--sizes", str(SIDE), "--zooms", "1,3", "--ways", ways)
     status, found = bench(tmp_path, *options)
@@ -168,6 +168,8 @@ def test_op_rows(tmp_path: Path) -> None:
         result = row["result"]
         assert result["gbs"] == pytest.approx(result["bytes"] / result["ms"][0] / 1e6, rel=1e-3)
         assert result["max_error"] <= parity.PEER_ERROR
+    if "kornia" in seen:  # at zoom 1, not at 3
+        assert capsys.readouterr().out.count("no row where it cannot do the job: kornia") == 1
 
 
 def test_scripted_answers_are_those_of_the_frame_in_every_branch_of_a_graph() -> None:
@@ -320,6 +322,15 @@ def test_figures_of_known_samples() -> None:
     assert measure.spread([3.0, 1.0, 2.0]) == (2.0, 1.4, 2.6)
 
 
+def test_rows_go_through_links(tmp_path: Path) -> None:
+    real, link = tmp_path / "disk" / "real.jsonl", tmp_path / "ops.jsonl"
+    real.parent.mkdir()
+    link.symlink_to(real)
+    rows.write(link, [{"suite": "op", "case": {}}])
+    assert link.is_symlink()
+    assert rows.read(real) == rows.read(link) != []
+
+
 def test_rows_say_which_line_is_none(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text(json.dumps({"suite": "x", "case": {}}) + "\n{}\n")
@@ -350,3 +361,14 @@ def test_a_graph_of_several_calls_tells_the_time_of_one(monkeypatch: pytest.Monk
     monkeypatch.setattr(measure, "interleaved", lambda *_, **options: {"graph": seconds})
     found = op_suite._on_gpu(lambda: None, 1, 1.0, "cuda", capture=True)
     assert found["graph_ms"] == [8.0] * 3
+
+
+@pytest.mark.parametrize(
+    ("error", "line", "said"),
+    [
+        (ValueError("\n no\nmore "), "no", "ValueError: no"),
+        (MemoryError(), "MemoryError", "MemoryError"),
+    ],
+)
+def test_an_error_in_one_line(error: Exception, line: str, said: str) -> None:
+    assert (_errors.first_line(error), _errors.reason(error)) == (line, said)

@@ -11,7 +11,7 @@ import torch
 from bench_runs import bench
 
 from c2fcore import ops
-from c2fcore.bench import foreign
+from c2fcore.bench import foreign, tables
 from c2fcore.cli import main
 from c2fcore.testing import samples
 
@@ -103,6 +103,31 @@ def test_a_wrong_foreign_kernel_is_a_failure(
     wrong = [row for row in found if row["case"]["provider"] == name]
     assert all(row["error"].startswith("wrong in ") and not row["result"] for row in wrong)
     assert f"... and {disagree - 5} more" in capsys.readouterr().out
+
+
+def raises(*_: Any, **__: Any) -> torch.Tensor:
+    raise RuntimeError(f"a long story: {'and ' * 100}")
+
+
+def test_of_a_kernel_that_is_never_right_nothing_is_timed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--op", "count_windows", "--impl", f"{__name__}:raises"]
+    assert main(["bench", "-o", str(tmp_path / "out"), *options]) == 1
+    said = capsys.readouterr()
+    assert f"0 of {len(samples.of('count_windows'))} samples of count_windows agree" in said.out
+    assert "nothing is timed" in said.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_error_widens_no_column() -> None:
+    case = {"op": "glue", "options": {}, "preset": "", "content": "noise", "size": 8, "dtype": "f"}
+    row = {"case": {**case, "provider": "mine"}, "result": {}, "error": "a long story, " * 20}
+    (before, line), (header, *_) = (
+        tables.ops(of).splitlines() for of in ([{**row, "error": "short"}], [row])
+    )
+    assert header == before
+    assert len(line) < len(header) < len(tables.ops([row]).splitlines()[1])
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ compiled always, C2F_NVRTC=all compiles every one for every architecture (1 to 1
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shutil
@@ -238,3 +239,15 @@ def test_nowhere_to_keep_it(
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
     assert _nvrtc.compiled(ANY, 90)
     assert len(compilations) == 3
+
+
+def test_what_a_full_disk_stopped_does_not_stay(
+    nvrtc: Any, tmp_path: Path, compilations: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setenv("C2F_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(os, "replace", full)
+    assert _nvrtc.compiled(ANY, 90)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]

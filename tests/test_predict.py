@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from PIL import Image
 from scenes_on_disk import noise, write
 
-from c2fcore import C2FConfig, C2FNet, images, scene
+from c2fcore import C2FConfig, C2FNet, _progress, images, scene
 from c2fcore.cli import main, predict
 from c2fcore.models import build
 
@@ -105,6 +106,19 @@ def test_pixels_without_data_are_255_and_do_not_count(
     assert "1 0.00%, 2 0.00%, 100.00% without data\n" in capsys.readouterr().out
 
 
+def test_a_log_is_told_how_far_it_is(
+    folder: Path,
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(_progress, "_FIRST_S", 0)
+    out = str(tmp_path / "out")
+    assert main(["predict", str(folder), "-o", out, "--checkpoint", str(checkpoint)]) == 0
+    assert "predict: 100% 3/3 [" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_a_bad_overlap_is_refused_before_anything_is_read(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -158,8 +172,67 @@ def test_going_on_writes_what_is_missing(
     assert main([*command, "--skip-existing", "--zoom", "3"]) == 2
     said = capsys.readouterr().err
     assert "--skip-existing must go on with the options it began with, got --zoom 3.0, not" in said
-    assert "; --overwrite starts again" in said
+    assert f" in {out / 'b_labels.png'}; --overwrite starts again" in said
     assert {path: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_an_image_that_changed_is_done_again(
+    folder: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    command = ["predict", str(folder), "-o", str(out), "--checkpoint", str(checkpoint)]
+    assert main(command) == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    Image.fromarray(noise(3, 40, 50).transpose(1, 2, 0)).save(folder / "b.png")
+    capsys.readouterr()
+    assert main([*command, "--skip-existing"]) == 0
+    said = capsys.readouterr()
+    assert "2 of 3 images are done already; 1 changed since, to be done again" in said.err
+    assert "b.png: 50 x 40 px" in said.out
+    changed = {path.name for path in out.iterdir() if path.read_bytes() != before[path.name]}
+    assert changed == {"b_labels.png", "b_overlay.png"}
+    assert main([*command, "--skip-existing"]) == 0
+    assert "3 of 3 images are done already\n" in capsys.readouterr().err
+    os.utime(folder / "a.png", (1, 1))
+    (out / "a_overlay.png").write_bytes(b"mine")
+    assert main([*command, "--skip-existing"]) == 2
+    assert "did not write is never replaced, got" in capsys.readouterr().err
+
+
+def test_results_are_no_images(
+    folder: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a folder or a pattern, wherever they lie; what is named by itself is meant."""
+    common = ["--checkpoint", str(checkpoint)]
+    Image.open(folder / "a.png").save(folder / "mine_overlay.png")
+    assert main(["predict", str(folder), "-o", str(folder / "out"), *common]) == 0
+    assert len(list((folder / "out").iterdir())) == 8
+    for given in (f"{folder}/**/*.png", str(folder / "out" / "*")):
+        capsys.readouterr()
+        out = tmp_path / str(len(given))
+        status = main(["predict", given, "-o", str(out), *common])
+        said = capsys.readouterr().err
+        assert f"note: 8 results of c2f predict in {given} are left out" in said
+        if status:
+            assert "IMAGE must name images, got" in said
+        else:
+            names = {path.name.removesuffix("_labels.png") for path in out.glob("*_labels.png")}
+            assert names == {"a", "b", "c", "mine_overlay"}
+    result = folder / "out" / "a_overlay.png"
+    assert main(["predict", str(result), "-o", str(tmp_path / "out"), *common]) == 0
+
+
+def test_results_go_through_links(folder: Path, checkpoint: Path, tmp_path: Path) -> None:
+    out, elsewhere = tmp_path / "out", tmp_path / "disk"
+    out.mkdir()
+    elsewhere.mkdir()
+    (out / "a_labels.png").symlink_to(elsewhere / "labels.png")
+    image = str(folder / "a.png")
+    for more in ([], ["--overwrite"]):
+        assert main(["predict", image, "-o", str(out), "--checkpoint", str(checkpoint), *more]) == 0
+        assert (out / "a_labels.png").is_symlink()
+        assert [path.name for path in elsewhere.iterdir()] == ["labels.png"]
+        assert images.text_of_png(elsewhere / "labels.png") is not None
 
 
 def test_a_stopped_run_says_how_to_go_on(

@@ -207,6 +207,43 @@ def test_a_tile_that_reads_back_otherwise_is_no_tile(
 # Nothing lost, nothing replaced
 
 
+def test_tiles_of_images_that_are_gone_are_removed(
+    mine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a removed image, and of one that became smaller; nothing else."""
+    out = tmp_path / "out"
+    assert main(command(mine, out, "--tile", "16")) == 0
+    foreign = out / "img_dir/all/b_mine.png"
+    foreign.write_bytes(b"mine")
+    (mine / "images/b.png").unlink()
+    (mine / "masks/b.png").unlink()
+    save(mine / "images/a.png", photo()[:16, :16].copy())
+    save(mine / "masks/a.png", ids(2)[:16, :16].copy())
+    capsys.readouterr()
+    assert main(command(mine, out, "--tile", "16")) == 0
+    said = capsys.readouterr().out
+    assert f"of 1 images that are no longer in the data, such as {mine}/images/b.png" in said
+    wanted = [tile.name for tile in PreparedData.open(out).split("all").tiles]
+    for folder in ("img_dir", "ann_dir"):
+        found = {path.stem for path in (out / folder / "all").iterdir()} - {"b_mine"}
+        assert found == set(wanted)
+    assert foreign.read_bytes() == b"mine"
+    assert not (out / "records/all/b.json").exists()
+    assert main(command(mine, out, "--tile", "16")) == 0
+    assert "no longer" not in capsys.readouterr().out
+
+
+def test_data_of_another_folder_do_not_take_the_place(
+    mine: Path, tmp_path: Path, said: Said
+) -> None:
+    out, other = tmp_path / "out", tmp_path / "other"
+    assert main(command(mine, out)) == 0
+    save(other / "images/z.png", photo())
+    save(other / "masks/z.png", ids(2))
+    assert main(command(other, out)) == 2
+    assert f"{out} holds tiles of {mine}/images/a.png, choose another folder" in said()
+
+
 def test_files_of_an_earlier_run_may_be_damaged(mine: Path, tmp_path: Path, said: Said) -> None:
     out = tmp_path / "out"
     assert main(command(mine, out, "--tile", "16")) == 0

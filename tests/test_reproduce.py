@@ -376,3 +376,20 @@ def test_every_table_on_real_images(shared: Path, tmp_path: Path) -> None:
     assert main(["reproduce", "table5", *given, "--split", "train", *common]) == 0
     rows = table_rows(tmp_path / "out", "table5")
     assert "car" in rows["Vaihingen + second look", "ours"]
+
+
+def test_data_of_other_classes(data: Path, tmp_path: Path) -> None:
+    """Nothing is put beside scores of classes that are none of ours."""
+    net = save_net(tmp_path / "net", ("ground", "boat", "green", "car"), (1, 3))
+    rows = ["--row", f"HRNetW48={net}"]
+    out = ["-o", str(tmp_path / "out"), "--no-sizes"]
+    assert main(["reproduce", "table4", "--data", str(data), *rows, *out]) == 0
+    text = (tmp_path / "out" / "table4" / "table.md").read_text()
+    first, second = text.split("F1 in percent")
+    assert [cell.strip() for cell in first.splitlines()[2].split("|")[3:-1]] == [
+        "boat", "car", "mean", "mIoU", "covered", "FPS", "ratio",
+    ]  # fmt: skip
+    assert first.count("| paper |") == 2  # speeds, of the lines that were evaluated
+    assert " 29.80 |" in first
+    assert "paper |" not in second
+    assert second.count("No class of the data is one that published figures are of (ship, ") == 1

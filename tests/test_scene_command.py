@@ -12,7 +12,7 @@ import pytest
 import torch
 from scenes_on_disk import labels_of, make_net, noise, write
 
-from c2fcore import scene
+from c2fcore import _progress, scene
 from c2fcore.cli import main
 from c2fcore.engine import Engine
 from c2fcore.scene import parts
@@ -51,7 +51,8 @@ def test_what_is_told(given: list[str], tmp_path: Path, capsys: pytest.CaptureFi
     first, second, third, fourth, *key = said.out.splitlines()
     assert first.startswith(
         f"{tmp_path / 'scene.tif'}: 100 x 64 px, 6 tiles (2 without data), {expected.windows} "
-        f"windows, car {expected.share(1):.2%}, ship {expected.share(2):.2%}, in 0:00:"
+        f"windows, car {expected.share(1):.2%}, ship {expected.share(2):.2%}, "
+        "60.00% without data, in 0:00:"
     )
     assert second == f"  -> {tmp_path / 'labels.tif'}"
     features = json.loads((tmp_path / "o.geojson").read_text())["features"]
@@ -60,6 +61,18 @@ def test_what_is_told(given: list[str], tmp_path: Path, capsys: pytest.CaptureFi
     assert key[0] == "ids: 0 ground, 1 car, 2 ship, 3 sea & sand"
     assert sum(f["properties"]["pixels"] for f in features) == expected.pixels[1:3].sum()
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_log_is_told_how_far_it_is(
+    given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    """Tiles, the file that they become, and the objects in it."""
+    monkeypatch.setattr(_progress, "_FIRST_S", 0)
+    assert main([*given, "--objects", str(tmp_path / "o.geojson")]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    for last in (f"{tmp_path / 'scene.tif'}: 100% 6/6 ", "writing: 100% ", "checking: 100% ",
+                 "small classes: 100% ", "objects: 100% "):  # fmt: skip
+        assert [line for line in lines if line.startswith(last)], last
 
 
 def test_options_reach_the_scene(
@@ -148,6 +161,18 @@ def test_what_others_wrote_is_never_replaced(
     with pytest.raises(ValueError, match=r"did not write is never replaced, got .*scene\.tif"):
         scene.write_objects(given[3], image, engine.config)
     assert image.read_bytes() == before
+
+
+def test_labels_and_objects_go_through_links(given: list[str], tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    for name in ("labels.tif", "o.geojson"):
+        (tmp_path / name).symlink_to(disk / f"real_{name}")
+    for more in ([], ["--overwrite"]):
+        assert main([*given, "--objects", str(tmp_path / "o.geojson"), *more]) == 0
+        assert {path.name for path in disk.iterdir()} == {"real_labels.tif", "real_o.geojson"}
+        assert (tmp_path / "labels.tif").is_symlink()
+        assert (tmp_path / "o.geojson").is_symlink()
 
 
 def test_which_bands_are_taken_is_told(

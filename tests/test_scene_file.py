@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from scenes_on_disk import COMMON, NAMES, PALETTE, labels_of, make_net, noise, write
-from tqdm import tqdm
 
 from c2fcore import scene
+from c2fcore._progress import Bar
 from c2fcore.engine import Engine
 
 rasterio = pytest.importorskip("rasterio", reason="whole scenes: c2fcore[scene]")
@@ -160,11 +160,11 @@ def test_a_copy_shows_how_it_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     """By the size of its files: first the overviews of a size unknown, then all there will be."""
     shown: list[tuple[str, float, float | None]] = []
 
-    class Bar(tqdm):  # type: ignore[type-arg]
+    class Shown(Bar):
         def refresh(self, *_: Any, **__: Any) -> None:
             shown.append((self.desc, self.n, self.total))
 
-    monkeypatch.setattr(geotiff, "tqdm", lambda **how: Bar(**{**how, "disable": False}))
+    monkeypatch.setattr(geotiff, "Bar", Shown)
     monkeypatch.setattr(geotiff, "_WATCH_S", 0.01)
     source, target = tmp_path / "loose-l.tif", tmp_path / "l.tif"
     source.write_bytes(b"x" * 1000)

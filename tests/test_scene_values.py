@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from PIL import Image
 from scenes_on_disk import COMMON, PALETTE, labels_of, make_net, noise, write
 
+import c2fcore
 from c2fcore import images, scene
 from c2fcore.data.tiling import Box
 from c2fcore.engine import Engine
 
 rasterio = pytest.importorskip("rasterio", reason="whole scenes: c2fcore[scene]")
 from rasterio.enums import ColorInterp  # noqa: E402
+
+from c2fcore._raster import Raster  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::rasterio.errors.NotGeoreferencedWarning"  # of files made and looked at here
@@ -105,6 +110,36 @@ def test_one_stretch_for_the_whole_scene(
     known = (bands[:3] != 77).any(0)
     assert np.array_equal(labels_of(found.path), np.where(known, expected, 255))
     assert len(np.unique(expected)) > 1
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("installed", [True, False])
+def test_white_may_be_0(
+    tmp_path: Path, dtype: Any, installed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A scene is seen as the image, which is as Pillow shows it, unless bands are chosen."""
+    values = noise(1, 64, 100, dtype)
+    values[0, :9] = 0
+    sources = [
+        write(tmp_path / f"{kind}.tif", values, photometric=kind, nodata=0 if dtype != np.uint8 else
+              None)
+        for kind in ("MINISWHITE", "MINISBLACK")
+    ]  # fmt: skip
+    seen = [Raster(source).read(Box(0, 0, 64, 100)) for source in sources]
+    assert np.array_equal(seen[0].pixels[9:], 255 - seen[1].pixels[9:])
+    assert (seen[0].pixels[:9] == (255 if dtype == np.uint8 else 0)).all()
+    chosen = Raster(sources[0], bands=(1,), channels=1).read(Box(0, 0, 64, 100))
+    assert np.array_equal(chosen.pixels[..., 0], seen[1].pixels[..., 0])
+    if dtype == np.uint8:
+        with Image.open(sources[0]) as image:
+            assert np.array_equal(np.asarray(image), seen[0].pixels[..., 0])
+    if not installed:
+        monkeypatch.setitem(sys.modules, "rasterio", None)
+        monkeypatch.delitem(sys.modules, "c2fcore._raster")
+        monkeypatch.delattr(c2fcore, "_raster")
+    picture = images.read(sources[0])
+    assert np.array_equal(picture.pixels, seen[0].pixels)
+    assert (picture.known is None) == (dtype == np.uint8)
 
 
 def test_a_grey_scene_and_a_palette(engine: Engine, tmp_path: Path) -> None:

@@ -15,8 +15,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from squares import square_tiles
+from train_runs import COARSE, coarse, fine
 
-from c2fcore import C2FNet
+from c2fcore import C2FNet, _progress
 from c2fcore.cli import main
 
 pytest.importorskip("lightning")
@@ -27,13 +28,6 @@ from c2fcore.train import command
 from c2fcore.train.running import StopAtStep
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-SMALL = ["--options.width=4", "--data.batch_size=2", "--data.workers=0", "--augment.crop=32",
-         "--trainer.max_steps=6", "--trainer.val_check_interval=2", "--trainer.accelerator=cpu",
-         "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false",
-         "--trainer.logger=false"]  # fmt: skip
-COARSE = ["--coarse=tiny_fcn", "--recipe.lr=0.05", *SMALL]
-FINE = ["--fine=tiny_fcn", "--c2f.window=32", "--c2f.stride=16", "--c2f.n=2", *SMALL]
 
 Said = Callable[[], str]
 
@@ -49,15 +43,6 @@ def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("coarse") / "run"
     assert main(coarse(data, out)) == 0
     return out
-
-
-def coarse(data: Path, out: Path, *more: str) -> list[str]:
-    return ["train", "coarse", f"--data.root={data}", f"--out={out}", *COARSE, *more]
-
-
-def fine(data: Path, run: Path, out: Path, *more: str) -> list[str]:
-    given = [f"--data.root={data}", f"--out={out}", f"--coarse={run / 'checkpoint'}"]
-    return ["train", "fine", *given, *FINE, *more]
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -242,26 +227,21 @@ def test_nothing_is_said_that_a_user_could_do_nothing_about(
         assert word not in text
 
 
-# Refused
-
-
-@pytest.mark.parametrize(
-    ("more", "message"),
-    [
-        (["--options.width=8"], "got options.width 4 -> 8"),
-        (["--recipe.lr=0.5", "--seed=3"], "got seed 0 -> 3, recipe.lr 0.05 -> 0.5"),
-        (["--coarse=pp_liteseg"], "got coarse 'tiny_fcn' -> 'pp_liteseg'"),
-    ],
-)
-def test_a_run_goes_on_with_its_own_options(
-    more: list[str], message: str, data: Path, run: Path, said: Said
+def test_a_log_is_told_how_far_it_is(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    saved = (run / "train.yaml").read_text()
-    assert main(coarse(data, run, "--resume", *more)) == 2
-    line = said()
-    assert "goes on with the options of" in line
-    assert message in line
-    assert (run / "train.yaml").read_text() == saved
+    monkeypatch.setattr(_progress, "_FIRST_S", 0)
+    arguments = coarse(data, tmp_path / "run")
+    arguments.remove("--trainer.enable_progress_bar=false")
+    assert main(arguments) == 0
+    said = capsys.readouterr()
+    assert "\r" not in said.out + said.err
+    lines = [line for line in said.err.splitlines() if line.startswith("train: ")]
+    assert lines[-1].startswith("train: 100% 6/6 [")
+    assert "loss=" in lines[-1]
+
+
+# Refused
 
 
 def test_folders_of_other_runs(data: Path, run: Path, tmp_path: Path, said: Said) -> None:

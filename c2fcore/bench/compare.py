@@ -22,15 +22,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from tqdm import tqdm
 
+from .._progress import Bar
 from . import rows
 from .provenance import ROOT
 from .rows import Row
 from .tables import columns
 
 # What a commit is measured with: the code of this checkout lies over the commit's own.
-_HARNESS = ("bench", "testing", "cli/bench.py")
+_HARNESS = ("bench", "testing", "cli/bench.py", "_errors.py", "_progress.py")
 _CHILD = """\
 import argparse, sys
 from c2fcore.cli import bench
@@ -260,7 +260,7 @@ def _check_out(commit: str, where: Path, build: str) -> None:
         stderr=subprocess.STDOUT,
     ) as building:
         assert building.stdout is not None
-        for line in tqdm(building.stdout, unit="step", desc=f"building {commit[:10]}"):
+        for line in Bar(building.stdout, unit="step", desc=f"building {commit[:10]}"):
             last = line.strip() or last
     if building.returncode:
         raise RuntimeError(f"--compare: {commit[:10]} does not build: {last or 'no output'}")

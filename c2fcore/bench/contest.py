@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from . import measure, parity, peers, providers, rows
+from .. import _errors
+from . import measure, parity, peers, providers
 from .inputs import Case
 from .measure import Call
 from .providers import COMPILED, EAGER, Job
@@ -78,7 +79,7 @@ def hold(
                 found.graph["graph_break_reasons"] = providers.break_reasons()
             found.calls[side] = call
         except Exception as error:  # whatever it is becomes a row
-            found.failures[side] = rows.reason(error)
+            found.failures[side] = _errors.reason(error)
     del wanted
     if found.calls:
         say(f"{job.op}: {rounds} rounds of {', '.join(found.calls)}")

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from .. import ops
+from .._errors import first_line, reason
 from ..testing import agree, samples
 from ..windows import Windows
 from .providers import defaults_of
@@ -68,9 +69,8 @@ def check(op: str, function: Callable[..., Any], device: str = "cpu") -> Iterato
                 raise agree.Differs("it wrote into its input")
             error = ""
         except (Exception, SystemExit) as failure:  # a stranger's code may raise anything
-            text = str(failure).strip().splitlines() or [""]
-            kind = "" if isinstance(failure, agree.Differs) else f"{type(failure).__name__}: "
-            error = kind + text[0]
+            said = first_line if isinstance(failure, agree.Differs) else reason
+            error = said(failure)
         yield Verdict(sample.name, error)
 
 

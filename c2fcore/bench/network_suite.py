@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .. import models
+from .. import _errors, models
 from ..config import C2FConfig
 from ..images import read_rgb
 from ..pipeline import C2FNet
@@ -109,7 +109,7 @@ def run(
         net, image, about = build(spec)
     except Exception as error:  # whatever it is becomes a row
         for way in chosen:
-            yield rows.make(SUITE, spec.case(way), origin, error=rows.reason(error))
+            yield rows.make(SUITE, spec.case(way), origin, error=_errors.reason(error))
         return
     if spec.image:
         height, width = _size(image)
@@ -298,7 +298,7 @@ def _warm(
                 results[way]["max_error"] = differing / got.numel()
             calls[way] = call
         except Exception as error:  # whatever it is becomes a row
-            failures[way] = rows.reason(error)
+            failures[way] = _errors.reason(error)
     return calls, results, failures
 
 
@@ -343,7 +343,7 @@ def _peak(spec: Spec, way: str) -> dict[str, Any]:
         arguments = {"way": way, **dataclasses.asdict(spec)}
         found = memory.extra_mib(f"{__name__}:memory_call", spec.threads, arguments)
     except (RuntimeError, OSError) as error:
-        return {"peak_mib": None, "peak_error": rows.reason(error)}
+        return {"peak_mib": None, "peak_error": _errors.reason(error)}
     return {"peak_mib": round(found, 1)}
 
 

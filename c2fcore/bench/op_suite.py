@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from .. import _errors
 from . import contest, floors, gpu, inputs, measure, rows
 from .providers import BACKENDS, COMPILED, EAGER, OPS, Job, names_of
 
@@ -78,6 +79,7 @@ def run(
     only: Sequence[str] = (),
     foreign: dict[str, Callable[..., Any]] | None = None,
     say: Callable[[str], None] = lambda text: None,
+    left_out: Callable[[str], None] = lambda reason: None,
 ) -> Iterator[rows.Row]:
     """Times one job on an image of `side`: a row per provider, failures among them.
 
@@ -90,6 +92,7 @@ def run(
         only: providers, if not all that can run.
         foreign: further providers, functions with the signature of the op.
         say: told what is going on.
+        left_out: told why a provider that cannot do this job has no row.
     """
     names = [p for p in names_of(variant.op, setting.device) if not only or p in only]
     names += list(foreign or {})
@@ -121,11 +124,12 @@ def run(
         )
     except Exception as error:  # the inputs or the reference itself: every row says so
         for name in names:
-            yield row(name, error=rows.reason(error))
+            yield row(name, error=_errors.reason(error))
         return
     moved = floors.floor_bytes(job, case)
     for name in names:
         if name in held.failures and held.failures[name].startswith("NotImplementedError"):
+            left_out(held.failures[name].partition(": ")[2])
             continue  # another job than this peer's
         if name in held.failures:
             yield row(name, error=held.failures[name])
@@ -202,5 +206,5 @@ def _on_gpu(
             rows.rounded(1e3 * t / gpu.GRAPH_CALLS) for t in measure.spread(times["graph"])
         ]
     except Exception as error:  # noted; the other figures stand
-        found["graph_error"] = rows.reason(error)
+        found["graph_error"] = _errors.reason(error)
     return found

@@ -76,15 +76,10 @@ def write(path: Path, rows: Iterable[Row]) -> None:
     By means of its own: `compare` lays this folder over the package of older commits.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    path = path.resolve()  # of a symbolic link the file that it names
     arriving = path.with_suffix(".new")
     arriving.write_text("".join(json.dumps(row) + "\n" for row in rows))
     arriving.replace(path)
-
-
-def reason(error: BaseException) -> str:
-    """The first line of an error, as rows and tables tell it."""
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0]}"
 
 
 def rounded(value: float) -> float:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from .. import _errors
 from . import contest, floors, inputs, measure, memory, providers, rows
 from .op_suite import JOBS
 from .providers import EAGER, Job
@@ -118,7 +119,7 @@ def _times(
             held.times = measure.interleaved(held.calls, rounds, device=identity["device"])
     except Exception as error:  # a point that does not fit is a row
         for way in sides:
-            yield rows.make(SUITE, {**identity, "way": way}, origin, error=rows.reason(error))
+            yield rows.make(SUITE, {**identity, "way": way}, origin, error=_errors.reason(error))
         return
     for way in sides:
         whole = {**identity, "way": way}
@@ -141,7 +142,7 @@ def _peak(arguments: dict[str, Any], identity: dict[str, Any], origin: dict[str,
     try:
         found = memory.extra_mib("c2fcore.bench.memory:glue_call", identity["threads"], given)
     except (RuntimeError, OSError) as error:
-        return rows.make(SUITE, identity, origin, error=rows.reason(error))
+        return rows.make(SUITE, identity, origin, error=_errors.reason(error))
     return rows.make(SUITE, identity, origin, {"peak_mib": round(found, 2)})
 
 

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from .rows import Row
 from .scale_suite import Growth, growth
 
 GROWTH_COLUMNS = ("op", "axis", "way", "from", "to", "exponent", "worst step", "should be")
+_ERROR_CHARS: Final = 80  # the row has the rest
 
 
 def columns(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """Left-aligned first column, right-aligned others."""
+    """Left-aligned first column, right-aligned others; a shorter line ends in a remark.
+
+    However long, a remark widens no column.
+    """
     cells = [list(header), *(list(line) for line in lines)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    columns_of = [row if len(row) == len(header) else row[:-1] for row in cells]
+    widths = [max(len(row[i]) for row in columns_of if i < len(row)) for i in range(len(header))]
     return "\n".join(
         "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths))
+            [
+                *(c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(known, widths))),
+                *row[len(known) :],
+            ]
         ).rstrip()
-        for row in cells
+        for row, known in zip(cells, columns_of)
     )
 
 
@@ -41,7 +48,7 @@ def _network_line(row: Row) -> list[str]:
     case, result = row["case"], row["result"]
     title = f"{networks_of(case)} {case['height']}x{case['width']} n {case['n']} z {case['zoom']:g}"
     if row["error"]:
-        return [title, case["way"], f"failed: {row['error'][:60]}", *[""] * 6]
+        return [title, case["way"], f"failed: {row['error'][:_ERROR_CHARS]}"]
     ms, share = result["ms"], result.get("of_coarse")
     peak = result.get("peak_mib")
     return [
@@ -80,7 +87,7 @@ def _op_line(row: Row) -> list[str]:
     case, result = row["case"], row["result"]
     title = f"{op_title(case)} {case['size']}^2 {case['dtype']}"
     if row["error"]:
-        return [title, case["provider"], f"failed: {row['error'][:60]}", *[""] * 6]
+        return [title, case["provider"], f"failed: {row['error'][:_ERROR_CHARS]}"]
     ratio = result.get("over_reference")
     ms = result["ms"]
     return [
@@ -124,7 +131,7 @@ def demands(found: Sequence[Row]) -> str:
         bound = f"{'>=' if row['unit'] == 'x' else '<='} {row['bound']:g}"
         verdict = {True: "yes", False: "NO", None: "-"}[row["met"]]
         if row["error"]:
-            lines.append(f"{row['text']:58} {bound:>8}  failed: {row['error'][:60]}")
+            lines.append(f"{row['text']:58} {bound:>8}  failed: {row['error'][:_ERROR_CHARS]}")
             continue
         low_high = f"{row['p20']:.4g}..{row['p80']:.4g}"
         measured = f"{row['value']:.4g} {row['unit']}"

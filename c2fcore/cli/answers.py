@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import numpy as np
+import numpy.typing as npt
 
 from .. import pictures
 from ..config import C2FConfig, names_of
@@ -16,10 +17,18 @@ def key_of(config: C2FConfig) -> str:
     return f"ids: {', '.join(ids)}\ncolours: {', '.join(colours)}"
 
 
-def shares_of(config: C2FConfig, share: Any) -> str:
-    """Which part of the pixels is of each small class; `share` has one entry per class."""
-    names = names_of(config)
-    return ", ".join(f"{names[c]} {share[c]:.2%}" for c in config.small_classes)
+def shares_of(config: C2FConfig, counts: npt.NDArray[np.int64], missing: int) -> str:
+    """Which part of the pixels with data is of each small class, and which part has none.
+
+    Args:
+        config: of the network.
+        counts: pixels of each label.
+        missing: of them, pixels without data.
+    """
+    names, pixels = names_of(config), int(counts.sum())
+    share = counts / max(pixels - missing, 1)
+    found = [f"{names[c]} {share[c]:.2%}" for c in config.small_classes]
+    return ", ".join([*found, *([f"{missing / pixels:.2%} without data"] if missing else [])])
 
 
 def counted(number: int, thing: str) -> str:

@@ -7,13 +7,13 @@ import itertools
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import torch
-from tqdm import tqdm
 
+from .._progress import Bar
 from ..bench import (
     charts,
     compare,
@@ -27,6 +27,7 @@ from ..bench import (
     scale_suite,
     tables,
 )
+from ..bench.lists import floats, numbers, sizes, words
 from ..bench.provenance import device_slug, provenance
 from ..testing import samples
 
@@ -125,7 +126,8 @@ def run(args: argparse.Namespace) -> int:
     if args.scale:
         status = finish(_scale(args), tables.scale, folder / "scale.jsonl")
     elif args.op:
-        status = finish(_ops(args), tables.ops, folder / "ops.jsonl")
+        left_out: list[str] = []
+        status = finish(_ops(args, left_out), tables.ops, folder / "ops.jsonl", left_out)
     else:
         status = finish(_network(args), tables.network, folder / "network.jsonl")
     if not args.no_charts:
@@ -167,8 +169,19 @@ def prepare(args: argparse.Namespace) -> None:
     warnings.filterwarnings("ignore", module=r"torch\..*")
 
 
-def finish(measured: Iterator[rows.Row], table: Callable[[list[rows.Row]], str], file: Path) -> int:
+def finish(
+    measured: Iterator[rows.Row],
+    table: Callable[[list[rows.Row]], str],
+    file: Path,
+    left_out: Sequence[str] = (),
+) -> int:
     """Writes rows as they come, prints the table; 1 if one of them is a failure.
+
+    Args:
+        measured: the rows.
+        table: of them.
+        file: to write.
+        left_out: why others have none, once all are measured.
 
     Raises:
         ValueError: nothing was measured.
@@ -182,6 +195,8 @@ def finish(measured: Iterator[rows.Row], table: Callable[[list[rows.Row]], str],
         raise ValueError("one of --ways must do this job here, got none that does")
     replaced = sum(rows.key(row) in known for row in found)
     print(table(found))
+    for why in dict.fromkeys(left_out):
+        print(f"no row where it cannot do the job: {why}")
     print(f"-> {file}: {len(found)} rows" + (f", {replaced} of them replaced" if replaced else ""))
     failed = sum(bool(row["error"]) for row in found)
     if failed:
@@ -212,7 +227,7 @@ def _network(args: argparse.Namespace) -> Iterator[rows.Row]:
     ]
     effort = network_suite.Effort(args.rounds, args.warmup, args.budget, not args.no_memory)
     origin = provenance(args.threads, args.device)
-    with tqdm(specs, unit="configuration", dynamic_ncols=True) as bar:
+    with Bar(specs, unit="configuration") as bar:
         for spec in bar:
             yield from network_suite.run(
                 spec, effort, origin, only=words(args.ways), say=bar.set_description_str
@@ -226,7 +241,7 @@ def _impl(args: argparse.Namespace, file: Path) -> int:
     function = foreign.load(args.impl)
     listed = samples.of(args.op)
     wrong: list[str] = []
-    with tqdm(foreign.check(args.op, function, args.device), total=len(listed)) as bar:
+    with Bar(foreign.check(args.op, function, args.device), total=len(listed)) as bar:
         for verdict in bar:
             if verdict.error:
                 wrong.append(f"{verdict.sample}: {verdict.error}")
@@ -237,11 +252,15 @@ def _impl(args: argparse.Namespace, file: Path) -> int:
     print(f"{args.impl}: {len(listed) - len(wrong)} of {len(listed)} samples of {args.op} agree")
     if args.op == "extract_targets":  # no suite of its own
         return 1 if wrong else 0
-    measured = _ops(args, {args.impl: function})
+    if len(wrong) == len(listed):
+        print("nothing is timed: a kernel must agree in one sample at least", file=sys.stderr)
+        return 1
+    left_out: list[str] = []
+    measured = _ops(args, left_out, {args.impl: function})
     if wrong:
         why = f"wrong in {len(wrong)} of {len(listed)} samples, such as {wrong[0]}"
         measured = (_refused(row, args.impl, why) for row in measured)
-    return finish(measured, tables.ops, file)
+    return finish(measured, tables.ops, file, left_out)
 
 
 def _refused(row: rows.Row, provider: str, why: str) -> rows.Row:
@@ -252,8 +271,11 @@ def _refused(row: rows.Row, provider: str, why: str) -> rows.Row:
 
 
 def _ops(
-    args: argparse.Namespace, extra: dict[str, Callable[..., Any]] | None = None
+    args: argparse.Namespace,
+    left_out: list[str],
+    extra: dict[str, Callable[..., Any]] | None = None,
 ) -> Iterator[rows.Row]:
+    """Rows of ops; `left_out` gets why others have none."""
     if args.dtype == frames.AMP:
         raise ValueError("--dtype must be one of tensors with --op, got amp")
     if args.op != "all" and args.op not in op_suite.JOBS:
@@ -271,7 +293,7 @@ def _ops(
     origin = provenance(args.threads, args.device)
     copy_gbs = measure.copy_gbs(args.device)
     jobs = list(itertools.product(numbers("sizes", args.sizes), variants))
-    with tqdm(jobs, unit="job", dynamic_ncols=True) as bar:
+    with Bar(jobs, unit="job") as bar:
         for side, variant in bar:
             yield from op_suite.run(
                 variant,
@@ -282,6 +304,7 @@ def _ops(
                 only=words(args.ways),
                 foreign=extra,
                 say=bar.set_description_str,
+                left_out=left_out.append,
             )
 
 
@@ -293,7 +316,7 @@ def _scale(args: argparse.Namespace) -> Iterator[rows.Row]:
     ways = words(args.ways) or [providers.EAGER, *providers.backends_of("glue", args.device)]
     origin = provenance(args.threads, args.device)
     top = {"area": args.largest, "threads": os.cpu_count() or 1}
-    with tqdm(axes, unit="axis", dynamic_ncols=True) as bar:
+    with Bar(axes, unit="axis") as bar:
         for axis in bar:
             every = scale_suite.AXES[axis].values
             yield from scale_suite.run(
@@ -335,58 +358,3 @@ def _draw(folder: Path) -> int:
     for file in charts.draw(rows.read(folder), folder):
         print(f"-> {file}")
     return 0
-
-
-def words(text: str) -> list[str]:
-    """What stands between commas."""
-    return [word.strip() for word in text.split(",") if word.strip()]
-
-
-def numbers(option: str, text: str) -> list[int]:
-    """Whole numbers by commas.
-
-    Raises:
-        ValueError: something else, or below 1.
-    """
-    try:
-        found = [int(word) for word in words(text)]
-    except ValueError:
-        found = []
-    if not found or min(found) < 1:
-        raise ValueError(f"--{option} must be whole numbers from 1 by commas, got {text!r}")
-    return found
-
-
-def floats(option: str, text: str) -> list[float]:
-    """Positive numbers by commas.
-
-    Raises:
-        ValueError: something else.
-    """
-    try:
-        found = [float(word) for word in words(text)]
-    except ValueError:
-        found = []
-    if not found or min(found) <= 0:
-        raise ValueError(f"--{option} must be positive numbers by commas, got {text!r}")
-    return found
-
-
-def sizes(text: str) -> list[tuple[int, int]]:
-    """Sides, or HEIGHTxWIDTH, by commas.
-
-    Raises:
-        ValueError: something else.
-    """
-    found = []
-    for word in words(text):
-        try:
-            sides = [int(side) for side in word.split("x")]
-        except ValueError:
-            sides = []
-        if len(sides) not in (1, 2) or min(sides) < 1:
-            raise ValueError(f"--sizes must be sides from 1 or HEIGHTxWIDTH, got {word!r}")
-        found.append((sides[0], sides[-1]))
-    if not found:
-        raise ValueError("--sizes must name at least one size, got none")
-    return found

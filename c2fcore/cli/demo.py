@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from .. import _native, metrics, pictures
+from .._progress import Bar
 from ..config import names_of
 from ..data import scenes
 from ..images import Pixels, write_png
@@ -93,7 +93,7 @@ def _score(net: C2FNet, seeds: Iterable[int], size: int) -> _Scores:
     refined = coarse.clone()
     windows = small_px = covered_px = 0
     seconds: dict[str, list[float]] = {}
-    for seed in tqdm(list(seeds), desc="test scenes", unit="scene"):
+    for seed in Bar(list(seeds), desc="test scenes", unit="scene"):
         scene = scenes.make_scene(seed, size)
         answer = net.detailed(_as_batch(scene.image))
         truth = torch.from_numpy(scene.labels)[None]

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from tqdm import tqdm
 
 from .. import _files, pictures, scene
+from .._progress import Bar
 from ..config import C2FConfig
 from ..engine import Engine, Result
 from ..images import size_of, text_of_png, write_png
-from ..scene.parts import check_same, network_options
+from ..scene.parts import check_same, file_options, network_options
 from .answers import counted, key_of, shares_of
 from .errors import text_of
 from .options import (
@@ -38,7 +38,8 @@ _LABELS, _OVERLAY = "_labels.png", "_overlay.png"
 _LARGE_PX: Final = 4096  # an image with a longer side is cut
 _TILE_PX: Final = 2048
 _NO_DATA: Final = 255
-_MADE: Final = "c2fcore options"  # in labels: with which they were made
+_MADE: Final = "c2fcore options"  # in labels: with which they were made, and of which file
+_KIND: Final = "image"
 
 
 def add_parser(commands: Any) -> None:
@@ -70,7 +71,8 @@ def add_parser(commands: Any) -> None:
     there.add_argument(
         "--skip-existing",
         action="store_true",
-        help="go on after an interruption, with the same options: write what is not in OUT yet",
+        help="go on after an interruption, with the same options: write what is not in OUT yet, "
+        "and again that of images that changed since",
     )
     how = parser.add_argument_group("how it is computed")
     add_engine_options(how, "images, or tiles, of one size")
@@ -102,23 +104,28 @@ def run(args: argparse.Namespace) -> int:
     check_tiles(args.tile or _TILE_PX, args.overlap)  # now, not at the first large image
     engine = engine_of(args)
     options = {**network_options(engine), "tile": args.tile, "overlap": args.overlap}
+    changed: set[Path] = set()
     if args.skip_existing:
         given = len(images)
-        _check_done([targets[image][0] for image in images], options)
-        images = [image for image in images if not all(f.exists() for f in targets[image])]
-        print(f"{given - len(images)} of {given} images are done already", file=sys.stderr)
+        changed = _changed(images, targets, options)
+        images = [i for i in images if i in changed or not all(f.exists() for f in targets[i])]
+        again = f"; {len(changed)} changed since, to be done again" if changed else ""
+        print(f"{given - len(images)} of {given} images are done already{again}", file=sys.stderr)
         if not images:
             return 0
+    # As the files are now: one that changes while it waits will be told from what was read.
+    made = {image: json.dumps({**options, **file_options(image, _KIND)}) for image in images}
     check_folder(args.out, "OUT must be")
     done = failed = 0
-    bar = tqdm(total=len(images), unit="image", disable=True if len(images) < 2 else None)
+    bar = Bar(desc="predict", total=len(images), unit="image", shown=len(images) > 1)
     try:
         with bar, closing(_results(engine, images, args.tile, args.overlap)) as results:
             for path, result in zip(images, results, strict=True):
                 try:
                     if result.error is not None:
                         raise result.error
-                    said = _write(result, targets[path], engine.config, options, args.overwrite)
+                    replace = args.overwrite or path in changed
+                    said = _write(result, targets[path], engine.config, made[path], replace)
                 except Exception as error:  # of this image only
                     failed += 1
                     text = text_of(error, args.parser)
@@ -175,21 +182,29 @@ def _images(given: list[str], out: Path) -> list[Path]:
         if not text:  # an unset variable; a path of no text would be this folder
             files = []
         elif path.is_dir():
-            ours = path.resolve() == out.resolve()  # what an earlier run wrote is no image
-            files = [
-                file
-                for file in sorted(path.iterdir())
-                if file.suffix.lower() in _SUFFIXES
-                and not (ours and file.name.endswith((_LABELS, _OVERLAY)))
-            ]
+            files = [f for f in sorted(path.iterdir()) if f.suffix.lower() in _SUFFIXES]
         elif path.exists() or not glob.has_magic(text):
             files = [path]
         else:
             files = sorted(map(Path, glob.glob(text, recursive=True)))
-        if not files:
+        named = files == [path]
+        images = files if named else [file for file in files if not _is_result(file, out)]
+        if results := len(files) - len(images):
+            print(
+                f"note: {counted(results, 'result')} of c2f predict in {text} are left out",
+                file=sys.stderr,
+            )
+        if not images:
             raise ValueError(f"IMAGE must name images, got {text!r} without any")
-        found += files
+        found += images
     return list(dict.fromkeys(found))
+
+
+def _is_result(file: Path, out: Path) -> bool:
+    """Whether a file is what an earlier run wrote, by its name and what it says."""
+    if not file.name.endswith((_LABELS, _OVERLAY)):
+        return False
+    return file.parent.resolve() == out.resolve() or _files.is_ours(file, text_of_png)
 
 
 def _targets(
@@ -226,24 +241,41 @@ def _targets(
     return targets
 
 
-def _check_done(labels: list[Path], options: dict[str, Any]) -> None:
-    """Refuses to leave out images that were done with other options, or other networks."""
+def _changed(
+    images: list[Path], targets: dict[Path, tuple[Path, Path]], options: dict[str, Any]
+) -> set[Path]:
+    """Images that are done, but were other files then.
+
+    Raises:
+        ValueError: one was done with other options or other networks, or its overlay is no file
+            of ours.
+    """
     wanted = json.loads(json.dumps(options))
-    for file in labels:
-        if file.exists() and (made := text_of_png(file, _MADE)):
-            check_same(json.loads(made), wanted, "skip_existing")
+    found = set()
+    for image in images:
+        labels, overlay = targets[image]
+        told = text_of_png(labels, _MADE) if labels.exists() and image.exists() else None
+        if told is None:
+            continue
+        made, now = json.loads(told), file_options(image, _KIND)
+        before = {name: made.pop(name, None) for name in now}
+        check_same(made, wanted, "skip_existing", str(labels))
+        if before != now:
+            _files.check_replaceable(overlay, text_of_png)
+            found.add(image)
+    return found
 
 
 def _write(
     result: Result,
     files: tuple[Path, Path],
     config: C2FConfig,
-    options: dict[str, Any],
-    overwrite: bool,
+    made: str,
+    replace: bool,
 ) -> str:
-    """Writes the two files of an image; returns what to tell the user.
+    """Writes the two files of an image, `made` as told in it; returns what to tell the user.
 
-    Without `overwrite` a file that is there, of an earlier run that was stopped, is left alone.
+    Without `replace` a file that is there, of an earlier run that was stopped, is left alone.
     """
     assert result.pixels is not None
     assert result.windows is not None
@@ -258,17 +290,15 @@ def _write(
     palette = pictures.palette_of(config)
     origins = [(y, x) for y, x in result.windows.tolist()]
     labels_file, overlay_file = files
-    if overwrite or not labels_file.exists():
-        write_png(labels_file, labels, **{_MADE: json.dumps(options)})
-    if overwrite or not overlay_file.exists():
+    if replace or not labels_file.exists():
+        write_png(labels_file, labels, **{_MADE: made})
+    if replace or not overlay_file.exists():
         shown = pictures.overlay(result.pixels.numpy(), labels, palette, config.small_classes)
         write_png(overlay_file, pictures.draw_windows(shown, origins, config.window))
     height, width = labels.shape
     counts = np.bincount(labels.ravel(), minlength=256)
-    missing = 0 if known is None else counts[_NO_DATA]
-    share = counts / max(labels.size - missing, 1)
-    aside = f", {missing / labels.size:.2%} without data" if missing else ""
+    missing = 0 if known is None else int(counts[_NO_DATA])
     return (
         f"{result.name}: {width} x {height} px, {counted(len(origins), 'window')}, "
-        f"{shares_of(config, share)}{aside}\n  -> {labels_file}\n  -> {overlay_file}"
+        f"{shares_of(config, counts, missing)}\n  -> {labels_file}\n  -> {overlay_file}"
     )

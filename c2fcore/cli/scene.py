@@ -193,11 +193,11 @@ def _way_on(out: Path) -> str:
 def _told(found: scene.SceneFile, name: str, config: C2FConfig) -> str:
     counts = ((found.empty, "without data"), (found.kept, "done before"))
     aside = ", ".join(f"{number} {what}" for number, what in counts if number)
-    share = [found.share(c) for c in range(config.num_classes)]
+    shares = shares_of(config, found.pixels, int(found.pixels[255]))
     return (
         f"{name}: {found.width} x {found.height} px, {counted(found.tiles, 'tile')}"
         f"{f' ({aside})' if aside else ''}, {counted(found.windows, 'window')}, "
-        f"{shares_of(config, share)}, in {timedelta(seconds=round(found.seconds))}\n"
+        f"{shares}, in {timedelta(seconds=round(found.seconds))}\n"
         f"  -> {found.path}"
     )
 

@@ -7,20 +7,21 @@ done, so that an interrupted run goes on where it stopped.
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from .. import _files
+from .._progress import Bar
 from ..images import Pixels
 from .catalogue import IGNORED, DatasetInfo
 from .masks import MaskDecoder, add_counts, read_pair, shown
@@ -93,7 +94,7 @@ def prepare(
         What dataset.json holds.
 
     Raises:
-        FileExistsError: `out` holds other things, or tiles of other files or with other options.
+        FileExistsError: `out` holds other things, or tiles of other data or with other options.
         ValueError: an image that cannot be read or differs from its mask in size; unknown colours
             with unknown="error"; a tile that does not read back as it was written.
     """
@@ -109,7 +110,8 @@ def prepare(
             waiting.append(job)
         else:
             records[job.split, job.pair.name] = record
-    bar = tqdm(total=len(jobs), initial=len(records), desc=f"prepare {info.name}", unit="image")
+    dropped = _dropped(jobs)
+    bar = Bar(total=len(jobs), initial=len(records), desc=f"prepare {info.name}", unit="image")
     with bar:
         for job, record in _run(waiting, workers):
             records[job.split, job.pair.name] = record
@@ -121,6 +123,13 @@ def prepare(
     if earlier is not None and isinstance(earlier.get("splits"), dict):  # those made before stay
         description["splits"] = {**earlier["splits"], **description["splits"]}
     _write_json(out / DATASET_FILE, description)
+    if dropped:
+        tiles = 0
+        for job, record in dropped:
+            tiles += _remove(job, record["tiles"])
+            job.record.unlink()  # last: a run that is stopped here goes on with them
+        print(f"{tiles} tiles removed, of {len(dropped)} images that are no longer in the data, "
+              f"such as {dropped[0][0].pair.image}")  # fmt: skip
     return description
 
 
@@ -170,6 +179,36 @@ def _finished(job: _Job) -> dict[str, Any] | None:
     return record if all(file.is_file() for pair in paths for file in pair) else None
 
 
+def _dropped(jobs: Sequence[_Job]) -> list[tuple[_Job, dict[str, Any]]]:
+    """Sources that are done, but no longer among those of their split, with their records.
+
+    Raises:
+        FileExistsError: one of other data, which is still there.
+    """
+    found = []
+    expected = {job.record for job in jobs}
+    folders = {job.pair.image.resolve().parent for job in jobs}
+    for one in {job.split: job for job in jobs}.values():
+        for path in sorted(set(one.record.parent.glob("*.json")) - expected):
+            record = _read_json(path)
+            if record is None or record.keys() != set(_RECORD_KEYS):
+                continue
+            image, mask = (Path(file) for file, *_ in record["source"])
+            if image.exists() and image.parent not in folders:
+                raise FileExistsError(
+                    f"{one.out} holds tiles of {image}, choose another folder: got data without it"
+                )
+            found.append((replace(one, pair=Pair(path.stem, image, mask)), record))
+    return found
+
+
+def _remove(job: _Job, tiles: Sequence[Mapping[str, Any]]) -> int:
+    """Removes tiles of a source; returns how many."""
+    for file in itertools.chain.from_iterable(_paths(job, tile["name"]) for tile in tiles):
+        file.unlink(missing_ok=True)
+    return len(tiles)
+
+
 def _run(jobs: Sequence[_Job], workers: int) -> Iterator[tuple[_Job, dict[str, Any]]]:
     if workers == 0 or len(jobs) < 2:
         for job in jobs:
@@ -215,6 +254,9 @@ def _make(job: _Job) -> dict[str, Any]:
         _write_png(image_file, cut(image, box, 0))
         _write_png(mask_file, cut(labels, box, IGNORED))
         tiles.append({"name": name, "box": list(box)})
+    earlier = _read_json(job.record) or {}
+    names = {tile["name"] for tile in tiles}
+    _remove(job, [t for t in earlier.get("tiles", ()) if t["name"] not in names])
     counts = np.bincount(labels.ravel(), minlength=256)
     values = (
         fingerprint,

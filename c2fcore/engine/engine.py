@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from .. import _arrays, _checks, _stages
 from .._clock import Clock
+from .._progress import Bar
 from .buckets import check_sizes
 from .cuda_graphs import no_conditional_nodes
 from .inputs import check_many, load
@@ -264,7 +264,7 @@ class Engine:
         total = len(shapes) * len(self._all_lanes) * steps
         with (
             self._warming,
-            tqdm(total=total, desc="warm-up", unit="run", disable=not progress) as bar,
+            Bar(total=total, desc="warm-up", unit="run", shown=progress) as bar,
         ):
             held: list[Lane] = []
             evicted = self._plans.evicted

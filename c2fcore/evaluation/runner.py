@@ -10,9 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from .. import metrics
+from .._progress import Bar
 from . import distributed
 from .objects import TruthObjects
 from .predictor import Answer, Predictor
@@ -148,7 +148,7 @@ class _Run:
         loader = DataLoader(
             reader, batch_size=None, num_workers=workers, multiprocessing_context=context
         )
-        with tqdm(total=len(reader), unit="tile", desc="eval", disable=not progress) as bar:
+        with Bar(total=len(reader), unit="tile", desc="eval", shown=progress) as bar:
             for items in _batched(map(_readable, loader), batch):
                 self._batch(items)
                 bar.update(len(items))

@@ -13,7 +13,8 @@ from .published import F1, MEAN, paper
 SECOND_LOOK: Final = " + second look"
 COARSE_ALONE: Final = "coarse alone"
 SPEED: Final = ("FPS", "ratio")
-_NO_COLUMN: Final = ("line", "figures of", "sources")
+_OURS: Final = ("line", "figures of")
+_NO_COLUMN: Final = (*_OURS, "sources")
 
 Summary = Mapping[str, Any]
 
@@ -184,22 +185,57 @@ def markdown(which: Table, done: Mapping[str, Summary], missing: Mapping[str, st
         done: summaries by name of the setting.
         missing: why a setting has none.
     """
-    rows = rows_of(which, done)
+    rows, strange = _comparable(rows_of(which, done))
     first, second = _columns(rows)
-    text = [which.title, "", _block(rows, first)]
+    text = [which.title, "", _block(rows, first, every=not strange)]
     if second:
-        text += ["", "F1 in percent, 2 IoU / (1 + IoU):", "", _block(rows, second)]
-    text += ["", *_notes(which, rows)]
+        text += [
+            "",
+            "F1 in percent, 2 IoU / (1 + IoU):",
+            "",
+            _block(rows, second, every=not strange),
+        ]
+    if strange:
+        text += ["", strange]
+    text += ["", *_notes(which, rows, every=not strange)]
     text += [f"No figures of ours for {name}: {why}." for name, why in missing.items()]
     return "\n".join(text) + "\n"
 
 
-def _block(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
+def _comparable(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
+    """Rows with figures that can be compared, and why others are left out; "" if none is.
+
+    Scores of other classes say nothing beside ours: of published figures speeds stay.
+    """
+    classes = set(paper()["columns"].values())
+    known = {key for row in rows if "sources" in row for key in row} & classes
+    scored = [row for row in rows if row["figures of"] == "ours" and len(row) > len(_OURS)]
+    if not scored or not known or any(known & set(row) for row in scored):
+        return rows, ""
+    lines = {row["line"] for row in scored}
+    kept = [row if row in scored else _speeds(row) for row in rows if row["line"] in lines]
+    why = (
+        "No class of the data is one that published figures are of "
+        f"({', '.join(name for name, short in paper()['columns'].items() if short in known)}): "
+        "their scores are left out."
+    )
+    return kept, why
+
+
+def _speeds(row: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in row.items() if key in (*_OURS, *SPEED)}
+    sources = row.get("sources", {})
+    return {**kept, "sources": {key: source for key, source in sources.items() if key in kept}}
+
+
+def _block(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, every: bool) -> str:
+    """The rows; without `every` published ones only where they have a figure."""
     cells = []
     for row in rows:
         ours = row["figures of"] == "ours"
         figures = [_cell(row, column) for column in columns]
-        if ours or row["figures of"] == published.OWN_ROW or set(figures) != {"-"}:
+        always = ours or (every and row["figures of"] == published.OWN_ROW)
+        if always or set(figures) != {"-"}:
             cells.append([row["line"] if ours else "", row["figures of"], *figures])
     return report.table(["", "", *(column.removeprefix(F1) for column in columns)], cells)
 
@@ -211,7 +247,8 @@ def _cell(row: Mapping[str, Any], column: str) -> str:
     return f"{row[column]:.2f}{published.mark(source) if source else ''}"
 
 
-def _notes(which: Table, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def _notes(which: Table, rows: Sequence[Mapping[str, Any]], *, every: bool) -> list[str]:
+    """What is to be said below; without `every` of the figures in `rows` alone."""
     lines = ["IoU in percent; mean: of the small classes; mIoU: of all; covered: "
              "small-object pixels within windows. FPS and their ratio to the coarse "
              "network alone; the paper's are of another machine: compare the ratio."]  # fmt: skip
@@ -224,14 +261,14 @@ def _notes(which: Table, rows: Sequence[Mapping[str, Any]]) -> list[str]:
         lines.append("Published means and F1 are computed here, from the IoU of one source.")
     if which.remark:
         lines.append(which.remark)
-    others, more = _others(which)
+    others, more = _others(which) if every else ([], set())
     lines += [*published.footnotes(used | more), *others]
     for line in which.lines:
         for figures in published.figures(which.name, line.label).values():
             lines += [
                 f"{line.label}, {column}: {figure.note}."
                 for column, figure in figures.items()
-                if figure.note
+                if figure.note and every
             ]
     return lines
 

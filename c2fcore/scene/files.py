@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from .. import _files
+from .._progress import Bar
 from ..config import C2FConfig
 from ..engine import Engine
 from .parts import Parts, check_same, file_options, network_options
@@ -168,7 +168,7 @@ def segment_file(
                 overviews=overviews, progress=progress,
             )  # fmt: skip
             geotiff.write_names(target, engine.config)
-            os.replace(whole, target)
+            os.replace(whole, os.path.realpath(target))
             parts.remove()
         size = raster.height, raster.width
     seconds = time.perf_counter() - started
@@ -194,7 +194,9 @@ def _finished(target: Path, options: dict[str, Any], tiles: int, started: float)
     return SceneFile(target, height, width, tiles, empty, kept, windows, pixels, seconds)
 
 
-def write_objects(labels: str | Path, target: str | Path, config: C2FConfig) -> int:
+def write_objects(
+    labels: str | Path, target: str | Path, config: C2FConfig, *, progress: bool = True
+) -> int:
     """Writes every object of a small class in a label raster as a feature of GeoJSON (RFC 7946).
 
     An object is an 8-connected component of a class. It is a polygon along the pixels' borders, or
@@ -211,6 +213,7 @@ def write_objects(labels: str | Path, target: str | Path, config: C2FConfig) -> 
         target: the file to write; there when it is whole. What is there is replaced, if c2fcore
             wrote it.
         config: of the network, for its classes.
+        progress: show a bar.
 
     Returns:
         How many objects there are.
@@ -225,7 +228,7 @@ def write_objects(labels: str | Path, target: str | Path, config: C2FConfig) -> 
     from . import objects
 
     _check_classes(config)
-    return objects.write(labels, Path(target), config)
+    return objects.write(labels, Path(target), config, progress)
 
 
 def check_place(scene: str | Path) -> None:
@@ -292,13 +295,13 @@ def _run(
             if own.any():
                 yield t.name(raster.name), torch.from_numpy(pixels).permute(2, 0, 1)
 
-    bar = tqdm(
+    bar = Bar(
         total=len(tiles),
         initial=len(parts.done),
         unit="tile",
         desc=raster.name,
         leave=False,
-        disable=None if progress else True,
+        shown=progress,
     )
     empty = 0
     with bar, closing(engine.run(images())) as results:

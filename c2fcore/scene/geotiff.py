@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,9 +17,9 @@ import rasterio
 import rasterio.shutil
 from PIL import Image
 from rasterio.errors import NotGeoreferencedWarning
-from tqdm import tqdm
 
 from .. import _files, pictures
+from .._progress import Bar
 from .._raster import ERRORS, Raster, open_quietly
 from ..config import C2FConfig, names_of
 from ..images import Pixels
@@ -71,7 +70,6 @@ def write(
     """
     loose = path.with_name(f"loose-{path.name}")
     counted = np.zeros(256, dtype=np.int64)
-    hidden = None if progress else True
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         try:
@@ -81,8 +79,8 @@ def write(
                 loose, "w", nodata=NO_DATA, **blocks(raster.height, raster.width)
             ) as out:
                 _describe(out, raster.source, config, about)
-                for index in tqdm(
-                    sorted(parts.done), "writing", unit="tile", leave=False, disable=hidden
+                for index in Bar(
+                    sorted(parts.done), "writing", unit="tile", leave=False, shown=progress
                 ):
                     (y0, x0, y1, x1), labels = tiles[index].own, parts.labels(index)
                     out.write(labels, 1, window=((y0, y1), (x0, x1)))
@@ -149,13 +147,19 @@ def blocks(height: int, width: int) -> dict[str, Any]:
     }
 
 
-def windows_of(source: Any) -> Iterator[tuple[Any, Pixels]]:
+def windows_of(source: Any, doing: str, progress: bool) -> Iterator[tuple[Any, Pixels]]:
     """Windows of an open label raster, of whole blocks, and the labels in each.
+
+    Args:
+        source: the dataset of rasterio.
+        doing: what a bar calls it.
+        progress: show a bar.
 
     Raises:
         ValueError: the file cannot be read.
     """
-    for y, x in itertools.product(*(range(0, side, _READ_PX) for side in source.shape)):
+    corners = list(itertools.product(*(range(0, side, _READ_PX) for side in source.shape)))
+    for y, x in Bar(corners, doing, unit="part", leave=False, shown=progress):
         window = (
             (y, min(y + _READ_PX, source.height)),
             (x, min(x + _READ_PX, source.width)),
@@ -186,8 +190,7 @@ def _watched(source: Path, target: Path, progress: bool) -> Iterator[None]:
             bar.n = sum(done)
             bar.refresh()
 
-    hidden = None if progress else True
-    with tqdm(desc="overviews", unit="B", unit_scale=True, leave=False, disable=hidden) as bar:
+    with Bar(desc="overviews", unit="B", unit_scale=True, leave=False, shown=progress) as bar:
         watching = threading.Thread(target=watch, daemon=True)
         if not bar.disable:
             watching.start()
@@ -207,11 +210,7 @@ def count(path: Path, progress: bool = False) -> Counts:
     """
     counted = np.zeros(256, dtype=np.int64)
     with open_quietly(path) as source:
-        windows = math.prod(-(-side // _READ_PX) for side in source.shape)
-        hidden = None if progress else True
-        for _, labels in tqdm(
-            windows_of(source), "checking", windows, unit="part", leave=False, disable=hidden
-        ):
+        for _, labels in windows_of(source, "checking", progress):
             counted += _counts(labels)
     return counted
 

@@ -18,6 +18,7 @@ import rasterio.warp
 from rasterio.transform import GCPTransformer
 
 from .. import _files
+from .._progress import Bar
 from .._raster import ERRORS, open_quietly
 from ..config import C2FConfig, names_of
 from .geotiff import blocks, windows_of
@@ -54,10 +55,10 @@ class _Found(NamedTuple):
     centre: Ring
 
 
-def write(labels: str | Path, target: Path, config: C2FConfig) -> int:
+def write(labels: str | Path, target: Path, config: C2FConfig, progress: bool) -> int:
     """`scene.write_objects`, once rasterio is there."""
     try:
-        return _write(labels, target, config)
+        return _write(labels, target, config, progress)
     except ERRORS as error:
         raise ValueError(
             f"labels must be readable, got {labels}: {error.__cause__ or error}"
@@ -76,7 +77,7 @@ def check_place(scene: str | Path) -> None:
         place(np.array([[source.width / 2, source.height / 2]]))
 
 
-def _write(labels: str | Path, target: Path, config: C2FConfig) -> int:
+def _write(labels: str | Path, target: Path, config: C2FConfig, progress: bool) -> int:
     names = names_of(config)
     count = 0
     _files.check_replaceable(target, _files.software_of_geojson)
@@ -91,7 +92,17 @@ def _write(labels: str | Path, target: Path, config: C2FConfig) -> int:
             tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent)
         )
         path = Path(folder) / "small.tif"
-        missing = _write_small(path, source, config)
+        missing = _write_small(path, source, config, progress)
+        bar = opened.enter_context(
+            Bar(
+                total=missing,
+                desc="objects",
+                unit="px",
+                unit_scale=True,
+                leave=False,
+                shown=progress,
+            )
+        )
         small = opened.enter_context(open_quietly(path))
         band = rasterio.band(small, 1)
         shapes = rasterio.features.shapes(band, mask=band, connectivity=8)
@@ -100,7 +111,9 @@ def _write(labels: str | Path, target: Path, config: C2FConfig) -> int:
         file = opened.enter_context(partial.open("w", encoding="utf-8"))
         file.write(f'{_files.GEOJSON_HEAD}{_files.SOFTWARE}", "features": [')
         for many in _groups(found):
-            missing -= sum(one.pixels for one in many)
+            pixels = sum(one.pixels for one in many)
+            missing -= pixels
+            bar.update(pixels)
             for feature in _features(many, place, on_earth, names):
                 file.write(("\n" if count == 0 else ",\n") + json.dumps(feature))
                 count += 1
@@ -113,13 +126,13 @@ def _write(labels: str | Path, target: Path, config: C2FConfig) -> int:
     return count
 
 
-def _write_small(path: Path, source: Any, config: C2FConfig) -> int:
+def _write_small(path: Path, source: Any, config: C2FConfig, progress: bool) -> int:
     """Writes a raster in which a small class c is c + 1, and all else 0; returns how many are c."""
     table = np.zeros(256, dtype=np.uint8)
     table[list(config.small_classes)] = np.array(config.small_classes) + 1
     count = 0
     with open_quietly(path, "w", **blocks(source.height, source.width)) as out:
-        for window, labels in windows_of(source):
+        for window, labels in windows_of(source, "small classes", progress):
             small = table[labels]
             out.write(small, 1, window=window)
             count += int(np.count_nonzero(small))

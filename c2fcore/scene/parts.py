@@ -51,6 +51,7 @@ class Parts:
 
     def __init__(self, target: Path) -> None:
         """Looks at what an earlier run left."""
+        target = Path(os.path.realpath(target))  # on the disk to which the labels will be moved
         self.folder = target.with_name(f".{target.name}.tiles")
         self.done: dict[int, Part] = {}
         if self.folder.is_dir():
@@ -139,8 +140,16 @@ class Parts:
             shutil.rmtree(self.folder)
 
 
-def check_same(found: Mapping[str, Any], wanted: Mapping[str, Any], asked: str = "resume") -> None:
+def check_same(
+    found: Mapping[str, Any], wanted: Mapping[str, Any], asked: str = "resume", where: str = ""
+) -> None:
     """Refuses to go on, as the option `asked` wants it, with others than those it began with.
+
+    Args:
+        found: options it began with.
+        wanted: options of today.
+        asked: the option that wants it to go on.
+        where: they were found, if it is not plain.
 
     Raises:
         ValueError: there are others; it names all that differ.
@@ -153,8 +162,8 @@ def check_same(found: Mapping[str, Any], wanted: Mapping[str, Any], asked: str =
     others = [f"{name} {new}, not {old}" for name, (new, old) in pairs.items() if new != old]
     if others:
         raise ValueError(
-            f"{asked} must go on with the options it began with, got {'; '.join(others)}; "
-            "overwrite starts again"
+            f"{asked} must go on with the options it began with, got {'; '.join(others)}"
+            f"{where and f' in {where}'}; overwrite starts again"
         )
 
 
@@ -170,18 +179,20 @@ def network_options(engine: Engine) -> dict[str, Any]:
     }
 
 
-def file_options(path: str | Path) -> dict[str, Any]:
+def file_options(path: str | Path, kind: str = "scene") -> dict[str, Any]:
     """What tells a file from another one, or from a changed one; it may lie elsewhere now.
+
+    Names of the options begin with `kind`.
 
     Of an address that rasterio knows a digest: it may hold a password.
     """
     if not os.path.exists(path):
-        return {"scene": hashlib.sha256(str(path).encode()).hexdigest()[:16]}
+        return {kind: hashlib.sha256(str(path).encode()).hexdigest()[:16]}
     stat = os.stat(path)
     return {
-        "scene": Path(path).name,
-        "scene_bytes": stat.st_size,
-        "scene_modified": str(np.datetime64(stat.st_mtime_ns, "ns")),
+        kind: Path(path).name,
+        f"{kind}_bytes": stat.st_size,
+        f"{kind}_modified": str(np.datetime64(stat.st_mtime_ns, "ns")),
     }
 
 

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from .._progress import Bar
 from ..data.tiling import Box, boxes, owned
 from ..engine import Engine, Result
 from ..engine.inputs import load
@@ -96,12 +96,12 @@ def segment(
 
     labels = torch.empty((height, width), dtype=torch.uint8, device="cpu")
     windows = []
-    bar = tqdm(
+    bar = Bar(
         total=len(tiles),
         unit="tile",
         desc=loaded.name,
         leave=False,
-        disable=None if progress else True,
+        shown=progress,
     )
     with bar, closing(engine.run(parts())) as results:
         for t, result in zip(tiles, results, strict=True):

@@ -21,7 +21,15 @@ from ..models import build, foreground_of
 from ..pipeline import C2FNet
 from .batches import Tiles
 from .recipe import Recipe, class_weights
-from .running import RunCheckpoint, StopAtStep, check_resumed, fit, plain_errors
+from .running import (
+    Lines,
+    RunCheckpoint,
+    StopAtStep,
+    check_data,
+    check_resumed,
+    fit,
+    plain_errors,
+)
 from .tasks import CoarseLoss, CoarseTask, FineTask
 
 STAGES: Final = ("coarse", "fine")
@@ -141,6 +149,8 @@ def train(stage: str, arguments: Sequence[str]) -> Path:
     pl.seed_everything(config.seed, workers=True, verbose=False)
     made = parser.instantiate(config)
     data = Tiles(**made.data)
+    if config.resume:
+        check_data(last, data)
     data.augment, data.seed = Augment(**made.augment, classes=data.small), config.seed
     task = (_coarse_task if stage == "coarse" else _fine_task)(made, data)
     # The coarse network can look again as it is, without a step of training.
@@ -283,6 +293,8 @@ def _trainer(options: dict[str, Any], out: Path, data: Tiles) -> Any:
         ),
         StopAtStep(out / LAST),
     ]
+    if options["enable_progress_bar"] is not False and not sys.stderr.isatty():
+        callbacks.append(Lines())
     return pl.Trainer(**options, default_root_dir=out, callbacks=callbacks)
 
 

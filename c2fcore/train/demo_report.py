@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from c2fcore import metrics
+from c2fcore._progress import Bar
 from c2fcore.config import names_of
 from c2fcore.data.scenes import make_scene
 from c2fcore.pipeline import C2FNet
@@ -71,7 +71,7 @@ def score_variants(
         factor = {"n": round(own.n * changes["n"])} if "n" in changes and own.n else {}
         configs[name] = own.replace(**{**changes, **factor})
     small_px, count = 0, 0
-    for seed in tqdm(list(seeds), "scenes"):
+    for seed in Bar(list(seeds), "scenes"):
         scene = make_scene(seed, size)
         image = torch.from_numpy(scene.image).permute(2, 0, 1)[None]
         truth = torch.from_numpy(scene.labels)[None]

@@ -22,8 +22,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
+from c2fcore._progress import Bar
 from c2fcore.config import C2FConfig
 from c2fcore.data.scenes import CLASSES, PALETTE, SMALL_CLASSES, make_scene
 from c2fcore.models import build
@@ -80,7 +80,7 @@ def make_scenes(seeds: Sequence[int], size: int, workers: int) -> Scenes:
     # Spawned, not forked: torch may already run threads in this process.
     with ProcessPoolExecutor(max(workers, 1), mp_context=get_context("spawn")) as pool:
         done = pool.map(_scene, jobs, chunksize=2)
-        for i, (image, label) in enumerate(tqdm(done, "scenes", len(jobs))):
+        for i, (image, label) in enumerate(Bar(done, "scenes", len(jobs))):
             images[i], labels[i] = image, label
     return images, labels
 
@@ -138,7 +138,7 @@ def _train(
     optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, steps, pct_start=0.15)
     running = None
-    for _ in (bar := tqdm(range(steps), name)):
+    for _ in (bar := Bar(range(steps), name)):
         loss = loss_of(*next(source))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

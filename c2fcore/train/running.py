@@ -15,14 +15,48 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import torch
 import yaml
 from lightning import pytorch as pl
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
+
+from .._progress import Bar
 
 # What a resumed run may change: where things are, and how fast they go. Anything else would be
-# ignored in part (the optimiser's state holds the learning rate) and make another run of it.
-_FREE: Final = ("out", "resume", "config", "data.root", "data.workers", "trainer.")
+# ignored in part (the optimiser's state holds the learning rate) and make another run of it. What
+# lies in data.root has to be the same: `check_data`.
+_FREE: Final = (
+    "out",
+    "resume",
+    "config",
+    "data.root",
+    "data.workers",
+    *(
+        f"trainer.{name}"
+        for name in (
+            "accelerator",
+            "strategy",
+            "devices",
+            "num_nodes",
+            "plugins",
+            "max_time",
+            "logger",
+            "log_every_n_steps",
+            "enable_",
+            "num_sanity_val_steps",
+            "profiler",
+            "detect_anomaly",
+            "deterministic",
+            "benchmark",
+        )
+    ),
+)
+# What people change for a reason, and have to know the effect of: it is told.
+_TOLD: Final = {
+    "trainer.max_steps": "the learning rate now falls until then",
+    "trainer.precision": "the steps from here on are rounded otherwise",
+}
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
@@ -106,6 +140,53 @@ class StopAtStep(pl.Callback):
                 print(f"{said} (a second time: at once)", file=sys.stderr, flush=True)
         elif now - self._asked >= self._patience:
             raise KeyboardInterrupt
+
+
+class Lines(ProgressBar):
+    """Steps as other commands tell theirs where stderr is no terminal, which Lightning's bar fills.
+
+    Validations are steps of no bar of their own.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._shown = True
+        self._bar: Bar | None = None
+
+    def enable(self) -> None:
+        """Lightning asks for it."""
+        self._shown = True
+
+    def disable(self) -> None:
+        """Lightning asks for it, in all processes but one."""
+        self._shown = False
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begins, at the first step or where a run was stopped."""
+        done, total = trainer.global_step, trainer.max_steps
+        self._bar = Bar(desc="train", total=total, initial=done, unit="step", shown=self._shown)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any,
+        batch_idx: int,
+    ) -> None:  # fmt: skip
+        """Counts steps of the optimiser; now and then asks for the loss, which a GPU waits for."""
+        assert self._bar is not None
+        if self._bar.update(trainer.global_step - self._bar.n):
+            metrics = self.get_metrics(trainer, pl_module)
+            metrics.pop("v_num", None)
+            self._bar.set_postfix(metrics, refresh=False)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Ends."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Ends, too."""
+        self.teardown(trainer, pl_module, "fit")
 
 
 class RunCheckpoint(ModelCheckpoint):
@@ -231,15 +312,37 @@ def check_resumed(last: Path, before: Path, now: str) -> None:
     if not isinstance(begun, Mapping):
         raise ValueError(f"--resume needs a whole {before}, got a damaged file")
     old, new = _flat(begun), _flat(yaml.safe_load(now))
-    changed = [
-        f"{key} {old.get(key)!r} -> {new.get(key)!r}"
+    changed = {
+        key: f"{key} {old.get(key)!r} -> {new.get(key)!r}"
         for key in dict.fromkeys([*old, *new])
         if old.get(key) != new.get(key) and not key.startswith(_FREE)
-    ]
-    if changed:
+    }
+    if refused := [text for key, text in changed.items() if key not in _TOLD]:
         raise ValueError(
             f"--resume goes on with the options of {before}, start in another --out: got "
-            f"{', '.join(changed)}"
+            f"{', '.join(refused)}"
+        )
+    if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun started
+        for key, text in changed.items():
+            print(f"note: --resume goes on with {text}: {_TOLD[key]}", file=sys.stderr)
+
+
+def check_data(last: Path, data: Any) -> None:
+    """A run goes on with the data it began with, which may lie elsewhere now.
+
+    Args:
+        last: its saved state.
+        data: of today, a `Tiles`.
+
+    Raises:
+        ValueError: they are others.
+    """
+    state = torch.load(last, map_location="cpu", weights_only=True, mmap=True)
+    before = state.get(type(data).__qualname__)  # where Lightning keeps what `state_dict` says
+    if before is not None and before != data.state_dict():
+        raise ValueError(
+            "--resume goes on with the tiles and classes it began with, start in another --out: "
+            f"got others in {data.prepared.root}"
         )
 
 

@@ -1,4 +1,10 @@
-// Rows of label bytes: class membership, sums, and repetition of coarse columns.
+// Rows of label bytes: class membership, sums, and repetition of coarse columns. Where
+// C2F_VECTORS is defined (vec.h) detail offers
+//
+//   members32(rows, labels, out)  what ClassSet::members does for 32 labels; rows[32] is ClassSet's
+//   bits32(rows, labels)          bit i says whether labels[i] is in the set
+//   sum_blocks(p, n)              the sum of n bytes, n a multiple of 32
+//   take16(in, lane, out)         out[i] = in[lane[i]] for 16 bytes, lane[i] in 0..15
 #pragma once
 
 #include <cstdint>
@@ -6,9 +12,12 @@
 
 #include "../common/params.h"
 #include "scratch.h"
+#include "vec.h"
 
-#if defined(__AVX2__)
-#include <immintrin.h>
+#if defined(C2F_VECTORS) && defined(__AVX2__)
+#include "bytes_avx2.h"
+#elif defined(C2F_VECTORS)
+#include "bytes_neon.h"
 #endif
 
 namespace c2f::cpu {
@@ -22,7 +31,7 @@ class ClassSet {
       uint64_t eight;
       std::memcpy(&eight, member_ + first, 8);
       if (eight == 0) continue;
-      uint8_t* rows = first < 128 ? low_rows_ : high_rows_;
+      uint8_t* rows = first < 128 ? rows_ : rows_ + 16;
       for (int id = first; id < first + 8; ++id) {
         rows[id & 15] = static_cast<uint8_t>(rows[id & 15] | member_[id] << ((id >> 4) & 7));
       }
@@ -34,11 +43,8 @@ class ClassSet {
   // out[i] = 1 where labels[i] is in the set, else 0.
   void members(const uint8_t* labels, int64_t n, uint8_t* out) const {
     int64_t i = 0;
-#if defined(__AVX2__)
-    for (; i + 32 <= n; i += 32) {
-      const __m256i ids = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(labels + i));
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + i), members32(ids));
-    }
+#if defined(C2F_VECTORS)
+    for (; i + 32 <= n; i += 32) detail::members32(rows_, labels + i, out + i);
 #endif
     for (; i < n; ++i) out[i] = member_[labels[i]];
   }
@@ -48,14 +54,13 @@ class ClassSet {
 
   // Bit i says whether labels[i] is in the set, for the first n <= 32; bits from n on are garbage.
   uint32_t bits(const uint8_t* labels, int64_t n) const {
-#if defined(__AVX2__)
+#if defined(C2F_VECTORS)
     uint8_t padded[32];
     if (n < 32) {
       std::memcpy(padded, labels, static_cast<size_t>(n));
       labels = padded;
     }
-    const __m256i in = members32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(labels)));
-    return static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_slli_epi16(in, 7)));
+    return detail::bits32(rows_, labels);
 #else
     uint32_t found = 0;
     for (int64_t i = 0; i < n; ++i) found |= static_cast<uint32_t>(has(labels[i])) << i;
@@ -64,46 +69,17 @@ class ClassSet {
   }
 
  private:
-#if defined(__AVX2__)
-  // A byte shuffle by the low four bits of an id fetches a row of eight membership bits, one per
-  // value of the next three bits; the top bit chooses between the two tables of rows.
-  __m256i members32(__m256i ids) const {
-    const __m256i low = _mm256_broadcastsi128_si256(load16(low_rows_));
-    const __m256i high = _mm256_broadcastsi128_si256(load16(high_rows_));
-    const __m256i bit_of = _mm256_broadcastsi128_si256(
-        _mm_setr_epi8(1, 2, 4, 8, 16, 32, 64, -128, 1, 2, 4, 8, 16, 32, 64, -128));
-    const __m256i nibble = _mm256_set1_epi8(15);
-    const __m256i column = _mm256_and_si256(ids, nibble);
-    const __m256i row = _mm256_and_si256(_mm256_srli_epi16(ids, 4), nibble);
-    const __m256i bits = _mm256_blendv_epi8(_mm256_shuffle_epi8(low, column),
-                                            _mm256_shuffle_epi8(high, column), ids);
-    const __m256i hit = _mm256_and_si256(bits, _mm256_shuffle_epi8(bit_of, row));
-    return _mm256_add_epi8(_mm256_cmpeq_epi8(hit, _mm256_setzero_si256()), _mm256_set1_epi8(1));
-  }
-  static __m128i load16(const uint8_t* p) {
-    return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
-  }
-#endif
-
-  uint8_t low_rows_[16] = {};   // ids 0..127
-  uint8_t high_rows_[16] = {};  // ids 128..255
+  // Bit k of rows_[i] stands for id i + 16 k, of rows_[16 + i] for id 128 + i + 16 k.
+  uint8_t rows_[32] = {};
   uint8_t member_[kMaxClasses];
 };
 
 inline int64_t sum_bytes(const uint8_t* p, int64_t n) {
   int64_t sum = 0;
   int64_t i = 0;
-#if defined(__AVX2__)
-  if (n >= 32) {
-    __m256i sums = _mm256_setzero_si256();
-    for (; i + 32 <= n; i += 32) {
-      const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + i));
-      sums = _mm256_add_epi64(sums, _mm256_sad_epu8(bytes, _mm256_setzero_si256()));
-    }
-    int64_t lanes[4];
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(lanes), sums);
-    sum = lanes[0] + lanes[1] + lanes[2] + lanes[3];
-  }
+#if defined(C2F_VECTORS)
+  i = n - n % 32;
+  sum = detail::sum_blocks(p, i);
 #endif
   for (; i < n; ++i) sum += p[i];
   return sum;
@@ -124,11 +100,9 @@ class ByteExpander {
 
   void operator()(const uint8_t* in, uint8_t* out) const {
     int64_t x = 0;
-#if defined(__AVX2__)
+#if defined(C2F_VECTORS)
     for (; x + 16 <= width_; x += 16) {
-      const __m128i source = _mm_loadu_si128(reinterpret_cast<const __m128i*>(in + column_[x]));
-      const __m128i lane = _mm_loadu_si128(reinterpret_cast<const __m128i*>(lane_.data() + x));
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(out + x), _mm_shuffle_epi8(source, lane));
+      detail::take16(in + column_[x], lane_.data() + x, out + x);
     }
 #endif
     for (; x < width_; ++x) out[x] = in[column_[x]];

@@ -113,19 +113,6 @@ inline void softmax8(int64_t N, Vec8f top, float* logits) {
   }
 }
 
-// Lane j is true where bit j is set.
-inline Mask8 mask_of_bits(int bits) {
-#if defined(__AVX2__)
-  const __m256i lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
-  return {_mm256_castsi256_ps(
-      _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(bits), lane), lane))};
-#else
-  int32_t lanes[8];
-  for (int j = 0; j < 8; ++j) lanes[j] = bits >> j & 1;
-  return load8(lanes) == set8(int32_t{1});
-#endif
-}
-
 // One bit per pixel of `pixels` (bits): the best class of the other group, raised by `addition`,
 // wins over the coarse label, by the probabilities themselves.
 inline int evaluate_winners8(const ClassGroups& groups, const float* logits, const GroupBest8& best,

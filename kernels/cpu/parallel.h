@@ -58,7 +58,7 @@ inline void parallel_for(int64_t tasks, int threads, const Body& body) {
     for (int64_t task = 0; task < tasks; ++task) body(task, omp_get_thread_num());
   }
 #else
-  for (int64_t task = 0; task < tasks; ++task) body(task, 0);
+  parallel_for_fresh(tasks, threads, body);
 #endif
 }
 

@@ -90,24 +90,20 @@ inline void store_strided(const float* row, int64_t stride, int64_t n, T* out) {
   for (int64_t i = 0; i < n; ++i) store_scalar(out + i * stride, row[i]);
 }
 
-#if defined(__AVX2__)
-// Interleaved bytes (HWC): one 32-bit gather brings up to four channels of 8 pixels. It reads 4
-// bytes from each pixel on, so the last pixels are left to the caller. Returns how many were done.
+#if defined(C2F_VECTORS)
+// Interleaved bytes (HWC): one gather brings up to four channels of 8 pixels. It reads 4 bytes from
+// each pixel on, so the last pixels are left to the caller. Returns how many were done.
 inline int64_t deinterleave_bytes(const uint8_t* pixels, int64_t pixel_stride, int channels,
                                   int64_t n, float* out, int64_t out_stride) {
   if (pixel_stride < 1 || pixel_stride > 64) return 0;
   const int step = static_cast<int>(pixel_stride);
-  const __m256i offsets =
-      _mm256_mullo_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(step));
-  const __m256i low_byte = _mm256_set1_epi32(0xff);
   const int64_t safe = n - (4 - channels + step - 1) / step;
   int64_t i = 0;
   for (; i + 8 <= safe; i += 8) {
-    __m256i four =
-        _mm256_i32gather_epi32(reinterpret_cast<const int*>(pixels + i * pixel_stride), offsets, 1);
+    Vec8i four = gather_words(pixels + i * pixel_stride, step);
     for (int c = 0; c < channels; ++c) {
-      store8(out + c * out_stride + i, Vec8f{_mm256_cvtepi32_ps(_mm256_and_si256(four, low_byte))});
-      four = _mm256_srli_epi32(four, 8);
+      store8(out + c * out_stride + i, to_float(low_bytes(four)));
+      four = without_low_bytes(four);
     }
   }
   return i;
@@ -119,7 +115,7 @@ template <class T>
 inline void load_pixels(const T* row, int64_t stride_c, int64_t stride_x, int64_t channels,
                         int64_t n, float* out, int64_t out_stride) {
   int64_t done = 0;
-#if defined(__AVX2__)
+#if defined(C2F_VECTORS)
   if constexpr (sizeof(T) == 1) {
     if (stride_c == 1 && channels >= 2 && channels <= 4) {
       done = deinterleave_bytes(row, stride_x, static_cast<int>(channels), n, out, out_stride);

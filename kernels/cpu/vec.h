@@ -1,5 +1,5 @@
-// Eight floats at a time: AVX2 + FMA where the compiler targets it, plain arrays otherwise. One
-// source, two modules; nothing here decides at run time.
+// Eight floats at a time: AVX2 + FMA, or NEON, where the compiler targets it, plain arrays
+// otherwise. One source, a module for each; nothing here decides at run time.
 //
 //   Vec8f, Vec8i, Mask8        8 lanes of float, int32, true / false
 //   set8(v)                    v in all lanes
@@ -10,18 +10,26 @@
 //   store8_partial(p, a, m)    the first m lanes; never writes past p[m - 1]
 //   load8_bytes(p)             8 bytes as int lanes
 //   store8_bytes, store32_bytes  int lanes of 0..255 as bytes, in lane order
-//   + - * /  fma(a, b, c)      a * b + c: fused on AVX2, two roundings on the portable build
+//   + - * /  fma(a, b, c)      a * b + c: fused, but for plain arrays, which round twice
 //   min, max                   (a < b ? a : b), (a > b ? a : b): the second operand if one is NaN
 //   > >= < ==                  ordered: false on NaN
-//   select(m, yes, no), movemask(m)  lane i is bit i
-//   to_float, to_int_rounded (to nearest even), to_int_truncated, pow2(n) for -126 <= n <= 127
+//   select(m, yes, no), movemask(m), mask_of_bits(bits)  lane i is bit i
+//   to_float, to_int_rounded (to nearest even; any int where it does not fit)
+//   pow2(n)                    for -126 <= n <= 127
 //   permute(a, index)          lane i = a[index[i] & 7]
 //   gather(base, index)        lane i = base[index[i]]
 //   transpose8(rows)           8 x 8 in place
+// and where C2F_VECTORS is defined, that is, but for plain arrays:
+//   gather_words(p, step)      lane i = the four bytes from p + i * step on, the lowest first
+//   low_bytes, without_low_bytes(words)  words & 255; words >> 8, zeros shifted in
 #pragma once
 
 #if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
+#define C2F_VECTORS
 #include "vec_avx2.h"
+#elif defined(__aarch64__)
+#define C2F_VECTORS
+#include "vec_neon.h"
 #else
 #include "vec_portable.h"
 #endif

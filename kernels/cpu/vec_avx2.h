@@ -117,6 +117,11 @@ inline Mask8 operator==(Vec8i a, Vec8i b) {
 inline Mask8 operator&(Mask8 a, Mask8 b) { return {_mm256_and_ps(a.v, b.v)}; }
 inline Mask8 operator|(Mask8 a, Mask8 b) { return {_mm256_or_ps(a.v, b.v)}; }
 inline int movemask(Mask8 m) { return _mm256_movemask_ps(m.v); }
+inline Mask8 mask_of_bits(int bits) {
+  const __m256i lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+  return {_mm256_castsi256_ps(
+      _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(bits), lane), lane))};
+}
 
 inline Vec8f select(Mask8 m, Vec8f yes, Vec8f no) { return {_mm256_blendv_ps(no.v, yes.v, m.v)}; }
 inline Vec8i select(Mask8 m, Vec8i yes, Vec8i no) {
@@ -125,7 +130,6 @@ inline Vec8i select(Mask8 m, Vec8i yes, Vec8i no) {
 
 inline Vec8f to_float(Vec8i a) { return {_mm256_cvtepi32_ps(a.v)}; }
 inline Vec8i to_int_rounded(Vec8f a) { return {_mm256_cvtps_epi32(a.v)}; }
-inline Vec8i to_int_truncated(Vec8f a) { return {_mm256_cvttps_epi32(a.v)}; }
 inline Vec8f pow2(Vec8i n) {
   return {
       _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n.v, _mm256_set1_epi32(127)), 23))};
@@ -135,6 +139,13 @@ inline Vec8f permute(Vec8f a, Vec8i index) { return {_mm256_permutevar8x32_ps(a.
 inline Vec8f gather(const float* base, Vec8i index) {
   return {_mm256_i32gather_ps(base, index.v, 4)};
 }
+inline Vec8i gather_words(const uint8_t* p, int step) {
+  const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  const __m256i offsets = _mm256_mullo_epi32(lane, _mm256_set1_epi32(step));
+  return {_mm256_i32gather_epi32(reinterpret_cast<const int*>(p), offsets, 1)};
+}
+inline Vec8i low_bytes(Vec8i words) { return {_mm256_and_si256(words.v, _mm256_set1_epi32(255))}; }
+inline Vec8i without_low_bytes(Vec8i words) { return {_mm256_srli_epi32(words.v, 8)}; }
 
 inline void transpose8(Vec8f r[8]) {
   const __m256 t0 = _mm256_unpacklo_ps(r[0].v, r[1].v), t1 = _mm256_unpackhi_ps(r[0].v, r[1].v);

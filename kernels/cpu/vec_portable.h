@@ -147,6 +147,9 @@ inline int movemask(Mask8 m) {
   for (int i = 0; i < 8; ++i) bits |= (m.v[i] & 1) << i;
   return bits;
 }
+inline Mask8 mask_of_bits(int bits) {
+  return detail::lanes<Mask8>([=](int i) { return -(bits >> i & 1); });
+}
 
 inline Vec8f select(Mask8 m, Vec8f yes, Vec8f no) {
   return detail::lanes<Vec8f>([&](int i) { return m.v[i] != 0 ? yes.v[i] : no.v[i]; });
@@ -158,15 +161,11 @@ inline Vec8i select(Mask8 m, Vec8i yes, Vec8i no) {
 inline Vec8f to_float(Vec8i a) {
   return detail::lanes<Vec8f>([&](int i) { return static_cast<float>(a.v[i]); });
 }
-// Lanes outside int32 (NaN included) give INT32_MIN, as the AVX2 conversions do.
-inline Vec8i to_int_truncated(Vec8f a) {
+inline Vec8i to_int_rounded(Vec8f a) {
   return detail::lanes<Vec8i>([&](int i) {
     const bool fits = a.v[i] >= -0x1p31f && a.v[i] < 0x1p31f;
-    return fits ? static_cast<int32_t>(a.v[i]) : INT32_MIN;
+    return fits ? static_cast<int32_t>(std::nearbyintf(a.v[i])) : INT32_MIN;
   });
-}
-inline Vec8i to_int_rounded(Vec8f a) {
-  return to_int_truncated(detail::lanes<Vec8f>([&](int i) { return std::nearbyintf(a.v[i]); }));
 }
 inline Vec8f pow2(Vec8i n) {
   return detail::lanes<Vec8f>(

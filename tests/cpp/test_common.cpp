@@ -1,9 +1,6 @@
 // kernels/common against values computed by hand. `common TOPIC` runs the checks of one topic.
 #include <cmath>
-#include <cstdio>
-#include <cstring>
 #include <initializer_list>
-#include <limits>
 
 #include "../../kernels/common/bilinear.h"
 #include "../../kernels/common/class_bits.h"
@@ -14,21 +11,9 @@
 #include "../../kernels/common/resample_tap.h"
 #include "../../kernels/common/select_key.h"
 #include "../../kernels/common/windows.h"
+#include "topics.h"
 
 namespace {
-
-int failures = 0;
-
-#define CHECK(holds)                                          \
-  do {                                                        \
-    if (!(holds)) {                                           \
-      std::printf("%s:%d: %s\n", __FILE__, __LINE__, #holds); \
-      ++failures;                                             \
-    }                                                         \
-  } while (false)
-
-constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
-constexpr float kInf = std::numeric_limits<float>::infinity();
 
 bool same(const c2f::BilinearTap& tap, int32_t i0, int32_t i1, float w1) {
   return tap.i0 == i0 && tap.i1 == i1 && tap.w1 == w1;
@@ -195,22 +180,9 @@ void merge() {
   CHECK(std::fabs(sum.sum - 1.5f) < 1e-6f);
 }
 
-struct Topic {
-  const char* name;
-  void (*run)();
-};
 constexpr Topic kTopics[] = {{"windows", windows}, {"positions", positions}, {"cubic", cubic},
                              {"half", half},       {"classes", classes},     {"merge", merge}};
 
 }  // namespace
 
-int main(int count, char** words) {
-  bool found = false;
-  for (const Topic& topic : kTopics) {
-    if (count == 2 && std::strcmp(words[1], topic.name) != 0) continue;
-    topic.run();
-    found = true;
-  }
-  if (!found) std::printf("no such topic: %s\n", words[1]);
-  return found && failures == 0 ? 0 : 1;
-}
+int main(int count, char** words) { return run_topics(kTopics, count, words); }

@@ -1,4 +1,4 @@
-"""kernels/common from C++: hand-computed values (tests/common_cpp), run by ctest; read by nvcc."""
+"""kernels/common and vectors of kernels/cpu from C++ (tests/cpp), run by ctest; read by nvcc."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCE = ROOT / "tests" / "common_cpp"
+SOURCE = ROOT / "tests" / "cpp"
 # Tools that came with the environment, then those of the machine.
 PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
 
@@ -29,16 +29,36 @@ def _run(*command: str) -> None:
     assert done.returncode == 0, done.stdout[-4000:]
 
 
-def test_by_ctest(tmp_path: Path) -> None:
-    if not any(shutil.which(name, path=PATH) for name in ("c++", "g++", "clang++")):
-        pytest.skip("no C++ compiler")
+def _ctest(folder: Path, *options: str) -> None:
     cmake, ctest = shutil.which("cmake", path=PATH), shutil.which("ctest", path=PATH)
     if cmake is None or ctest is None:
         pytest.skip("no cmake")
     generator = ["-GNinja"] if shutil.which("ninja", path=PATH) else []
-    _run(cmake, "-S", str(SOURCE), "-B", str(tmp_path), *generator)
-    _run(cmake, "--build", str(tmp_path))
-    _run(ctest, "--test-dir", str(tmp_path), "--output-on-failure", "--no-tests=error")
+    _run(cmake, "-S", str(SOURCE), "-B", str(folder), *generator, *options)
+    _run(cmake, "--build", str(folder))
+    _run(ctest, "--test-dir", str(folder), "--output-on-failure", "--no-tests=error")
+
+
+def test_by_ctest(tmp_path: Path) -> None:
+    if not any(shutil.which(name, path=PATH) for name in ("c++", "g++", "clang++")):
+        pytest.skip("no C++ compiler")
+    _ctest(tmp_path)
+
+
+def test_by_ctest_on_arm(tmp_path: Path) -> None:
+    """NEON, emulated where the processor is another one."""
+    compiler = shutil.which("aarch64-linux-gnu-g++", path=PATH)
+    emulator = shutil.which("qemu-aarch64-static", path=PATH) or shutil.which("qemu-aarch64")
+    if compiler is None or emulator is None:
+        pytest.skip("needs g++-aarch64-linux-gnu and qemu-user-static (Debian's names)")
+    _ctest(
+        tmp_path,
+        "-DCMAKE_SYSTEM_NAME=Linux",
+        "-DCMAKE_SYSTEM_PROCESSOR=aarch64",
+        f"-DCMAKE_CXX_COMPILER={compiler}",
+        f"-DCMAKE_CROSSCOMPILING_EMULATOR={emulator}",
+        "-DCMAKE_EXE_LINKER_FLAGS=-static",
+    )
 
 
 @pytest.mark.slow

@@ -1,0 +1,62 @@
+"""How far work has come: a bar on a terminal, elsewhere a line now and then."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any, Final
+
+from tqdm import tqdm
+
+_FIRST_S: Final = 10.0  # shorter work tells nothing but its outcome
+_LONGEST_S: Final = 300.0
+_SHARE: Final = 0.1  # of the time gone, after which the next line is due
+
+
+class Bar(tqdm):
+    """A bar of tqdm, on stderr.
+
+    Where stderr is no terminal, as in a log, it is a line after 10 seconds, another whenever a
+    tenth of the time gone has passed again, but 10 seconds at least and 5 minutes at most, and a
+    last one at the end.
+
+    Args:
+        arguments: of tqdm: what is counted, and a description.
+        shown: False hides it.
+        options: of tqdm.
+    """
+
+    def __init__(self, *arguments: Any, shown: bool = True, **options: Any) -> None:
+        self._lines = not sys.stderr.isatty()
+        self._begun = time.monotonic()
+        self._due, self._told = self._begun + _FIRST_S, -1
+        super().__init__(*arguments, disable=not shown, dynamic_ncols=True, **options)
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> bool:
+        """Shows the bar, or the line that is due."""
+        if not self._lines:
+            return bool(super().display(msg, pos))
+        if msg is None and time.monotonic() >= self._due:
+            self._tell()
+        return False
+
+    def clear(self, nolock: bool = False) -> None:
+        """Takes the bar away for other output; lines stay."""
+        if not self._lines:
+            super().clear(nolock)
+
+    def close(self) -> None:
+        """Takes the bar away, or leaves it as it is in the end."""
+        was_shown = not self.disable
+        if self._lines:
+            self.leave = False
+        super().close()
+        long = time.monotonic() >= self._begun + _FIRST_S
+        if self._lines and was_shown and long and self.n != self._told:
+            self._tell()
+
+    def _tell(self) -> None:
+        print(self.format_meter(**{**self.format_dict, "ncols": 0}), file=self.fp, flush=True)
+        now = time.monotonic()
+        self._due = now + min(max(_SHARE * (now - self._begun), _FIRST_S), _LONGEST_S)
+        self._told = self.n

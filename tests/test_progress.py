@@ -1,0 +1,69 @@
+"""Progress: a bar on a terminal, lines now and then in a log."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+
+from c2fcore import _progress
+from c2fcore._progress import Bar
+
+
+class Clock:
+    """Time that passes when told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(_progress, "time", clock)
+    return clock
+
+
+def work(clock: Clock, steps: int, seconds: float, **options: Any) -> None:
+    with Bar(total=steps, unit="image", desc="work", mininterval=0, **options) as bar:
+        for step in range(steps):
+            clock.now += seconds
+            if step % 2:
+                bar.update(2)
+            else:
+                bar.write(f"step {step}")
+                bar.set_description_str("still at work")
+
+
+def test_short_work_says_nothing_in_a_log(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    work(clock, 8, 1.0)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_log_gets_lines_now_and_then(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    work(clock, 96, 1.0)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 10  # each 10 seconds, and the last
+    assert all(line.startswith("still at work: ") and "\r" not in line for line in lines)
+    assert " 10/96 " in lines[0]
+    assert " 96/96 " in lines[-1]
+
+
+def test_lines_get_rarer(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    work(clock, 3600, 10.0)
+    assert 100 < len(capsys.readouterr().err.splitlines()) < 200  # of ten hours
+
+
+def test_hidden(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    work(clock, 96, 1.0, shown=False)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_terminal_gets_a_bar(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    list(Bar(range(3), "work"))
+    assert capsys.readouterr().err.startswith("\rwork:   0%|")
