@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from c2fcore.bench import contest, floors, inputs, measure, op_suite, providers
+from c2fcore.bench.lists import words
 from c2fcore.bench.provenance import device_name, native_name
 
 SMALL, USUAL = 160, 1024
@@ -42,20 +43,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def _listed(config: pytest.Config, option: str) -> list[str]:
-    return [word.strip() for word in config.getoption(option).split(",") if word.strip()]
-
-
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Tests get a `size` and a `provider` of the module's JOB_OP."""
     config = metafunc.config
     once = config.getoption("benchmark_disable")
     if "size" in metafunc.fixturenames:
-        sizes = [int(s) for s in _listed(config, "--bench-sizes")]
+        sizes = [int(s) for s in words(config.getoption("--bench-sizes"))]
         metafunc.parametrize("size", sizes or [SMALL if once else USUAL], scope="module")
     if "provider" in metafunc.fixturenames:
         names = providers.names_of(metafunc.module.JOB_OP, config.getoption("--bench-device"))
-        wanted = _listed(config, "--bench-providers")
+        wanted = words(config.getoption("--bench-providers"))
         known = {name for op in op_suite.JOBS for name in providers.names_of(op)}
         known |= {name for pair in providers.BACKENDS.values() for name in pair}
         if unknown := set(wanted) - known:

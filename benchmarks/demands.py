@@ -36,6 +36,7 @@ from c2fcore.bench import (
     tables,
 )
 from c2fcore.bench.contest import hold
+from c2fcore.bench.lists import words
 from c2fcore.bench.peers import LOOP, UNFOLD
 from c2fcore.bench.provenance import device_slug, provenance
 from c2fcore.bench.providers import COMPILED, EAGER, SHARED, Job
@@ -354,7 +355,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     warnings.filterwarnings("ignore", module=r"torch\..*")
     plan = Plan(args.backend, args.threads, args.rounds, args.size, args.large, args.target)
-    only = [word for word in args.only.split(",") if word]
+    only = words(args.only)
     known = [section.__name__ for section in sections(plan)]
     if unknown := set(only) - set(known):
         parser.error(f"--only takes {', '.join(known)}, got {', '.join(sorted(unknown))}")

@@ -34,7 +34,7 @@ Said = Callable[[], str]
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return square_tiles(tmp_path_factory.mktemp("squares"), "ground,square", "square")
+    return square_tiles(tmp_path_factory.mktemp("squares"))
 
 
 @pytest.fixture(scope="module")
