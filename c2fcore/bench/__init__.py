@@ -6,5 +6,5 @@
 - op_suite, network_suite, engine_suite, scale_suite, training_suite: rows of results;
 - rows, provenance: where a row comes from and where it is kept;
 - compare, charts, tables, report: what is made of rows, and of nothing else;
-- foreign: a kernel from elsewhere, checked and timed.
+- foreign: a kernel from elsewhere, checked and timed; lists: options with commas.
 """
