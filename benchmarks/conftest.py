@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 import torch
 
-from c2fcore.bench import contest, floors, inputs, measure, providers
+from c2fcore.bench import contest, floors, inputs, measure, op_suite, providers
+from c2fcore.bench.lists import words
 from c2fcore.bench.provenance import device_name, native_name
 
 SMALL, USUAL = 160, 1024
@@ -42,22 +43,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def _listed(config: pytest.Config, option: str) -> list[str]:
-    return [word.strip() for word in config.getoption(option).split(",") if word.strip()]
-
-
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Tests get a `size` and a `provider` of the module's JOB_OP."""
     config = metafunc.config
     once = config.getoption("benchmark_disable")
     if "size" in metafunc.fixturenames:
-        sizes = [int(s) for s in _listed(config, "--bench-sizes")]
+        sizes = [int(s) for s in words(config.getoption("--bench-sizes"))]
         metafunc.parametrize("size", sizes or [SMALL if once else USUAL], scope="module")
     if "provider" in metafunc.fixturenames:
         names = providers.names_of(metafunc.module.JOB_OP, config.getoption("--bench-device"))
-        wanted = _listed(config, "--bench-providers")
-        every = (*providers.OPS, "glue")
-        known = {name for op in every for name in providers.names_of(op)}
+        wanted = words(config.getoption("--bench-providers"))
+        known = {name for op in op_suite.JOBS for name in providers.names_of(op)}
         known |= {name for pair in providers.BACKENDS.values() for name in pair}
         if unknown := set(wanted) - known:
             raise pytest.UsageError(
@@ -100,14 +96,12 @@ def timed(benchmark: Any, threads: int, device: str, copy_gbs: float) -> Callabl
 
     def run(job: providers.Job, provider: str, case: inputs.Case, **also: Any) -> None:
         case = case.to(device)
-        try:
-            call = providers.call_of(job, provider, case)
-        except NotImplementedError as error:
-            pytest.skip(str(error))
         if provider == providers.COMPILED:
             providers.reset_compiler()
-            call = providers.call_of(job, provider, case)
-        call = _waiting(call, device)
+        try:
+            call = _waiting(providers.call_of(job, provider, case), device)
+        except NotImplementedError as error:
+            pytest.skip(str(error))
         wanted = providers.call_of(job, providers.EAGER, case)()
         error = contest.checked(job, provider, case, call(), wanted)
         moved = floors.floor_bytes(job, case)
@@ -141,7 +135,7 @@ def timed(benchmark: Any, threads: int, device: str, copy_gbs: float) -> Callabl
     return run
 
 
-def _waiting(call: providers.Call, device: str) -> providers.Call:
+def _waiting(call: measure.Call, device: str) -> measure.Call:
     """A callable that returns when the device is done."""
     if torch.device(device).type == "cpu":
         return call

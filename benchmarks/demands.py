@@ -36,6 +36,7 @@ from c2fcore.bench import (
     tables,
 )
 from c2fcore.bench.contest import hold
+from c2fcore.bench.lists import words
 from c2fcore.bench.peers import LOOP, UNFOLD
 from c2fcore.bench.provenance import device_slug, provenance
 from c2fcore.bench.providers import COMPILED, EAGER, SHARED, Job
@@ -246,7 +247,7 @@ def engine(plan: Plan) -> Iterator[tuple[str, Outcome]]:
 
 
 def sections(plan: Plan) -> dict[Callable[[Plan], Iterator[tuple[str, Outcome]]], list[Demand]]:
-    """Every measurement and the demands that it answers, in the order of the issue."""
+    """Every measurement and the demands that it answers, in the order they are told."""
     s, g, b = f"{plan.size}^2", f"{plan.large}^2", plan.backend
     return {
         count: [
@@ -354,7 +355,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     warnings.filterwarnings("ignore", module=r"torch\..*")
     plan = Plan(args.backend, args.threads, args.rounds, args.size, args.large, args.target)
-    only = [word for word in args.only.split(",") if word]
+    only = words(args.only)
     known = [section.__name__ for section in sections(plan)]
     if unknown := set(only) - set(known):
         parser.error(f"--only takes {', '.join(known)}, got {', '.join(sorted(unknown))}")

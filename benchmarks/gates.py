@@ -115,10 +115,6 @@ def _us(row: Row) -> float | None:
     return None if not times else 1e3 * float(times[0])
 
 
-def _eager_us(row: Row) -> float:
-    return 1e3 * float(row["result"]["ms"][0])
-
-
 def _best(values: Iterable[float | None], pick: Callable[[Iterable[float]], float]) -> float | None:
     known = [value for value in values if value is not None]
     return pick(known) if known else None
@@ -176,7 +172,7 @@ def _over(op: str, peer: str, **case: Any) -> Callable[[list[Row], str], float |
             us = _us(row)
             same = [p for p in peers if {**p["case"], "provider": backend} == row["case"]]
             if us and same:
-                ratios.append(_eager_us(same[0]) / us)
+                ratios.append(1e3 * same[0]["result"]["ms"][0] / us)
         return _best(ratios, min)
 
     return value

@@ -125,7 +125,7 @@ def _install(plan: Plan) -> list[Stage]:
     light = stage("install-python", "python", "none", 120, 1)
     cores = max(1, (os.cpu_count() or 1) // 2)
     full = stage("install", "native", "auto", 330, cores)
-    return [light, _after(full, "install-python")]
+    return [light, replace(full, after=("install-python",))]
 
 
 def _nvcc() -> dict[str, str]:
@@ -353,7 +353,3 @@ def _no_file(path: str) -> str:
 def _no_cupy() -> str:
     """Why nothing is compiled when first needed: its loader launches through CuPy."""
     return "" if importlib.util.find_spec("cupy") else "this Python has no CuPy"
-
-
-def _after(stage: Stage, *names: str) -> Stage:
-    return Stage(**{**vars(stage), "after": names})

@@ -225,10 +225,11 @@ ROWS = [
 
 def lines(architectures: tuple[int, ...]) -> Iterator[str]:
     """The table, line by line."""
+    version = importlib.metadata.version("triton")
     yield "# Triton kernels: resources and bytes"
     yield ""
     yield (
-        f"Written by `python benchmarks/kernel_table.py` with triton {_version('triton')}. Nothing "
+        f"Written by `python benchmarks/kernel_table.py` with triton {version}. Nothing "
         "here was measured: no GPU has run these kernels."
     )
     yield ""
@@ -264,10 +265,6 @@ def byte_lines() -> Iterator[str]:
             f"| {row.name} | {len(launches)} | {found.floor / 1e6:.2f} | {found.asked / 1e6:.2f} | "
             f"{found.asked / found.floor:.2f} | {found.reason} |"
         )
-
-
-def _version(package: str) -> str:
-    return importlib.metadata.version(package)
 
 
 def main() -> None:

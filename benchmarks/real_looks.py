@@ -110,9 +110,9 @@ def examples(looks: list[Look]) -> tuple[Tensor, Tensor]:
     return torch.cat(logits), torch.cat(classes)
 
 
-def calibration(logits: Tensor, target: Tensor, bins: int = 10) -> dict[str, Any]:
+def calibration(logits: Tensor, target: Tensor) -> dict[str, Any]:
     """Mean p_f and share of small-object pixels per bin of p_f, and their mean distance (ECE)."""
-    p = logits.sigmoid()
+    p, bins = logits.sigmoid(), 10
     bin_ = (p * bins).long().clamp(max=bins - 1)
     filled = torch.bincount(bin_, minlength=bins)
     mean, share = (torch.bincount(bin_, v, bins) / filled.clamp(min=1) for v in (p, target))

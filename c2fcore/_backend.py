@@ -31,14 +31,6 @@ _chosen: contextvars.ContextVar[str] = contextvars.ContextVar("c2fcore_backend",
 _logged: set[tuple[str, str]] = set()
 
 
-def _never(tensor: Tensor, grad: bool) -> str:
-    return ""
-
-
-def _present() -> str:
-    return ""
-
-
 @dataclass(frozen=True)
 class Backend:
     """One implementation of one op.
@@ -51,8 +43,8 @@ class Backend:
     """
 
     run: Callable[..., Any]
-    missing: Callable[[], str] = _present
-    why_not: Callable[[Tensor, bool], str] = _never
+    missing: Callable[[], str] = lambda: ""
+    why_not: Callable[[Tensor, bool], str] = lambda tensor, grad: ""
     gpu: bool = False
 
 

@@ -15,13 +15,11 @@ class ClassSet:
     """A set C of class ids out of 0..255.
 
     Attributes:
-        ids: the ids as given.
         table: 256 bytes, 1 where the id is in C: the form native kernels read.
     """
 
     def __init__(self, ids: tuple[int, ...]) -> None:
         """Builds the set; `ids` have been checked."""
-        self.ids = ids
         self._members = frozenset(ids)
 
     @functools.cached_property

@@ -190,11 +190,17 @@ def _pixel_weights(labels: Tensor, config: C2FConfig, options: FineLoss) -> Tens
         weights = table[torch.where(known, labels.long(), 256)][:, None]
     if options.boundary_weight != 1.0:
         small = _isin(labels, config).float()[:, None]
-        side, r = 2 * options.boundary_px + 1, options.boundary_px
-        near = F.max_pool2d(small, side, 1, r) > -F.max_pool2d(-small, side, 1, r)
+        near = near_border(small, options.boundary_px)
         factor = torch.where(near, small.new_tensor(options.boundary_weight), 1.0)
         weights = factor if weights is None else weights * factor
     return weights
+
+
+def near_border(values: Tensor, distance_px: int) -> Tensor:
+    """Bool [B, 1, H, W]: pixels within that distance of one of another value; -inf outside."""
+    side = 2 * distance_px + 1
+    highest, lowest = (F.max_pool2d(v, side, 1, distance_px) for v in (values, -values))
+    return highest > -lowest
 
 
 def _window_sets(

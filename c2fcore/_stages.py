@@ -55,10 +55,7 @@ def check_image(image: Tensor) -> None:
 
 def normalise(image: Tensor, config: C2FConfig) -> Tensor:
     """(v * scale - mean) / std in float32, as `ops.extract_patches` does it."""
-    pixels = image.float()
-    scale = config.scale
-    if scale is None:
-        scale = 1 / 255 if image.dtype == torch.uint8 else 1.0
+    pixels, scale = image.float(), scale_of(image.dtype, config)
     if scale != 1.0:
         pixels = pixels * scale
     mean = _checks.per_channel("C2FNet", "mean", config.mean, image.shape[1])
@@ -68,6 +65,13 @@ def normalise(image: Tensor, config: C2FConfig) -> Tensor:
     if std is not None:
         pixels = pixels / pixels.new_tensor(std)[:, None, None]
     return pixels
+
+
+def scale_of(dtype: torch.dtype, config: C2FConfig) -> float:
+    """The factor on raw pixels of this dtype."""
+    if config.scale is not None:
+        return config.scale
+    return 1 / 255 if dtype == torch.uint8 else 1.0
 
 
 def make_frame(image: Tensor, config: C2FConfig) -> Frame:

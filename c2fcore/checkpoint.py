@@ -174,7 +174,7 @@ def load(
                 )
             network = _rebuild(stage, description.get(stage), trust_code)
         if held[stage]:
-            _check_fit(stage, _plain(network), held[stage], source)
+            check_fit("from_pretrained", stage, _plain(network), held[stage], source)
         networks.append(network)
     # Only now that everything fits are modules changed that may be the caller's.
     for stage, network in zip(_STAGES, networks, strict=True):
@@ -219,7 +219,7 @@ def load_coarse(
         raise ValueError(f"load_coarse: {weights_path} must hold coarse weights, got none")
     if coarse is None:
         coarse = _rebuild("coarse", description.get("coarse"), trust_code)
-    _check_fit("coarse", _plain(coarse), weights, source)
+    check_fit("from_pretrained", "coarse", _plain(coarse), weights, source)
     _plain(coarse).load_state_dict(weights)
     return coarse.to(device).eval(), C2FConfig.from_dict(description["config"])
 
@@ -359,8 +359,8 @@ def _rebuild(stage: str, spec: Any, trust_code: bool) -> nn.Module:
         ) from error
 
 
-def _check_fit(
-    stage: str, network: nn.Module, weights: dict[str, Tensor], source: str | Path
+def check_fit(
+    who: str, stage: str, network: nn.Module, weights: dict[str, Tensor], source: str | Path
 ) -> None:
     """Names, shapes and kinds of number of `weights` are those of `network`; all are numbers."""
     expected = network.state_dict()
@@ -380,7 +380,7 @@ def _check_fit(
     if wrong:
         more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
         raise ValueError(
-            f"from_pretrained: weights of {source} must fit the {stage} network, "
+            f"{who}: weights of {source} must fit the {stage} network, "
             f"got {', '.join(wrong[:_SHOWN])}{more}"
         )
     trained = dict(network.named_parameters(remove_duplicate=False))
@@ -389,7 +389,7 @@ def _check_fit(
         bad = value.isnan() if key not in trained else ~value.isfinite()
         if bad.any():
             raise ValueError(
-                f"from_pretrained: weights of {source} must be finite, got {float(value[bad][0])} "
+                f"{who}: weights of {source} must be finite, got {float(value[bad][0])} "
                 f"in {stage}.{key} ({int(bad.sum())} of {value.numel()} values)"
             )
 

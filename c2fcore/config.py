@@ -10,11 +10,10 @@ from typing import Any, Final
 from . import _checks
 from ._backend import CHOICES as BACKENDS
 from ._classes import MAX_CLASSES
-
-STRATEGIES: Final = ("cover", "top", "all")
-EDGES: Final = ("flush", "drop")
-RULES: Final = ("paper", "normalized", "official")
-MODES: Final = ("nearest", "bilinear", "bicubic")
+from .ops.aggregate import RULES as RULES
+from .ops.count_windows import EDGES as EDGES
+from .ops.extract_patches import MODES
+from .ops.select_windows import STRATEGIES as STRATEGIES
 
 _WHO: Final = "C2FConfig"
 
@@ -191,8 +190,7 @@ class C2FConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as values that JSON can hold."""
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {name: _plain(value) for name, value in fields.items()}
+        return {name: _plain(value) for name, value in vars(self).items()}
 
     def replace(self, **changes: Any) -> C2FConfig:
         """A copy with `changes`, checked like a new one.
@@ -201,8 +199,7 @@ class C2FConfig:
             ValueError: an unknown field or a value that breaks a rule.
             TypeError: a value of the wrong type.
         """
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return self.from_dict({**fields, **changes})
+        return self.from_dict({**vars(self), **changes})
 
 
 def names_of(config: C2FConfig) -> tuple[str, ...]:
@@ -214,7 +211,7 @@ def _plain(value: Any) -> Any:
     return [_plain(v) for v in value] if isinstance(value, tuple) else value
 
 
-def _integer(name: str, value: object, low: int, high: int | None = None) -> int:
+def _integer(name: str, value: object, low: int, high: int) -> int:
     return _checks.integer(_WHO, name, value, low, high)
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 import threading
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -189,8 +188,11 @@ def size_of(path: Path) -> tuple[int, int] | None:
     """(H, W) by the file's head, as stored; None if it cannot be read."""
     with suppress(*_UNREADABLE), no_size_limit(), Image.open(path) as image:
         return image.height, image.width
-    with suppress(ImportError, OSError), _opened_by_rasterio(path) as source:
-        return source.height, source.width
+    with suppress(ImportError, ValueError):
+        from . import _raster
+
+        with _raster.open_quietly(path) as source:
+            return source.height, source.width
     return None
 
 
@@ -200,7 +202,7 @@ def write_png(path: Path, pixels: Pixels, **texts: str) -> None:
     Args:
         path: to write.
         pixels: to write.
-        texts: by keyword, to be found by `text_of_png`.
+        **texts: by keyword, to be found by `text_of_png`.
     """
     about = PngInfo()
     for key, text in {"Software": _files.SOFTWARE, **texts}.items():
@@ -230,16 +232,6 @@ def _declared_nodata(image: Image.Image) -> np.float32 | None:
         )
         return held
     return None
-
-
-@contextmanager
-def _opened_by_rasterio(path: Path) -> Iterator[Any]:
-    import rasterio
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-        with rasterio.open(path) as source:
-            yield source
 
 
 def _is_cropped(image: Image.Image) -> bool:

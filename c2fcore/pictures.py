@@ -19,6 +19,7 @@ _PAPER = (250, 250, 248)
 _INK = (30, 30, 30)
 _WINDOW = (255, 255, 255)
 _RIM = (0, 0, 0)
+_OPACITY = 0.55
 _LARGE_PX = 1500  # side of a picture that will be looked at reduced
 
 
@@ -47,16 +48,14 @@ def colourise(labels: Pixels, palette: Pixels) -> Pixels:
     return coloured
 
 
-def overlay(
-    image: Pixels, labels: Pixels, palette: Pixels, shown: Sequence[int], opacity: float = 0.55
-) -> Pixels:
+def overlay(image: Pixels, labels: Pixels, palette: Pixels, shown: Sequence[int]) -> Pixels:
     """The classes `shown` in colour over the image; their outlines at full strength."""
     is_shown = np.zeros(256, dtype=np.bool_)
     is_shown[list(shown)] = True
     seen = is_shown[labels]
     blended = np.array(image)  # small objects are few: only their pixels are computed
     colours = colourise(labels[seen], palette).astype(np.float32)
-    blended[seen] = ((1 - opacity) * image[seen].astype(np.float32) + opacity * colours).round()
+    blended[seen] = ((1 - _OPACITY) * image[seen].astype(np.float32) + _OPACITY * colours).round()
     outline = seen & _edges(labels)
     blended[outline] = colourise(labels[outline], palette)
     return blended

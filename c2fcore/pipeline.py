@@ -14,12 +14,12 @@ from . import _calibration, _checks, _fine_loss, _stages, checkpoint, ops
 from ._clock import Clock
 from ._fine_loss import FineLoss
 from .config import C2FConfig
+from .ops.aggregate import OUTPUTS
 from .windows import Windows
 
 if TYPE_CHECKING:
     from .engine import Engine
 
-OUTPUTS: Final = ("labels", "probs")
 NO_GRAPH: Final = (
     "C2FNet: torch.export and torch.jit.trace would keep the number of patches of one image, which "
     "is decided on the host; export net.coarse and net.fine, and call c2fcore.ops between them"
@@ -272,7 +272,7 @@ class C2FNet(nn.Module):
             coarse_labels = _stages.crop(labels, true_size).clone()
         if labels is not None and output == "labels" and not any(used):
             return _Answer(_stages.crop(labels, true_size).contiguous(), coarse_labels, windows)
-        n = max(1, *used, 1)
+        n = max((1, *used))
         leading = _stages.part(windows, 0, len(used), 0, n)
         fine = self._second_look(frame, leading, used, clock)
         with clock.stage("aggregate"):

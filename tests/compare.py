@@ -6,13 +6,10 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from samples import Sample
 from torch import Tensor
 
 from c2fcore import Windows, ops
-from c2fcore.testing.agree import assert_close as assert_close
-from c2fcore.testing.agree import assert_rare as assert_rare
-from c2fcore.testing.agree import close_calls as close_calls
+from c2fcore.testing.samples import Sample
 
 
 def call(op: str, sample: Sample, backend: str, device: str = "cpu", **more: Any) -> Any:

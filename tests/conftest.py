@@ -113,6 +113,21 @@ def threads() -> Iterator[Callable[[int], None]]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Small networks only lose by more; and only with as many are sums the same in every run."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def said(capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
+    """The last line that a command wrote to stderr."""
+    return lambda: capsys.readouterr().err.splitlines()[-1]
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Folder of real images and golden outputs: C2F_SHARED, or ../shared beside the repository."""

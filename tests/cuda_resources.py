@@ -61,7 +61,7 @@ def usage(tool: Path, module: str) -> list[Usage]:
     return found
 
 
-def beginnings(tool: Path, module: str, sm: int, count: int = 100) -> dict[str, list[str]]:
+def beginnings(tool: Path, module: str, sm: int) -> dict[str, list[str]]:
     """The first machine instructions of every kernel, each without its predicate and operands."""
     found: dict[str, list[str]] = {}
     code: list[str] = []
@@ -71,7 +71,7 @@ def beginnings(tool: Path, module: str, sm: int, count: int = 100) -> dict[str, 
         for line in process.stdout:
             if "Function :" in line:
                 code = found.setdefault(readable(line.split()[-1]), [])
-            elif len(code) < count and (match := _INSTRUCTION.match(line)):
+            elif len(code) < 100 and (match := _INSTRUCTION.match(line)):
                 code.append(match[1])
     assert process.returncode == 0
     return found

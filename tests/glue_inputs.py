@@ -6,11 +6,12 @@ from typing import Any
 
 import torch
 from compare import to_device
-from samples.inputs import blob_logits, generator, noise_logits
 from torch import Tensor
 
 from c2fcore import Windows, ops
+from c2fcore.testing.samples.inputs import blob_logits, generator, noise_logits
 
+GLUE = ("select_windows", "extract_patches", "aggregate")
 SMALL = (1, 3, 5)
 RGB: dict[str, Any] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 

@@ -1,4 +1,4 @@
-"""The ops as plain Python loops over pixels, written from DESIGN.md and independent of the code.
+"""The ops as plain Python loops over pixels, written from their specification, not from the code.
 
 Slow and simple on purpose. Taps are computed in float32 as the specification says; values are
 Python floats (float64), so a float32 implementation may differ by its own rounding. Where that can
@@ -192,8 +192,9 @@ def _greedy(pixels: list[set[tuple[int, int]]], n: int, min_pixels: int) -> list
     return picks
 
 
-def _cubic(t: float, a: float = -0.75) -> list[float]:
+def _cubic(t: float) -> list[float]:
     """Weights of the taps at -1, 0, 1, 2 (Keys' kernel)."""
+    a = -0.75
 
     def near(d: float) -> float:
         return ((a + 2) * d - (a + 3)) * d * d + 1

@@ -8,26 +8,18 @@ from typing import Any
 
 import oracles_merge
 import pytest
-import samples
-import tolerances
 import torch
 import torch.nn.functional as F
-from agreement import assert_agrees, merge_error
-from compare import (
-    assert_close,
-    assert_labels,
-    assert_rare,
-    assert_repeatable,
-    call,
-    to_device,
-)
+from compare import assert_labels, assert_repeatable, call, to_device
 from oracles_merge import Merged
 from properties import for_any_data, st
-from samples import Sample
-from samples.inputs import noise_logits, random_windows, windows_of
 
 import c2fcore
 from c2fcore import _native, ops
+from c2fcore.testing import samples, tolerances
+from c2fcore.testing.agree import assert_agrees, assert_close, assert_rare, merge_error
+from c2fcore.testing.samples import Sample
+from c2fcore.testing.samples.inputs import noise_logits, random_windows, windows_of
 
 OP = "aggregate"
 pytestmark = pytest.mark.usefixtures("poison")

@@ -7,14 +7,15 @@ from itertools import product
 from typing import Any
 
 import pytest
-import tolerances
 import torch
-from compare import assert_close, assert_same_bits, to_device
-from samples.inputs import laid_out, noise_logits, windows_of
+from compare import assert_same_bits, to_device
 from torch import Tensor
 
 from c2fcore import Windows, ops, reference
 from c2fcore.reference.aggregate import aggregate_backward
+from c2fcore.testing import tolerances
+from c2fcore.testing.agree import assert_close
+from c2fcore.testing.samples.inputs import laid_out, noise_logits, windows_of
 
 OP = "aggregate"
 pytestmark = pytest.mark.usefixtures("poison")

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import samples
 import torch
 from compare import call
 from cupy_double import Array, CuPy
-from samples import Sample
 
 from c2fcore import Windows, _arrays, ops
+from c2fcore.testing import samples
+from c2fcore.testing.samples import Sample
 
 ONE = [
     ("count_windows", "primes-flush"),

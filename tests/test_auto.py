@@ -10,12 +10,12 @@ from typing import Any
 
 import gpu_order
 import pytest
-import samples
 import torch
 
 import c2fcore
 from c2fcore import _backend, _gpu_order, _self_check
 from c2fcore._backend import Backend
+from c2fcore.testing import samples
 
 OP = "some_op"
 

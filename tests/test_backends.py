@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import samples
-import tolerances
 import torch
 from compare import assert_same_bits, call, flat
-from samples.inputs import windows_of
 
 import c2fcore
 from c2fcore import _backend, ops
+from c2fcore.testing import samples, tolerances
+from c2fcore.testing.samples.inputs import windows_of
 
 OPS = samples.OPS
 FIRST = {op: samples.of(op)[0] for op in OPS}
@@ -177,8 +176,9 @@ def _python(script: str, cwd: Path, **environment: str) -> subprocess.CompletedP
 
 
 _ANSWERS = """
-import torch, samples, c2fcore
+import torch
 from c2fcore import _native
+from c2fcore.testing import samples
 from compare import call
 print(_native.cpu().module.__name__)
 answers = {op: {s.name: call(op, s, "cpu") for s in samples.of(op)} for op in samples.OPS}

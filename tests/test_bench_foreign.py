@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import samples
 import torch
 from bench_runs import bench
 
 from c2fcore import ops
 from c2fcore.bench import foreign, tables
 from c2fcore.cli import main
+from c2fcore.testing import samples
 
 SIDE = 160
 

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from samples.inputs import noise_logits, windows_of
 from torch.autograd import forward_ad
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from c2fcore import Windows, _checks, _native, ops
 from c2fcore.bench.tiny import tiny_calls
 from c2fcore.ops import _library
+from c2fcore.testing.samples.inputs import noise_logits, windows_of
 
 needs_native = pytest.mark.skipif(_native.cpu().module is None, reason=_native.cpu().reason)
 needs_keys = pytest.mark.skipif(
@@ -32,9 +32,9 @@ WINDOWS = windows_of([[(0, 0), (8, 8)], [(1, 2)]], 8, 2)
 MOST_NEGS = 20  # calls measured: 3 to 8; without what is remembered 8 to 20
 
 
-def _fastest(call: Callable[[], Any], calls: int = 50) -> float:
+def _fastest(call: Callable[[], Any]) -> float:
     start = time.perf_counter()
-    for _ in range(calls):
+    for _ in range(50):
         call()
     return time.perf_counter() - start
 
@@ -360,7 +360,7 @@ import re
 from pathlib import Path
 
 import torch
-from samples.inputs import windows_of
+from c2fcore.testing.samples.inputs import windows_of
 
 from c2fcore import ops
 

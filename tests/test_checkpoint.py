@@ -18,11 +18,7 @@ from torch import Tensor, nn
 from c2fcore import C2FConfig, C2FNet, models
 from c2fcore.checkpoint import load_coarse, save_coarse
 
-
-@pytest.fixture(autouse=True)
-def one_thread(threads: Callable[[int], None]) -> None:
-    """Networks this small only lose by threads."""
-    threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def named(**options: Any) -> C2FNet:

@@ -8,15 +8,14 @@ from typing import Any
 import numpy as np
 import oracles
 import pytest
-import samples
-import tolerances
 import torch
-from agreement import assert_agrees
 from compare import assert_repeatable, call
 from properties import for_any_data, st
-from samples import Sample
 
 from c2fcore import ops
+from c2fcore.testing import samples, tolerances
+from c2fcore.testing.agree import assert_agrees
+from c2fcore.testing.samples import Sample
 
 OP = "count_windows"
 pytestmark = pytest.mark.usefixtures("poison")

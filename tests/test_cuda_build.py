@@ -15,8 +15,8 @@ import torch
 
 import c2fcore
 from c2fcore import _cuda, _native, ops
+from c2fcore.testing import samples
 
-OPS = ("count_windows", "select_windows", "extract_patches", "extract_targets", "aggregate")
 SEG = torch.zeros(1, 8, 8, dtype=torch.uint8)
 
 pytestmark = pytest.mark.skipif(bool(_cuda.on_host()), reason="the emulator takes its place")
@@ -35,7 +35,7 @@ def module() -> str:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_the_reason_without_a_gpu() -> None:
     """Whether it was built or not: the table and the error say the same."""
-    for op in OPS:
+    for op in samples.OPS:
         ok, reason = c2fcore.backends()[op]["cuda"]
         assert not ok
         assert "driver" in reason or "device" in reason or "not built" in reason

@@ -20,6 +20,7 @@ import torch
 
 from c2fcore import _cuda
 from c2fcore._classes import class_set
+from c2fcore.testing import samples
 from c2fcore.windows import grid_origins
 
 HERE = Path(__file__).parent
@@ -29,8 +30,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(bool(_cuda.on_host()), reason="runs in that process"),
 ]
-
-OPS = ("count_windows", "select_windows", "extract_patches", "extract_targets", "aggregate")
 
 
 def _run(command: list[str], **environment: str) -> None:
@@ -74,7 +73,7 @@ def module() -> str:
     return str(found)
 
 
-@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("op", samples.OPS)
 def test_samples_of(op: str, module: str) -> None:
     _run(
         [
@@ -136,7 +135,7 @@ def test_samples_launched_by_name(module: str) -> None:
                 "-k",
                 "same_as_reference or (extract_targets and loops)",
             ),
-            *(str(HERE / f"test_{op}.py") for op in OPS),
+            *(str(HERE / f"test_{op}.py") for op in samples.OPS),
         ],
         PYTHONPATH=str(HERE),
         C2F_CUDA_ON_HOST=str(jit),

@@ -12,7 +12,6 @@ from typing import Any
 import compare
 import numpy as np
 import pytest
-import samples
 import torch
 from cuda_ptx import CudaMachine, CudaProgram
 from ptx_machine import Buffer
@@ -20,6 +19,7 @@ from test_cuda_on_host import BUILD, build
 
 from c2fcore import _cuda, _nvrtc
 from c2fcore._classes import class_set
+from c2fcore.testing import samples
 
 pytestmark = [
     pytest.mark.slow,

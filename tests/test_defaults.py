@@ -11,13 +11,13 @@ import pytest
 import torch
 from compare import assert_same_bits, flat
 from networks import network, scene
-from samples.inputs import noise_logits, windows_of
 from torch import Tensor
 
 from c2fcore import ops
 from c2fcore import scene as scenes
 from c2fcore._fine_loss import FineLoss
 from c2fcore.metrics import covered_mask
+from c2fcore.testing.samples.inputs import noise_logits, windows_of
 
 
 @contextmanager

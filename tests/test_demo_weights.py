@@ -53,8 +53,8 @@ def test_seeds_are_disjoint() -> None:
     assert all(a.stop <= b.start for a, b in pairwise(seeds))
 
 
-def _scenes(*seeds: int, side: int = 160) -> demo_weights.Scenes:
-    made = [make_scene(seed, side) for seed in seeds]
+def _scenes(*seeds: int) -> demo_weights.Scenes:
+    made = [make_scene(seed, 160) for seed in seeds]
     return np.stack([s.image for s in made]), np.stack([s.labels for s in made])
 
 

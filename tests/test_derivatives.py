@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from samples.inputs import noise_logits, windows_of
 from torch import Tensor
 from torch.autograd import forward_ad
 
 from c2fcore import Windows, ops
 from c2fcore.reference import upsample
+from c2fcore.testing.samples.inputs import noise_logits, windows_of
 
 WINDOWS = windows_of([[(0, 1), (2, 2)], [(1, 0)]], 4)
 IMAGE = noise_logits((2, 3, 8, 7), 1)

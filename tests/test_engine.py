@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +21,7 @@ from c2fcore.data.scenes import make_scene
 from c2fcore.engine import working_set
 from c2fcore.models import build, low_resolution
 
-
-@pytest.fixture(autouse=True)
-def one_thread(threads: Callable[[int], None]) -> None:
-    """Networks this small only lose by threads."""
-    threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 SIZES = [(96, 64), (64, 64), (75, 83), (20, 50), (7, 9), (97, 32)]

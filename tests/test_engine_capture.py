@@ -23,11 +23,7 @@ from c2fcore.engine.programs import (
     Program,
 )
 
-
-@pytest.fixture(autouse=True)
-def one_thread(threads: Callable[[int], None]) -> None:
-    """Networks this small only lose by threads."""
-    threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

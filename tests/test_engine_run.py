@@ -25,11 +25,7 @@ from torch import Tensor
 from c2fcore.engine import lane as lanes
 from c2fcore.engine import running
 
-
-@pytest.fixture(autouse=True)
-def one_thread(threads: Callable[[int], None]) -> None:
-    """Networks this small only lose by threads."""
-    threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(autouse=True)

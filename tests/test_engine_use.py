@@ -25,11 +25,7 @@ from c2fcore.engine import networks as engine_networks
 from c2fcore.images import no_size_limit
 from c2fcore.models import build
 
-
-@pytest.fixture(autouse=True)
-def one_thread(threads: Callable[[int], None]) -> None:
-    """Networks this small only lose by threads."""
-    threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Thin(Coarse):

@@ -33,10 +33,10 @@ from c2fcore.models import build
 NAMES = ("ground", "red", "green", "blue")
 
 
-def write_scenes(root: Path, sizes: list[tuple[int, int]], objects: int = 14) -> Path:
+def write_scenes(root: Path, sizes: list[tuple[int, int]]) -> Path:
     """root/images and root/masks, the second mask partly ignored."""
     for i, (height, width) in enumerate(sizes):
-        image, labels = networks.scene(height, width, objects, seed=i)
+        image, labels = networks.scene(height, width, objects=14, seed=i)
         if i == 1:
             labels[0, :7] = 255
         for kind, pixels in (("images", image[0].permute(1, 2, 0)), ("masks", labels[0])):

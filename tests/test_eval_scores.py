@@ -40,8 +40,8 @@ def test_a_canvas_takes_every_pixel_from_the_tile_nearest_to_it() -> None:
     assert np.array_equal(canvas.maps["m"].numpy(), want)
 
 
-def result_of(matrix: list[list[int]], small: tuple[int, ...] = (1,)) -> Result:
-    tally = Tally(len(matrix), small, Measures(0, None))
+def result_of(matrix: list[list[int]]) -> Result:
+    tally = Tally(len(matrix), (1,), Measures(0, None))
     tally.confusion += torch.tensor(matrix)
     return Result(tally, None)
 

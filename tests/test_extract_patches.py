@@ -7,17 +7,16 @@ from typing import Any
 
 import oracles
 import pytest
-import samples
-import tolerances
 import torch
 import torch.nn.functional as F
-from agreement import assert_agrees, patch_error, patch_terms
-from compare import assert_close, assert_repeatable, call
-from samples import Sample
-from samples.extract_patches import IMAGE_DTYPES, image_of
-from samples.inputs import windows_of
+from compare import assert_repeatable, call
 
 from c2fcore import Windows, ops
+from c2fcore.testing import samples, tolerances
+from c2fcore.testing.agree import assert_agrees, assert_close, patch_error, patch_terms
+from c2fcore.testing.samples import Sample
+from c2fcore.testing.samples.extract_patches import IMAGE_DTYPES, image_of
+from c2fcore.testing.samples.inputs import windows_of
 
 OP = "extract_patches"
 pytestmark = pytest.mark.usefixtures("poison")

@@ -6,13 +6,13 @@ from typing import Any
 
 import oracles
 import pytest
-import samples
 import torch
 from compare import assert_repeatable, call
-from samples import Sample
-from samples.inputs import windows_of
 
 from c2fcore import ops
+from c2fcore.testing import samples
+from c2fcore.testing.samples import Sample
+from c2fcore.testing.samples.inputs import windows_of
 
 OP = "extract_targets"
 pytestmark = pytest.mark.usefixtures("poison")

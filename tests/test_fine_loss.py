@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,11 +13,7 @@ from torch import Tensor
 
 from c2fcore import C2FConfig, C2FNet, ops
 
-
-@pytest.fixture(autouse=True)
-def one_thread(threads: Callable[[int], None]) -> None:
-    """Networks this small only lose by threads."""
-    threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def by_hand(net: C2FNet, image: Tensor, labels: Tensor, pos_weight: float = 1.0) -> Tensor:

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tolerances
 import torch
 import torch.nn.functional as F
-from samples.inputs import windows_of
 from torch import Tensor, nn
 
 from c2fcore import C2FConfig, C2FNet, Windows, ops
+from c2fcore.testing import tolerances
+from c2fcore.testing.samples.inputs import windows_of
 
 OP = "aggregate"
 SMALL = (1, 8, 9, 10, 11, 14, 15)

@@ -14,10 +14,11 @@ from typing import Any
 import gpu_check
 import gpu_stages
 import pytest
-import samples
 import stages
 from gate_rows import row_of
 from stages import ALONE, FAILED, OK, SKIPPED, TIMEOUT, Stage
+
+from c2fcore.testing import samples
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 GPU = {"device": "Some GPU 9000", "torch": "2.11.0", "capability": [9, 0]}

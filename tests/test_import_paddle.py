@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,9 @@ from c2fcore.models import paddle_weights
 
 pytest.importorskip("timm")
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 BLOCKS = {2: 1, 3: 4, 4: 3}  # modules of each stage
-
-
-@pytest.fixture(autouse=True)
-def one_thread(threads: Callable[[int], None]) -> None:
-    threads(1)
 
 
 @pytest.fixture(scope="module")
@@ -203,6 +199,7 @@ def test_no_code_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         ({"head_fgbg.cls.weight": np.zeros((2, 64, 1, 1))}, "270 .* or 720 .* wide, got 64"),
         ({"backbone.extra": np.zeros(3)}, "backbone.extra is unknown"),
         ({"head_fgbg.cls.bias": np.zeros(3)}, r"head.3.bias is \[3\] instead of \[2\]"),
+        ({"head_fgbg.cls.bias": np.array([0, np.nan])}, r"must be finite, got nan in fine.head.3"),
         ({"x": "text"}, "must hold arrays by name, got 'x': str"),
     ],
 )

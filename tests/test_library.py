@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from compare import assert_close, assert_same_bits, flat, to_device
-from samples.inputs import generator, noise_logits, windows_of
+from compare import assert_same_bits, flat, to_device
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from c2fcore import Windows, _native, ops
+from c2fcore.testing.agree import assert_close
+from c2fcore.testing.samples.inputs import generator, noise_logits, windows_of
 
 OP = "aggregate"  # the last op to be ported: a backend that has it has the others
 LIB = torch.ops.c2fcore

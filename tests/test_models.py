@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,8 @@ from networks import FORMS
 from torch import Tensor, nn
 
 from c2fcore import C2FConfig, C2FNet, models
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SMP = {"unet": 1, "pspnet": 8, "deeplabv3plus": 4, "upernet": 4, "segformer": 4}
 
@@ -26,12 +27,6 @@ OURS = {
     "factseg": (33.45, 4),
     "pp_liteseg": (6.70, 8),
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread(threads: Callable[[int], None]) -> None:
-    """Inputs this small only lose by threads."""
-    threads(1)
 
 
 def parameters(network: nn.Module) -> int:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import tolerances
 import torch
 import torch.nn.functional as F
-from samples.extract_patches import image_of
-from samples.inputs import noise_logits, random_windows
 from torch import Tensor
 
 from c2fcore import Windows, ops
+from c2fcore.testing import tolerances
+from c2fcore.testing.samples.extract_patches import image_of
+from c2fcore.testing.samples.inputs import noise_logits, random_windows
 
 OP = "aggregate"
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)

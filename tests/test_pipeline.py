@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import pickle
 import warnings
-from collections.abc import Callable
 
 import pytest
 import torch
@@ -16,11 +15,7 @@ from torch import Tensor
 import c2fcore
 from c2fcore import C2FNet, reference
 
-
-@pytest.fixture(autouse=True)
-def one_thread(threads: Callable[[int], None]) -> None:
-    """Networks this small only lose by threads."""
-    threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def same_labels(found: Tensor, probs: Tensor) -> None:

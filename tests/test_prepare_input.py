@@ -48,11 +48,6 @@ def mine(tmp_path: Path) -> Path:
     return tmp_path / "mine"
 
 
-@pytest.fixture
-def said(capsys: pytest.CaptureFixture[str]) -> Said:
-    return lambda: capsys.readouterr().err.splitlines()[-1]
-
-
 def command(root: Path, out: Path, *more: str) -> list[str]:
     classes = [] if "--classes" in more else ["--classes", "ground,car"]
     return ["prepare", "custom", str(root), "-o", str(out), "--workers", "0", *classes, *more]

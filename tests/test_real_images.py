@@ -12,18 +12,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from c2fcore import Windows, ops
+from c2fcore import metrics, ops
+from c2fcore.data.catalogue import DATASETS
+from c2fcore.data.masks import MaskDecoder
 
 OP = "select_windows"
-SMALL = (1, 8, 9, 10, 11, 14, 15)
-# iSAID, class id -> RGB (DATASETS.md).
-PALETTE = {
-    0: (0, 0, 0), 1: (0, 0, 63), 2: (0, 63, 63), 3: (0, 63, 0), 4: (0, 63, 127), 5: (0, 63, 191),
-    6: (0, 63, 255), 7: (0, 127, 63), 8: (0, 127, 127), 9: (0, 0, 127), 10: (0, 0, 191),
-    11: (0, 0, 255), 12: (0, 191, 127), 13: (0, 127, 191), 14: (0, 127, 255), 15: (0, 100, 155),
-}  # fmt: skip
+SMALL = DATASETS["isaid"].small_classes
 ISAID = {"P0003": "isaid/val/images", "P0005": "isaid/train/images"}
-# Share of small-object pixels under 32 windows of 128 at stride 32, in percent (DESIGN.md).
+# Share of small-object pixels under 32 windows of 128 at stride 32, in percent.
 COVERED = {("P0003", "top"): 59, ("P0005", "top"): 40, ("P0003", "cover"): 100,
            ("P0005", "cover"): 94}  # fmt: skip
 
@@ -36,20 +32,10 @@ def _open(path: Path) -> np.ndarray:
 
 
 def _isaid(shared: Path, name: str) -> Tensor:
-    rgb = _open(shared / "data" / ISAID[name] / f"{name}_instance_color_RGB.png").astype(np.int32)
-    packed = (rgb[..., 0] << 16) + (rgb[..., 1] << 8) + rgb[..., 2]
-    ids = np.full(packed.shape, 255, np.uint8)
-    for c, (r, g, b) in PALETTE.items():
-        ids[packed == (r << 16) + (g << 8) + b] = c
-    assert not (ids == 255).any(), "a colour outside the palette"
+    mask = _open(shared / "data" / ISAID[name] / f"{name}_instance_color_RGB.png")
+    ids, unknown = MaskDecoder(DATASETS["isaid"], "rgb")(mask)
+    assert not unknown
     return torch.from_numpy(ids)[None]
-
-
-def _covered(windows: Windows, shape: tuple[int, int]) -> Tensor:
-    out = torch.zeros(shape, dtype=torch.bool)
-    for y, x in windows.origins[0, : int(windows.num[0])].tolist():
-        out[y : y + windows.window, x : x + windows.window] = True
-    return out
 
 
 @pytest.mark.parametrize(("name", "strategy"), list(COVERED))
@@ -59,7 +45,7 @@ def test_coverage(shared: Path, backend: str, device: str, name: str, strategy: 
         labels.to(device), SMALL, window=128, stride=32, n=32, strategy=strategy, backend=backend
     )
     small = torch.isin(labels[0].int(), torch.tensor(SMALL, dtype=torch.int32))
-    covered = _covered(got, small.shape)
+    covered = metrics.covered_mask(got, *small.shape)[0]
     share = int((covered & small).sum()) / int(small.sum())
     assert round(100 * share) == COVERED[name, strategy]
     if strategy == "cover":

@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
-import samples
 
 import c2fcore
 from c2fcore import ops, reference
+from c2fcore.testing import samples
 
 ROOT = Path(__file__).resolve().parents[1]
 OPS = ("count_windows", "select_windows", "extract_patches", "aggregate")
@@ -23,6 +23,7 @@ ALWAYS = (
     "csrc/{}.cpp",
     "tests/test_{}.py",
     "c2fcore/testing/samples/{}.py",
+    "benchmarks/bench_{}.py",
 )
 # A further backend may join op by op; what it has stands in the backend table, nothing else does.
 OPTIONAL = {"triton": "kernels/triton/{}.py", "cuda": "kernels/cuda/{}.cuh"}
@@ -40,12 +41,6 @@ def test_row_of_a_further_backend(op: str, further: str) -> None:
     there = (ROOT / OPTIONAL[further].format(op)).is_file()
     known = c2fcore.backends()[op][further][1] != "not part of this version"
     assert there == known, f"{OPTIONAL[further].format(op)}: file {there}, in the table {known}"
-
-
-@pytest.mark.parametrize("op", OPS)
-def test_benchmark(op: str) -> None:
-    names = (f"benchmarks/bench_{op}.py", f"benchmarks/test_{op}.py")
-    assert any((ROOT / name).is_file() for name in names), f"{op} lacks one of {names}"
 
 
 @pytest.mark.parametrize("op", [*OPS, *RIDERS])

@@ -21,11 +21,6 @@ Said = Callable[[], str]
 
 
 @pytest.fixture
-def said(capsys: pytest.CaptureFixture[str]) -> Said:
-    return lambda: capsys.readouterr().err.splitlines()[-1]
-
-
-@pytest.fixture
 def net(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     config = C2FConfig(2, (1,), window=16, stride=8, n=2, class_names=("ground", "car"))

@@ -6,7 +6,6 @@ import csv
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,8 @@ from c2fcore.train.batches import Tiles
 from c2fcore.train.recipe import Recipe, class_weights
 from c2fcore.train.tasks import CoarseLoss, CoarseTask
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SMALL = ["--data.batch_size=2", "--data.workers=0", "--augment.crop=32", "--trainer.max_steps=4",
          "--trainer.val_check_interval=2", "--trainer.accelerator=cpu",
          "--trainer.enable_progress_bar=false"]  # fmt: skip
@@ -55,15 +56,6 @@ def build(num_classes, in_channels=3):
     network.register_full_backward_hook(stop)
     return network
 """
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Sums are the same in every run only with as many threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import os
 import re
 import signal
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,25 +27,14 @@ pytest.importorskip("torchmetrics")
 from c2fcore.train import command
 from c2fcore.train.running import StopAtStep
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 Said = Callable[[], str]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def said(capsys: pytest.CaptureFixture[str]) -> Said:
-    return lambda: capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return square_tiles(tmp_path_factory.mktemp("squares"), "ground,square", "square")
+    return square_tiles(tmp_path_factory.mktemp("squares"))
 
 
 @pytest.fixture(scope="module")

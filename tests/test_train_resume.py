@@ -18,17 +18,14 @@ pytest.importorskip("lightning")
 pytest.importorskip("jsonargparse")
 pytest.importorskip("torchmetrics")
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 Said = Callable[[], str]
-
-
-@pytest.fixture
-def said(capsys: pytest.CaptureFixture[str]) -> Said:
-    return lambda: capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return square_tiles(tmp_path_factory.mktemp("squares"), "ground,square", "square")
+    return square_tiles(tmp_path_factory.mktemp("squares"))
 
 
 @pytest.fixture(scope="module")

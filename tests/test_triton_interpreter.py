@@ -19,11 +19,11 @@ from typing import Any
 import pytest
 import torch
 from compare import call
-from samples import get
-from samples.inputs import blob_logits, grid_logits, laid_out
 from triton_cases import take_route
 
 from c2fcore import _triton, ops, reference
+from c2fcore.testing.samples import get
+from c2fcore.testing.samples.inputs import blob_logits, grid_logits, laid_out
 from c2fcore.windows import grid_origins
 
 HERE = Path(__file__).parent

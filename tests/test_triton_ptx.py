@@ -14,16 +14,16 @@ from typing import Any
 import compare
 import numpy as np
 import pytest
-import samples
 import torch
-from agreement import assert_agrees, assert_rare
 from glue_inputs import Glue
 from ptx_machine import BASE, Buffer, Fault, Machine, Program
-from samples import Sample
-from samples.inputs import blob_logits
 from triton_cases import take_route
 
 from c2fcore import Windows, _backend, _triton, ops
+from c2fcore.testing import samples
+from c2fcore.testing.agree import assert_agrees, assert_rare
+from c2fcore.testing.samples import Sample
+from c2fcore.testing.samples.inputs import blob_logits
 
 pytestmark = [
     pytest.mark.slow,

@@ -14,7 +14,7 @@ import numpy as np
 
 from .rows import Row
 from .scale_suite import growth
-from .tables import op_title
+from .tables import networks_of, op_title
 
 # One colour per provider, in every chart.
 _COLOURS = {
@@ -229,8 +229,7 @@ def _by_network(found: list[Row]) -> dict[str, list[Row]]:
     groups: dict[str, list[Row]] = {}
     for row in found:
         case = row["case"]
-        fine = "" if case["fine"] in ("", case["coarse"]) else f" + {case['fine']}"
-        title = f"{case['coarse']}{fine}, {case['height']} x {case['width']}, n {case['n']}, "
+        title = f"{networks_of(case)}, {case['height']} x {case['width']}, n {case['n']}, "
         title += f"{case['preset']}, {case['dtype']}, {case['device']}"
         title += ", channels_last" if case.get("channels_last") else ""
         title += ", compiled" if case.get("compile") else ""

@@ -9,7 +9,8 @@ from typing import Any
 from .. import _errors
 from . import measure, parity, peers, providers
 from .inputs import Case
-from .providers import COMPILED, EAGER, Call, Job
+from .measure import Call
+from .providers import COMPILED, EAGER, Job
 
 
 @dataclasses.dataclass

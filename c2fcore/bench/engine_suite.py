@@ -9,7 +9,6 @@ a frame of the engine is not inside its networks is taken in the same sample, an
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,7 +19,7 @@ from torch import Tensor
 from .. import _stages, ops
 from ..engine import Engine
 from ..pipeline import C2FNet
-from . import measure, network_suite, parity, rows
+from . import measure, network_suite, parity
 
 NETWORKS, AGAIN, ENGINE = "networks", "networks again", "engine"
 GLUE = ("select", "extract", "aggregate")
@@ -78,10 +77,7 @@ def measure_engine(
         "cpu": {name: call.seconds[-rounds:] for name, call in calls.items()},
         "outside": outside.per_cent[-rounds:],
         "glue": [sum(p[s] for s in GLUE) / sum(p.values()) for p in profiles],
-        "stages_ms": {
-            stage: rows.rounded(1e3 * statistics.median(p[stage] for p in profiles))
-            for stage in profiles[0]
-        },
+        "stages_ms": network_suite.stages_ms(profiles),
         "windows": windows,
         "chunk": engine.patches_at_once(image.shape[1]),
         "differing": differing,

@@ -5,20 +5,20 @@ Times here come from events on the current stream. No figure of this module has 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 
-Call = Callable[[], Any]
+from .measure import Call
 
 # Larger than the last-level cache of any GPU in use: writing it evicts everything else.
 _FLUSH_BYTES = 512 * 2**20
+_COLD_ROUNDS = 20
 
 GRAPH_CALLS = 8  # of `graphed`; each one takes counters of the cuda backend for good
 
 
-def cold_seconds(call: Call, device: str, rounds: int = 20) -> list[float]:
+def cold_seconds(call: Call, device: str) -> list[float]:
     """Seconds of single calls whose inputs are not in the cache, one a round.
 
     The flush is enqueued before each call and lies outside the events, so the host is ahead of the
@@ -27,7 +27,7 @@ def cold_seconds(call: Call, device: str, rounds: int = 20) -> list[float]:
     flush = torch.empty(_FLUSH_BYTES, dtype=torch.int8, device=device)
     with torch.cuda.device(device):
         pairs = []
-        for _ in range(rounds):
+        for _ in range(_COLD_ROUNDS):
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             flush.zero_()
             start.record()

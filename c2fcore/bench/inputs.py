@@ -182,12 +182,16 @@ def coarse_logits(
     gap of a confident network, plus noise that is smooth over about eight low-resolution pixels (a
     network's errors come in patches) and a little that is not.
     """
+    h, w = (-(-side // reduction) for side in truth.shape[-2:])
+    return soft_logits(nearest(truth, h, w), num_classes, seed)
+
+
+def nearest(truth: Tensor, h: int, w: int) -> Tensor:
+    """int64 [B, h, w]: of the class map [B, H, W] the pixel nearest to each centre."""
     height, width = truth.shape[-2:]
-    h, w = -(-height // reduction), -(-width // reduction)
     ys = ((torch.arange(h) + 0.5) * height / h).long()
     xs = ((torch.arange(w) + 0.5) * width / w).long()
-    near = truth[:, ys][:, :, xs].long()
-    return soft_logits(near, num_classes, seed)
+    return truth[:, ys][:, :, xs].long()
 
 
 def soft_logits(near: Tensor, num_classes: int, seed: int = 0) -> Tensor:

@@ -46,7 +46,6 @@ def interleaved(
     rounds: int,
     *,
     target_s: float = 0.05,
-    tick: Callable[[], Any] = lambda: None,
     device: str = "cpu",
 ) -> dict[str, list[float]]:
     """Seconds per call, `rounds` samples of each callable, taken in turn.
@@ -59,7 +58,6 @@ def interleaved(
         calls: what to time, by name; may be none.
         rounds: samples of each.
         target_s: how long a sample should last, seconds; a longer callable runs once.
-        tick: called after each sample.
         device: where the work is done; on "cuda" its events take the time.
     """
     loops = {name: _loops(call, target_s, device) for name, call in calls.items()}
@@ -70,7 +68,6 @@ def interleaved(
             first = turn % len(names)
             for name in names[first:] + names[:first]:
                 times[name].append(per_call(calls[name], loops[name], device))
-                tick()
     return times
 
 

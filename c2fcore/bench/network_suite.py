@@ -14,30 +14,25 @@ import dataclasses
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import _errors, models
 from ..config import C2FConfig
 from ..images import read_rgb
 from ..pipeline import C2FNet
-from . import coverage, inputs, measure, memory, parity, rows
+from . import coverage, inputs, measure, memory, op_suite, parity, rows
 from .frames import ALONE, AMP, COARSE, OF_COARSE, EngineCall, autocast, call_of, ways
 from .providers import EAGER
 from .scripted import scripted_net, windows_of
 
 SUITE = "network"
 COVER = "cover"
-DTYPES = {
-    "float32": torch.float32,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-    AMP: torch.float32,
-}
+DTYPES = {**op_suite.DTYPES, AMP: torch.float32}
 # Share of pixels that rounding may decide otherwise in a whole pipeline: the fine network sees
 # patches whose last bit differs.
 TIES = 1e-3
@@ -217,7 +212,7 @@ def build(spec: Spec) -> Built:
         if pixels is None:
             pixels, content = _scene(size), "scene"
         net = net.to(spec.device, dtype).to(memory_format=layout)
-        _compile(spec, net)
+        _compile(spec, net.coarse, net.fine)
         return Built(net, pixels.to(spec.device), {"content": content})
     config = C2FConfig.preset(
         "paper" if spec.preset == COVER else spec.preset,
@@ -242,9 +237,7 @@ def build(spec: Spec) -> Built:
             config, shares = _cover(net, truth, image)
             about |= shares
             net = scripted_net(networks[0], networks[1], config, truth, image)
-    if spec.compile:  # without the scripts, whatever runs them
-        for network in networks:
-            network.compile(dynamic=False)
+    _compile(spec, *networks)  # without the scripts, whatever runs them
     return Built(net, image, about)
 
 
@@ -328,11 +321,16 @@ def _breakdown(
             net.config = net.config.replace(backend=way)
             found = [net.detailed(image) for _ in range(count)]
             profiles = [answer.seconds for answer in found]
-    stages = {
+    windows = int(found[0].windows.num.sum())
+    return {"stages_ms": stages_ms(profiles), "windows": windows, "backend": way}
+
+
+def stages_ms(profiles: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Median milliseconds of each stage, of seconds by stage."""
+    return {
         stage: rows.rounded(1e3 * statistics.median(p[stage] for p in profiles))
         for stage in profiles[0]
     }
-    return {"stages_ms": stages, "windows": int(found[0].windows.num.sum()), "backend": way}
 
 
 def _frames(call: Any) -> int:
@@ -349,10 +347,9 @@ def _peak(spec: Spec, way: str) -> dict[str, Any]:
     return {"peak_mib": round(found, 1)}
 
 
-def _compile(spec: Spec, net: C2FNet) -> None:
-    if spec.compile:
-        for network in (net.coarse, net.fine):
-            network.compile(dynamic=False)
+def _compile(spec: Spec, *networks: nn.Module) -> None:
+    for network in networks if spec.compile else ():
+        network.compile(dynamic=False)
 
 
 def _kept(config: C2FConfig) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import torch
 
 from .. import _errors
 from . import contest, floors, gpu, inputs, measure, rows
-from .providers import BACKENDS, EAGER, OPS, Job, names_of
+from .providers import BACKENDS, COMPILED, EAGER, OPS, Job, names_of
 
 SUITE = "op"
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -105,6 +105,10 @@ def run(
         "classes": inputs.NUM_CLASSES,
         **{name: getattr(setting, name) for name in ("device", "threads", "dtype", "layout")},
     }
+
+    def row(name: str, result: dict[str, Any] | None = None, error: str = "") -> rows.Row:
+        return rows.make(SUITE, {**identity, "provider": name}, origin, result, error)
+
     try:
         case = prepared(side, variant, setting)
         job = job_of(variant, setting)
@@ -120,43 +124,22 @@ def run(
         )
     except Exception as error:  # the inputs or the reference itself: every row says so
         for name in names:
-            case_of = {**identity, "provider": name}
-            yield rows.make(SUITE, case_of, origin, error=_errors.reason(error))
+            yield row(name, error=_errors.reason(error))
         return
     moved = floors.floor_bytes(job, case)
-    first = case.image if variant.op == "extract_patches" else case.logits
     for name in names:
-        case_of = {**identity, "provider": name}
         if name in held.failures and held.failures[name].startswith("NotImplementedError"):
             left_out(held.failures[name].partition(": ")[2])
             continue  # another job than this peer's
         if name in held.failures:
-            yield rows.make(SUITE, case_of, origin, error=held.failures[name])
+            yield row(name, error=held.failures[name])
             continue
-        times = held.times[name]
-        middle = measure.spread(times)
-        gbs = moved / middle.median / 1e9
-        result: dict[str, Any] = {
-            "ms": [rows.rounded(1e3 * t) for t in middle],
-            "rounds": len(times),
-            "bytes": moved,
-            "gbs": rows.rounded(gbs),
-            "copy_gbs": rows.rounded(copy_gbs),
-            "share_of_copy": rows.rounded(gbs / copy_gbs),
-            "max_error": held.errors[name],
-            "source": case.source,
-            "elements": first.numel(),  # the size by which "auto" orders the GPU backends
-        }
-        if EAGER in held.times:
-            ratios = measure.ratio(held.times[EAGER], times)
-            result["over_reference"] = [rows.rounded(v) for v in ratios]
-        if name == "compiled":
-            result.update(held.graph)
+        result = _figures(held, name, job, case, moved, copy_gbs)
         if torch.device(setting.device).type == "cuda":
             capture = name in BACKENDS["cuda"]
             call = held.calls[name]
             result.update(_on_gpu(call, moved, copy_gbs, setting.device, capture))
-        yield rows.make(SUITE, case_of, origin, result)
+        yield row(name, result)
 
 
 def prepared(side: int, variant: Variant, setting: Setting) -> inputs.Case:
@@ -177,8 +160,35 @@ def job_of(variant: Variant, setting: Setting) -> Job:
     return Job(variant.op, options)
 
 
+def _figures(
+    held: contest.Contest, name: str, job: Job, case: inputs.Case, moved: int, copy_gbs: float
+) -> dict[str, Any]:
+    """What is made of a provider's samples."""
+    times = held.times[name]
+    middle = measure.spread(times)
+    gbs = moved / middle.median / 1e9
+    first = case.image if job.op == "extract_patches" else case.logits
+    result: dict[str, Any] = {
+        "ms": [rows.rounded(1e3 * t) for t in middle],
+        "rounds": len(times),
+        "bytes": moved,
+        "gbs": rows.rounded(gbs),
+        "copy_gbs": rows.rounded(copy_gbs),
+        "share_of_copy": rows.rounded(gbs / copy_gbs),
+        "max_error": held.errors[name],
+        "source": case.source,
+        "elements": first.numel(),  # the size by which "auto" orders the GPU backends
+    }
+    if EAGER in held.times:
+        ratios = measure.ratio(held.times[EAGER], times)
+        result["over_reference"] = [rows.rounded(v) for v in ratios]
+    if name == COMPILED:
+        result.update(held.graph)
+    return result
+
+
 def _on_gpu(
-    call: gpu.Call, moved: int, copy_gbs: float, device: str, capture: bool
+    call: measure.Call, moved: int, copy_gbs: float, device: str, capture: bool
 ) -> dict[str, Any]:
     """Launches; time with a cold cache; of our backends the time in a CUDA graph, if capturable."""
     cold = measure.spread(gpu.cold_seconds(call, device))

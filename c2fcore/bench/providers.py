@@ -22,8 +22,8 @@ from ..reference.upsample import as_class_set, upsample_logits
 from ..windows import Windows
 from . import peers
 from .inputs import MEAN, STD, Case
+from .measure import Call
 
-Call = Callable[[], Any]
 OPS = ("count_windows", "select_windows", "extract_patches", "aggregate")
 EAGER = "reference"
 COMPILED = "compiled"

@@ -17,7 +17,7 @@ from .frames import COARSE
 from .rows import Row
 from .scale_suite import SUITE as SCALE
 from .scale_suite import growth
-from .tables import glue_ms, growth_line, markdown, op_title
+from .tables import GROWTH_COLUMNS, glue_ms, growth_line, markdown, networks_of, op_title
 from .training_suite import SUITE as TRAINING
 
 _PLACE = re.compile(
@@ -85,7 +85,7 @@ def fps(found: Sequence[Row]) -> str:
     lines = []
     for row in chosen:
         case, result = row["case"], row["result"]
-        start = [_networks(row), f"{case['height']} x {case['width']}", str(case["n"])]
+        start = [networks_of(case), f"{case['height']} x {case['width']}", str(case["n"])]
         start += [f"{case['zoom']:g}", case["way"]]
         if row["error"]:
             lines.append([*start, f"failed: {row['error']}", "", "", ""])
@@ -120,7 +120,8 @@ def fps_by_zoom(found: Sequence[Row]) -> str:
     paper = {float(zoom): f"{share:.2f}" for zoom, share in PAPER_SHARES}
     lines: dict[tuple[str, float], list[str]] = {}
     for row in chosen:
-        network, zoom, way = _networks(row), float(row["case"]["zoom"]), row["case"]["way"]
+        case = row["case"]
+        network, zoom, way = networks_of(case), float(case["zoom"]), case["way"]
         blank = [network, f"{zoom:g}", *["-"] * len(ways), paper.get(zoom, "-")]
         line = lines.setdefault((network, zoom), blank)
         if row["error"]:
@@ -137,11 +138,6 @@ def fps_by_zoom(found: Sequence[Row]) -> str:
 
 def _network_rows(found: Sequence[Row]) -> list[Row]:
     return [row for row in found if row.get("suite") == "network"]
-
-
-def _networks(row: Row) -> str:
-    coarse, fine = row["case"]["coarse"], row["case"]["fine"]
-    return coarse if fine in ("", coarse) else f"{coarse} + {fine}"
 
 
 def _ms(value: float) -> str:
@@ -175,8 +171,7 @@ def ops(found: Sequence[Row]) -> str:
 def scale(found: Sequence[Row]) -> str:
     """Exponents of growth: 1 is linear, 0 constant."""
     chosen = [row for row in found if row.get("suite") == SCALE]
-    header = ("op", "axis", "way", "from", "to", "exponent", "worst step", "should be")
-    return _with_origin(markdown(header, map(growth_line, growth(chosen))), chosen)
+    return _with_origin(markdown(GROWTH_COLUMNS, map(growth_line, growth(chosen))), chosen)
 
 
 def training(found: Sequence[Row]) -> str:

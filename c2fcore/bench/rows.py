@@ -82,6 +82,6 @@ def write(path: Path, rows: Iterable[Row]) -> None:
     arriving.replace(path)
 
 
-def rounded(value: float, digits: int = 5) -> float:
-    """`value` with a few significant digits: rows are read by people, too."""
-    return float(f"{value:.{digits}g}")
+def rounded(value: float) -> float:
+    """`value` with five significant digits: rows are read by people, too."""
+    return float(f"{value:.5g}")

@@ -10,10 +10,10 @@ import torch
 
 from .. import _errors
 from . import contest, floors, inputs, measure, memory, providers, rows
+from .op_suite import JOBS
 from .providers import EAGER, Job
 
 SUITE = "scale"
-OPS = ("count_windows", "select_windows", "extract_patches", "aggregate", "glue")
 # The reference's tensors of all classes at full size: beyond this side they do not fit, or take
 # longer than all else together. Answers beyond it are not compared.
 REFERENCE_SIDE = 2048
@@ -44,15 +44,15 @@ AXES = {
 # Exponent that an op should have along an axis: 1 is linear, 0 constant. What is left out depends
 # on what the image shows.
 EXPECTED: dict[tuple[str, str], float] = {
-    **{(op, "area"): 1.0 for op in OPS},
+    **{(op, "area"): 1.0 for op in JOBS},
     ("extract_patches", "area"): 0.0,
     ("count_windows", "n"): 0.0,
     ("extract_patches", "n"): 1.0,
     ("count_windows", "classes"): 1.0,
     ("select_windows", "classes"): 1.0,
     ("extract_patches", "classes"): 0.0,
-    **{(op, "batch"): 1.0 for op in OPS},
-    **{(op, "threads"): -1.0 for op in OPS},
+    **{(op, "batch"): 1.0 for op in JOBS},
+    **{(op, "threads"): -1.0 for op in JOBS},
 }
 
 
@@ -73,7 +73,7 @@ def run(
         workers = value if axis == "threads" else threads
         torch.set_num_threads(workers)
         arguments = case_arguments(axis, value)
-        for op in OPS:
+        for op in JOBS:
             identity = {"axis": axis, "value": value, "op": op, "device": device}
             identity["threads"] = workers
             say(f"{op}, {axis} {value}")

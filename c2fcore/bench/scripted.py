@@ -80,10 +80,8 @@ class CoarseAnswer:
         shape = tuple(given.shape)
         if shape not in self._made:
             height, width = image.shape[-2:]
-            whole, (h, w) = _stages.pad(self._truth, (height, width)), shape[-2:]
-            ys = ((torch.arange(h) + 0.5) * height / h).long()
-            xs = ((torch.arange(w) + 0.5) * width / w).long()
-            near = whole[:, ys][:, :, xs].long()
+            whole = _stages.pad(self._truth, (height, width))
+            near = inputs.nearest(whole, *shape[-2:])
             self._made[shape] = inputs.soft_logits(near, self._num_classes).to(given)
         return self._made[shape]
 

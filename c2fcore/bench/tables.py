@@ -8,6 +8,7 @@ from typing import Any, Final
 from .rows import Row
 from .scale_suite import Growth, growth
 
+GROWTH_COLUMNS = ("op", "axis", "way", "from", "to", "exponent", "worst step", "should be")
 _ERROR_CHARS: Final = 80  # the row has the rest
 
 
@@ -45,10 +46,7 @@ def network(found: Sequence[Row]) -> str:
 
 def _network_line(row: Row) -> list[str]:
     case, result = row["case"], row["result"]
-    names = case["coarse"] if case["fine"] in ("", case["coarse"]) else (
-        f"{case['coarse']}+{case['fine']}"
-    )  # fmt: skip
-    title = f"{names} {case['height']}x{case['width']} n {case['n']} z {case['zoom']:g}"
+    title = f"{networks_of(case)} {case['height']}x{case['width']} n {case['n']} z {case['zoom']:g}"
     if row["error"]:
         return [title, case["way"], f"failed: {row['error'][:_ERROR_CHARS]}"]
     ms, share = result["ms"], result.get("of_coarse")
@@ -64,6 +62,12 @@ def _network_line(row: Row) -> list[str]:
         str(result.get("windows", "")),
         f"{peak:.0f}" if peak is not None else "",
     ]
+
+
+def networks_of(case: dict[str, Any]) -> str:
+    """The networks of an end-to-end row."""
+    coarse, fine = str(case["coarse"]), case["fine"]
+    return coarse if fine in ("", coarse) else f"{coarse} + {fine}"
 
 
 def glue_ms(row: Row) -> float:
@@ -101,8 +105,7 @@ def _op_line(row: Row) -> list[str]:
 
 def scale(found: Sequence[Row]) -> str:
     """Growth of cost for the terminal: exponents of area and so on; 1 is linear, 0 constant."""
-    header = ("op", "axis", "way", "from", "to", "exponent", "worst step", "should be")
-    return columns(header, (growth_line(series) for series in growth(found)))
+    return columns(GROWTH_COLUMNS, map(growth_line, growth(found)))
 
 
 def growth_line(series: Growth) -> list[str]:

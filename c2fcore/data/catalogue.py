@@ -132,14 +132,13 @@ DATASETS: Final[dict[str, DatasetInfo]] = {
 }
 
 
-def custom(classes: str, small: Sequence[str | int] = (), tile: int = 512) -> DatasetInfo:
+def custom(classes: str, small: Sequence[str | int] = ()) -> DatasetInfo:
     """Facts of a data set of the user's.
 
     Args:
         classes: names separated by commas, in the order of their ids; or a JSON file with "names"
             and, for colour-coded masks, "palette" (one [r, g, b] per class) and "ignored_colours".
         small: small classes by name or id.
-        tile: customary side of a tile, pixels.
 
     Raises:
         ValueError: no names, repeated ones, or a file that does not hold them.
@@ -173,7 +172,6 @@ def custom(classes: str, small: Sequence[str | int] = (), tile: int = 512) -> Da
         small_classes=class_ids(small, names),
         ignored_colours=ignored,
         encodings={"index": _direct(len(names)), "shifted": _shifted(len(names))},
-        tile=tile,
     )
 
 

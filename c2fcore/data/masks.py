@@ -140,11 +140,11 @@ def _table(codes: Mapping[int, int], size: int) -> npt.NDArray[np.int16]:
     return table
 
 
-def shown(unknown: Mapping[str, int], most: int = 3) -> str:
+def shown(unknown: Mapping[str, int]) -> str:
     """The most frequent unknown values in words."""
     first = sorted(unknown.items(), key=lambda item: -item[1])
-    text = ", ".join(f"{value} ({count} px)" for value, count in first[:most])
-    return text + (f" and {len(first) - most} more" if len(first) > most else "")
+    text = ", ".join(f"{value} ({count} px)" for value, count in first[:3])
+    return text + (f" and {len(first) - 3} more" if len(first) > 3 else "")
 
 
 def add_counts(total: dict[str, int], more: Iterable[tuple[str, int]]) -> None:

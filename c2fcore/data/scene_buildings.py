@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .scene_canvas import BUILDING, Canvas, Floats, noise
-from .scene_objects import FLAT_COLORS, ROOF_COLORS, block, pick
+from .scene_objects import FLAT_COLOURS, ROOF_COLOURS, block, pick
 
 
 def _grid(y: float, x: float, angle: float, reach: float) -> tuple[int, int, Floats, Floats]:
@@ -58,9 +58,9 @@ def _furnish(
     for _ in range(int(rng.integers(1, 3 + int(a * b / 260)))):
         u, v = rng.uniform(-0.75, 0.75) * a, rng.uniform(-0.7, 0.7) * b
         size = (rng.uniform(1.5, 4.6) * m, rng.uniform(1.2, 2.4) * m)
-        color = pick(rng, ((0.82, 0.82, 0.82), (0.62, 0.63, 0.64), (0.32, 0.33, 0.35)))
+        colour = pick(rng, ((0.82, 0.82, 0.82), (0.62, 0.63, 0.64), (0.32, 0.33, 0.35)))
         turn = angle + (np.pi / 2 if rng.random() < 0.3 else 0.0)
-        block(canvas, *at(u, v), turn, size, color, rng.uniform(0.8, 1.8) * m)
+        block(canvas, *at(u, v), turn, size, colour, rng.uniform(0.8, 1.8) * m)
     if dark or rng.random() < 0.25:  # round vents
         for _ in range(int(rng.integers(1, 5))):
             u, v = rng.uniform(-0.8, 0.8) * a, rng.uniform(-0.8, 0.8) * b
@@ -106,20 +106,20 @@ def building(
     alpha = np.clip(0.5 - edge, 0.0, 1.0).astype(np.float32)
     grain = noise(rng, alpha.shape, 2.2) * 0.035 + noise(rng, alpha.shape, 14.0) * 0.05
     if kind == "flat":
-        color = pick(rng, FLAT_COLORS)
+        colour = pick(rng, FLAT_COLOURS)
         light: Any = np.where(edge > -1.6, 1.14, 1.0)  # parapet
         if rng.random() < 0.35:  # standing seams
             light = light + 0.05 * np.sign(np.sin(u * 2 * np.pi / rng.uniform(3.5, 6.0)))
     else:
-        color = pick(rng, ROOF_COLORS)
+        colour = pick(rng, ROOF_COLOURS)
         light = _pitched(canvas, angle, u, v, a, b, kind == "hip")
         if wing:
             split = u > cut_u
             light = np.where(split, light, _pitched(canvas, angle, u, v * 0.9, a, b, True))
-    rgb = np.clip(color * (light + grain)[..., None], 0.0, 1.0).astype(np.float32)
+    rgb = np.clip(colour * (light + grain)[..., None], 0.0, 1.0).astype(np.float32)
     canvas.put(y0, x0, alpha, rgb, BUILDING, height, lit=1.0)
     if kind == "flat" and not wing and width > 16:
-        _furnish(canvas, y, x, angle, a - 2, b - 2, bool(color.mean() < 0.5))
+        _furnish(canvas, y, x, angle, a - 2, b - 2, bool(colour.mean() < 0.5))
     elif kind != "flat" and rng.random() < 0.6:  # chimney, or a roof window
         du, dv = rng.uniform(-0.5, 0.5) * a, rng.uniform(-0.35, 0.35) * b
         c, s = np.cos(angle), np.sin(angle)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
-Color = tuple[float, float, float]
+Colour = tuple[float, float, float]
 Layer = tuple[Any, Any]  # (mask [h, w], colour: 3 floats or [h, w, 3])
 Painter = Callable[[Floats, Floats], list[Layer]]
 
@@ -47,16 +47,14 @@ def noise(rng: np.random.Generator, shape: tuple[int, int], cell: float) -> Floa
     return left + (rows[:, ix + 1] - left) * tx[None, :]
 
 
-def fractal(
-    rng: np.random.Generator, shape: tuple[int, int], cell: float, octaves: int, gain: float = 0.5
-) -> Floats:
-    """Sum of `octaves` value noises, each half the size of the one before, about -1..1."""
+def fractal(rng: np.random.Generator, shape: tuple[int, int], cell: float, octaves: int) -> Floats:
+    """Sum of `octaves` value noises, each half the one before in size and strength, about -1..1."""
     total = np.zeros(shape, np.float32)
     amplitude, norm = 1.0, 0.0
     for _ in range(octaves):
         total += np.float32(amplitude) * noise(rng, shape, max(cell, 1.0))
         norm += amplitude
-        amplitude *= gain
+        amplitude *= 0.5
         cell *= 0.5
     return np.asarray(total * np.float32(1.6 / norm), np.float32)
 
@@ -210,23 +208,23 @@ class Canvas:
         self,
         box: tuple[slice, slice],
         distance: Floats,
-        color: Any,
+        colour: Any,
         label: int | None = None,
         only: Bools | None = None,
     ) -> None:
-        """Blend `color` where the signed distance is negative (one pixel of antialiasing).
+        """Blend `colour` where the signed distance is negative (one pixel of antialiasing).
 
         Args:
             box: image box, h x w.
             distance: float [h, w] over that box, in pixels, negative inside.
-            color: 3 floats or [h, w, 3].
+            colour: 3 floats or [h, w, 3].
             label: class written where the shape covers more than half of the pixel.
             only: bool [h, w]; nothing changes where it is False.
         """
         alpha = np.clip(0.5 - distance, 0.0, 1.0).astype(np.float32)
         if only is not None:
             alpha *= only
-        self.rgb[box] = mix(self.rgb[box], color, alpha)
+        self.rgb[box] = mix(self.rgb[box], colour, alpha)
         if label is not None:
             self.labels[box][alpha > 0.5] = label
 
@@ -242,7 +240,7 @@ class Canvas:
         c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
         return Window(y0, x0, n, n, c * dx + s * dy, c * dy - s * dx)
 
-    def cast(self, alpha: Floats, y0: int, x0: int, height: float, strength: float = 1.0) -> None:
+    def cast(self, alpha: Floats, y0: int, x0: int, height: float) -> None:
         """Add the ground shadow of coverage `alpha` [h, w] at (y0, x0), `height` pixels tall."""
         dy, dx = self.sun[0] * height, self.sun[1] * height
         steps = max(int(np.ceil(max(abs(dy), abs(dx)))), 1)
@@ -256,7 +254,7 @@ class Canvas:
         clip = self._clip(y0 - py, x0 - px, h + 2 * py, w + 2 * px)
         if clip is not None:
             box, src = clip
-            np.maximum(self.shade[box], cover[src] * np.float32(strength), out=self.shade[box])
+            np.maximum(self.shade[box], cover[src], out=self.shade[box])
 
     def _clip(
         self, y0: int, x0: int, h: int, w: int
@@ -313,9 +311,9 @@ class Canvas:
             return
         cover = np.zeros(win.u.shape, bool)
         rgb = np.zeros((*win.u.shape, 3), np.float32)
-        for mask, color in painter(win.u, win.v):
-            color = np.asarray(color, np.float32)
-            rgb[mask] = color if color.ndim == 1 else color[mask]
+        for mask, colour in painter(win.u, win.v):
+            colour = np.asarray(colour, np.float32)
+            rgb[mask] = colour if colour.ndim == 1 else colour[mask]
             cover |= mask
         s, n = SUPERSAMPLE, win.height
         alpha = cover.reshape(n, s, n, s).mean((1, 3), dtype=np.float32)
@@ -323,6 +321,6 @@ class Canvas:
         rgb /= np.maximum(alpha, np.float32(1e-6))[..., None]
         self.put(win.y0, win.x0, alpha, rgb, label, height)
 
-    def light(self, ambient: Color) -> Floats:
+    def light(self, ambient: Colour) -> Floats:
         """Lit image float32 [H, W, 3]: albedo times one in the sun, times `ambient` in shade."""
         return np.asarray(self.rgb * mix((1.0, 1.0, 1.0), ambient, self.shade), np.float32)

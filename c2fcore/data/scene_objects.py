@@ -21,7 +21,7 @@ from .scene_canvas import (
     VEHICLE,
     WATER,
     Canvas,
-    Color,
+    Colour,
     Floats,
     Item,
     Layer,
@@ -29,8 +29,8 @@ from .scene_canvas import (
     noise,
 )
 
-GLASS: Color = (0.10, 0.13, 0.17)
-CAR_COLORS: tuple[Color, ...] = (
+GLASS: Colour = (0.10, 0.13, 0.17)
+CAR_COLOURS: tuple[Colour, ...] = (
     (0.93, 0.93, 0.92),
     (0.88, 0.88, 0.86),
     (0.70, 0.71, 0.72),
@@ -47,7 +47,7 @@ CAR_COLORS: tuple[Color, ...] = (
     (0.80, 0.66, 0.16),
 )
 CAR_ODDS = np.array([17, 9, 12, 9, 9, 9, 7, 6, 4, 6, 4, 3, 3, 2]) / 100.0
-BOX_COLORS: tuple[Color, ...] = (
+BOX_COLOURS: tuple[Colour, ...] = (
     (0.90, 0.90, 0.88),
     (0.86, 0.87, 0.88),
     (0.62, 0.64, 0.66),
@@ -56,7 +56,7 @@ BOX_COLORS: tuple[Color, ...] = (
     (0.85, 0.66, 0.18),
     (0.24, 0.42, 0.30),
 )
-ROOF_COLORS: tuple[Color, ...] = (
+ROOF_COLOURS: tuple[Colour, ...] = (
     (0.56, 0.27, 0.19),
     (0.62, 0.36, 0.25),
     (0.36, 0.25, 0.21),
@@ -65,7 +65,7 @@ ROOF_COLORS: tuple[Color, ...] = (
     (0.26, 0.28, 0.33),
     (0.50, 0.42, 0.34),
 )
-FLAT_COLORS: tuple[Color, ...] = (
+FLAT_COLOURS: tuple[Colour, ...] = (
     (0.74, 0.73, 0.70),
     (0.85, 0.85, 0.84),
     (0.58, 0.57, 0.55),
@@ -75,9 +75,9 @@ FLAT_COLORS: tuple[Color, ...] = (
 )
 
 
-def pick(rng: np.random.Generator, colors: Sequence[Color], jitter: float = 0.04) -> Floats:
+def pick(rng: np.random.Generator, colours: Sequence[Colour], jitter: float = 0.04) -> Floats:
     """One of the colours, a little off, more in brightness than in hue."""
-    base = np.asarray(colors[int(rng.integers(len(colors)))], np.float32)
+    base = np.asarray(colours[int(rng.integers(len(colours)))], np.float32)
     off = rng.normal(0.0, jitter) + rng.normal(0.0, 0.35 * jitter, 3)
     return np.clip(base + off, 0.03, 0.97).astype(np.float32)
 
@@ -92,40 +92,40 @@ def capsule(u: Any, v: Any, a: float, b: float, power: float = 4.0) -> Any:
     return np.abs(u / a) ** power + np.abs(v / b) ** power <= 1.0
 
 
-def _car(color: Floats, a: float, b: float, sun: float, u: Floats, v: Floats) -> list[Layer]:
+def _car(colour: Floats, a: float, b: float, sun: float, u: Floats, v: Floats) -> list[Layer]:
     body = capsule(u, v, a, b)
     side = np.clip(0.94 + 0.10 * sun * v / b, 0.7, 1.1)[..., None]
     return [
-        (body, np.clip(color * side, 0.0, 1.0)),
-        (body & (u > 0.72 * a), color * 0.88),
+        (body, np.clip(colour * side, 0.0, 1.0)),
+        (body & (u > 0.72 * a), colour * 0.88),
         (box(u, v, 0.16 * a, 0.44 * a, 0.82 * b), GLASS),
         (box(u, v, -0.78 * a, -0.58 * a, 0.76 * b), GLASS),
-        (box(u, v, -0.56 * a, 0.14 * a, 0.70 * b), np.clip(color * 1.08 + 0.03, 0.0, 1.0)),
+        (box(u, v, -0.56 * a, 0.14 * a, 0.70 * b), np.clip(colour * 1.08 + 0.03, 0.0, 1.0)),
     ]
 
 
 def _truck(
-    color: Floats, cab: Floats, a: float, b: float, split: float, u: Floats, v: Floats
+    colour: Floats, cab: Floats, a: float, b: float, split: float, u: Floats, v: Floats
 ) -> list[Layer]:
     load = box(u, v, -a, split - 0.05 * a, b)
     rib = np.where(np.sin(u * 2.1) > 0.6, 0.93, 1.0)[..., None]
     return [
-        (load, color * rib),
-        (load & (np.abs(v) > 0.82 * b), color * 0.84),
+        (load, colour * rib),
+        (load & (np.abs(v) > 0.82 * b), colour * 0.84),
         (box(u, v, split - 0.06 * a, split, 0.5 * b), (0.16, 0.16, 0.17)),
         (box(u, v, split, a, 0.94 * b), cab),
         (box(u, v, a - 0.13 * a, a - 0.04 * a, 0.84 * b), GLASS),
     ]
 
 
-def _bus(color: Floats, a: float, b: float, u: Floats, v: Floats) -> list[Layer]:
+def _bus(colour: Floats, a: float, b: float, u: Floats, v: Floats) -> list[Layer]:
     body = capsule(u, v, a, b, 8.0)
     return [
-        (body, color),
-        (body & (np.abs(v) > 0.8 * b), color * 0.8),
+        (body, colour),
+        (body & (np.abs(v) > 0.8 * b), colour * 0.8),
         (box(u, v, 0.86 * a, 0.96 * a, 0.8 * b), GLASS),
-        (box(u, v, -0.62 * a, -0.34 * a, 0.5 * b), np.clip(color * 0.7 + 0.22, 0, 1)),
-        (box(u, v, 0.16 * a, 0.30 * a, 0.35 * b), color * 0.72),
+        (box(u, v, -0.62 * a, -0.34 * a, 0.5 * b), np.clip(colour * 0.7 + 0.22, 0, 1)),
+        (box(u, v, 0.16 * a, 0.30 * a, 0.35 * b), colour * 0.72),
     ]
 
 
@@ -143,16 +143,16 @@ def vehicle(
     if not canvas.inside(y, x, length) or not canvas.claim(y, x, angle, length, width, gap):
         return False
     a, b = length / 2, width / 2
-    color = np.asarray(CAR_COLORS[int(rng.choice(len(CAR_COLORS), p=CAR_ODDS))], np.float32)
-    color = np.clip(color + rng.normal(0, 0.02, 3), 0.05, 0.97).astype(np.float32)
+    colour = np.asarray(CAR_COLOURS[int(rng.choice(len(CAR_COLOURS), p=CAR_ODDS))], np.float32)
+    colour = np.clip(colour + rng.normal(0, 0.02, 3), 0.05, 0.97).astype(np.float32)
     side = -np.sign(np.cos(angle) * canvas.sun[0] - np.sin(angle) * canvas.sun[1])
     if kind == "truck":
         split = a - rng.uniform(0.2, 0.32) * length
-        paint = partial(_truck, pick(rng, BOX_COLORS), color, a, b, split)
+        paint = partial(_truck, pick(rng, BOX_COLOURS), colour, a, b, split)
     elif kind == "bus":
-        paint = partial(_bus, pick(rng, BOX_COLORS), a, b)
+        paint = partial(_bus, pick(rng, BOX_COLOURS), a, b)
     else:
-        paint = partial(_car, color, a, b, float(side))
+        paint = partial(_car, colour, a, b, float(side))
     canvas.sprite(y, x, angle, a + b, paint, VEHICLE, heights[kind] * m)
     canvas.items.append(Item(VEHICLE, y, x, length, width))
     return True
@@ -230,14 +230,14 @@ def ship(
         return False
     style = int(rng.choice(4, p=[0.5, 0.2, 0.12, 0.18]))
     style = 2 if length < 10 else style
-    hulls: tuple[Color, ...] = (
+    hulls: tuple[Colour, ...] = (
         (0.92, 0.92, 0.90),
         (0.88, 0.89, 0.90),
         (0.14, 0.20, 0.36),
         (0.42, 0.12, 0.10),
         (0.30, 0.32, 0.34),
     )
-    decks: tuple[Color, ...] = ((0.90, 0.89, 0.86), (0.74, 0.66, 0.54), (0.80, 0.82, 0.84))
+    decks: tuple[Colour, ...] = ((0.90, 0.89, 0.86), (0.74, 0.66, 0.54), (0.80, 0.82, 0.84))
     hull = pick(rng, hulls[:2] if rng.random() < 0.6 else hulls)
     if moving:
         _wake(canvas, y, x, angle, length / 2, width / 2)
@@ -248,7 +248,7 @@ def ship(
 
 
 def _aircraft(
-    color: Floats, accent: Floats, jet: bool, a: float, span: float, u: Floats, v: Floats
+    colour: Floats, accent: Floats, jet: bool, a: float, span: float, u: Floats, v: Floats
 ) -> list[Layer]:
     r = (0.085 if jet else 0.105) * a * 1.25
     nose = np.clip((u - 0.55 * a) / (0.45 * a), 0, 1)
@@ -260,14 +260,14 @@ def _aircraft(
     wing = (w <= span / 2) & (u <= front) & (u >= front - chord * (1 - 0.55 * w / (span / 2)))
     tip = -0.72 * a - sweep * w
     plane_tail = (w <= 0.18 * span) & (u <= tip) & (u >= tip - 0.20 * a) & (u >= -1.02 * a)
-    layers: list[Layer] = [(wing, color * 0.93), (plane_tail, color * 0.90)]
+    layers: list[Layer] = [(wing, colour * 0.93), (plane_tail, colour * 0.90)]
     if jet:
         engine = (np.abs(w - 0.17 * span) <= 0.07 * a + 0.2) & (np.abs(u - 0.16 * a) <= 0.17 * a)
         layers.append((engine, (0.50, 0.52, 0.55)))
     else:
         layers.append((wing & (w > 0.42 * span), accent))
     layers += [
-        (fuselage, color),
+        (fuselage, colour),
         (box(u, v, -0.98 * a, -0.62 * a, 0.10 * r + 0.35), accent),
         (box(u, v, 0.66 * a if jet else 0.30 * a, 0.80 * a if jet else 0.44 * a, 0.7 * r), GLASS),
     ]
@@ -283,9 +283,9 @@ def plane(canvas: Canvas, y: float, x: float, angle: float, length: float) -> bo
     span = length * ratio
     if not canvas.inside(y, x, length) or not canvas.claim(y, x, angle, length, span, 1.0):
         return False
-    colors: tuple[Color, ...] = ((0.93, 0.93, 0.93), (0.88, 0.89, 0.91), (0.72, 0.74, 0.76))
-    accents: tuple[Color, ...] = ((0.65, 0.12, 0.12), (0.12, 0.22, 0.52), (0.85, 0.85, 0.85))
-    paint = partial(_aircraft, pick(rng, colors, 0.015), pick(rng, accents), jet, length / 2, span)
+    colours: tuple[Colour, ...] = ((0.93, 0.93, 0.93), (0.88, 0.89, 0.91), (0.72, 0.74, 0.76))
+    accents: tuple[Colour, ...] = ((0.65, 0.12, 0.12), (0.12, 0.22, 0.52), (0.85, 0.85, 0.85))
+    paint = partial(_aircraft, pick(rng, colours, 0.015), pick(rng, accents), jet, length / 2, span)
     canvas.sprite(y, x, angle, max(length, span) / 2 + 1, paint, PLANE, 0.9 * canvas.ppm)
     canvas.items.append(Item(PLANE, y, x, length, span))
     return True
@@ -297,7 +297,7 @@ def block(
     x: float,
     angle: float,
     size: tuple[float, float],
-    color: Any,
+    colour: Any,
     height: float = 0.0,
     round_: bool = False,
 ) -> None:
@@ -305,7 +305,7 @@ def block(
     a, b = size[0] / 2, size[1] / 2
 
     def paint(u: Floats, v: Floats) -> list[Layer]:
-        base = np.asarray(color, np.float32)
+        base = np.asarray(colour, np.float32)
         mask = capsule(u, v, a, b, 2.0) if round_ else box(u, v, -a, a, b)
         top = mask & (np.abs(v) < 0.7 * b) & (np.abs(u) < 0.86 * a)
         return [(mask, base * 0.88), (top, np.clip(base * 1.06, 0, 1))]

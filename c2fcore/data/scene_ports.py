@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from .scene_buildings import building
-from .scene_canvas import GROUND, ROAD, WATER, Bools, Canvas, Color, Floats, fractal, mix, noise
-from .scene_objects import BOX_COLORS, block, pick, plane, ship, vehicle
+from .scene_canvas import GROUND, ROAD, WATER, Bools, Canvas, Colour, Floats, fractal, mix, noise
+from .scene_objects import BOX_COLOURS, block, pick, plane, ship, vehicle
 from .scene_sites import ASPHALT, CONCRETE, Block, paint, pave, place
 
 
@@ -48,7 +48,7 @@ def flood(canvas: Canvas, level: Floats, quay: tuple[float, float] | None) -> No
     rng = canvas.rng
     shape = canvas.shape
     everything = (slice(None), slice(None))
-    beach: tuple[Color, ...] = ((0.76, 0.70, 0.56), (0.58, 0.54, 0.44), (0.44, 0.44, 0.34))
+    beach: tuple[Colour, ...] = ((0.76, 0.70, 0.56), (0.58, 0.54, 0.44), (0.44, 0.44, 0.34))
     sand = pick(rng, beach)
     reach = rng.uniform(4.0, 16.0)
     natural = np.ones(shape, np.float32)
@@ -56,7 +56,7 @@ def flood(canvas: Canvas, level: Floats, quay: tuple[float, float] | None) -> No
         natural = ((canvas.v < quay[0]) | (canvas.v > quay[1])).astype(np.float32)
     strand = np.clip((level + reach) / (0.5 * reach), 0, 1) * natural
     canvas.rgb = mix(canvas.rgb, sand * (1 + 0.06 * noise(rng, shape, 2.0))[..., None], strand)
-    deeps: tuple[Color, ...] = (
+    deeps: tuple[Colour, ...] = (
         (0.05, 0.16, 0.22),
         (0.09, 0.20, 0.19),
         (0.06, 0.13, 0.20),
@@ -151,7 +151,7 @@ def harbour(canvas: Canvas, at: float, quay: tuple[float, float], fullness: floa
         for k in np.arange(at + 5 * m, end, 9 * m):  # bollards, lockers and crates on the jetty
             y, x, angle = place(canvas, float(k), float(v_at))
             if rng.random() < 0.5:
-                block(canvas, y, x, angle, (1.6 * m, 0.9 * m), pick(rng, BOX_COLORS), 1.0)
+                block(canvas, y, x, angle, (1.6 * m, 0.9 * m), pick(rng, BOX_COLOURS), 1.0)
     for v_at in np.arange(v0 + 12 * m, v1 - 12 * m, 26 * m):
         chance = rng.random()
         y, x, angle = place(canvas, at - deep * 0.62, float(v_at), np.pi / 2)
@@ -159,7 +159,7 @@ def harbour(canvas: Canvas, at: float, quay: tuple[float, float], fullness: floa
             long, short = rng.uniform(14, 20) * m, deep * 0.5
             building(canvas, y, x, angle, long, min(short, long), "gable", 6 * m)
         elif chance < 0.7:
-            block(canvas, y, x, angle, (6 * m, 2.4 * m), pick(rng, BOX_COLORS), 2.5 * m)
+            block(canvas, y, x, angle, (6 * m, 2.4 * m), pick(rng, BOX_COLOURS), 2.5 * m)
     quayside = np.arange(v0 + 4, v1 - 4, 3.2 * m)
     for v_at in quayside:
         y, x, angle = place(canvas, at - 4.2 * m, float(v_at) + rng.normal(0, 0.4))
@@ -167,7 +167,7 @@ def harbour(canvas: Canvas, at: float, quay: tuple[float, float], fullness: floa
             vehicle(canvas, y, x, angle + (np.pi if rng.random() < 0.5 else 0), "car")
         elif rng.random() < 0.12:
             y, x, angle = place(canvas, at - 1.2 * m, float(v_at))
-            block(canvas, y, x, angle, (1.2 * m, 1.2 * m), pick(rng, BOX_COLORS), 1.0)
+            block(canvas, y, x, angle, (1.2 * m, 1.2 * m), pick(rng, BOX_COLOURS), 1.0)
 
 
 def airfield(canvas: Canvas, start: float, span: float, fullness: float) -> Bools:
@@ -266,8 +266,8 @@ def _apron(canvas: Canvas, area: Block, fullness: float) -> None:
         if rng.random() < 0.5:
             vehicle(canvas, y, x, angle, str(rng.choice(["car", "van", "truck"])), 2.0)
         elif canvas.claim(y, x, angle, 5, 5, 1.0):
-            color = pick(rng, BOX_COLORS)
-            block(canvas, y, x, angle, (rng.uniform(2, 4) * m, 1.6 * m), color, 1.2 * m)
+            colour = pick(rng, BOX_COLOURS)
+            block(canvas, y, x, angle, (rng.uniform(2, 4) * m, 1.6 * m), colour, 1.2 * m)
 
 
 def rocks(canvas: Canvas, level: Floats) -> None:

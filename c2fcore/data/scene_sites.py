@@ -8,19 +8,19 @@ from __future__ import annotations
 import numpy as np
 
 from .scene_buildings import building
-from .scene_canvas import GROUND, ROAD, WATER, Bools, Canvas, Color, Floats, fractal
-from .scene_objects import BOX_COLORS, Forest, block, pick, vehicle
+from .scene_canvas import GROUND, ROAD, WATER, Bools, Canvas, Colour, Floats, fractal
+from .scene_objects import BOX_COLOURS, Forest, block, pick, vehicle
 
 Block = tuple[float, float, float, float]
-ASPHALT: Color = (0.33, 0.33, 0.34)
-CONCRETE: Color = (0.63, 0.62, 0.59)
-PAINT: Color = (0.86, 0.86, 0.84)
+ASPHALT: Colour = (0.33, 0.33, 0.34)
+CONCRETE: Colour = (0.63, 0.62, 0.59)
+PAINT: Colour = (0.86, 0.86, 0.84)
 
 
 def pave(
     canvas: Canvas,
     area: Block,
-    color: Color,
+    colour: Colour,
     round_px: float = 0.0,
     over_water: bool = False,
     label: int | None = ROAD,
@@ -31,7 +31,7 @@ def pave(
     Args:
         canvas: the scene.
         area: what to pave.
-        color: of new pavement.
+        colour: of new pavement.
         round_px: radius of the corners.
         over_water: pave water too (bridges, jetties).
         label: class to write, None for none.
@@ -50,7 +50,7 @@ def pave(
     edge = np.hypot(np.maximum(du, 0), np.maximum(dv, 0)) + np.minimum(np.maximum(du, dv), 0)
     edge = (edge - round_px).astype(np.float32)
     wear = 0.05 * canvas.blotch[box] + 0.035 * canvas.grain[box]
-    rgb = np.asarray(color, np.float32) * (1.0 + wear[..., None])
+    rgb = np.asarray(colour, np.float32) * (1.0 + wear[..., None])
     free = np.ones(u.shape, bool) if over_water else canvas.labels[box] != WATER
     if only is not None:
         free &= only[box]
@@ -59,14 +59,14 @@ def pave(
 
 
 def paint(
-    canvas: Canvas, box: tuple[slice, slice], mask: Bools, color: Color = PAINT, worn: float = 0.3
+    canvas: Canvas, box: tuple[slice, slice], mask: Bools, colour: Colour = PAINT, worn: float = 0.3
 ) -> None:
     """Worn paint on pavement where `mask` is set; no label changes."""
     ys, xs = np.nonzero(mask)
     view = canvas.rgb[box]
     fade = 0.85 * (1.0 - worn * (0.5 + 0.5 * canvas.grain[box][ys, xs]))
     spots = view[ys, xs]
-    view[ys, xs] = spots + (np.asarray(color, np.float32) - spots) * fade[:, None]
+    view[ys, xs] = spots + (np.asarray(colour, np.float32) - spots) * fade[:, None]
 
 
 def place(canvas: Canvas, u: float, v: float, turn: float = 0.0) -> tuple[float, float, float]:
@@ -108,8 +108,8 @@ def car_park(canvas: Canvas, forest: Forest, area: Block, fullness: float) -> No
                 kind = "van" if rng.random() < 0.08 else "car"
                 vehicle(canvas, y, x, angle + rng.normal(0, 0.03), kind, 0.05)
             elif rng.random() < 0.05:
-                color = pick(rng, BOX_COLORS)
-                block(canvas, y, x, angle, (2.6 * m, 1.8 * m), color, 1.2 * m)
+                colour = pick(rng, BOX_COLOURS)
+                block(canvas, y, x, angle, (2.6 * m, 1.8 * m), colour, 1.2 * m)
         start += bay_l + (aisle if row % 2 == 1 else 0.6)
         row += 1
     for _ in range(int(rng.integers(0, 3))):  # a stray painted block or arrow on the aisle
@@ -159,7 +159,7 @@ def houses(canvas: Canvas, forest: Forest, area: Block) -> None:
                     block(canvas, y, x, angle, (size[0] + 4, size[1] + 4), CONCRETE)
                     block(canvas, y, x, angle, size, (0.25, 0.62, 0.72))
             elif chance < 0.4 and canvas.claim(y, x, angle, 3.5 * m, 3 * m):  # a shed
-                block(canvas, y, x, angle, (3.2 * m, 2.4 * m), pick(rng, BOX_COLORS), 2 * m)
+                block(canvas, y, x, angle, (3.2 * m, 2.4 * m), pick(rng, BOX_COLOURS), 2 * m)
     woods(canvas, forest, area, rng.uniform(0.15, 0.6), 0.9, 3.4)
 
 
@@ -227,8 +227,8 @@ def stacks(canvas: Canvas, area: Block) -> None:
                     y, x, angle, 6.2 * m, 2.5 * m, 0.0
                 ):
                     continue
-                color = pick(rng, BOX_COLORS[1:])
-                block(canvas, y, x, angle, (6.1 * m, 2.45 * m), color, 2.6 * m)
+                colour = pick(rng, BOX_COLOURS[1:])
+                block(canvas, y, x, angle, (6.1 * m, 2.45 * m), colour, 2.6 * m)
         if rng.random() < 0.4:
             y, x, angle = place(canvas, rng.uniform(u0, u1), v_at + 5.8 * m)
             if canvas.label_at(y, x) == ROAD:
@@ -260,7 +260,7 @@ def field(canvas: Canvas, forest: Forest, area: Block) -> None:
     """A crop field with its rows, tramlines, sometimes bales, and a hedge along one side."""
     rng, m = canvas.rng, canvas.ppm
     u0, u1, v0, v1 = area
-    crops: tuple[Color, ...] = (
+    crops: tuple[Colour, ...] = (
         (0.36, 0.44, 0.20),
         (0.48, 0.50, 0.26),
         (0.66, 0.58, 0.36),
@@ -268,9 +268,9 @@ def field(canvas: Canvas, forest: Forest, area: Block) -> None:
         (0.28, 0.38, 0.16),
         (0.72, 0.66, 0.44),
     )
-    color = pick(rng, crops)
+    colour = pick(rng, crops)
     paved = pave(
-        canvas, area, (float(color[0]), float(color[1]), float(color[2])), 2.0, False, None
+        canvas, area, (float(colour[0]), float(colour[1]), float(colour[2])), 2.0, False, None
     )
     if paved is None:
         return
@@ -282,7 +282,7 @@ def field(canvas: Canvas, forest: Forest, area: Block) -> None:
     free = mask & (canvas.labels[box] == GROUND)
     gain = 1.0 + (rows + patch + tram) * free
     canvas.rgb[box] *= gain[..., None].astype(np.float32)
-    if color[0] > 0.62 and rng.random() < 0.8:  # stubble: bales
+    if colour[0] > 0.62 and rng.random() < 0.8:  # stubble: bales
         for _ in range(int(rng.integers(6, 22))):
             y, x, angle = place(canvas, rng.uniform(u0 + 6, u1 - 6), rng.uniform(v0 + 6, v1 - 6))
             if canvas.label_at(y, x) == GROUND and canvas.claim(y, x, angle, 4, 4, 1):

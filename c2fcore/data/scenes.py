@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from .scene_canvas import (
     Canvas,
-    Color,
+    Colour,
     Floats,
     Frame,
     fractal,
@@ -220,7 +220,7 @@ def _expose(canvas: Canvas, config: SceneConfig) -> NDArray[np.uint8]:
     rng = canvas.rng
     shape = canvas.shape
     dark = rng.uniform(0.28, 0.48)
-    ambient: Color = (dark * 0.88, dark * 0.96, dark * 1.14)
+    ambient: Colour = (dark * 0.88, dark * 0.96, dark * 1.14)
     canvas.shade = _smooth(canvas.shade[..., None], 0.6)[..., 0]
     rgb = canvas.light(ambient)
     grey = rgb.mean(axis=2, keepdims=True)

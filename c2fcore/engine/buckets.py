@@ -15,12 +15,10 @@ class Chunk(NamedTuple):
 
     Attributes:
         offset: first packed patch.
-        used: patches that count, from `offset` on.
-        size: patches in the forward, at least `used`; the rest are zeros.
+        size: patches in the forward; those beyond the last packed one are zeros.
     """
 
     offset: int
-    used: int
     size: int
 
 
@@ -51,11 +49,9 @@ class Buckets:
 
     def chunks(self, total: int) -> list[Chunk]:
         """The forwards for `total` patches: full ones, then one for the rest."""
-        starts = range(0, total, self.limit)
         return [
-            Chunk(start, used, self.size_of(used))
-            for start in starts
-            for used in (min(self.limit, total - start),)
+            Chunk(start, self.size_of(min(self.limit, total - start)))
+            for start in range(0, total, self.limit)
         ]
 
 

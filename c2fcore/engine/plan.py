@@ -243,7 +243,7 @@ class ShapePlan(Plan):
             return _stages.crop(merged, self.true_size)
 
     def _second_in_one(self, size: int) -> Tensor:
-        return self._merge([self._fine(Chunk(0, size, size))])
+        return self._merge([self._fine(Chunk(0, size))])
 
     def _whole(self) -> tuple[Looked, Tensor]:
         recorder = self._recorder
@@ -275,13 +275,10 @@ class ShapePlan(Plan):
 
     def _normalised(self) -> Tensor:
         """The batch as the coarse network takes it, bit for bit as the eager path makes it."""
-        config = self._networks.config
         whole = self._pixels.permute(0, 2, 3, 1)  # [B, H', W', C], contiguous
         rows = whole[:, : self.shape.height, : self.shape.width].flatten(2)  # a view
         rows.copy_(self.image.flatten(2))
-        scale = config.scale
-        if scale is None:
-            scale = 1 / 255 if self.shape.dtype == torch.uint8 else 1.0
+        scale = _stages.scale_of(self.shape.dtype, self._networks.config)
         if scale != 1.0:
             rows.mul_(scale)
         if self._mean is not None:

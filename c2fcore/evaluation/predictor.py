@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import _checks, _stages, checkpoint
+from .._clock import Clock
 from ..config import C2FConfig
 from ..pipeline import C2FNet
 from ..windows import Windows
@@ -95,22 +95,18 @@ class CoarseOnly:
         """The labels of a batch; takes and raises what C2FNet does."""
         _stages.check_image(image)
         true_size = (image.shape[-2], image.shape[-1])
-        start = self._now()
-        with _autocast(self.device, self._amp):
+        clock = Clock(self.device)
+        with clock.stage("coarse"), _autocast(self.device, self._amp):
             logits, size = _stages.coarse_logits(self.network, image, self.config)
-        middle = self._now()
-        frame_size = _stages.make_frame(image, self.config).size
-        windows, labels = _stages.choose_windows(
-            logits, size, true_size, frame_size, True, self.config
-        )
-        assert labels is not None
-        labels = _stages.crop(labels, true_size).contiguous()
-        return Answer(labels, None, windows, middle - start, self._now() - start)
-
-    def _now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
+        with clock.stage("select"):
+            frame_size = _stages.make_frame(image, self.config).size
+            windows, labels = _stages.choose_windows(
+                logits, size, true_size, frame_size, True, self.config
+            )
+            assert labels is not None
+            labels = _stages.crop(labels, true_size).contiguous()
+        seconds = clock.seconds
+        return Answer(labels, None, windows, seconds["coarse"], sum(seconds.values()))
 
 
 def load(

@@ -16,7 +16,7 @@ from .._progress import Bar
 from . import distributed
 from .objects import TruthObjects
 from .predictor import Answer, Predictor
-from .samples import Canvas, Samples, Tile, TileReader, Unit, units_of
+from .samples import Canvas, Samples, TileReader, Unit, units_of
 from .tally import Measures, Tally, pooled_iou
 
 _Item = tuple[int, int, Tensor, Tensor]
@@ -232,13 +232,9 @@ def answer_of(predict: Predictor, samples: Samples, unit: Unit) -> tuple[Tensor,
         canvas.add(tile, maps)
         if not unit.whole:
             return image, canvas.maps
-        _paste(pixels, image, tile)
+        target = pixels[:, tile.box.y0 : tile.box.y1, tile.box.x0 : tile.box.x1]
+        target.copy_(image[:, : target.shape[1], : target.shape[2]])
     return pixels, canvas.maps
-
-
-def _paste(pixels: Tensor, image: Tensor, tile: Tile) -> None:
-    target = pixels[:, tile.box.y0 : tile.box.y1, tile.box.x0 : tile.box.x1]
-    target.copy_(image[:, : target.shape[1], : target.shape[2]])
 
 
 def _readable(item: _Item | Exception) -> _Item:

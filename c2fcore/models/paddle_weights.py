@@ -17,8 +17,9 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from ..checkpoint import check_fit
 from .registry import build
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -121,30 +122,11 @@ def load(path: str | Path) -> PaddleWeights:
         )
     found = {_our_name(name): torch.from_numpy(np.array(a)) for name, a in arrays.items()}
     network = build(_WIDTHS[width], num_classes, same_padding=True)
-    _fill(network, found, path)
-    return PaddleWeights(stages[0], network.eval(), num_classes)
-
-
-def _fill(network: nn.Module, found: Mapping[str, Tensor], path: str | Path) -> None:
-    """Loads `found`, which must be all of the network's weights but batch norm's counters."""
-    expected = {
-        key: value
-        for key, value in network.state_dict().items()
-        if not key.endswith("num_batches_tracked")
-    }
-    wrong = [f"{key} is missing" for key in expected if key not in found]
-    wrong += [f"{key} is unknown" for key in found if key not in expected]
-    wrong += [
-        f"{key} is {list(found[key].shape)} instead of {list(value.shape)}"
-        for key, value in expected.items()
-        if key in found and found[key].shape != value.shape
-    ]
-    if wrong:
-        raise ValueError(
-            f"import-paddle: weights of {path} must fit, got {', '.join(wrong[:3])}"
-            + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
-        )
+    own = network.state_dict().items()
+    counters = {key: value for key, value in own if key.endswith("num_batches_tracked")}
+    check_fit("import-paddle", stages[0], network, {**counters, **found}, path)
     network.load_state_dict(found, strict=False)
+    return PaddleWeights(stages[0], network.eval(), num_classes)
 
 
 def _our_name(name: str) -> str:

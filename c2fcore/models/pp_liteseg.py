@@ -81,18 +81,14 @@ class _Fusion(nn.Module):
     def forward(self, shallow: Tensor, deep: Tensor) -> Tensor:
         shallow = self.shallow(shallow)
         deep = resize(deep, shallow.shape[-2:])
-        looks = [f(t) for t in (deep, shallow) for f in (_mean, _max)]
+        looks = [
+            look(t, dim=1, keepdim=True)
+            for t in (deep, shallow)
+            for look in (torch.mean, torch.amax)
+        ]
         alpha = self.attention(torch.cat(looks, dim=1)).sigmoid()
         joined: Tensor = self.join(alpha * deep + (1 - alpha) * shallow)
         return joined
-
-
-def _mean(x: Tensor) -> Tensor:
-    return x.mean(dim=1, keepdim=True)
-
-
-def _max(x: Tensor) -> Tensor:
-    return x.amax(dim=1, keepdim=True)
 
 
 class PPLiteSeg(nn.Module):

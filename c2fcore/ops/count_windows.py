@@ -13,7 +13,7 @@ from .._classes import class_set
 from ..windows import grid_shape
 from . import _library
 
-_EDGES = ("flush", "drop")
+EDGES = ("flush", "drop")
 
 
 def count_windows(
@@ -79,8 +79,8 @@ def check_grid(
     ids = _checks.class_ids(op, small_classes, num_classes)
     window = _checks.window_fits(op, window, height, width, _checks.size_hint(seg, size))
     stride = _checks.integer(op, "stride", stride, 1, _checks.INT32_MAX)
-    if edge not in _EDGES:
-        _checks.choice(op, "edge", edge, _EDGES)
+    if edge not in EDGES:
+        _checks.choice(op, "edge", edge, EDGES)
     return ids, window, stride, height, width, edge
 
 

@@ -14,7 +14,7 @@ from ..windows import Windows
 from . import _library
 from ._extract_patches_backward import windows_of
 
-MODES = ("bilinear", "nearest", "bicubic")
+MODES = ("nearest", "bilinear", "bicubic")
 
 _Channels = list[float] | None  # one value per channel
 # p, mode, scale, mean, std, dtype, channels_last

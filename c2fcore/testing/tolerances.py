@@ -35,8 +35,8 @@ BUILD_ULPS = 8
 # Sums of many patches' gradients in float32, in another order than the reference's.
 GRADIENT_ULPS = 32
 
-# golden/README.md: a right implementation is within 3 ulp in the foreground probability and 1e-6 in
-# the scores (sums of a logit of up to about 8 and a probability).
+# Against outputs of the authors' code a right implementation is within 3 ulp in the foreground
+# probability and 1e-6 in the scores (sums of a logit of up to about 8 and a probability).
 GOLDEN_FG_ULPS = 3
 GOLDEN_SCORE = 1e-6
 # Mean of thousands of float32 cross entropies, summed in another order.

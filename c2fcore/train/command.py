@@ -226,9 +226,7 @@ def _coarse_task(made: Any, data: Tiles) -> CoarseTask:
         std=tuple(made.std),
     )
     network = build(made.coarse, config.num_classes, pretrained=made.pretrained, **made.options)
-    pixels = facts.split(data.train_split).pixels
-    weights = class_weights(made.balance, pixels, config.num_classes, config.small_classes)
-    loss = CoarseLoss(**made.loss, class_weights=weights)
+    loss = CoarseLoss(**made.loss, class_weights=_weights(made, data, config))
     return CoarseTask(network, config, Recipe(**made.recipe), loss)
 
 
@@ -257,10 +255,14 @@ def _fine_task(made: Any, data: Tiles) -> FineTask:
         fine: nn.Module = foreground_of(coarse, data.small)
     else:
         fine = build(made.fine, made.fine_channels, pretrained=made.pretrained, **made.options)
-    pixels = facts.split(data.train_split).pixels
-    weights = class_weights(made.balance, pixels, config.num_classes, config.small_classes)
-    loss = FineLoss(**made.loss, class_weights=weights)
+    loss = FineLoss(**made.loss, class_weights=_weights(made, data, config))
     return FineTask(C2FNet(coarse, fine, config), Recipe(**made.recipe), loss, made.train_n)
+
+
+def _weights(made: Any, data: Tiles, config: C2FConfig) -> tuple[float, ...] | None:
+    """Of each class in the loss, by --balance."""
+    pixels = data.prepared.split(data.train_split).pixels
+    return class_weights(made.balance, pixels, config.num_classes, config.small_classes)
 
 
 def _trainer(options: dict[str, Any], out: Path, data: Tiles) -> Any:

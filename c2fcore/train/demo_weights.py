@@ -121,7 +121,7 @@ def crops(scenes: Scenes, side: int, batch: int, seed: int) -> Iterator[tuple[Te
         yield torch.from_numpy(np.stack(xs)), torch.from_numpy(np.stack(ys).astype(np.int64))
 
 
-def normalize(image: Tensor) -> Tensor:
+def normalised(image: Tensor) -> Tensor:
     """uint8 [B, 3, H, W] to float32, normalised, channels_last."""
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (MEAN, STD))
     return ((image.float() / 255.0 - mean) / std).contiguous(memory_format=torch.channels_last)
@@ -133,11 +133,10 @@ def _train(
     source: Iterator[tuple[Tensor, Tensor]],
     steps: int,
     name: str,
-    peak: float = 4e-3,
 ) -> None:
     """AdamW with one cycle of the learning rate, on loss_of(image, labels)."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=peak, weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak, steps, pct_start=0.15)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3, weight_decay=0.02)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, steps, pct_start=0.15)
     running = None
     for _ in (bar := Bar(range(steps), name)):
         loss = loss_of(*next(source))
@@ -158,7 +157,7 @@ def train_coarse(scenes: Scenes, steps: int, *, side: int, batch: int, seed: int
     weight[list(SMALL_CLASSES)] = SMALL_WEIGHT
 
     def loss_of(image: Tensor, labels: Tensor) -> Tensor:
-        logits = F.interpolate(model(normalize(image)), size=labels.shape[-2:], mode="bilinear")
+        logits = F.interpolate(model(normalised(image)), size=labels.shape[-2:], mode="bilinear")
         return F.cross_entropy(logits, labels, weight)
 
     _train(model, loss_of, crops(scenes, side, batch, seed), steps, "coarse")

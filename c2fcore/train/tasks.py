@@ -15,7 +15,7 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from .. import _checks, _stages, checkpoint, metrics
-from .._fine_loss import FineLoss, check_weights
+from .._fine_loss import FineLoss, check_weights, near_border
 from ..config import C2FConfig, names_of
 from ..models.outputs import all_logits
 from ..pipeline import C2FNet
@@ -70,10 +70,8 @@ class CoarseLoss:
         if weight is not None:
             pixels = pixels * weight[torch.where(counted, target, 0)]
         if self.boundary_weight != 1.0:
-            side, r = 2 * self.boundary_px + 1, self.boundary_px
-            ids = target.float()[:, None]
-            near = F.max_pool2d(ids, side, 1, r) > -F.max_pool2d(-ids, side, 1, r)
-            pixels = pixels * torch.where(near[:, 0], self.boundary_weight, 1.0)
+            near = near_border(target.float()[:, None], self.boundary_px)[:, 0]
+            pixels = pixels * torch.where(near, self.boundary_weight, 1.0)
         return pixels
 
 

@@ -1,5 +1,5 @@
 // Where windows lie along one axis. Windows start at i * stride while they fit; with `flush` a last
-// one ends at the border when the regular ones do not reach it (DESIGN.md, count_windows).
+// one ends at the border when the regular ones do not reach it.
 #pragma once
 
 #include <cstdint>

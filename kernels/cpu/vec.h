@@ -50,14 +50,6 @@ inline void store8_partial(T* p, Vec8f a, int m) {
   for (int i = 0; i < m; ++i) p[i] = lanes[i];
 }
 
-inline float reduce_max(Vec8f a) {
-  float lanes[8];
-  store8(lanes, a);
-  float best = lanes[0];
-  for (int i = 1; i < 8; ++i) best = lanes[i] > best ? lanes[i] : best;
-  return best;
-}
-
 // e^x with a relative error of about 1.1e-7 (Cephes: reduction by ln 2 in two parts, polynomial of
 // degree 5). Below the smallest normal result, -inf included: 0. Above 88.37: e^88.37, finite. NaN
 // stays NaN.

@@ -15,10 +15,14 @@ share stands in files with a leading underscore:
     _cells.py         coarse labels of a tile by corner agreement
     _coarse.py        one interpolated coarse logit per pixel
     _window_grid.py   windows and the bins they are unions of, on host and device
+    _cell_counts.py   first launch of counting and selection: bins, and labels
+    _selection.py     keys and edges of windows, what both ways of selection write
+    _select_many.py   selection among more windows than registers hold
     _windows.py       windows in use, and those that reach a rectangle
     _resample.py      nearest, bilinear and bicubic taps of a patch
     _foreground.py    p_f under the windows
     _merge.py         the merge rule
+    _merge_probs.py   scores of aggregate
     _launch.py        what a launch is made of; rules for the number of warps
     _compile.py       ahead-of-time compilation of a launch, registers, shared memory, spills
 
@@ -27,7 +31,7 @@ function of tensors and options, and then runs them. Tests and benchmarks/kernel
 same plans to `_compile.py`, with tensors on the "meta" device: what is compiled ahead of time is
 what a user's call would launch, specialisation of strides and sizes included.
 
-Names. `_<op>_kernel`, `logits_ptr`, `logits_stride_y`, `HAS_MEAN`, `BLOCK_X`; capitals are
+Names. `_<op>_kernel`, `coarse_ptr`, `coarse_stride_y`, `BLOCK_X`; capitals are
 constexpr. Options that change code are constexpr; sizes, strides and class words are not, save
 those that are the shape of a block. Class words are listed in `do_not_specialize`.
 

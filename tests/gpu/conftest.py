@@ -9,8 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import samples
 import torch
+
+from c2fcore.testing import samples
 
 HERE = Path(__file__).parent
 # The reference reads windows on the host: it runs on a GPU, but not captured, and not without

@@ -6,16 +6,15 @@ from typing import Any
 
 import compare
 import pytest
-import samples
 import torch
-from agreement import assert_agrees
 from availability import need
 from compare import assert_same_bits, flat
-from glue_inputs import Glue
+from glue_inputs import GLUE, Glue
 
 from c2fcore import Windows, ops
+from c2fcore.testing import samples
+from c2fcore.testing.agree import assert_agrees
 
-GLUE = ("select_windows", "extract_patches", "aggregate")
 ARRAYS = [
     ("count_windows", "primes-flush"),
     ("count_windows", "logits-x4-ties"),

@@ -11,6 +11,7 @@ import pytest
 import torch
 from availability import need
 from engine_doubles import Fragile
+from glue_inputs import GLUE
 from networks import Coarse, Fine, network, scene
 from torch import Tensor, nn
 
@@ -18,7 +19,6 @@ from c2fcore import C2FNet, Engine
 from c2fcore.engine.cuda_graphs import no_conditional_nodes as reason
 from c2fcore.engine.programs import NETWORK_RUNS_BEFORE_CAPTURE, RUNS_BEFORE_CAPTURE, Program
 
-GLUE = ("select_windows", "extract_patches", "aggregate")
 # Another memory format rounds logits otherwise; a pixel in a thousand may be that close.
 AGREE = 0.999
 

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import samples
 import torch
 from availability import need
 from compare import assert_same_bits, flat
 from glue_inputs import Glue
-from samples import Sample
 
 from c2fcore import Windows, ops
+from c2fcore.testing import samples
+from c2fcore.testing.samples import Sample
 
 WARMUPS = 3  # compiles, allocates and grows workspaces before the capture
 

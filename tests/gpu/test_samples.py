@@ -6,9 +6,10 @@ compute-sanitizer runs this file: nothing but the op computes on the GPU.
 from __future__ import annotations
 
 import compare
-from agreement import assert_agrees
 from availability import need
-from samples import Sample
+
+from c2fcore.testing.agree import assert_agrees
+from c2fcore.testing.samples import Sample
 
 
 def test_sample(everyone: str, call: tuple[str, Sample]) -> None:

@@ -9,12 +9,11 @@ import pytest
 import torch
 from availability import need
 from compare import assert_same_bits, flat, to_device
-from glue_inputs import Glue
-from samples import Sample
+from glue_inputs import GLUE, Glue
 
 from c2fcore import ops
+from c2fcore.testing.samples import Sample
 
-GLUE = ("select_windows", "extract_patches", "aggregate")
 LONG = 50_000_000  # clock cycles, some 30 ms: far longer than any launch takes
 
 
