@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import logging
+import sys
 import weakref
 from dataclasses import replace
 from typing import Any
@@ -314,7 +315,10 @@ def test_a_warm_up_that_evicts_itself_says_so(caplog: pytest.LogCaptureFixture) 
     assert said.startswith("engine: 3 sizes in 1 lanes need more than max_graphs=2 or 2 GiB of buf")
 
 
-def test_warm_up_shows_its_progress(capsys: pytest.CaptureFixture[str]) -> None:
+def test_warm_up_shows_its_progress(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     engine = network().compile(sizes=[(64, 64), (40, 80)], lanes=2)
     assert "warm-up: 100%" in capsys.readouterr().err
     assert engine.programs() == 4
