@@ -8,6 +8,7 @@
 #include "../merge_args.h"
 #include "../views.h"
 #include "aggregate_kernels.h"
+#include "coarse_plan.h"
 #include "launch.h"
 #include "logits.h"
 #include "ops.h"
@@ -20,6 +21,9 @@ namespace c2f::cuda {
 extern const KernelTable aggregate_kernels;
 
 namespace {
+
+// Most pixels of a tile whose block merges all of it.
+constexpr int32_t kMergedHere = 2 * kTilePixels;
 
 // Source rows and columns, and pixels of a tile, are numbered in 32 bits.
 void require_sizes(const AggregateParams& p, const char* op) {
@@ -43,6 +47,71 @@ bool wide_scores(const AggregateParams& p, bool in_registers) {
   return in_registers && enlarged && blocks >= 2 * kMultiprocessors;
 }
 
+void set_tile(MergeArgs* args, int32_t tile_y, int32_t tile_x, int32_t x_log2) {
+  args->tile_y = tile_y;
+  args->tile_x = tile_x;
+  args->tile_x_log2 = x_log2;
+}
+
+Launch plan_scores(const AggregateParams& p, MergeArgs* args) {
+  const int64_t classes = compiled_in(p.coarse.N);
+  if (wide_scores(p, classes != 0)) {
+    set_tile(args, kWideTileY, kWideTileX, kWideTileLog2);
+  } else {
+    set_tile(args, kNarrowTileY, kNarrowTileX, kNarrowTileLog2);
+  }
+  return {aggregate_kernels, probs_key(classes), 0, kMergeThreads};
+}
+
+// How many parts, of `part` pixels each and `all` of them, a window may reach along an axis.
+int64_t most_parts(int64_t window, int64_t part, int64_t all) {
+  return std::min(ceil_div(window - 1, part) + 1, all);
+}
+
+// Tiles of an image whose logits are upsampled. Larger ones leave the parts that windows reach to
+// blocks of their own, unless those might be more than the images have parts.
+uint32_t plan_tiles(const AggregateParams& p, MergeArgs* args) {
+  const int64_t pixels = p.coarse.B * p.H * p.W;
+  const int64_t parts_y = ceil_div(p.H, kWideTileY), parts_x = ceil_div(p.W, kWideTileX);
+  const int64_t of_window_y = most_parts(p.windows.window_px, kWideTileY, parts_y);
+  const int64_t of_window_x = most_parts(p.windows.window_px, kWideTileX, parts_x);
+  const int64_t blocks = p.coarse.B * p.windows.n * of_window_y * of_window_x;
+  int32_t width = tile_width(pixels), height = tile_height(pixels);
+  if (width * height > kMergedHere) {
+    if (blocks <= p.coarse.B * parts_y * parts_x) {
+      args->window_blocks = static_cast<int32_t>(blocks);
+      args->window_parts_y = static_cast<int32_t>(of_window_y);
+      args->window_parts_x = static_cast<int32_t>(of_window_x);
+    } else {
+      width = kWideTileX;
+      height = kMergedHere / kWideTileX;
+    }
+  }
+  for (;; height /= 2) {
+    uint32_t bytes = 0;
+    lay_out_cells(&args->coarse, height, width, &bytes);
+    if (bytes > kTallBytes && height > kLowTileY) continue;
+    set_tile(args, height, width, width < kWideTileX ? kNarrowTileLog2 : kWideTileLog2);
+    return bytes;
+  }
+}
+
+Launch plan_labels(const AggregateParams& p, MergeArgs* args) {
+  const bool own_size = p.coarse.h == p.H && p.coarse.w == p.W;
+  const LabelKind kind = p.labels_given ? LabelKind::kGiven
+                         : own_size     ? LabelKind::kOwnSize
+                                        : LabelKind::kUpsampled;
+  uint32_t bytes = kLabelTileBytes;
+  if (kind == LabelKind::kUpsampled) {
+    // Merging takes the place of what labels were found with.
+    bytes = std::max(bytes, plan_tiles(p, args));
+  } else {
+    set_tile(args, kWideTileY, kWideTileX, kWideTileLog2);
+  }
+  return {aggregate_kernels, labels_key(p.coarse.dtype, kind, compiled_in(p.coarse.N)), 0,
+          kMergeThreads, bytes};
+}
+
 void run_aggregate(py::handle coarse, py::handle fine, py::handle origins, py::handle num,
                    int64_t window, std::string_view table, int64_t H, int64_t W,
                    const std::string& rule, py::handle out, bool labels_given, py::handle) {
@@ -53,35 +122,27 @@ void run_aggregate(py::handle coarse, py::handle fine, py::handle origins, py::h
   const AggregateParams p =
       aggregate_params(seg, patches, ys_xs, used, window, table, H, W, rule, merged, labels_given);
   require_sizes(p, op);
-  const int64_t classes = compiled_in(p.coarse.N);
-  const bool wide = p.labels != nullptr || wide_scores(p, classes != 0);
   MergeArgs args{};
-  args.coarse = p.coarse;
+  args.coarse = coarse_args(p.coarse, H, W, p.labels);
   args.fine = p.fine;
   args.windows = p.windows;
   args.small = class_bits(p.classes);
-  args.H = H;
-  args.W = W;
   args.rule = p.rule;
-  args.tile_y = wide ? kWideTileY : kNarrowTileY;
-  args.tile_x = wide ? kWideTileX : kNarrowTileX;
-  args.tile_x_log2 = wide ? kWideTileLog2 : kNarrowTileLog2;
+  args.probs = p.probs;
   const bool per_window = p.labels_given;
+  Launch start = p.labels != nullptr ? plan_labels(p, &args) : plan_scores(p, &args);
   const int64_t tiles_y = ceil_div(per_window ? window : H, args.tile_y);
   const int64_t tiles_x = ceil_div(per_window ? window : W, args.tile_x);
-  const int64_t blocks = p.coarse.B * (per_window ? p.windows.n : 1) * tiles_y * tiles_x;
-  require_supported(blocks <= kInt32Max, op, "fewer than 2^31 tiles, got ", blocks);
-  if (blocks == 0) return;
+  start.blocks =
+      args.window_blocks + p.coarse.B * (per_window ? p.windows.n : 1) * tiles_y * tiles_x;
+  require_supported(start.blocks <= kInt32Max, op, "fewer than 2^31 tiles, got ", start.blocks);
+  if (start.blocks == 0) return;
   args.tiles_y = static_cast<int32_t>(tiles_y);
   args.tiles_x = static_cast<int32_t>(tiles_x);
-  args.packed = packed(p.coarse);
-  args.labels_given = p.labels_given;
-  args.labels = p.labels;
-  args.probs = p.probs;
-  const uint32_t key =
-      p.labels != nullptr ? labels_key(p.coarse.dtype, classes) : probs_key(classes);
+  args.by_tiles_y = make_divider(args.tiles_y);
+  args.by_tiles_x = make_divider(args.tiles_x);
   const Queue queue(coarse);
-  launch({aggregate_kernels, key, blocks, kMergeThreads}, args, queue);
+  launch(start, args, queue);
 }
 
 }  // namespace

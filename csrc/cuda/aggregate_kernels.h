@@ -1,25 +1,36 @@
 #pragma once
 
 #include "../../kernels/common/dtype.h"
+#include "../../kernels/cuda/aggregate_args.h"
 
 namespace c2f::cuda {
 
-// To labels: one instantiation per type of the coarse logits and number of classes that is compiled
-// in (0 takes any). To scores: one per number of classes.
-constexpr uint32_t labels_key(DType coarse, int64_t classes) {
-  return 1u << 31 | static_cast<uint32_t>(coarse) << 16 | static_cast<uint32_t>(classes);
+// To labels: one instantiation per type of the coarse logits, way to their labels and number of
+// classes that is compiled in (0 takes any). To scores: one per number of classes.
+constexpr uint32_t labels_key(DType coarse, LabelKind kind, int64_t classes) {
+  return 1u << 31 | static_cast<uint32_t>(coarse) << 16 | static_cast<uint32_t>(kind) << 12 |
+         static_cast<uint32_t>(classes);
 }
 constexpr uint32_t probs_key(int64_t classes) { return static_cast<uint32_t>(classes); }
 
 }  // namespace c2f::cuda
 
 // clang-format off: it does not come to rest on these lists
-#define C2F_LABELS_OF(K, T, dtype)                               \
-  K(labels_key(DType::dtype, 0), aggregate_labels_kernel<T, 0>)  \
-  K(labels_key(DType::dtype, 2), aggregate_labels_kernel<T, 2>)  \
-  K(labels_key(DType::dtype, 6), aggregate_labels_kernel<T, 6>)  \
-  K(labels_key(DType::dtype, 7), aggregate_labels_kernel<T, 7>)  \
-  K(labels_key(DType::dtype, 16), aggregate_labels_kernel<T, 16>)
+#define C2F_LABELS_KERNEL(K, T, dtype, kind, N)       \
+  K(labels_key(DType::dtype, LabelKind::kind, N), \
+    aggregate_labels_kernel<T, N, LabelKind::kind>)
+
+#define C2F_LABELS_BY(K, T, dtype, kind)   \
+  C2F_LABELS_KERNEL(K, T, dtype, kind, 0)  \
+  C2F_LABELS_KERNEL(K, T, dtype, kind, 2)  \
+  C2F_LABELS_KERNEL(K, T, dtype, kind, 6)  \
+  C2F_LABELS_KERNEL(K, T, dtype, kind, 7)  \
+  C2F_LABELS_KERNEL(K, T, dtype, kind, 16)
+
+#define C2F_LABELS_OF(K, T, dtype)         \
+  C2F_LABELS_BY(K, T, dtype, kGiven)       \
+  C2F_LABELS_BY(K, T, dtype, kOwnSize)     \
+  C2F_LABELS_BY(K, T, dtype, kUpsampled)
 
 #define C2F_AGGREGATE_KERNELS(K)               \
   C2F_LABELS_OF(K, float, kF32)                \

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <string>
 
-#include "../../kernels/common/bilinear.h"
 #include "../../kernels/cuda/windows_args.h"
+#include "coarse_plan.h"
 #include "logits.h"
 #include "supported.h"
 #include "windows_kernels.h"
@@ -12,9 +12,6 @@
 // The emulator of the tests sets these lower, so that small images take every path.
 #if !defined(C2F_ONE_BAND_TILES)
 #define C2F_ONE_BAND_TILES 512
-#endif
-#if !defined(C2F_WIDE_PIXELS)
-#define C2F_WIDE_PIXELS (1 << 21)
 #endif
 #if !defined(C2F_SELECT_SHARED_BYTES)
 #define C2F_SELECT_SHARED_BYTES (16 << 10)
@@ -30,61 +27,15 @@ namespace {
 // step past the last one by up to a block of threads, or to the end of a band.
 constexpr int64_t kMostNumbered = (int64_t{1} << 31) - (1 << 12);
 
-// Pixels of a tile along x and y. Larger tiles read fewer source pixels twice, and share what a
-// block computes before its first pixel; smaller ones give small images enough blocks to fill a
-// GPU: at 512 x 512 there are 256 of 32 x 32.
-int32_t tile_width(int64_t pixels) {
-  return pixels >= int64_t{8} * C2F_WIDE_PIXELS ? kMaxTileX
-         : pixels >= C2F_WIDE_PIXELS            ? kMaxTileX / 2
-         : pixels >= C2F_WIDE_PIXELS / 4        ? kMaxTileX / 4
-                                                : kMaxTileX / 8;
-}
-int32_t tile_height(int64_t pixels) {
-  return pixels >= int64_t{16} * C2F_WIDE_PIXELS  ? kMaxTileY
-         : pixels >= int64_t{4} * C2F_WIDE_PIXELS ? kMaxTileY / 2
-                                                  : kMaxTileY / 4;
-}
-
-// Shared memory of a tile at most, where a lower one is possible: with more, fewer blocks would fit
-// a multiprocessor.
-constexpr uint32_t kTallBytes = 32 << 10;
-
-// Source rows (or columns) of the cells that tile_px pixels have, at most: they span
-// (tile_px - 1) * scale, which meets one more source than it has steps, and rounding may add one.
-int32_t most_cells(int32_t tile_px, float scale) {
-  return static_cast<int32_t>(static_cast<float>(tile_px - 1) * scale) + 3;
-}
-
-// Sets `layout`, `pitch` and what follows from them.
-void lay_out(CellCountsArgs* args, bool upsampled) {
-  uint32_t at = 0;
-  const auto reserve = [&at](int64_t bytes) {
-    const uint32_t start = at;
-    at += static_cast<uint32_t>((bytes + 15) / 16 * 16);
-    return start;
-  };
-  TileLayout& layout = args->layout;
+// Places what counting has in shared memory, and sets what follows; returns the bytes.
+uint32_t lay_out(CellCountsArgs* args, bool upsampled) {
   const BinAxis &y = args->y, &x = args->x;
-  reserve(int64_t{4} * y.tile_bins * x.tile_bins);
-  layout.y.bin = reserve(2 * y.tile_px);
-  layout.x.bin = reserve(2 * x.tile_px);
-  if (upsampled) {
-    const int32_t rows = most_cells(y.tile_px, args->scale_y);
-    // A quad may begin before the first cell, and a cell has a point behind it.
-    const int32_t columns = kQuad - 1 + most_cells(x.tile_px, args->scale_x) + 1;
-    args->pitch = parts_of(columns, kQuad) * kQuad;
-    args->by_pitch = make_divider(args->pitch);
-    const auto axis = [&](AxisLayout* of, int32_t px, int32_t cells) {
-      of->cell = reserve(2 * px);
-      of->first = reserve(2 * (cells + 1));
-      of->w1 = reserve(4 * px);
-    };
-    axis(&layout.y, y.tile_px, rows);
-    axis(&layout.x, x.tile_px, args->pitch);
-    layout.points = reserve(2 * ((rows + 1) * args->pitch + 1));
-    layout.entries = reserve(2 * rows * args->pitch);
-  }
-  layout.bytes = at;
+  uint32_t bytes = 0;
+  reserve(&bytes, int64_t{4} * y.tile_bins * x.tile_bins);
+  args->row_bins = reserve(&bytes, 2 * y.tile_px);
+  args->column_bins = reserve(&bytes, 2 * x.tile_px);
+  if (upsampled) lay_out_cells(&args->coarse, y.tile_px, x.tile_px, &bytes);
+  return bytes;
 }
 
 bool flushed(const BinAxis& axis) { return axis.flush_px != kNoFlush; }
@@ -115,24 +66,18 @@ WindowsPlan plan_windows(const Params& p, int64_t stride_px, Workspace& workspac
                                                        : CellKind::kUpsampled;
   WindowsArgs args{};
   CellCountsArgs& cells = args.cells;
-  cells.seg = seg;
+  cells.coarse = coarse_args(seg, p.H, p.W, p.labels);
   cells.small = class_bits(p.classes);
-  cells.scale_y = resize_scale(seg.h, p.H);
-  cells.scale_x = resize_scale(seg.w, p.W);
   const int64_t pixels = seg.B * p.H * p.W;
   cells.x = make_bin_axis(p.W, p.window_px, stride_px, p.flush, tile_width(pixels));
+  uint32_t bytes = 0;
   for (int32_t rows = tile_height(pixels);; rows /= 2) {
     cells.y = make_bin_axis(p.H, p.window_px, stride_px, p.flush, rows);
-    lay_out(&cells, kind == CellKind::kUpsampled);
-    if (cells.layout.bytes <= kTallBytes || rows <= kMaxTileY / 4) break;
+    bytes = lay_out(&cells, kind == CellKind::kUpsampled);
+    if (bytes <= kTallBytes || rows <= kLowTileY) break;
   }
   require_numbers(cells.y, cells.x, seg.B, op);
   const int64_t tiles = int64_t{cells.y.tiles} * cells.x.tiles;
-  cells.packed = seg.is_logits && packed(seg);
-  // Where there are fewer source pixels than threads, one of them each asks for more at once.
-  cells.quads = kind == CellKind::kUpsampled && quads(seg) &&
-                cells.pitch * most_cells(cells.y.tile_px, cells.scale_y) > kCellThreads;
-  cells.labels = p.labels;
   cells.bins = workspace.scratch<int32_t>("bins", seg.B * cells.y.bins * cells.x.bins);
   WindowSums& sums = args.sums;
   sums.band_tiles = tiles <= C2F_ONE_BAND_TILES ? cells.y.tiles : 1;
@@ -140,9 +85,9 @@ WindowsPlan plan_windows(const Params& p, int64_t stride_px, Workspace& workspac
   sums.across = workspace.scratch<int32_t>("across", seg.B * cells.y.bins * cells.x.windows);
   sums.tickets = workspace.tickets(seg.B * (int64_t{sums.bands} + cells.y.windows + 1));
   const int64_t classes = seg.is_logits ? compiled_in(seg.N) : 0;
-  const Launch launch{windows_kernels,    cell_key(seg.dtype, kind, classes),
-                      seg.B * tiles,      kCellThreads,
-                      cells.layout.bytes, true};
+  const Launch launch{windows_kernels, cell_key(seg.dtype, kind, classes),
+                      seg.B * tiles,   kCellThreads,
+                      bytes,           true};
   return {args, launch};
 }
 

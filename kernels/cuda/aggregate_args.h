@@ -5,11 +5,12 @@
 
 #include "../common/class_bits.h"
 #include "../common/params.h"
+#include "coarse_args.h"
 
 namespace c2f::cuda {
 
 constexpr int kMergeThreads = 256;
-constexpr int kTilePixels = 1024;  // most pixels of a tile
+constexpr int kTilePixels = 1024;  // most pixels that are merged at once
 
 // Tiles of 64 x 16 pixels. Scores of logits that are hardly enlarged take 32 x 8, so that the
 // source pixels of a tile fit into its shared memory (kPlaneElems).
@@ -21,25 +22,35 @@ constexpr int kWideTileLog2 = 6, kNarrowTileLog2 = 5;  // of the sides along x
 // neighbour. Odd: planes of successive classes start in different banks.
 constexpr int kPlaneElems = 385;  // (31 + 4) * (7 + 4) and (ceil(63 / 2) + 3) * (ceil(15 / 2) + 3)
 
-// Source pixels under a tile of labels: (63 + 4) * (15 + 4).
-constexpr int kPointElems = 1273;
-
 constexpr int kStagedClasses = 16;  // at once, where their number is not compiled in
 
+// Where the coarse labels come from that are merged.
+enum class LabelKind : int32_t { kGiven, kOwnSize, kUpsampled };
+
+// Parts of a tile are told from each other by a bit: those below each other by neighbouring ones.
+constexpr int kPartsLog2 = 3;
+static_assert(kWideTileY << kPartsLog2 == kMaxTileY && kMaxTileX / kWideTileX << kPartsLog2 <= 32);
+
+// Dynamic shared memory that merging labels takes: a LabelTile.
+constexpr uint32_t kLabelTileBytes = 18480;
+
 struct MergeArgs {
-  Seg coarse;  // logits
+  // Logits; `labels` where labels are wanted. Given, they hold the coarse argmax already and are
+  // edited inside the windows only.
+  CoarseArgs coarse;
   Image fine;  // logits [B*n, 1 or 2, hf, wf]
   WindowList windows;
   ClassBits small;
-  int64_t H, W;
   MergeRule rule;
-  // The tiles of an image; where labels are given, those of a window.
+  // The tiles of an image; where labels are given, those of a window. Labels of a tile are merged
+  // in parts of kTilePixels, which are as wide as tile_x_log2 says.
   int32_t tile_y, tile_x, tile_x_log2;  // pixels
   int32_t tiles_y, tiles_x;
-  bool packed;        // the classes of a coarse pixel lie side by side, in multiples of 16 bytes
-  bool labels_given;  // `labels` holds the coarse argmax: edited inside the windows only
-  uint8_t* labels;    // [B, H, W] contiguous, or nullptr
-  float* probs;       // [B, N, H, W] contiguous, or nullptr
+  Divider by_tiles_y, by_tiles_x;
+  // Where tiles of an image have many parts: blocks that come before those of the tiles, and take
+  // the parts that windows reach. So many of a window, at most.
+  int32_t window_blocks, window_parts_y, window_parts_x;
+  float* probs;  // [B, N, H, W] contiguous, or nullptr
 };
 
 }  // namespace c2f::cuda

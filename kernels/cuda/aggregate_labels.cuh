@@ -1,9 +1,13 @@
 // aggregate to labels, in one launch.
 //
-// Labels of the coarse answer come first: given, or found here by corner agreement (see
-// kernels/cpu/coarse_labels.h), a tile of the image at a time. Where they are given a block takes a
-// tile of a window instead, so that the cost does not depend on the image's size; of the windows
-// over a pixel the first one's block decides it.
+// Coarse labels come first: given, or found here as counting finds them (upsampled_tile.cuh), a
+// tile of the image at a time, and stored. What windows cover of the tile is then read again and
+// edited, in parts. Of large tiles, which have many parts, those that windows reach are left to
+// blocks of their own: windows often lie beside each other, and one block would merge for long
+// while others have gone.
+//
+// Where labels are given a block takes a tile of a window, so that the cost does not depend on the
+// image's size; of the windows over a pixel the first one's block decides it.
 //
 // Pixels whose p_f contradicts their coarse label are listed before any exponential is taken or any
 // logit is read for them: with one window over a pixel the sign of its fine logit tells.
@@ -13,17 +17,18 @@
 
 #include "argmax.cuh"
 #include "patch_foreground.cuh"
+#include "upsampled_tile.cuh"
 
 namespace c2f::cuda {
 
 struct LabelTile {
   ForegroundTile fine;
   int32_t first_slot[kTilePixels];
-  int16_t point[kPointElems];  // first argmax of the source pixels, -1 where it proves nothing
   uint8_t label[kTilePixels];
   uint16_t listed[kTilePixels];
-  int32_t num_listed;
+  alignas(16) int32_t num_listed;
 };
+static_assert(sizeof(LabelTile) == kLabelTileBytes);
 
 // Coarse logits of one output pixel, class after class.
 template <class T>
@@ -66,57 +71,11 @@ __device__ __forceinline__ void list_pixel(bool wanted, int pixel, LabelTile& ti
   if (wanted) tile.listed[first + __popc(votes & lanes_below())] = static_cast<uint16_t>(pixel);
 }
 
-// Coarse labels of the tile into shared memory. Called by all threads of the block; the caller has
-// zeroed num_listed, and a barrier lies between that and this.
-template <class T, int N>
-__device__ __forceinline__ void find_coarse_labels(const MergeArgs& a, const MergeTile& at,
-                                                   const Axis& y, const Axis& x, LabelTile& tile) {
-  const Seg& seg = a.coarse;
-  const int32_t classes = N != 0 ? N : static_cast<int32_t>(seg.N);
-  const T* image = static_cast<const T*>(seg.data) + at.b * seg.stride_b;
-  const int32_t top = y.tap(at.y0).i0, left = x.tap(at.x0).i0;
-  const int32_t rows = y.tap(at.y0 + at.height - 1).i1 - top + 1;
-  const int32_t columns = x.tap(at.x0 + at.width - 1).i1 - left + 1;
-  for (int i = threadIdx.x; i < rows * columns; i += kMergeThreads) {
-    const T* source =
-        image + (top + i / columns) * seg.stride_y + (left + i % columns) * seg.stride_x;
-    const auto found = first_argmax<T, N>(source, seg.stride_n, classes, a.packed);
-    // Unresized, the label is the pixel's own, whatever its value.
-    const bool proves = found.finite() || !(y.resized() || x.resized());
-    tile.point[i] = static_cast<int16_t>(proves ? found.label : -1);
-  }
-  __syncthreads();  // pixels look at points that other threads found
-  for (int p = threadIdx.x; p < kTilePixels; p += kMergeThreads) {
-    bool mixed = false;
-    if (at.holds(p)) {
-      const BilinearTap ty = y.tap(at.y0 + at.row(p)), tx = x.tap(at.x0 + at.column(p));
-      const int16_t* upper = tile.point + (ty.i0 - top) * columns;
-      const int16_t* lower = tile.point + (ty.i1 - top) * columns;
-      const int32_t x0 = tx.i0 - left, x1 = tx.i1 - left;
-      const int16_t label = upper[x0];
-      mixed = label < 0 || upper[x1] != label || lower[x0] != label || lower[x1] != label;
-      tile.label[p] = static_cast<uint8_t>(label);
-    }
-    list_pixel(mixed, p, tile);
-  }
-  __syncthreads();  // the list is complete
-  const int listed = tile.num_listed;
-  for (int i = threadIdx.x; i < listed; i += kMergeThreads) {
-    const int p = tile.listed[i];
-    PixelLogits<T> logits(seg, at.b, y.tap(at.y0 + at.row(p)), x.tap(at.x0 + at.column(p)), true);
-    FirstArgmax found;
-#pragma unroll(N != 0 ? 4 : 2)
-    for (int32_t c = 0; c < classes; ++c) found.offer(logits.next(), c);
-    tile.label[p] = static_cast<uint8_t>(found.label);
-  }
-  __syncthreads();  // labels are complete, the list and its length are no longer read
-}
-
 // The merged label of a listed pixel.
 template <class T, int N>
 __device__ __forceinline__ int32_t merge_pixel(const MergeArgs& a, PixelLogits<T>& logits,
                                                float p_f, int32_t coarse) {
-  const int32_t classes = N != 0 ? N : static_cast<int32_t>(a.coarse.N);
+  const int32_t classes = N != 0 ? N : static_cast<int32_t>(a.coarse.seg.N);
   if (a.rule == MergeRule::kOfficial) {
     FirstArgmax found;
 #pragma unroll(N != 0 ? 4 : 2)
@@ -144,75 +103,239 @@ __device__ __forceinline__ int32_t merge_pixel(const MergeArgs& a, PixelLogits<T
   return merged_label(coarse, p_from, to.cls, p_to, conflict_addition(small, p_f));
 }
 
-template <class T, int N>
-__global__ void C2F_BOUNDS(kMergeThreads, 4)
-    aggregate_labels_kernel(const __grid_constant__ MergeArgs a) {
-  C2F_SHARED(LabelTile, tile);
-  const int32_t tiles = a.tiles_y * a.tiles_x;
-  const int64_t owner = blockIdx.x / tiles;  // image, or slot of the batch
-  const int32_t inside = static_cast<int32_t>(blockIdx.x - owner * tiles);
-  MergeTile at{owner,
-               inside / a.tiles_x * a.tile_y,
-               inside % a.tiles_x * a.tile_x,
-               a.tile_y,
-               a.tile_x,
-               a.tile_x_log2};
-  int64_t end_y = a.H, end_x = a.W;
-  int32_t own_slot = -1;
-  if (a.labels_given) {
-    const Slot slot = slot_of(a.windows, owner);
-    at.b = slot.b;
-    own_slot = slot.j;
-    Origin origin{0, 0, false};
-    if (own_slot < windows_of_image(a.windows, at.b)) {
-      origin = origin_of(a.windows, at.b, own_slot, a.H, a.W);
-    }
-    if (!origin.used) return;  // all threads of the block, before any barrier
-    at.y0 += origin.y;
-    at.x0 += origin.x;
-    end_y = origin.y + a.windows.window_px;
-    end_x = origin.x + a.windows.window_px;
-  }
-  if (end_y - at.y0 < at.height) at.height = static_cast<int32_t>(end_y - at.y0);
-  if (end_x - at.x0 < at.width) at.width = static_cast<int32_t>(end_x - at.x0);
-
-  const Axis y(a.coarse.h, a.H), x(a.coarse.w, a.W);
-  uint8_t* out = a.labels + (at.b * a.H + at.y0) * a.W + at.x0;
+// Merges the pixels of a tile that windows cover, in the labels that are stored. Called by all
+// threads of the block, a barrier after those labels were stored.
+template <class T, int N, LabelKind kKind>
+__device__ __forceinline__ void merge_tile(const MergeArgs& a, const MergeTile& at,
+                                           int32_t own_slot, LabelTile& tile) {
+  constexpr bool kGiven = kKind == LabelKind::kGiven;
+  const CoarseArgs& coarse = a.coarse;
+  uint8_t* out = coarse.labels + (at.b * coarse.H + at.y0) * coarse.W + at.x0;
+  // The list grows behind barriers of find_foreground, which it has where a window reaches a tile.
   if (threadIdx.x == 0) tile.num_listed = 0;
-  __syncthreads();  // before the list grows
-  if (!a.labels_given) {
-    find_coarse_labels<T, N>(a, at, y, x, tile);
-    if (threadIdx.x == 0) tile.num_listed = 0;
-    __syncthreads();  // before the list grows again
+  if (!find_foreground(a, at, tile.fine, kGiven ? tile.first_slot : nullptr)) {
+    return;  // the same answer in all threads
   }
+  for (int p = threadIdx.x; p < kTilePixels; p += kMergeThreads) {
+    bool wanted = at.holds(p) && tile.fine.covered(p);
+    if constexpr (kGiven) wanted = wanted && tile.first_slot[p] == own_slot;
+    // Only labels that this block alone may change are read.
+    if (wanted) tile.label[p] = out[at.row(p) * coarse.W + at.column(p)];
+    if (wanted && a.rule != MergeRule::kOfficial) {
+      wanted = a.small.has(tile.label[p]) != tile.fine.foreground(p);
+    }
+    list_pixel(wanted, p, tile);
+  }
+  __syncthreads();  // the list is complete
+  const Axis y(coarse.seg.h, static_cast<int32_t>(coarse.H), coarse.scale_y);
+  const Axis x(coarse.seg.w, static_cast<int32_t>(coarse.W), coarse.scale_x);
+  for (int i = threadIdx.x; i < tile.num_listed; i += kMergeThreads) {
+    const int p = tile.listed[i];
+    const int32_t row = at.row(p), column = at.column(p);
+    PixelLogits<T> logits(coarse.seg, at.b, y.tap(at.y0 + row), x.tap(at.x0 + column),
+                          y.resized() || x.resized());
+    out[row * coarse.W + column] = static_cast<uint8_t>(
+        merge_pixel<T, N>(a, logits, tile.fine.p_f(p), static_cast<int32_t>(tile.label[p])));
+  }
+}
 
-  if (find_foreground(a, at, tile.fine, tile.first_slot)) {  // the same answer in all threads
-    for (int p = threadIdx.x; p < kTilePixels; p += kMergeThreads) {
-      bool wanted =
-          at.holds(p) && tile.fine.covered(p) && (own_slot < 0 || tile.first_slot[p] == own_slot);
-      // Of given labels only those that this block alone may change are read.
-      if (wanted && a.labels_given) tile.label[p] = out[at.row(p) * a.W + at.column(p)];
-      if (wanted && a.rule != MergeRule::kOfficial) {
-        wanted = a.small.has(tile.label[p]) != tile.fine.foreground(p);
-      }
-      list_pixel(wanted, p, tile);
-    }
-    __syncthreads();  // the list is complete
-    for (int i = threadIdx.x; i < tile.num_listed; i += kMergeThreads) {
-      const int p = tile.listed[i];
-      const int32_t row = at.row(p), column = at.column(p);
-      PixelLogits<T> logits(a.coarse, at.b, y.tap(at.y0 + row), x.tap(at.x0 + column),
-                            y.resized() || x.resized());
-      const int32_t merged =
-          merge_pixel<T, N>(a, logits, tile.fine.p_f(p), static_cast<int32_t>(tile.label[p]));
-      tile.label[p] = static_cast<uint8_t>(merged);
-      if (a.labels_given) out[row * a.W + column] = static_cast<uint8_t>(merged);
-    }
-    __syncthreads();  // labels are stored by other threads than those that merged them
+// Which tile of which owner, an image or a slot of the batch.
+struct TileNumber {
+  int32_t owner, y, x;
+
+  __device__ __forceinline__ TileNumber(const MergeArgs& a, int32_t tile) {
+    const int32_t row_of_all = a.by_tiles_x.quotient(tile);
+    owner = a.by_tiles_y.quotient(row_of_all);
+    y = row_of_all - owner * a.tiles_y;
+    x = tile - row_of_all * a.tiles_x;
   }
-  if (a.labels_given) return;  // no barrier follows
-  for (int p = threadIdx.x; p < at.pixels(); p += kMergeThreads) {
-    if (at.holds(p)) out[at.row(p) * a.W + at.column(p)] = tile.label[p];
+};
+
+// The window of a slot of the batch; not used where the slot is not.
+__device__ __forceinline__ Origin window_of(const MergeArgs& a, const Slot& slot) {
+  if (slot.j >= windows_of_image(a.windows, slot.b)) return {0, 0, false};
+  return origin_of(a.windows, slot.b, slot.j, a.coarse.H, a.coarse.W);
+}
+
+// The tile of a window that this block edits.
+template <class T, int N>
+__device__ __forceinline__ void edit_window(const MergeArgs& a, LabelTile& tile) {
+  const TileNumber number(a, static_cast<int32_t>(blockIdx.x));
+  const Slot slot = slot_of(a.windows, number.owner);
+  const Origin origin = window_of(a, slot);
+  if (!origin.used) return;  // all threads of the block, before any barrier
+  const int32_t top = number.y * a.tile_y, left = number.x * a.tile_x;
+  const int32_t k = static_cast<int32_t>(a.windows.window_px);
+  const MergeTile at{slot.b,
+                     origin.y + top,
+                     origin.x + left,
+                     min(a.tile_y, k - top),
+                     min(a.tile_x, k - left),
+                     a.tile_x_log2};
+  merge_tile<T, N, LabelKind::kGiven>(a, at, slot.j, tile);
+}
+
+// A block's tile of an image, in shared memory: see find_tile of bin_tile.cuh.
+struct ImageTile {
+  int32_t image;
+  TilePart y, x;
+  uint32_t taken;  // parts that other blocks take, by bits
+
+  __device__ __forceinline__ MergeTile part(const MergeArgs& a, int32_t top, int32_t left) const {
+    return {image,
+            y.start + top,
+            x.start + left,
+            min(kTilePixels >> a.tile_x_log2, y.length - top),
+            min(1 << a.tile_x_log2, x.length - left),
+            a.tile_x_log2};
+  }
+};
+
+// Says where a block's tile is, and that all of it is its own. Called by all threads of the block.
+__device__ __forceinline__ void place_tile(const MergeArgs& a, int32_t image, int32_t top,
+                                           int32_t height, int32_t left, int32_t width,
+                                           ImageTile* tile) {
+  const CoarseArgs& coarse = a.coarse;
+  if (threadIdx.x == 0) {
+    const Axis y(coarse.seg.h, static_cast<int32_t>(coarse.H), coarse.scale_y);
+    tile->image = image;
+    tile->y = tile_part(y, top, min(height, y.out - top));
+    tile->taken = 0;
+  } else if (threadIdx.x == kWarpSize) {
+    const Axis x(coarse.seg.w, static_cast<int32_t>(coarse.W), coarse.scale_x);
+    tile->x = tile_part(x, left, min(width, x.out - left));
+  }
+  // All threads are here; the tile is written.
+  __syncthreads();
+}
+
+// Bits of the parts `from` .. `to`, of those below each other.
+__device__ __forceinline__ uint32_t bits_between(int32_t from, int32_t to) {
+  return (2u << to) - (1u << from);
+}
+
+// Notes the parts of a tile that windows reach.
+__device__ __forceinline__ void note_windows(const MergeArgs& a, ImageTile& tile) {
+  const int64_t k = a.windows.window_px;
+  const MergeTile whole{tile.image,    tile.y.start,  tile.x.start,
+                        tile.y.length, tile.x.length, a.tile_x_log2};
+  for (int32_t j = threadIdx.x; j < a.windows.n; j += kMergeThreads) {
+    const Origin origin = window_of(a, {tile.image, j});
+    if (!reaches(origin, k, whole)) continue;
+    const int32_t top = max(origin.y - tile.y.start, 0), left = max(origin.x - tile.x.start, 0);
+    const int32_t bottom = min(origin.y - tile.y.start + static_cast<int32_t>(k), tile.y.length);
+    const int32_t right = min(origin.x - tile.x.start + static_cast<int32_t>(k), tile.x.length);
+    const uint32_t rows = bits_between(top / kWideTileY, (bottom - 1) / kWideTileY);
+    for (int32_t x = left / kWideTileX; x <= (right - 1) / kWideTileX; ++x) {
+      atomicOr(&tile.taken, rows << (x << kPartsLog2));
+    }
+  }
+}
+
+// The part of an image that a block before those of the tiles takes: one that a window reaches, and
+// none of an earlier slot. Called by all threads of the block, which get the same answer: whether
+// there is one.
+__device__ __forceinline__ bool find_part(const MergeArgs& a, ImageTile* tile) {
+  const uint32_t parts_x = static_cast<uint32_t>(a.window_parts_x);
+  const uint32_t row_of_all = blockIdx.x / parts_x;
+  const uint32_t patch = row_of_all / static_cast<uint32_t>(a.window_parts_y);
+  const Slot slot = slot_of(a.windows, patch);
+  const Origin origin = window_of(a, slot);
+  if (!origin.used) return false;
+  const int32_t row = static_cast<int32_t>(row_of_all - patch * a.window_parts_y);
+  const int32_t column = static_cast<int32_t>(blockIdx.x - row_of_all * parts_x);
+  const int32_t top = (origin.y / kWideTileY + row) * kWideTileY;
+  const int32_t left = (origin.x / kWideTileX + column) * kWideTileX;
+  const int64_t k = a.windows.window_px;
+  if (top >= origin.y + k || left >= origin.x + k) return false;
+  place_tile(a, static_cast<int32_t>(slot.b), top, kWideTileY, left, kWideTileX, tile);
+  const MergeTile part = tile->part(a, 0, 0);
+  for (int32_t j = threadIdx.x; j < slot.j; j += kMergeThreads) {
+    const Origin other = origin_of(a.windows, slot.b, j, a.coarse.H, a.coarse.W);
+    if (reaches(other, k, part)) atomicOr(&tile->taken, 1u);
+  }
+  // All threads are here: none has left alone. Earlier slots have been looked at.
+  __syncthreads();
+  return tile->taken == 0;
+}
+
+// Coarse labels of a tile, by the logits' own pixels.
+template <class T, int N>
+__device__ __forceinline__ void label_pixels(const CoarseArgs& a, const ImageTile& tile,
+                                             int32_t columns_log2) {
+  const Seg& seg = a.seg;
+  const T* image = static_cast<const T*>(seg.data) + tile.image * seg.stride_b;
+  uint8_t* labels = a.labels + tile.image * a.H * a.W;
+  for (int p = threadIdx.x; p < tile.y.length << columns_log2; p += kMergeThreads) {
+    const int32_t row = p >> columns_log2, column = p - (row << columns_log2);
+    if (column >= tile.x.length) continue;
+    const int64_t y = tile.y.start + row, x = tile.x.start + column;
+    const auto found = first_argmax<T, N>(image + y * seg.stride_y + x * seg.stride_x, seg.stride_n,
+                                          static_cast<int32_t>(seg.N), a.packed);
+    labels[y * a.W + x] = static_cast<uint8_t>(found.label);
+  }
+}
+
+// What UpsampledTile is told where nothing is counted, and other blocks take parts of a tile.
+struct LabelsOnly {
+  static constexpr bool kWanted = false;
+  uint32_t parts;  // that are taken
+
+  // Of those below each other around a column.
+  __device__ __forceinline__ uint32_t taken(int32_t column) const {
+    constexpr uint32_t kBelow = (1u << (1 << kPartsLog2)) - 1u;
+    return parts >> (static_cast<uint32_t>(column) / kWideTileX << kPartsLog2) & kBelow;
+  }
+  static __device__ __forceinline__ bool stores(uint32_t taken, int32_t row) {
+    return (taken >> static_cast<uint32_t>(row) / kWideTileY & 1u) == 0;
+  }
+};
+
+// The tile of an image that this block labels and merges.
+template <class T, int N, LabelKind kKind>
+__device__ __forceinline__ void label_image(const MergeArgs& a, unsigned char* shared) {
+  C2F_SHARED(ImageTile, tile);
+  // Whether windows' parts have blocks of their own. Every way is the same for all threads of one.
+  const bool apart = kKind == LabelKind::kUpsampled && a.window_blocks > 0;
+  const int32_t block = static_cast<int32_t>(blockIdx.x) - (apart ? a.window_blocks : 0);
+  if (block < 0) {
+    if (!find_part(a, &tile)) return;
+  } else {
+    const TileNumber number(a, block);
+    place_tile(a, number.owner, number.y * a.tile_y, a.tile_y, number.x * a.tile_x, a.tile_x,
+               &tile);
+    if (apart) {
+      note_windows(a, tile);
+      // All threads are here; the parts are noted.
+      __syncthreads();
+    }
+  }
+  if constexpr (kKind == LabelKind::kUpsampled) {
+    const Tile cells(a.coarse.layout, tile.image, tile.y, tile.x, shared);
+    label_upsampled<T, N>(a.coarse, cells, LabelsOnly{tile.taken});
+  } else {
+    label_pixels<T, N>(a.coarse, tile, a.tile_x_log2);
+  }
+  if (apart && block >= 0) return;
+  for (int32_t top = 0; top < tile.y.length; top += kTilePixels >> a.tile_x_log2) {
+    for (int32_t left = 0; left < tile.x.length; left += 1 << a.tile_x_log2) {
+      // All threads take every turn. Labels are stored that others read; and neither what they were
+      // found with nor the list of the part before, in the same memory, is read any more.
+      __syncthreads();
+      merge_tile<T, N, kKind>(a, tile.part(a, top, left), -1,
+                              *reinterpret_cast<LabelTile*>(shared));
+    }
+  }
+}
+
+template <class T, int N, LabelKind kKind>
+__global__ void C2F_BOUNDS(kMergeThreads, kKind == LabelKind::kUpsampled ? 3 : 4)
+    aggregate_labels_kernel(const __grid_constant__ MergeArgs a) {
+  C2F_DYNAMIC_SHARED(shared);
+  if constexpr (kKind == LabelKind::kGiven) {
+    edit_window<T, N>(a, *reinterpret_cast<LabelTile*>(shared));
+  } else {
+    label_image<T, N, kKind>(a, shared);
   }
 }
 

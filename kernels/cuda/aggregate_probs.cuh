@@ -35,7 +35,7 @@ __device__ __forceinline__ void stage_classes_as(const MergeArgs& a, int64_t b,
                                                  const SourceRect& rect, int32_t c0, int count,
                                                  float* planes) {
   constexpr int kElems = Pack<T>::kElems;
-  const Seg& seg = a.coarse;
+  const Seg& seg = a.coarse.seg;
   const T* corner = static_cast<const T*>(seg.data) + b * seg.stride_b + c0 * seg.stride_n +
                     rect.top * seg.stride_y + rect.left * seg.stride_x;
   const int points = rect.rows * rect.columns;
@@ -43,7 +43,7 @@ __device__ __forceinline__ void stage_classes_as(const MergeArgs& a, int64_t b,
     const int row = i / rect.columns;
     const T* pixel = corner + row * seg.stride_y + (i - row * rect.columns) * seg.stride_x;
     float* to = planes + i;
-    if (a.packed) {  // then so are c0 and count: kStagedClasses is a multiple of any pack
+    if (a.coarse.packed) {  // then so are c0 and count: kStagedClasses is a multiple of any pack
 #pragma unroll 4
       for (int c = 0; c < count; c += kElems, to += kElems * kPlaneElems) {
         const Pack<T> pack = load_pack(pixel + c);
@@ -63,9 +63,9 @@ __device__ __forceinline__ void stage_classes_as(const MergeArgs& a, int64_t b,
 // Called by all threads of the block; ends with a barrier.
 __device__ __forceinline__ void stage_classes(const MergeArgs& a, int64_t b, const SourceRect& rect,
                                               int32_t c0, int count, float* planes) {
-  if (a.coarse.dtype == DType::kF32) {
+  if (a.coarse.seg.dtype == DType::kF32) {
     stage_classes_as<float>(a, b, rect, c0, count, planes);
-  } else if (a.coarse.dtype == DType::kF16) {
+  } else if (a.coarse.seg.dtype == DType::kF16) {
     stage_classes_as<F16>(a, b, rect, c0, count, planes);
   } else {
     stage_classes_as<BF16>(a, b, rect, c0, count, planes);
@@ -130,17 +130,18 @@ struct ProbTile {
 
   __device__ __forceinline__ ProbTile(const MergeArgs& a, MergeTile tile)
       : at(tile),
-        y(a.coarse.h, a.H),
-        x(a.coarse.w, a.W),
+        y(a.coarse.seg.h, a.coarse.H),
+        x(a.coarse.seg.w, a.coarse.W),
         rect(at, y, x),
         resized(y.resized() || x.resized()),
-        plane(a.H * a.W) {}
+        plane(a.coarse.H * a.coarse.W) {}
 
   __device__ __forceinline__ StagedPixel pixel(int p) const {
     return {rect, y.tap(at.y0 + at.row(p)), x.tap(at.x0 + at.column(p)), resized};
   }
   __device__ __forceinline__ float* out(const MergeArgs& a, int p) const {
-    return a.probs + at.b * a.coarse.N * plane + (at.y0 + at.row(p)) * a.W + at.x0 + at.column(p);
+    return a.probs + at.b * a.coarse.seg.N * plane + (at.y0 + at.row(p)) * a.coarse.W + at.x0 +
+           at.column(p);
   }
 };
 
@@ -154,8 +155,8 @@ __device__ __forceinline__ MergeTile prob_tile_of_block(const MergeArgs& a) {
                a.tile_y,
                a.tile_x,
                a.tile_x_log2};
-  if (a.H - at.y0 < at.height) at.height = static_cast<int32_t>(a.H - at.y0);
-  if (a.W - at.x0 < at.width) at.width = static_cast<int32_t>(a.W - at.x0);
+  if (a.coarse.H - at.y0 < at.height) at.height = static_cast<int32_t>(a.coarse.H - at.y0);
+  if (a.coarse.W - at.x0 < at.width) at.width = static_cast<int32_t>(a.coarse.W - at.x0);
   return at;
 }
 
@@ -272,7 +273,7 @@ __global__ void C2F_BOUNDS(kMergeThreads, 4)
     pixel.sample_all<N>(planes, v);
     store_merged<N>(a, v, p_f_or_nan(fine, p), out, tile.plane);
     p += kMergeThreads;
-    out += step * a.W;
+    out += step * a.coarse.W;
   }
 }
 
@@ -288,7 +289,7 @@ __global__ void C2F_BOUNDS(kMergeThreads, 2)
   const bool mine = tile.at.holds(p);
   const StagedPixel pixel = tile.pixel(mine ? p : 0);
   const float p_f = mine ? p_f_or_nan(fine, p) : NAN;
-  const int32_t classes = static_cast<int32_t>(a.coarse.N);
+  const int32_t classes = static_cast<int32_t>(a.coarse.seg.N);
 
   // Calls body(class, logit) for all classes of this thread's pixel. Called by all threads.
   const auto for_classes = [&](const auto& body) {

@@ -84,18 +84,23 @@ __device__ __forceinline__ float fine_logit(const MergeArgs& a, int64_t patch, i
   return fine_sample<BF16>(a.fine, patch, y.tap(dy), x.tap(dx), resized);
 }
 
+// Whether a window that is in use has pixels of the tile.
+__device__ __forceinline__ bool reaches(const Origin& origin, int64_t window_px,
+                                        const MergeTile& tile) {
+  return origin.used && origin.y < tile.y0 + tile.height && origin.y + window_px > tile.y0 &&
+         origin.x < tile.x0 + tile.width && origin.x + window_px > tile.x0;
+}
+
 // Lists, in slot order, those of the slots first .. first + kMergeThreads - 1 whose windows reach
 // the tile; returns how many. Called by all threads of the block.
 __device__ __forceinline__ int list_windows(const MergeArgs& a, const MergeTile& tile,
                                             int32_t first, int32_t num, ForegroundTile& out) {
   const int32_t j = first + static_cast<int32_t>(threadIdx.x);
-  const int64_t k = a.windows.window_px;
   Origin origin{0, 0, false};
-  if (j < num) origin = origin_of(a.windows, tile.b, j, a.H, a.W);
-  const bool reaches = origin.used && origin.y < tile.y0 + tile.height && origin.y + k > tile.y0 &&
-                       origin.x < tile.x0 + tile.width && origin.x + k > tile.x0;
+  if (j < num) origin = origin_of(a.windows, tile.b, j, a.coarse.H, a.coarse.W);
+  const bool listed = reaches(origin, a.windows.window_px, tile);
   // All lanes of all warps are here: the loop around this has the same bounds in all threads.
-  const unsigned votes = __ballot_sync(kWarp, reaches);
+  const unsigned votes = __ballot_sync(kWarp, listed);
   if (lane_of_thread() == 0) out.warp_count[warp_of_thread()] = __popc(votes);
   __syncthreads();  // all counts are there, and nobody reads the list of the slots before
   int before = 0, total = 0;
@@ -104,7 +109,7 @@ __device__ __forceinline__ int list_windows(const MergeArgs& a, const MergeTile&
     if (w < warp_of_thread()) before += out.warp_count[w];
     total += out.warp_count[w];
   }
-  if (reaches) {
+  if (listed) {
     const int at = before + __popc(votes & lanes_below());
     out.slot[at] = j;
     out.y[at] = origin.y;

@@ -14,18 +14,19 @@
 namespace c2f::cuda {
 
 // Slot i stands for the source pixel (top + i / pitch, left + i % pitch), a point, and for the cell
-// whose first corner it is.
-template <class T, int N>
+// whose first corner it is. Counts says which labels are counted, and adds up their pixels; and
+// which pixels' labels are not this block's to store.
+template <class T, int N, class Counts>
 class UpsampledTile {
  public:
-  __device__ UpsampledTile(const CellCountsArgs& a, const Tile& tile)
+  __device__ UpsampledTile(const CoarseArgs& a, const Tile& tile, const Counts& counts)
       : a_(a),
         tile_(tile),
-        y_(a.seg.h, a.y.size_px, a.scale_y),
-        x_(a.seg.w, a.x.size_px, a.scale_x),
+        counts_(counts),
+        y_(a.seg.h, static_cast<int32_t>(a.H), a.scale_y),
+        x_(a.seg.w, static_cast<int32_t>(a.W), a.scale_x),
         image_(static_cast<const T*>(a.seg.data) + tile.b * a.seg.stride_b),
-        labels_(a.labels == nullptr ? nullptr
-                                    : a.labels + tile.b * a.y.size_px * int64_t{a.x.size_px}) {
+        labels_(a.labels == nullptr ? nullptr : a.labels + tile.b * a.H * a.W) {
     top_ = tile.y.source;
     left_ = tile.x.source;
     if (a.quads) left_ -= left_ % kQuad;
@@ -48,6 +49,7 @@ class UpsampledTile {
     if (a_.quads) {
       for (int i = kQuad * threadIdx.x; i < points; i += kQuad * blockDim.x) {
         const int32_t row = a_.by_pitch.quotient(i), column = i - row * a_.pitch;
+        if (left_ + column > tile_.x.source + tile_.x.cells) continue;
         // A row is whole quads; past its end its last one is taken again. At worst a cell at the
         // border then counts as mixed.
         const T* from = at(min(top_ + row, last_y), min(left_ + column, x_.in - kQuad));
@@ -69,9 +71,9 @@ class UpsampledTile {
     }
   }
 
-  // Counts the cells whose corners agree; lists the others. A thread takes some below each other:
-  // the lower corners of one are the upper ones of the next.
-  __device__ void count_agreed(int32_t* num_entries) const {
+  // Lists the cells whose corners do not agree; counts the others. A thread takes some below each
+  // other: the lower corners of one are the upper ones of the next.
+  __device__ void list_mixed(int32_t* num_entries) const {
     const int32_t runs = (tile_.y.cells + kRun - 1) / kRun;
     for (int i = threadIdx.x; i < runs * a_.pitch; i += blockDim.x) {
       const int32_t run = a_.by_pitch.quotient(i), column = i - run * a_.pitch;
@@ -86,12 +88,17 @@ class UpsampledTile {
         const int32_t lower = side(cell + (k + 1) * a_.pitch);
         if (upper < 0 || (below_ != 0 && lower != upper)) {
           mixed |= 1u << k;
-        } else if (is_small(upper)) {
-          members |= 1u << k;
+        } else if constexpr (Counts::kWanted) {
+          members |= (counts_.is_small(upper) ? 1u : 0u) << k;
         }
         upper = lower;
       }
-      if (members != 0) add_run(members, first, across);
+      if constexpr (Counts::kWanted) {
+        if (members != 0) {
+          counts_.template add_run<kRun>(members, tile_.rows.first + first, tile_.y.cells - first,
+                                         across);
+        }
+      }
       if (mixed == 0) continue;
       int32_t entry = atomicAdd(num_entries, __popc(mixed));
       for (; mixed != 0; mixed >>= 1, cell += a_.pitch) {
@@ -103,14 +110,15 @@ class UpsampledTile {
   // Labels of all pixels; those of mixed cells are put right later. A thread takes a quad of
   // columns in some rows of cells.
   __device__ void store_agreed() const {
-    const int32_t width = a_.x.size_px, thread = static_cast<int32_t>(threadIdx.x);
+    const int32_t width = x_.out, thread = static_cast<int32_t>(threadIdx.x);
     const int32_t across = (tile_.x.length + kQuad - 1) / kQuad, parts = kCellThreads / across;
     const int32_t part = thread / across, column = (thread - part * across) * kQuad;
     const int32_t rows = (tile_.y.cells + parts - 1) / parts, first = part * rows;
     const int32_t end = min(first + rows, tile_.y.cells);
     if (part >= parts || first >= end) return;
     const int32_t inside = min(kQuad, tile_.x.length - column);
-    const bool whole = (inside | width | tile_.x.start) % kQuad == 0 &&
+    const uint32_t taken = counts_.taken(column);
+    const bool whole = taken == 0 && (inside | width | tile_.x.start) % kQuad == 0 &&
                        reinterpret_cast<uintptr_t>(labels_) % kQuad == 0;
     int32_t cell[kQuad];
 #pragma unroll
@@ -129,6 +137,7 @@ class UpsampledTile {
         for (; row < last; ++row, out += width) *reinterpret_cast<uint32_t*>(out) = word;
       } else {
         for (; row < last; ++row, out += width) {
+          if (!Counts::stores(taken, row)) continue;
           for (int32_t j = 0; j < inside; ++j) out[j] = static_cast<uint8_t>(word >> (8 * j));
         }
       }
@@ -136,7 +145,7 @@ class UpsampledTile {
   }
 
   // The pixels of mixed cells. Two lanes take a cell: two corners each at first, then its pixels.
-  __device__ void count_mixed(int32_t num_entries) const {
+  __device__ void evaluate_mixed(int32_t num_entries) const {
     // All lanes of a warp take every turn: they tell each other which classes contend.
     for (int32_t from = warp_of_thread() * (kWarpSize / 2); from < num_entries;
          from += static_cast<int32_t>(blockDim.x) / 2) {
@@ -165,15 +174,6 @@ class UpsampledTile {
   static constexpr int kListed = 32;  // classes that may be left out beforehand
   static_assert(N <= kListed, "all classes that are compiled in are looked at");
 
-  // Pixels beside each other: those of a row or column of cells.
-  struct Span {
-    int32_t first, end;
-    __device__ __forceinline__ Span(int32_t first_, int32_t end_) : first(first_), end(end_) {}
-    __device__ __forceinline__ Span(const uint16_t* firsts, int32_t cell)
-        : first(firsts[cell]), end(firsts[cell + 1]) {}
-    __device__ __forceinline__ bool empty() const { return first == end; }
-  };
-
   // The logits of class 0 at a cell's corners.
   struct Corners {
     const T* first;
@@ -188,7 +188,7 @@ class UpsampledTile {
     return image_ + y * a_.seg.stride_y + x * a_.seg.stride_x;
   }
   __device__ __forceinline__ uint8_t* label_at(int32_t row, int32_t column) const {
-    return labels_ + (tile_.y.start + row) * int64_t{a_.x.size_px} + tile_.x.start + column;
+    return labels_ + (tile_.y.start + row) * a_.W + tile_.x.start + column;
   }
   static __device__ __forceinline__ int16_t label_of(const FirstArgmax& found) {
     return static_cast<int16_t>(found.finite() ? found.label : -1);
@@ -214,37 +214,10 @@ class UpsampledTile {
     }
   }
 
-  __device__ __forceinline__ bool is_small(int32_t label) const {
-    if constexpr (N != 0 && N <= 32) return (a_.small.word[0] >> label & 1u) != 0;
-    return a_.small.has(label);
-  }
-
   // The label of the two points at the upper side of a cell; -1 where they have none in common.
   __device__ __forceinline__ int32_t side(int32_t cell) const {
     const int32_t label = tile_.points[cell];
     return tile_.points[cell + right_] == label ? label : -1;
-  }
-
-  // Counts the pixels, bin by bin, of those cells below each other from row `first` on whose bit is
-  // set.
-  __device__ __forceinline__ void add_run(unsigned members, int32_t first,
-                                          const Span& across) const {
-    const uint16_t* firsts = tile_.rows.first + first;
-    const int32_t last_row = firsts[min(kRun, tile_.y.cells - first)];
-    for (int32_t row = firsts[0], next; row < last_row; row = next) {
-      next = tile_.rows.same_bin(row, last_row);
-      int32_t count = 0;
-#pragma unroll
-      for (int k = 0; k < kRun; ++k) {
-        if ((members >> k & 1u) == 0) continue;
-        count += max(min(firsts[k + 1], next) - max(firsts[k], row), 0);
-      }
-      int32_t* bins = tile_.bins + tile_.rows.bin[row] * tile_.x.bins;
-      for (int32_t column = across.first, beside; column < across.end; column = beside) {
-        beside = tile_.columns.same_bin(column, across.end);
-        atomicAdd(bins + tile_.columns.bin[column], count * (beside - column));
-      }
-    }
   }
 
   // Bits of the first 32 classes that may be largest somewhere in a mixed cell: mostly two of them.
@@ -336,32 +309,53 @@ class UpsampledTile {
   // Labels and counts of pixels below each other.
   __device__ __forceinline__ void add_column(int32_t column, const Span& down,
                                              const FirstArgmax (&found)[kRows]) const {
-    if (labels_ != nullptr) {
+    if (!Counts::kWanted || labels_ != nullptr) {
       uint8_t* out = label_at(down.first, column);
+      const uint32_t taken = counts_.taken(column);
 #pragma unroll
-      for (int r = 0; r < kRows; ++r, out += a_.x.size_px) {
-        if (down.first + r < down.end) *out = static_cast<uint8_t>(found[r].label);
+      for (int r = 0; r < kRows; ++r, out += a_.W) {
+        const int32_t row = down.first + r;
+        if (row < down.end && Counts::stores(taken, row)) {
+          *out = static_cast<uint8_t>(found[r].label);
+        }
       }
     }
-    unsigned members = 0;
+    if constexpr (Counts::kWanted) {
+      unsigned members = 0;
 #pragma unroll
-    for (int r = 0; r < kRows; ++r) members |= (is_small(found[r].label) ? 1u : 0u) << r;
-    members &= (1u << (down.end - down.first)) - 1u;
-    if (members == 0) return;
-    for (int32_t row = down.first, next; row < down.end; row = next) {
-      next = tile_.rows.same_bin(row, down.end);
-      const int count = __popc(members >> (row - down.first) & ((1u << (next - row)) - 1u));
-      atomicAdd(&tile_.bins[tile_.rows.bin[row] * tile_.x.bins + tile_.columns.bin[column]], count);
+      for (int r = 0; r < kRows; ++r) members |= (counts_.is_small(found[r].label) ? 1u : 0u) << r;
+      counts_.add_column(members, column, down);
     }
   }
 
-  const CellCountsArgs& a_;
+  const CoarseArgs& a_;
   const Tile& tile_;
+  const Counts& counts_;
   Axis y_, x_;
   const T* image_;
   uint8_t* labels_;
   int32_t top_, left_, cells_;
   int32_t right_, below_;  // from a point to the next one of its cell, 0 where there is none
 };
+
+// Labels the pixels of a tile, and counts them. Called by all threads of the block, with a barrier
+// between this and what asks for labels or counts.
+template <class T, int N, class Counts>
+__device__ __forceinline__ void label_upsampled(const CoarseArgs& a, const Tile& tile,
+                                                const Counts& counts) {
+  C2F_SHARED(int32_t, num_entries);
+  const UpsampledTile<T, N, Counts> cells(a, tile, counts);
+  if (threadIdx.x == 0) num_entries = 0;
+  cells.begin();
+  cells.label_points();
+  // Each barrier below is reached by all threads: nothing above or between returns or branches
+  // around it. This one: tables, points and zeroed counts are read by other threads from here on.
+  __syncthreads();
+  if (!Counts::kWanted || a.labels != nullptr) cells.store_agreed();
+  cells.list_mixed(&num_entries);
+  // The list is complete, and pixels of mixed cells have the labels that are replaced now.
+  __syncthreads();
+  cells.evaluate_mixed(num_entries);
+}
 
 }  // namespace c2f::cuda

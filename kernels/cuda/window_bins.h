@@ -12,29 +12,11 @@
 #include <cstdint>
 
 #include "../common/host_device.h"
+#include "divider.h"
 
 namespace c2f::cuda {
 
 constexpr int32_t kNoFlush = 0x7fffffff;
-
-// Division of 0 <= n < 2^31 by a number known before the launch, as a product: with l = ceil(log2
-// d) and mul = ceil(2^(31 + l) / d) the quotient is n * mul >> (31 + l), exactly (Granlund and
-// Montgomery, PLDI 1994, theorem 4.2). An integer division costs a GPU some twenty instructions,
-// one after the other.
-struct Divider {
-  uint32_t mul, shift;
-
-  C2F_HD int32_t quotient(int32_t n) const {
-    return static_cast<int32_t>(static_cast<uint64_t>(static_cast<uint32_t>(n)) * mul >> shift);
-  }
-};
-
-inline Divider make_divider(int32_t d) {
-  uint32_t log2 = 0;
-  while ((int64_t{1} << log2) < d) ++log2;
-  const uint64_t power = uint64_t{1} << (31 + log2), by = static_cast<uint64_t>(d);
-  return {static_cast<uint32_t>((power + by - 1) / by), 31 + log2};
-}
 
 struct BinAxis {
   int32_t size_px, window_px, stride_px;

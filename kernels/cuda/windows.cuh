@@ -61,8 +61,8 @@ __global__ void C2F_BOUNDS(kCellThreads, 3) windows_kernel(const __grid_constant
   wait_for_previous();
   C2F_SHARED(TilePlace, place);
   find_tile(a.cells, &place);
-  const Tile tile(a.cells, place, shared);
-  count_cells<T, N, kKind>(a.cells, tile);
+  const BinTile tile(a.cells, place, shared);
+  count_cells<T, N, kKind>(a.cells, tile, shared);
   const int64_t b = tile.b;
   const int32_t band = a.sums.bands == 1 ? 0 : tile.y.number;
   const uint32_t blocks =

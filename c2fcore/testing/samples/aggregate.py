@@ -128,8 +128,37 @@ def _every_rule_and_output() -> list[Sample]:
     return samples
 
 
+def _few_windows() -> list[Sample]:
+    """Images with more parts than windows may reach: there the cuda backend's blocks differ."""
+    wide: dict[str, Any] = {
+        **{"coarse": (2, 16, 32, 80), "size": (128, 320), "window": 24, "fine": (6, 6)},
+        **{"classes": (1, 8, 9, 10, 11, 14, 15), "kind": "blobs", "loops": False},
+    }
+    beside = [(0, 0), (16, 64), (16, 64), (104, 296)]  # at borders of parts, and beyond them
+    return [
+        _merge("wide", **wide),
+        _merge("wide-official-float16", **wide, rule="official", dtype=torch.float16),
+        _merge("wide-channels_last", **wide, layout="channels_last"),
+        _merge("wide-num-0-of-one", **wide, boxes=[[], beside]),
+        _merge("wide-overlaps", **wide, boxes=[beside, [(3, 5), (9, 30), (0, 40), (104, 0)]]),
+        _merge(
+            "wide-odd-sizes",
+            coarse=(1, 5, 37, 79),
+            size=(147, 315),
+            window=37,
+            n=3,
+            fine=(9, 9),
+            boxes=[[(110, 278), (95, 250), (47, 27)]],
+            loops=False,
+        ),
+        _merge("wide-taller", coarse=(1, 4, 32, 320), size=(128, 320), window=24, n=3, loops=False),
+        _merge("wide-wider", coarse=(1, 4, 128, 80), size=(128, 320), window=24, n=3, loops=False),
+    ]
+
+
 SAMPLES: list[Sample] = [
     *_every_rule_and_output(),
+    *_few_windows(),
     *[
         _merge(f"{layout}-{output}", layout=layout, fine=(4, 4), output=output)
         for layout in LAYOUTS[1:]
