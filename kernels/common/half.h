@@ -120,35 +120,83 @@ C2F_HD uint32_t pack_f16(float first, float second) {
 
 // Two neighbours each: the larger ones, a number where the other is none; and all bits set where
 // they are equal numbers. One instruction on a GPU.
-C2F_HD uint32_t max_f16x2(uint32_t a, uint32_t b) {
-#if defined(__CUDA_ARCH__)
-  uint32_t word;
-  asm("max.f16x2 %0, %1, %2;" : "=r"(word) : "r"(a), "r"(b));
-  return word;
-#else
+template <class Half>
+C2F_HD uint32_t max_x2_in_two(uint32_t a, uint32_t b) {
   uint32_t word = 0;
   for (int shift = 0; shift < 32; shift += 16) {
-    const F16 x{static_cast<uint16_t>(a >> shift)}, y{static_cast<uint16_t>(b >> shift)};
+    const Half x{static_cast<uint16_t>(a >> shift)}, y{static_cast<uint16_t>(b >> shift)};
     const bool second = to_float(y) > to_float(x) || std::isnan(to_float(x));
     word |= static_cast<uint32_t>((second ? y : x).bits) << shift;
   }
   return word;
-#endif
 }
-
-C2F_HD uint32_t equal_f16x2(uint32_t a, uint32_t b) {
-#if defined(__CUDA_ARCH__)
-  uint32_t word;
-  asm("set.eq.u32.f16x2 %0, %1, %2;" : "=r"(word) : "r"(a), "r"(b));
-  return word;
-#else
+template <class Half>
+C2F_HD uint32_t equal_x2_in_two(uint32_t a, uint32_t b) {
   uint32_t word = 0;
   for (int shift = 0; shift < 32; shift += 16) {
-    const F16 x{static_cast<uint16_t>(a >> shift)}, y{static_cast<uint16_t>(b >> shift)};
+    const Half x{static_cast<uint16_t>(a >> shift)}, y{static_cast<uint16_t>(b >> shift)};
     if (to_float(x) == to_float(y)) word |= 0xffffu << shift;
   }
   return word;
-#endif
 }
+
+// By type; `kTogether` where one instruction does it.
+template <class T>
+struct Pair {
+  static constexpr bool kTogether = false;
+};
+
+template <>
+struct Pair<F16> {
+  static constexpr bool kTogether = true;
+  static constexpr uint32_t kLowest = 0xfc00fc00u;  // -inf
+
+  static C2F_HD uint32_t max(uint32_t a, uint32_t b) {
+#if defined(__CUDA_ARCH__)
+    uint32_t word;
+    asm("max.f16x2 %0, %1, %2;" : "=r"(word) : "r"(a), "r"(b));
+    return word;
+#else
+    return max_x2_in_two<F16>(a, b);
+#endif
+  }
+  static C2F_HD uint32_t equal(uint32_t a, uint32_t b) {
+#if defined(__CUDA_ARCH__)
+    uint32_t word;
+    asm("set.eq.u32.f16x2 %0, %1, %2;" : "=r"(word) : "r"(a), "r"(b));
+    return word;
+#else
+    return equal_x2_in_two<F16>(a, b);
+#endif
+  }
+};
+
+// GPUs before compute capability 9.0 do not compare these.
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+template <>
+struct Pair<BF16> {
+  static constexpr bool kTogether = true;
+  static constexpr uint32_t kLowest = 0xff80ff80u;  // -inf
+
+  static C2F_HD uint32_t max(uint32_t a, uint32_t b) {
+#if defined(__CUDA_ARCH__)
+    uint32_t word;
+    asm("max.bf16x2 %0, %1, %2;" : "=r"(word) : "r"(a), "r"(b));
+    return word;
+#else
+    return max_x2_in_two<BF16>(a, b);
+#endif
+  }
+  static C2F_HD uint32_t equal(uint32_t a, uint32_t b) {
+#if defined(__CUDA_ARCH__)
+    uint32_t word;
+    asm("set.eq.u32.bf16x2 %0, %1, %2;" : "=r"(word) : "r"(a), "r"(b));
+    return word;
+#else
+    return equal_x2_in_two<BF16>(a, b);
+#endif
+  }
+};
+#endif
 
 }  // namespace c2f

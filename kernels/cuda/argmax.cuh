@@ -23,6 +23,37 @@ struct FirstArgmax {
   __device__ __forceinline__ bool finite() const { return fabsf(best) < INFINITY; }
 };
 
+// N classes of one pixel side by side, two in a word. They are compared two at once: the largest
+// value first, then which classes have it, as bits.
+template <int N, class T>
+__device__ __forceinline__ FirstArgmax argmax_of_packed(const T* pixel) {
+  static_assert(N <= 16 && N % 8 == 0);
+  uint4 value[N / 8];
+#pragma unroll
+  for (int i = 0; i < N / 8; ++i) value[i] = reinterpret_cast<const uint4*>(pixel)[i];
+  uint32_t best = Pair<T>::kLowest;  // which takes no NaN
+#pragma unroll
+  for (int i = 0; i < N / 8; ++i) {
+    best = Pair<T>::max(best, Pair<T>::max(value[i].x, value[i].y));
+    best = Pair<T>::max(best, Pair<T>::max(value[i].z, value[i].w));
+  }
+  best = Pair<T>::max(best, best >> 16 | best << 16);
+  uint32_t has = 0;
+#pragma unroll
+  for (int i = 0; i < N / 8; ++i) {
+    const uint32_t word[4] = {value[i].x, value[i].y, value[i].z, value[i].w};
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+      has |= Pair<T>::equal(best, word[k]) & (0x00020001u << (8 * i + 2 * k));
+    }
+  }
+  FirstArgmax found;
+  found.best = to_float(T{static_cast<uint16_t>(best)});
+  // No class has it where all are NaN.
+  found.label = max(__ffs(static_cast<int>((has | has >> 16) & 0xffffu)) - 1, 0);
+  return found;
+}
+
 // N classes, `stride` elements apart; N = 0: `classes` of them.
 template <class T, int N>
 __device__ __forceinline__ FirstArgmax first_argmax(const T* pixel, int64_t stride, int32_t classes,
@@ -31,6 +62,7 @@ __device__ __forceinline__ FirstArgmax first_argmax(const T* pixel, int64_t stri
   constexpr int kElems = Pack<T>::kElems;
   if constexpr (N == 0 || N % kElems == 0) {
     if (packed) {
+      if constexpr (N != 0 && Pair<T>::kTogether) return argmax_of_packed<N>(pixel);
       const int32_t count = N != 0 ? N : classes;
 #pragma unroll(N != 0 ? N / kElems : 2)
       for (int32_t first = 0; first < count; first += kElems) {
@@ -76,31 +108,31 @@ __device__ __forceinline__ void argmax_of_four(const T* pixels, int64_t stride, 
   }
 }
 
-// Two pixels at once are compared as halves: the largest values first, then which classes have
-// them, as bits of each half of a word.
-template <int N>
-__device__ __forceinline__ void argmax_of_four_halves(const F16* pixels, int64_t stride,
+// Two pixels at once are compared as halves of a word: the largest values first, then which classes
+// have them, as bits of each half.
+template <int N, class T>
+__device__ __forceinline__ void argmax_of_four_halves(const T* pixels, int64_t stride,
                                                       FirstArgmax (&found)[4]) {
   static_assert(N <= 16);
   uint2 value[N];
 #pragma unroll
   for (int c = 0; c < N; ++c) value[c] = *reinterpret_cast<const uint2*>(pixels + c * stride);
-  uint32_t best[2] = {0xfc00fc00u, 0xfc00fc00u};  // -inf, which takes no NaN
+  uint32_t best[2] = {Pair<T>::kLowest, Pair<T>::kLowest};  // which takes no NaN
 #pragma unroll
   for (int c = 0; c < N; ++c) {
-    best[0] = max_f16x2(best[0], value[c].x);
-    best[1] = max_f16x2(best[1], value[c].y);
+    best[0] = Pair<T>::max(best[0], value[c].x);
+    best[1] = Pair<T>::max(best[1], value[c].y);
   }
   uint32_t has[2] = {};
 #pragma unroll
   for (int c = 0; c < N; ++c) {
-    has[0] |= equal_f16x2(best[0], value[c].x) & (0x00010001u << c);
-    has[1] |= equal_f16x2(best[1], value[c].y) & (0x00010001u << c);
+    has[0] |= Pair<T>::equal(best[0], value[c].x) & (0x00010001u << c);
+    has[1] |= Pair<T>::equal(best[1], value[c].y) & (0x00010001u << c);
   }
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
     const int shift = j % 2 * 16;
-    found[j].best = to_float(F16{static_cast<uint16_t>(best[j / 2] >> shift)});
+    found[j].best = to_float(T{static_cast<uint16_t>(best[j / 2] >> shift)});
     // No class has it where all are NaN.
     found[j].label = max(__ffs(static_cast<int>(has[j / 2] >> shift & 0xffffu)) - 1, 0);
   }
@@ -109,12 +141,7 @@ __device__ __forceinline__ void argmax_of_four_halves(const F16* pixels, int64_t
 template <int N, class T>
 __device__ __forceinline__ void first_argmax_of_quad(const T* pixels, int64_t stride,
                                                      int32_t classes, FirstArgmax (&found)[4]) {
-  argmax_of_four<N>(pixels, stride, classes, found);
-}
-template <int N>
-__device__ __forceinline__ void first_argmax_of_quad(const F16* pixels, int64_t stride,
-                                                     int32_t classes, FirstArgmax (&found)[4]) {
-  if constexpr (N != 0) {
+  if constexpr (N != 0 && Pair<T>::kTogether) {
     argmax_of_four_halves<N>(pixels, stride, found);
   } else {
     argmax_of_four<N>(pixels, stride, classes, found);

@@ -188,6 +188,21 @@ SAMPLES: list[Sample] = [
         )
         for n, d in ((16, FLOATS[0]), (16, FLOATS[1]), (7, FLOATS[1]), (16, FLOATS[2]))
     ],
+    *[
+        _logits(
+            f"special-x4-channels_last-{d}".replace("torch.", ""),
+            (1, 16, 12, 35),
+            (48, 140),
+            kind="special",
+            dtype=d,
+            layout="channels_last",
+            window=32,
+            stride=8,
+            loops=False,
+            exact=True,
+        )
+        for d in FLOATS[1:]
+    ],
     _logits(
         "special-x4-40-classes",
         (1, 40, 12, 36),
