@@ -24,9 +24,9 @@ class CudaProgram:
 
     params: tuple[tuple[str, str], ...] = ()
 
-    def __init__(self, ptx: str) -> None:
-        head, body = ptx[ptx.index(".entry") :].split("{", 1)
-        self.name = head.split("(")[0].split()[-1]
+    def __init__(self, ptx: str, name: str) -> None:
+        head, body = ptx[ptx.index(f".entry {name}(") :].split("{", 1)
+        self.name = name
         found = re.search(r"\.maxntid (\d+)", head)
         assert found is not None
         self.threads = int(found[1])
@@ -90,8 +90,10 @@ class CudaMachine(Machine):
             raise Fault("generic addresses of several kinds")
         return {ARGUMENT >> 40: "argument", SHARED >> 40: "shared"}.get(int(found[0]), "global")
 
-    def atomic(self, space: str, text: str, m: Threads, value: NDArray[Any]) -> NDArray[Any]:
-        """Adds, one thread after the other; returns what was there."""
+    def atomic(
+        self, run: Any, space: str, text: str, m: Threads, value: NDArray[Any]
+    ) -> NDArray[Any]:
+        """Applies `run`, one thread after the other; returns what was there."""
         at, me, now = self._where(space, text, m, 4)
         memory, shadow = self._space(space)
         if shadow.writes(at, me, now, np.ones(at.shape, bool), atomic=True):
@@ -100,7 +102,7 @@ class CudaMachine(Machine):
         with np.errstate(over="ignore"):
             for k, i in enumerate(at[:, 0] // 4):
                 before[k] = words[i]
-                words[i] += value[k]
+                words[i] = run(words[i], value[k])
         return before
 
     def _race(self, what: str) -> None:
@@ -135,9 +137,9 @@ def st(machine: Any, parts: list[str], args: Sequence[str], m: Any) -> None:
 
 @operation
 def atom(machine: Any, parts: list[str], args: Sequence[str], m: Any) -> None:
-    assert parts[-2:] == ["add", "u32"]
+    run = {"add u32": np.add, "or b32": np.bitwise_or}[" ".join(parts[-2:])]
     space = "shared" if "shared" in parts else "global"
-    machine.put(args[0], m, machine.atomic(space, args[1], m, machine.get(args[2], m, 32)))
+    machine.put(args[0], m, machine.atomic(run, space, args[1], m, machine.get(args[2], m, 32)))
 
 
 @operation
@@ -206,6 +208,14 @@ def clz(machine: Any, parts: list[str], args: Sequence[str], m: Any) -> None:
 
 
 @operation
+def shf(machine: Any, parts: list[str], args: Sequence[str], m: Any) -> None:
+    assert parts == ["l", "wrap", "b32"]
+    low, high, by = (machine.get(a, m, 32).astype(np.uint64) for a in args[1:4])
+    both = (high << np.uint64(32) | low) << (by & np.uint64(31))
+    machine.put(args[0], m, (both >> np.uint64(32)).astype(np.uint32))
+
+
+@operation
 def bfi(machine: Any, parts: list[str], args: Sequence[str], m: Any) -> None:
     bits, into, first, count = (machine.get(a, m, 32).astype(np.uint64) for a in args[1:5])
     mask = ((np.uint64(1) << count) - np.uint64(1)) << first
@@ -213,8 +223,51 @@ def bfi(machine: Any, parts: list[str], args: Sequence[str], m: Any) -> None:
 
 
 @operation
+def rcp(machine: Any, parts: list[str], args: Sequence[str], m: Any) -> None:
+    assert parts == ["rn", "f32"]
+    machine.put(args[0], m, (1 / machine.get(args[1], m, 32).view(np.float32)).view(np.uint32))
+
+
+@operation
+def fma(machine: Any, parts: list[str], args: Sequence[str], m: Any) -> None:
+    x, y, z = (machine.get(a, m, 32).view(np.float32) for a in args[1:4])
+    OPERATIONS["fma"](machine, parts, args, m)
+    if parts[0] == "rm":  # rounded down
+        found = machine.get(args[0], m, 32).view(np.float32)
+        lower = np.nextafter(found, np.float32(-np.inf))
+        found = np.where(found > x.astype(np.longdouble) * y + z, lower, found)
+        machine.put(args[0], m, found.view(np.uint32))
+
+
+@operation
+def cvt(machine: Any, parts: list[str], args: Sequence[str], m: Any) -> None:
+    if parts == ["sat", "f32", "f32"]:  # to [0, 1], a NaN to 0
+        value = np.nan_to_num(machine.get(args[1], m, 32).view(np.float32), nan=0.0)
+        machine.put(args[0], m, np.clip(value, 0, 1).astype(np.float32).view(np.uint32))
+        return
+    OPERATIONS["cvt"](machine, parts, args, m)
+
+
+def _halves(machine: Any, name: str, m: Any, kind: str) -> NDArray[np.float32]:
+    """A word of two as numbers."""
+    bits = machine.get(name, m, 32).view(np.uint16)
+    if kind == "bf16x2":
+        return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    return bits.view(np.float16).astype(np.float32)
+
+
+@operation
 def set_(machine: Any, parts: list[str], args: Sequence[str], m: Any) -> None:
-    assert parts[1:] == ["u32", "f16x2"]
-    x, y = (machine.get(a, m, 32).view(np.float16) for a in args[1:3])
+    assert parts[1] == "u32"
+    x, y = (_halves(machine, a, m, parts[2]) for a in args[1:3])
     found = np.where(_compared(parts[0], x, y), 0xFFFF, 0).astype(np.uint16)
     machine.put(args[0], m, found.view(np.uint32))
+
+
+@operation
+def max_(machine: Any, parts: list[str], args: Sequence[str], m: Any) -> None:
+    if parts[-1] != "bf16x2":
+        OPERATIONS["max"](machine, parts, args, m)
+        return
+    found = np.fmax(*(_halves(machine, a, m, "bf16x2") for a in args[1:3]))
+    machine.put(args[0], m, (found.view(np.uint32) >> np.uint32(16)).astype(np.uint16).view("u4"))

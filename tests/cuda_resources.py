@@ -23,6 +23,7 @@ _ARGUMENTS = {
     "extract_targets_kernel": "",
 }
 _KINDS = ("labels", "own size", "upsampled")
+_LABEL_KINDS = ("labels given", "own size", "upsampled")
 
 
 class Usage(NamedTuple):
@@ -97,7 +98,9 @@ def readable(symbol: str) -> str:
         found = re.match(rf"[^I]*{name}I(N_3F16E|N_4BF16E|NS_3F16E|NS_4BF16E|[fhstil])?", symbol)
         type_name = _TYPES.get((found[1] or "").replace("NS_", "N_"), "") if found else ""
         number = re.search(rf"{name}I\S*?Li(\d+)E", symbol)
+        kind = re.search(r"LabelKindE(\d)", symbol)
         parts = [type_name, _ARGUMENTS[name].format(number[1]) if number else ""]
+        parts.append(_LABEL_KINDS[int(kind[1])] if kind else "")
         return " ".join([name, ", ".join(part for part in parts if part)])
     match = re.search(r"_kernelI(N_3F16E|N_4BF16E|NS_3F16E|NS_4BF16E|[fhsil])Li(\d+)E(.*)", symbol)
     if match is None:

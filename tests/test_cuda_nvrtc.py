@@ -30,7 +30,8 @@ SOME = [
     (90, "extract_patches_kernel<BF16, 4>"),
     (90, "extract_patches_backward_kernel<F16>"),
     (80, "extract_targets_kernel<int64_t>"),
-    (90, "aggregate_labels_kernel<float, 2>"),
+    (90, "aggregate_labels_kernel<float, 2, LabelKind::kUpsampled>"),
+    (80, "aggregate_labels_kernel<BF16, 16, LabelKind::kUpsampled>"),
     (80, "aggregate_probs_kernel<2>"),
 ]
 

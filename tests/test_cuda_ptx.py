@@ -1,4 +1,4 @@
-"""The compiled CUDA kernels that count, executed without a GPU: answers, accesses, shared races.
+"""The compiled CUDA kernels that label pixels, executed without a GPU: answers, accesses, races.
 
 The emulator of tests/cuda_on_host runs their source; this runs what NVRTC makes of it for sm_90,
 instructions by name among it.
@@ -19,7 +19,9 @@ from test_cuda_on_host import BUILD, build
 
 from c2fcore import _cuda, _nvrtc
 from c2fcore._classes import class_set
+from c2fcore.ops import select_windows
 from c2fcore.testing import samples
+from c2fcore.testing.agree import assert_agrees
 
 pytestmark = [
     pytest.mark.slow,
@@ -27,7 +29,13 @@ pytestmark = [
 ]
 SAMPLES = (
     *("special-x4-16-classes-float32", "special-x4-16-classes-float16", "blobs-wide"),
-    *("logits-x4-ties", "nan-inf-taller", "logits-f16-channels_last", "labels-int16-planar"),
+    *("special-x4-16-classes-bfloat16", "special-x4-channels_last-bfloat16"),
+    *("special-x4-channels_last-float16", "logits-x4-ties", "nan-inf-taller"),
+    *("logits-f16-channels_last", "labels-int16-planar"),
+)
+LABELS = (
+    *("paper-labels-nan-inf-fine", "wide-overlaps", "wide-num-0-of-one", "wide-odd-sizes"),
+    *("wide-official-float16", "bfloat16-labels", "full-channels_last-f16"),
 )
 
 
@@ -78,6 +86,16 @@ def _buffer(tensor: torch.Tensor) -> Buffer:
     return Buffer("", np.frombuffer(place, np.uint8), storage.data_ptr())
 
 
+def _execute(launches: Launches, *tensors: torch.Tensor) -> None:
+    """What NVRTC makes of the kernel that was launched."""
+    name, ptx = _nvrtc._compile(launches.kernel, "compute_90")
+    blocks, argument, shared = launches.launch
+    buffers = [_buffer(tensor) for tensor in tensors]
+    machine = CudaMachine(CudaProgram(ptx.decode(), name), blocks, buffers, argument, shared)
+    machine.run()
+    assert not machine.races
+
+
 @pytest.mark.parametrize("name", SAMPLES)
 def test_counts(name: str, glue: Any) -> None:
     pytest.importorskip("cupy.cuda", reason="needs CuPy (pip install 'c2fcore[cuda13]')")
@@ -89,10 +107,36 @@ def test_counts(name: str, glue: Any) -> None:
     counts, workspace = torch.full_like(want, -1), Workspace()
     grid = (height, width, sample.options["window"], sample.options["stride"], True)
     module.count_windows(seg, class_set(classes).table, *grid, counts, None, workspace)
-    _, ptx = _nvrtc._compile(launches.kernel, "compute_90")
-    buffers = [_buffer(tensor) for tensor in (seg, counts, *workspace.kept)]
-    blocks, argument, shared = launches.launch
-    machine = CudaMachine(CudaProgram(ptx.decode()), blocks, buffers, argument, shared)
-    machine.run()
-    assert not machine.races
+    _execute(launches, seg, counts, *workspace.kept)
     assert torch.equal(counts, want)
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["found", "given"])
+@pytest.mark.parametrize("name", LABELS)
+def test_labels(name: str, given: bool, glue: Any) -> None:
+    pytest.importorskip("cupy.cuda", reason="needs CuPy (pip install 'c2fcore[cuda13]')")
+    module, launches = glue
+    sample = samples.get("aggregate", name)
+    want = compare.call("aggregate", sample, "reference")
+    coarse, fine, windows, classes = sample.args("cpu")
+    height, width = sample.options.get("size", coarse.shape[-2:])
+    rule, workspace = sample.options.get("rule", "paper"), Workspace()
+    labels = torch.full_like(want, 255)
+    if given:
+        _, labels = select_windows(
+            coarse,
+            classes,
+            window=1,
+            stride=1,
+            n=1,
+            size=(height, width),
+            _return_labels=True,
+            backend="reference",
+        )
+    of_windows = windows.origins, windows.num, windows.window
+    table = class_set(classes).table
+    module.aggregate(
+        *(coarse, fine, *of_windows, table, height, width, rule, labels, given, workspace)
+    )
+    _execute(launches, coarse, fine, windows.origins, windows.num, labels)
+    assert_agrees("aggregate", sample, labels, want)
