@@ -181,13 +181,10 @@ struct ImageTile {
   TilePart y, x;
   uint32_t taken;  // parts that other blocks take, by bits
 
-  __device__ __forceinline__ MergeTile part(const MergeArgs& a, int32_t top, int32_t left) const {
-    return {image,
-            y.start + top,
-            x.start + left,
-            min(kTilePixels >> a.tile_x_log2, y.length - top),
-            min(1 << a.tile_x_log2, x.length - left),
-            a.tile_x_log2};
+  // From a row on; the columns are those of a part at most.
+  __device__ __forceinline__ MergeTile part(const MergeArgs& a, int32_t top) const {
+    return {image,    y.start + top, x.start, min(kTilePixels >> a.tile_x_log2, y.length - top),
+            x.length, a.tile_x_log2};
   }
 };
 
@@ -249,7 +246,7 @@ __device__ __forceinline__ bool find_part(const MergeArgs& a, ImageTile* tile) {
   const int64_t k = a.windows.window_px;
   if (top >= origin.y + k || left >= origin.x + k) return false;
   place_tile(a, static_cast<int32_t>(slot.b), top, kWideTileY, left, kWideTileX, tile);
-  const MergeTile part = tile->part(a, 0, 0);
+  const MergeTile part = tile->part(a, 0);
   for (int32_t j = threadIdx.x; j < slot.j; j += kMergeThreads) {
     const Origin other = origin_of(a.windows, slot.b, j, a.coarse.H, a.coarse.W);
     if (reaches(other, k, part)) atomicOr(&tile->taken, 1u);
@@ -318,13 +315,10 @@ __device__ __forceinline__ void label_image(const MergeArgs& a, unsigned char* s
   }
   if (apart && block >= 0) return;
   for (int32_t top = 0; top < tile.y.length; top += kTilePixels >> a.tile_x_log2) {
-    for (int32_t left = 0; left < tile.x.length; left += 1 << a.tile_x_log2) {
-      // All threads take every turn. Labels are stored that others read; and neither what they were
-      // found with nor the list of the part before, in the same memory, is read any more.
-      __syncthreads();
-      merge_tile<T, N, kKind>(a, tile.part(a, top, left), -1,
-                              *reinterpret_cast<LabelTile*>(shared));
-    }
+    // All threads take every turn. Labels are stored that others read; and neither what they were
+    // found with nor the list of the part before, in the same memory, is read any more.
+    __syncthreads();
+    merge_tile<T, N, kKind>(a, tile.part(a, top), -1, *reinterpret_cast<LabelTile*>(shared));
   }
 }
 

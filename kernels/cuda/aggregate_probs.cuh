@@ -260,7 +260,7 @@ __global__ void C2F_BOUNDS(kMergeThreads, 4)
   C2F_SHARED(ForegroundTile, fine);
   const ProbTile tile(a, prob_tile_of_block(a));
   stage_classes(a, tile.at.b, tile.rect, 0, N, planes);
-  find_foreground(a, tile.at, fine, nullptr);
+  if (!find_foreground(a, tile.at, fine, nullptr)) fine.clear(tile.at);
   // Rows of a tile divide the threads of a block: all pixels of a thread are in one column.
   int p = threadIdx.x;
   if (!tile.at.holds(p)) return;  // no barrier follows
@@ -285,6 +285,7 @@ __global__ void C2F_BOUNDS(kMergeThreads, 2)
   C2F_SHARED(ForegroundTile, fine);
   const ProbTile tile(a, prob_tile_of_block(a));
   const bool any_window = find_foreground(a, tile.at, fine, nullptr);
+  if (!any_window) fine.clear(tile.at);
   const int p = threadIdx.x;
   const bool mine = tile.at.holds(p);
   const StagedPixel pixel = tile.pixel(mine ? p : 0);

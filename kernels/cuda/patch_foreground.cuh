@@ -40,6 +40,13 @@ struct ForegroundTile {
   int32_t slot[kMergeThreads], y[kMergeThreads], x[kMergeThreads];
   int32_t warp_count[kMergeThreads / kWarpSize];
 
+  // No window covers the pixels of this thread.
+  __device__ __forceinline__ void clear(const MergeTile& tile) {
+    for (int p = threadIdx.x; p < tile.pixels(); p += kMergeThreads) {
+      value[p] = 0.0f;
+      covers[p] = 0;
+    }
+  }
   __device__ __forceinline__ bool covered(int pixel) const {
     return covers[pixel] > 0 && value[pixel] == value[pixel];
   }
@@ -119,21 +126,19 @@ __device__ __forceinline__ int list_windows(const MergeArgs& a, const MergeTile&
   return total;
 }
 
-// Fills `out` for all pixels of the tile, and `first_slot` (or nullptr) for those that are covered;
-// returns whether any window reaches the tile. Called by all threads of the block.
+// Whether any window reaches the tile. Where one does, fills `out` for all pixels of the tile, and
+// `first_slot` (or nullptr) for those that are covered. Called by all threads of the block.
 __device__ __forceinline__ bool find_foreground(const MergeArgs& a, const MergeTile& tile,
                                                 ForegroundTile& out, int32_t* first_slot) {
-  for (int p = threadIdx.x; p < tile.pixels(); p += kMergeThreads) {
-    out.value[p] = 0.0f;
-    out.covers[p] = 0;
-  }
   const int32_t num = windows_of_image(a.windows, tile.b);
   const int64_t k = a.windows.window_px;
   bool any = false;
   for (int32_t first = 0; first < num; first += kMergeThreads) {
     const int listed = list_windows(a, tile, first, num, out);
-    any = any || listed > 0;
-    for (int p = threadIdx.x; p < tile.pixels() && listed > 0; p += kMergeThreads) {
+    if (listed == 0) continue;
+    if (!any) out.clear(tile);
+    any = true;
+    for (int p = threadIdx.x; p < tile.pixels(); p += kMergeThreads) {
       if (!tile.holds(p)) continue;
       const int32_t y = tile.y0 + tile.row(p), x = tile.x0 + tile.column(p);
       float value = out.value[p];
