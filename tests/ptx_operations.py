@@ -106,10 +106,22 @@ for _name, _run in {
     "rem": lambda x, y: x - _truncated(x, y) * y,
 }.items():  # fmt: skip
     _binary(_name, _run)
+
+
+def _unary(name: str, run: Callable[[Array], Array]) -> None:
+    def one(machine: Any, parts: list[str], args: Sequence[str], m: Any) -> None:
+        kind = parts[-1]
+        if kind == "f16x2":
+            pair = machine.get(args[1], m, 32).view(np.float16)
+            machine.put(args[0], m, run(pair).view(np.uint32))
+            return
+        _put(machine, args[0], m, run(_get(machine, args[1], m, kind)), kind)
+
+    OPERATIONS[name] = one
+
+
 for _name, _one in {"not": np.invert, "neg": np.negative, "abs": np.abs}.items():
-    OPERATIONS[_name] = lambda machine, parts, args, m, run=_one: _put(
-        machine, args[0], m, run(_get(machine, args[1], m, parts[-1])), parts[-1]
-    )
+    _unary(_name, _one)
 
 
 @operation
