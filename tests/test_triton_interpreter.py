@@ -189,6 +189,9 @@ def test_bins_beside_the_first_of_a_tile(window: int, flush: bool) -> None:
         (7, 23),
         (1000, 3001),
         (3, 96),
+        (5, 10),
+        (6, 6),
+        (9, 27),
     ],
 )
 def test_first_output_inverts_first_tap(small: int, full: int) -> None:
@@ -196,14 +199,21 @@ def test_first_output_inverts_first_tap(small: int, full: int) -> None:
 
     from c2fcore.kernels.triton._cells import Cells
 
-    taps = torch.full((full,), -1, dtype=torch.int32)
-    firsts = torch.full((small + 1,), -1, dtype=torch.int32)
-    taps_kernel[(1,)](
-        taps, firsts, small / full, full / small, small, full, BLOCK=1 << full.bit_length()
-    )
-    assert torch.equal(
-        firsts.long(), torch.searchsorted(taps.long(), torch.arange(small + 1), right=False)
-    )
+    cells = Cells(small, small, full, full, 1, 1)
+    assert cells.dyadic == (full / small in (1, 2, 4, 8, 16, 32))
+    for dyadic in {False, cells.dyadic}:
+        taps = torch.full((full,), -1, dtype=torch.int32)
+        firsts = torch.full((small + 1,), -1, dtype=torch.int32)
+        taps_kernel[(1,)](
+            taps, firsts, small / full, full / small, small, full,
+            BLOCK=1 << full.bit_length(), DYADIC=dyadic,
+        )  # fmt: skip
+        assert torch.equal(
+            firsts.long(), torch.searchsorted(taps.long(), torch.arange(small + 1), right=False)
+        )
+    sides = torch.bincount(taps, minlength=small).tolist()
+    assert cells.first_y == max(sides)
+    assert cells.most_y == max(sides[1:] or sides)
     assert int(taps.min()) >= 0
     assert int(taps.max()) < small
     for block in (1, 2, 31, 32, 64, 100, 384):
@@ -247,6 +257,18 @@ def test_wide_tiles(width: int, stride: int, monkeypatch: pytest.MonkeyPatch) ->
     seg = blob_logits(1, 3, 12, 104, seed=1)
     _same_counts_and_labels(seg, (1,), window=40, stride=stride, size=(48, 416))
     _same_counts_and_labels(seg, (1, 2), window=40, stride=stride, size=(43, 411))
+
+
+@inside
+@pytest.mark.parametrize(("stride", "dtype"), [(32, torch.float32), (9, torch.float16)])
+def test_cells_row_by_row(stride: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    from c2fcore.kernels.triton import _cell_counts
+
+    monkeypatch.setattr(_cell_counts, "ROW_PX", 1)
+    monkeypatch.setattr(_cell_counts, "row_width", lambda *_: 480)
+    seg = blob_logits(1, 3, 12, 104, seed=1).to(dtype)
+    for size in ((48, 416), (43, 411)):
+        _same_counts_and_labels(seg, (1, 2), window=10, stride=stride, size=size)
 
 
 @inside

@@ -155,16 +155,23 @@ def test_whole_glue(machine: Executed, width: int, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.usefixtures("poison")
+@pytest.mark.parametrize("by_row", [False, True])
 @pytest.mark.parametrize(("size", "stride"), [((48, 416), 32), ((43, 411), 9)])
 def test_labels_of_wide_tiles(
-    machine: Executed, size: tuple[int, int], stride: int, monkeypatch: pytest.MonkeyPatch
+    machine: Executed,
+    size: tuple[int, int],
+    stride: int,
+    by_row: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Four labels a store, or one; in a second step, and in a second tile."""
     from c2fcore.kernels.triton import _cell_counts
 
     monkeypatch.setattr(_cell_counts, "tile_width", lambda *_: 384)
+    if by_row:
+        _rows_of(384, monkeypatch)
     seg = blob_logits(1, 3, 12, 104, seed=1)
-    options: dict[str, Any] = {"size": size, "window": 40, "stride": stride}
+    options: dict[str, Any] = {"size": size, "window": 10, "stride": stride}
     (want, want_labels), (got, labels) = (
         ops.select_windows(seg, (1,), n=4, **options, backend=backend, _return_labels=True)
         for backend in ("reference", "triton")
@@ -173,6 +180,59 @@ def test_labels_of_wide_tiles(
     assert torch.equal(got.counts, want.counts)
     assert_rare(labels != want_labels)
     assert not machine.races
+
+
+def _rows_of(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cells are gone over row by row in every tile that is one row of bins."""
+    from c2fcore.kernels.triton import _cell_counts
+
+    monkeypatch.setattr(_cell_counts, "ROW_PX", 1)
+    monkeypatch.setattr(_cell_counts, "row_width", lambda *_: width)
+
+
+IN_ROWS = (
+    *("special-x4-16-classes-float32", "special-x4-7-classes-float16", "special-x4-40-classes"),
+    *("special-x4-16-classes-bfloat16", "blobs-wide", "blobs-x2-wide", "noise-ratio-3.7"),
+)
+
+
+@pytest.mark.usefixtures("poison")
+@pytest.mark.parametrize("name", samples.of("count_windows") if ALL else IN_ROWS, ids=str)
+def test_cells_row_by_row(machine: Executed, name: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    _rows_of(480, monkeypatch)
+    sample = name if isinstance(name, Sample) else samples.get("count_windows", name)
+    want = compare.call("count_windows", sample, "reference")
+    assert_agrees("count_windows", sample, compare.call("count_windows", sample, "triton"), want)
+    assert not machine.races
+
+
+def _fma(x: Any, y: Any, z: Any) -> Any:
+    exact = x.astype(np.longdouble) * y.astype(np.longdouble) + z.astype(np.longdouble)
+    return exact.astype(np.float32)
+
+
+def test_classes_left_out_of_mixed_cells_lose_by_rounding_too(machine: Executed) -> None:
+    """All logits of a place are within two units of their last digit: every class counts."""
+    generator = torch.Generator().manual_seed(0)
+    rise = 1000 + 500 * torch.rand(1, 1, 24, 32, generator=generator)
+    steps = torch.randint(-1, 2, (1, 5, 24, 32), generator=generator, dtype=torch.int32)
+    seg = (rise.view(torch.int32) + steps).view(torch.float32)
+    options: dict[str, Any] = {"size": (96, 128), "window": 8, "stride": 8, "n": 4}
+    _, labels = ops.select_windows(seg, (0,), backend="triton", _return_labels=True, **options)
+    # Every class evaluated, with the kernels' own rounding.
+    at = np.maximum((np.arange(128, dtype=np.float32) + 0.5) / 4 - 0.5, 0).astype(np.float32)
+    first, weight = at.astype(int), (at - at.astype(int)).astype(np.float32)
+    y, x = first[:96], first
+    below, beside = np.minimum(y + 1, 23), np.minimum(x + 1, 31)
+    wy, wx, p = weight[:96, None], weight, seg[0].numpy()
+    top = _fma(p[:, y][:, :, beside], wx, p[:, y][:, :, x] * (1 - wx))
+    bottom = _fma(p[:, below][:, :, beside], wx, p[:, below][:, :, x] * (1 - wx))
+    want = _fma(bottom, wy, top * (1 - wy)).argmax(0)
+    best = p.argmax(0)
+    corners = [best[rows][:, columns] for rows in (y, below) for columns in (x, beside)]
+    mixed = np.stack(corners).min(0) != np.stack(corners).max(0)
+    assert mixed.mean() > 0.5
+    assert (labels[0].numpy() == want)[mixed].all()
 
 
 @pytest.mark.usefixtures("poison")

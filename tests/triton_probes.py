@@ -30,10 +30,11 @@ def beside_kernel(of_pixel_ptr, first, step_y, rest_y, flush_px_y, rest_bins_y, 
 
 
 @triton.jit
-def taps_kernel(taps_ptr, firsts_ptr, scale, ratio, in_size, out_size, BLOCK: tl.constexpr):
+def taps_kernel(taps_ptr, firsts_ptr, scale, ratio, in_size, out_size, BLOCK: tl.constexpr,
+                DYADIC: tl.constexpr):  # fmt: skip
     i = tl.arange(0, BLOCK)
     tl.store(taps_ptr + i, first_tap(i, scale, in_size), mask=i < out_size)
-    first = first_output(i, scale, ratio, in_size, out_size)
+    first = first_output(i, scale, ratio, in_size, out_size, DYADIC)
     tl.store(firsts_ptr + i, first, mask=i <= in_size)
 
 

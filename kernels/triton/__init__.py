@@ -11,8 +11,10 @@ arguments and outputs to fill, in the order of the native modules, and returns n
 share stands in files with a leading underscore:
 
     _classes.py       membership in the set of small classes
-    _upsample.py      bilinear taps, their inverse, first argmax, interpolated argmax
+    _upsample.py      bilinear taps, their inverse, first argmax
     _cells.py         coarse labels of a tile by corner agreement
+    _cell_rows.py     the same, of wide tiles, row by row
+    _mixed.py         labels in cells whose corners disagree
     _coarse.py        one interpolated coarse logit per pixel
     _window_grid.py   windows and the bins they are unions of, on host and device
     _cell_counts.py   first launch of counting and selection: bins, and labels

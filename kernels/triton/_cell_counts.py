@@ -13,25 +13,29 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ._cell_rows import agreed_rows
 from ._cells import (
     Cells,
     agreed_columns,
     agreed_labels,
     agreed_total,
-    mixed_columns,
-    mixed_labels,
     quotient,
     store_agreed,
 )
 from ._classes import WORDS, class_words, is_small, words_in_use
-from ._launch import Launch, class_block, pow2
+from ._launch import Launch, class_block, column_block, pow2
+from ._mixed import contenders, corner_offsets, mixed_columns, mixed_labels
 from ._upsample import first_argmax, first_tap
 from ._window_grid import NONE, Axis, bin_beside, bin_of, bin_start, make_axis
 
 INT32_MAX = (1 << 31) - 1
 LABELS, OWN_SIZE, UPSAMPLED = 0, 1, 2  # the constexpr KIND
 QUAD = 4  # labels that are one store
-MOST_POINTS = 1024  # source pixels of a tile: four of each thread of eight warps
+LARGE = 1 << 24  # pixels from which on tiles are as wide as can be
+MOST_POINTS = 1024  # source pixels of a tile: eight of each thread of four warps
+MOST_PX = 384  # of other tiles along x
+# Pixels along x, how many at least, and warps of tiles whose cells are gone over row by row.
+WIDE, ROW_PX, ROW_WARPS = 480, MOST_PX + 1, 2
 
 
 @triton.jit(do_not_specialize=WORDS)
@@ -39,7 +43,7 @@ def _cell_counts_kernel(
     seg_ptr,  # logits [B, N, h, w] or labels [B, H, W]
     labels_ptr,  # uint8 [B, H, W] contiguous, or None
     bins_ptr,  # int32 [B, bins_y, bins_x] contiguous
-    mixed_ptr,  # int16 [programs, POINTS], scratch, or None
+    mixed_ptr,  # int32 [programs, POINTS], scratch, or None
     seg_stride_b, seg_stride_n, seg_stride_y, seg_stride_x,
     num_classes, h, w, H, W,
     scale_y, scale_x, ratio_y, ratio_x,
@@ -50,6 +54,7 @@ def _cell_counts_kernel(
     KIND: tl.constexpr,
     N: tl.constexpr,
     CLASS_BLOCK: tl.constexpr,
+    COLUMN_BLOCK: tl.constexpr,
     UNROLL: tl.constexpr,  # classes whose loads are in flight at once over source pixels
     NUM_WORDS: tl.constexpr,
     WRITE_LABELS: tl.constexpr,
@@ -60,6 +65,8 @@ def _cell_counts_kernel(
     BLOCK_X: tl.constexpr,  # pixels of a tile, at most
     CHUNK_X: tl.constexpr,  # columns of labels stored at once
     QUADS: tl.constexpr,  # four labels are one store
+    QUAD_BINS: tl.constexpr,  # four pixels beside each other are in one bin
+    BY_ROW: tl.constexpr,  # cells of a wide tile are gone over row by row
     POINTS: tl.constexpr,
     POINTS_Y: tl.constexpr,
     POINTS_X: tl.constexpr,
@@ -69,6 +76,12 @@ def _cell_counts_kernel(
     CELL_Y: tl.constexpr,
     CELL_X: tl.constexpr,  # pixels of a cell evaluated at once
     CELL_ROWS: tl.constexpr,  # CELL_Y rounded up to a power of two
+    GROUP: tl.constexpr,
+    DYADIC: tl.constexpr,
+    MOST_Y: tl.constexpr,
+    MOST_X: tl.constexpr,
+    FIRST_Y: tl.constexpr,
+    FIRST_X: tl.constexpr,
 ):  # fmt: skip
     program = tl.program_id(0)
     row_of_all = program // tiles_x
@@ -105,14 +118,27 @@ def _cell_counts_kernel(
         else:
             for bin_y in range(first_y, end_y):
                 tl.store(bins_ptr + bin_y * bins_x + bin_x, 0, mask=bin_x < end_x)
+    across = x0 + tl.arange(0, BLOCK_X)
     if KIND == 2:
         mixed_ptr += program.to(tl.int64) * POINTS
         row0 = first_tap(y0, scale_y, h)
-        column0 = first_tap(x0, scale_x, w)
+        last_row = first_tap(y1 - 1, scale_y, h)
+        column0 = first_tap(x0, scale_x, w) // COLUMN_BLOCK * COLUMN_BLOCK
+        last_column = first_tap(x1 - 1, scale_x, w)
+    if KIND == 2 and BY_ROW:
+        across, sums, mixed = agreed_rows(
+            image_ptr, labels_ptr, mixed_ptr, seg_stride_n, seg_stride_y, seg_stride_x,
+            row0, last_row, column0, last_column, y0, y1, x0, x1,
+            scale_y, scale_x, ratio_y, h, w, H, W,
+            word0, word1, word2, word3, word4, word5, word6, word7, NUM_WORDS,
+            N, COLUMN_BLOCK, UNROLL, POINTS_X, LANES, BLOCK_X, DYADIC,
+            WRITE_LABELS, QUADS, QUAD_BINS,
+        )  # fmt: skip
+    elif KIND == 2:
         cell_label, mixed = agreed_labels(
             image_ptr, mixed_ptr, seg_stride_n, seg_stride_y, seg_stride_x,
-            row0, first_tap(y1 - 1, scale_y, h), column0, first_tap(x1 - 1, scale_x, w),
-            h, w, N, CLASS_BLOCK, POINTS, POINTS_X, LANES, UNROLL,
+            row0, last_row, column0, last_column, h, w,
+            N, CLASS_BLOCK, COLUMN_BLOCK, POINTS, POINTS_X, LANES, UNROLL,
         )  # fmt: skip
         if WRITE_LABELS:
             store_agreed(
@@ -120,25 +146,24 @@ def _cell_counts_kernel(
                 POINTS, POINTS_X, BLOCK_Y, CHUNK_X, QUADS,
             )  # fmt: skip
         cell_small = is_small(
-            cell_label, word0, word1, word2, word3, word4, word5, word6, word7, NUM_WORDS
+            cell_label, word0, word1, word2, word3, word4, word5, word6, word7, NUM_WORDS, N
         )
     # Zeroed bins, the list of mixed cells and what stands for their labels: other threads touch
     # them from here on.
     tl.debug_barrier()
 
-    across = x0 + tl.arange(0, BLOCK_X)
     if KIND == 2 and ONE_BIN:
         total = agreed_total(
             cell_small, row0, column0, y0, y1, x0, x1,
-            scale_y, scale_x, ratio_y, ratio_x, h, w, H, W, POINTS, POINTS_X, ROWS, COLUMNS,
+            scale_y, scale_x, ratio_y, ratio_x, h, w, H, W, POINTS, POINTS_X, ROWS, COLUMNS, DYADIC,
         )  # fmt: skip
-    elif KIND == 2 and ONE_ROW:
+    elif KIND == 2 and ONE_ROW and not BY_ROW:
         sums = agreed_columns(
             cell_small, across, row0, column0, y0, y1, scale_y, scale_x, ratio_y, h, w, H,
-            POINTS, POINTS_Y, POINTS_X, ROWS, COLUMNS, LANES, BLOCK_X,
+            POINTS, POINTS_Y, POINTS_X, ROWS, COLUMNS, LANES, BLOCK_X, DYADIC,
         )  # fmt: skip
         sums = tl.where(across < x1, sums, 0)
-    else:
+    elif not BY_ROW:
         pixel = tl.arange(0, BLOCK_Y * BLOCK_X)
         y = y0 + pixel // BLOCK_X
         x = x0 + pixel % BLOCK_X
@@ -174,23 +199,30 @@ def _cell_counts_kernel(
 
     if KIND == 2:
         # One lane per column of a cell. LANES // CELL_X cells at a time.
-        for start in range(0, mixed, LANES // CELL_X):
-            listed, row, column, top, bottom, left, right = mixed_columns(
+        for start in range(0, mixed, LANES // GROUP):
+            listed, row, column, one, other, top, bottom, left, right = mixed_columns(
                 mixed_ptr, start, mixed, row0, column0, y0, y1, x0, x1,
-                scale_y, scale_x, ratio_y, ratio_x, h, w, H, W, POINTS_X, LANES, CELL_X,
+                scale_y, scale_x, ratio_y, ratio_x, h, w, H, W, POINTS_X, LANES, GROUP, DYADIC,
             )  # fmt: skip
-            for dy in range(0, tl.max(tl.where(listed, bottom - top, 0), 0), CELL_Y):
-                for dx in range(0, tl.max(tl.where(listed, right - left, 0), 0), CELL_X):
+            first, beside, below = corner_offsets(
+                row, column, seg_stride_y, seg_stride_x, h, w, H, W
+            )
+            contend, most = contenders(
+                image_ptr, seg_stride_n, first, beside, below, one, other,
+                0, min(N, 32), LANES, GROUP,
+            )  # fmt: skip
+            for dy in range(0, tl.where(row0 == 0, FIRST_Y, MOST_Y), CELL_Y):
+                for dx in range(0, tl.where(column0 == 0, FIRST_X, MOST_X), CELL_X):
                     py, px, wanted, found = mixed_labels(
-                        image_ptr, seg_stride_n, seg_stride_y, seg_stride_x, num_classes,
-                        listed, row, column, top, bottom, left, right, dy, dx,
-                        scale_y, scale_x, h, w, H, W, LANES, CELL_Y, CELL_X, CELL_ROWS,
+                        image_ptr, seg_stride_n, first, beside, below, one, other, contend, most,
+                        num_classes, listed, row, column, top, bottom, left, right, dy, dx,
+                        scale_y, scale_x, N, LANES, GROUP, CELL_Y, CELL_X, CELL_ROWS,
                     )  # fmt: skip
                     if WRITE_LABELS:
                         at = labels_ptr + py.to(tl.int64) * W + px
                         tl.store(at, found.to(tl.uint8), mask=wanted)
                     hit = wanted & is_small(
-                        found, word0, word1, word2, word3, word4, word5, word6, word7, NUM_WORDS
+                        found, word0, word1, word2, word3, word4, word5, word6, word7, NUM_WORDS, N
                     )
                     if ONE_BIN:
                         total += tl.sum(tl.sum(hit.to(tl.int32), 0), 0)
@@ -220,14 +252,26 @@ def tile_width(seg: Tensor, height: int, width: int) -> int:
     programs to fill a GPU: at 512 x 512 there are 256 of 32 x 32.
     """
     area = height * width * seg.shape[0]
-    widest = 384 if area >= 1 << 24 else 192 if area >= 1 << 22 else 64 if area >= 1 << 20 else 32
+    widest = MOST_PX if area >= LARGE else 192 if area >= 1 << 22 else 64 if area >= 1 << 20 else 32
     h, w = seg.shape[-2:]
     if not seg.is_floating_point():
         return min(widest, 128)  # every pixel is looked at by itself
-    for columns in (384, 192, 128, 64):
-        if columns <= widest and Cells(h, w, height, width, 32, columns).points <= MOST_POINTS:
+    block = column_block(seg)
+    for columns in (MOST_PX, 192, 128, 64):
+        points = Cells(h, w, height, width, 32, columns, block).points
+        if columns <= widest and points <= MOST_POINTS:
             return columns
     return 32
+
+
+def row_width(seg: Tensor, height: int, width: int) -> int:
+    """Pixels along x of a tile whose cells are gone over row by row; 0 where they should not."""
+    if not seg.is_floating_point() or height * width * seg.shape[0] < LARGE or class_block(seg):
+        return 0
+    h, w = seg.shape[-2:]
+    # As many source pixels as a row of a program's threads has, or a few times that.
+    points = Cells(h, w, height, width, 32, WIDE, column_block(seg)).points_x
+    return WIDE if 32 * ROW_WARPS < points <= 128 * ROW_WARPS else 0
 
 
 def bin_grid(
@@ -237,8 +281,11 @@ def bin_grid(
     # A tile is one row of bins from strides of 8 on: then columns are summed before they are added.
     y = make_axis(height, window, stride, flush, min(stride, 32) if stride >= 8 else 16)
     # Bins of several rows are counted pixel by pixel, which takes registers.
-    widest = 384 if stride >= 8 else 128
-    x = make_axis(width, window, stride, flush, min(tile_width(seg, height, width), widest))
+    widest = min(tile_width(seg, height, width), MOST_PX if y.tile_bins == 1 else 128)
+    by_row = row_width(seg, height, width)
+    if y.tile_bins == 1 and 2 * min(stride, width - window + 1) <= by_row:
+        widest = by_row
+    x = make_axis(width, window, stride, flush, widest)
     # Within an image pixels, bins and windows are numbered in 32 bits.
     largest = max(height, width, y.bins * x.bins, y.windows * x.windows)
     if largest > INT32_MAX:
@@ -249,11 +296,9 @@ def bin_grid(
     return y, x
 
 
-def quads(labels: Tensor, x: Axis) -> bool:
-    """Whether every fourth pixel of a row of a tile, from its first one on, is a multiple of 4."""
-    cuts = [x.size, x.stride, x.rest, x.unit, labels.data_ptr()]
-    if x.flush_px != NONE:
-        cuts.append(x.flush_px)
+def quad_bins(x: Axis) -> bool:
+    """Whether tiles and bins start at multiples of 4, and the axis ends at one."""
+    cuts = [x.size, x.stride, x.rest, x.unit, *([x.flush_px] if x.flush_px != NONE else [])]
     return all(cut % QUAD == 0 for cut in cuts)
 
 
@@ -277,12 +322,14 @@ def plan_cell_counts(
     classes = seg.shape[1] if logits else 1
     programs = batch * y.tiles * x.tiles
     block_y, block_x = pow2(y.tile_px), pow2(x.tile_px)
-    cells = Cells(h, w, y.size, x.size, y.tile_px, x.tile_px)
-    mixed = scratch("mixed", torch.int16, programs * cells.points) if kind == UPSAMPLED else None
+    by_row = kind == UPSAMPLED and y.tile_bins == 1 < x.tile_bins and x.tile_px >= ROW_PX
     strides = seg.stride() if logits else (seg.stride(0), 0, *seg.stride()[1:])
     if kind == UPSAMPLED:
-        warps = 8 if cells.points >= 1024 else 4
+        cells = Cells(h, w, y.size, x.size, y.tile_px, x.tile_px, column_block(seg), by_row)
+        mixed = scratch("mixed", torch.int32, programs * cells.points)
+        warps = ROW_WARPS if by_row else 4 if cells.points <= MOST_POINTS else 8
     else:
+        cells, mixed = Cells(1, 1, 1, 1, 1, 1), None
         warps = 8 if block_y * block_x >= 2048 else 4
     return Launch(
         _cell_counts_kernel,
@@ -307,6 +354,7 @@ def plan_cell_counts(
             "KIND": kind,
             "N": classes,
             "CLASS_BLOCK": class_block(seg) if logits else 0,
+            "BY_ROW": by_row,
             "NUM_WORDS": words_in_use(table),
             "WRITE_LABELS": labels is not None,
             "ONE_BIN": y.tile_bins == x.tile_bins == 1,
@@ -315,10 +363,11 @@ def plan_cell_counts(
             "BLOCK_Y": block_y,
             "BLOCK_X": block_x,
             "CHUNK_X": min(max(block_x, QUAD), 128),
-            "QUADS": labels is not None and quads(labels, x),
+            "QUADS": labels is not None and quad_bins(x) and labels.data_ptr() % QUAD == 0,
+            "QUAD_BINS": quad_bins(x),
             "LANES": 32 * warps,
             "UNROLL": 16 if cells.points <= 128 * warps else 8,
-            **(cells.constants() if kind == UPSAMPLED else Cells(1, 1, 1, 1, 1, 1).constants()),
+            **cells.constants(),
         },
         num_warps=warps,
         max_registers=128,

@@ -10,58 +10,77 @@ so that lanes stay busy though boundaries are thin and crooked.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 import triton
 import triton.language as tl
 
 from ._launch import ceil_div, pow2
-from ._upsample import (
-    bilinear_argmax,
-    first_argmax,
-    first_output,
-    first_tap,
-    second_weight,
-    to_second_tap,
-)
+from ._upsample import first_argmax, first_output, first_tap
+
+
+@triton.jit
+def mixed_entry(slot, lowest, highest):
+    """What is listed of a mixed cell: its slot, the lowest and the highest label of its corners.
+
+    They are -1 and any, or both -1, or differ: the lower one plus 1 is at most 255.
+    """
+    return slot + ((lowest + 1) << 16) + (tl.maximum(highest, 0) << 24)
+
+
+@triton.jit
+def list_mixed(mixed_ptr, entry, mixed, listed, CELLS: tl.constexpr, LANES: tl.constexpr):
+    """Lists the `mixed` ones [CELLS] behind those `listed`; returns how many there are then."""
+    # Each thread numbers its own first: what threads have is added up once, not cell by cell.
+    SPAN: tl.constexpr = LANES if LANES < CELLS else CELLS
+    own = tl.reshape(mixed.to(tl.int32), [CELLS // SPAN, SPAN])
+    number = tl.sum(own, 0)
+    up_to = tl.cumsum(number, 0)
+    rank = listed + (up_to - number)[None, :] + tl.cumsum(own, 0) - 1
+    tl.store(mixed_ptr + rank, tl.reshape(entry, [CELLS // SPAN, SPAN]), mask=own != 0)
+    return listed + tl.sum(number, 0)
 
 
 @triton.jit
 def agreed_labels(image_ptr, mixed_ptr, stride_n, stride_y, stride_x, first_row, last_row,
                   first_column, last_column, h, w, N: tl.constexpr, CLASS_BLOCK: tl.constexpr,
-                  POINTS: tl.constexpr, POINTS_X: tl.constexpr, LANES: tl.constexpr,
-                  UNROLL: tl.constexpr):  # fmt: skip
+                  COLUMN_BLOCK: tl.constexpr, POINTS: tl.constexpr, POINTS_X: tl.constexpr,
+                  LANES: tl.constexpr, UNROLL: tl.constexpr):  # fmt: skip
     """Labels of the cells of a tile, [POINTS], -1 where mixed; lists and counts the mixed ones.
 
     Slot i stands for the source pixel (first_row + i // POINTS_X, first_column + i % POINTS_X) and
     for the cell whose upper left corner it is. Slots of no cell have any label.
     """
-    slot = tl.arange(0, POINTS)
-    row = first_row + slot // POINTS_X
-    column = first_column + slot % POINTS_X
+    first = tl.arange(0, POINTS // COLUMN_BLOCK) * COLUMN_BLOCK
     # Slots past the last corner read that one again: a load that needs no mask is one instruction.
-    offsets = (
-        tl.minimum(row, tl.minimum(last_row, h - 2) + 1).to(tl.int64) * stride_y
-        + tl.minimum(column, tl.minimum(last_column, w - 2) + 1).to(tl.int64) * stride_x
-    )
+    row = tl.minimum(first_row + first // POINTS_X, tl.minimum(last_row, h - 2) + 1).to(tl.int64)
+    column = first_column + first % POINTS_X
+    if COLUMN_BLOCK > 1:
+        # Past the image, the last block: a cell at the border may count as mixed for that.
+        column = tl.multiple_of(tl.minimum(column, w - COLUMN_BLOCK), COLUMN_BLOCK)
+        offsets = tl.multiple_of(row * stride_y, COLUMN_BLOCK) + column
+        offsets = offsets[:, None] + tl.arange(0, COLUMN_BLOCK)[None, :]
+        stride_n = tl.multiple_of(stride_n, COLUMN_BLOCK)
+    else:
+        column = tl.minimum(column, tl.minimum(last_column, w - 2) + 1).to(tl.int64)
+        offsets = row * stride_y + column * stride_x
     best, label = first_argmax(image_ptr, offsets, None, stride_n, N, CLASS_BLOCK, UNROLL)
     # A corner at infinity proves nothing about the pixels between.
     label = tl.where(tl.abs(best) < float("inf"), label, -1)
     corner = tl.arange(0, 4 * POINTS)
     beside = corner // POINTS % 2 + corner // (2 * POINTS) * POINTS_X
-    corner = tl.gather(label, (corner % POINTS + beside) % POINTS, 0)
+    corner = tl.gather(tl.reshape(label, [POINTS]), (corner % POINTS + beside) % POINTS, 0)
     corner = tl.reshape(corner, [4, POINTS])
-    label = tl.where(tl.min(corner, 0) == tl.max(corner, 0), label, -1)
-    mixed = ((row <= last_row) & (column <= last_column) & (label < 0)).to(tl.int32)
-    # Each thread numbers its own first: what threads have is added up once, not slot by slot.
-    SPAN: tl.constexpr = LANES if LANES < POINTS else POINTS
-    own = tl.reshape(mixed, [POINTS // SPAN, SPAN])
-    number = tl.sum(own, 0)
-    up_to = tl.cumsum(number, 0)
-    rank = (up_to - number)[None, :] + tl.cumsum(own, 0) - 1
-    listed = tl.reshape(slot, [POINTS // SPAN, SPAN]).to(tl.int16)
-    tl.store(mixed_ptr + rank, listed, mask=own != 0)
-    return label, tl.sum(number, 0)
+    lowest = tl.min(corner, 0)
+    highest = tl.max(corner, 0)
+    label = tl.where(lowest == highest, lowest, -1)
+    slot = tl.arange(0, POINTS)
+    row = first_row + slot // POINTS_X
+    column = first_column + slot % POINTS_X
+    mixed = (row <= last_row) & (column <= last_column) & (label < 0)
+    entry = mixed_entry(slot, lowest, highest)
+    return label, list_mixed(mixed_ptr, entry, mixed, 0, POINTS, LANES)
 
 
 @triton.jit
@@ -100,25 +119,25 @@ def store_agreed(
 
 @triton.jit
 def _cell_pixels(
-    first, start, end, scale, ratio, in_size, out_size, CELLS: tl.constexpr
+    first, start, end, scale, ratio, in_size, out_size, CELLS: tl.constexpr, DYADIC: tl.constexpr
 ):  # fmt: skip
     """Pixels in [start, end) along an axis of the cells from `first` on, [CELLS]."""
     cell = first + tl.arange(0, CELLS)
-    begin = tl.maximum(first_output(cell, scale, ratio, in_size, out_size), start)
-    return tl.maximum(
-        tl.minimum(first_output(cell + 1, scale, ratio, in_size, out_size), end) - begin, 0
-    )
+    begin = tl.maximum(first_output(cell, scale, ratio, in_size, out_size, DYADIC), start)
+    beyond = first_output(cell + 1, scale, ratio, in_size, out_size, DYADIC)
+    return tl.maximum(tl.minimum(beyond, end) - begin, 0)
 
 
 @triton.jit
 def agreed_total(
     small, row0, column0, y0, y1, x0, x1, scale_y, scale_x, ratio_y, ratio_x, h, w, H, W,
     POINTS: tl.constexpr, POINTS_X: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    DYADIC: tl.constexpr,
 ):  # fmt: skip
     """Pixels of a tile that are in a cell of which `small` [POINTS] holds."""
     slot = tl.arange(0, POINTS)
-    height = _cell_pixels(row0, y0, y1, scale_y, ratio_y, h, H, ROWS)
-    width = _cell_pixels(column0, x0, x1, scale_x, ratio_x, w, W, COLUMNS)
+    height = _cell_pixels(row0, y0, y1, scale_y, ratio_y, h, H, ROWS, DYADIC)
+    width = _cell_pixels(column0, x0, x1, scale_x, ratio_x, w, W, COLUMNS, DYADIC)
     area = tl.gather(height, tl.minimum(slot // POINTS_X, ROWS - 1), 0)
     area *= tl.gather(width, slot % POINTS_X, 0)
     return tl.sum(tl.where(small, area, 0), 0)
@@ -129,13 +148,14 @@ def agreed_columns(
     small, x, row0, column0, y0, y1, scale_y, scale_x, ratio_y, h, w, H,
     POINTS: tl.constexpr, POINTS_Y: tl.constexpr, POINTS_X: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, LANES: tl.constexpr, BLOCK_X: tl.constexpr,
+    DYADIC: tl.constexpr,
 ):  # fmt: skip
     """As `agreed_total`, of each column `x` [BLOCK_X] of pixels.
 
     Cells are weighted by their rows of pixels and added up before columns of pixels look at them:
     no step goes over the pixels of the tile.
     """
-    height = _cell_pixels(row0, y0, y1, scale_y, ratio_y, h, H, ROWS)
+    height = _cell_pixels(row0, y0, y1, scale_y, ratio_y, h, H, ROWS, DYADIC)
     slot = tl.arange(0, POINTS)
     rows = tl.gather(height, tl.minimum(slot // POINTS_X, ROWS - 1), 0)
     rows = tl.where(small, rows, 0)
@@ -152,67 +172,6 @@ def agreed_columns(
     return tl.sum(tl.reshape(found, [PARTS, BLOCK_X]), 0)
 
 
-@triton.jit
-def mixed_columns(
-    mixed_ptr, start, mixed, row0, column0, y0, y1, x0, x1,
-    scale_y, scale_x, ratio_y, ratio_x, h, w, H, W,
-    POINTS_X: tl.constexpr, LANES: tl.constexpr, CELL_X: tl.constexpr,
-):  # fmt: skip
-    """Mixed cells from number `start` on, LANES // CELL_X of them, one lane per column.
-
-    Returns:
-        which lanes have a cell; its source row and column, those of the tile's first cell in other
-        lanes; its pixels in the tile: first row, end, first column, end.
-    """
-    lane = tl.arange(0, LANES)
-    entry = start + lane // CELL_X
-    listed = (entry < mixed) & (lane < LANES // CELL_X * CELL_X)
-    cell = tl.load(mixed_ptr + entry, mask=listed, other=0).to(tl.int32)
-    row = row0 + cell // POINTS_X
-    column = column0 + cell % POINTS_X
-    top = tl.maximum(first_output(row, scale_y, ratio_y, h, H), y0)
-    bottom = tl.minimum(first_output(row + 1, scale_y, ratio_y, h, H), y1)
-    left = tl.maximum(first_output(column, scale_x, ratio_x, w, W), x0)
-    right = tl.minimum(first_output(column + 1, scale_x, ratio_x, w, W), x1)
-    return listed, row, column, top, bottom, left, right
-
-
-@triton.jit
-def mixed_labels(
-    image_ptr, stride_n, stride_y, stride_x, num_classes,
-    listed, row, column, top, bottom, left, right, dy, dx,
-    scale_y, scale_x, h, w, H, W,
-    LANES: tl.constexpr, CELL_Y: tl.constexpr, CELL_X: tl.constexpr, CELL_ROWS: tl.constexpr,
-):  # fmt: skip
-    """Labels of CELL_Y x CELL_X pixels of each cell, from its pixel (dy, dx) on.
-
-    Once around for most cells; those at the image's border have more pixels.
-
-    Returns:
-        rows [CELL_ROWS, LANES] and columns [1, LANES] of pixels, which of them are in their cell,
-        and their labels.
-    """
-    lane = tl.arange(0, LANES)
-    line = dy + tl.arange(0, CELL_ROWS)
-    py = top[None, :] + line[:, None]
-    px = left + dx + lane % CELL_X
-    wanted = (
-        (listed & (px < right))[None, :] & (line < dy + CELL_Y)[:, None] & (py < bottom[None, :])
-    )
-    p00 = image_ptr + row.to(tl.int64) * stride_y + column.to(tl.int64) * stride_x
-    p01 = p00 + to_second_tap(column, w, W, stride_x)
-    below = to_second_tap(row, h, H, stride_y)
-    # Loops of four warps ptxas unrolls by itself; told to, it runs out of registers.
-    UNROLL: tl.constexpr = 2 if LANES > 128 else 1
-    found = bilinear_argmax(
-        p00, p01, p00 + below, p01 + below,
-        second_weight(py, row[None, :], scale_y),
-        second_weight(px, column, scale_x),
-        stride_n, num_classes, UNROLL,
-    )  # fmt: skip
-    return py, px[None, :], wanted, found
-
-
 def _most_points(small: int, full: int, block: int) -> int:
     """Source pixels along an axis that are corners of the cells of `block` pixels, at most."""
     # First taps of the first and the last pixel are apart by their distance at the source, rounded
@@ -221,19 +180,51 @@ def _most_points(small: int, full: int, block: int) -> int:
     return math.ceil(apart) + 2
 
 
+@lru_cache(maxsize=256)
+def _cell_sides(small: int, full: int) -> tuple[int, int]:
+    """Pixels along an axis of a cell, at most: of any one, and of any but the first one."""
+    # As `first_tap`; a float64 holds the product of two float32.
+    scale = float(np.float32(small) / np.float32(full))
+    position = ((np.arange(full) + 0.5) * scale - 0.5).astype(np.float32)
+    sides = np.bincount(np.clip(position.astype(np.int64), 0, small - 1))
+    return int(sides.max()), int(sides[1:].max() if small > 1 else sides[0])
+
+
+def _dyadic(small: int, full: int) -> bool:
+    """Whether positions at the source are exact in float32: a power of two between the sizes."""
+    return full % small == 0 and pow2(full // small) == full // small and full < 1 << 22
+
+
 class Cells:
     """Shapes of the blocks over source pixels and cells."""
 
-    def __init__(self, h: int, w: int, H: int, W: int, block_y: int, block_x: int) -> None:
+    def __init__(
+        self, h: int, w: int, H: int, W: int, block_y: int, block_x: int,
+        column_block: int = 1, by_row: bool = False,
+    ) -> None:  # fmt: skip
         self.points_y = _most_points(h, H, block_y)
         self.points_x = _most_points(w, W, block_x)
-        self.points = pow2(self.points_y * self.points_x)
-        self.cell_y = min(ceil_div(H, h), 4)  # each row of pixels takes registers of its lane
-        self.cell_x = min(ceil_div(W, w), 8)
+        # The first of them is the first of a block, unless blocks take more slots.
+        rows = 1 if by_row else self.points_y
+        blocks = ceil_div(self.points_x + column_block - 1, column_block) * column_block
+        fit = pow2(rows * blocks) == pow2(rows * self.points_x)
+        self.column_block = column_block if fit else 1
+        self.points_x = blocks if fit else self.points_x
+        if by_row:
+            self.points_x = pow2(self.points_x)
+            self.points = self.points_y * self.points_x
+        else:
+            self.points = pow2(self.points_y * self.points_x)
+        self.first_y, self.most_y = _cell_sides(h, H)
+        self.first_x, self.most_x = _cell_sides(w, W)
+        self.dyadic = _dyadic(h, H) and _dyadic(w, W)
+        self.cell_y = min(self.most_y, 4)  # each row of pixels takes registers of its lane
+        self.cell_x = min(self.most_x, 8)
 
     def constants(self) -> dict[str, int]:
         """The constexprs of these shapes."""
         return {
+            "COLUMN_BLOCK": self.column_block,
             "POINTS": self.points,
             "POINTS_Y": self.points_y,
             "POINTS_X": self.points_x,
@@ -242,6 +233,12 @@ class Cells:
             "CELL_Y": self.cell_y,
             "CELL_X": self.cell_x,
             "CELL_ROWS": pow2(self.cell_y),
+            "DYADIC": self.dyadic,
+            "GROUP": pow2(self.cell_x),
+            "MOST_Y": self.most_y,
+            "MOST_X": self.most_x,
+            "FIRST_Y": self.first_y,
+            "FIRST_X": self.first_x,
         }
 
 

@@ -36,9 +36,12 @@ def words_in_use(table: bytes) -> int:
 
 @triton.jit
 def is_small(
-    label, word0, word1, word2, word3, word4, word5, word6, word7, NUM_WORDS: tl.constexpr
-):
-    """Whether each label is in the set; labels of any integer type, none outside 0..255 is."""
+    label, word0, word1, word2, word3, word4, word5, word6, word7, NUM_WORDS: tl.constexpr,
+    N: tl.constexpr = 256,
+):  # fmt: skip
+    """Whether each label is in the set; labels of any integer type, none outside 0..N-1 is."""
+    if N < 32 and NUM_WORDS == 1:  # nor is bit 31, which -1 asks for
+        return ((word0 >> (label & 31)) & 1) != 0
     if label.dtype.primitive_bitwidth < 32:
         label = label.to(tl.int32)
     inside = (label >= 0) & (label < 32 * NUM_WORDS)

@@ -71,3 +71,13 @@ def class_block(logits: Tensor) -> int:
         if all(start % block == 0 for start in starts):
             return block
     return 0
+
+
+def column_block(logits: Tensor) -> int:
+    """The constexpr COLUMN_BLOCK of `agreed_labels` for these logits [B, N, h, w].
+
+    How many pixels beside each other are one load of one thread: two where they are neighbours in
+    memory and every second one starts at an even element.
+    """
+    starts = (*logits.stride()[:3], logits.shape[3], logits.data_ptr() // logits.element_size())
+    return 2 if logits.stride(3) == 1 and all(start % 2 == 0 for start in starts) else 1

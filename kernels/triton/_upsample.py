@@ -38,12 +38,17 @@ def to_second_tap(first, in_size, out_size, stride):
 
 
 @triton.jit
-def first_output(tap, scale, ratio, in_size, out_size):
+def first_output(tap, scale, ratio, in_size, out_size, DYADIC: tl.constexpr):
     """Smallest output position whose first tap is at least `tap`; out_size for tap >= in_size.
 
     The inverse of first_tap for out_size >= in_size, exact: the estimate is off by at most one, and
-    first_tap's own arithmetic decides. ratio = out / in.
+    first_tap's own arithmetic decides. ratio = out / in; DYADIC: it is a power of two, and nothing
+    is rounded.
     """
+    if DYADIC:
+        steps = (tl.zeros([], tl.float32) + ratio).to(tl.int32)
+        found = tl.where(tap <= 0, 0, tap * steps + steps // 2)
+        return tl.where(tap >= in_size, out_size, found)
     estimate = tl.ceil((tap.to(tl.float32) + 0.5) * ratio - 0.5).to(tl.int32)
     wanted = tap.to(tl.float32)
     estimate = tl.where(source_position(estimate - 1, scale) >= wanted, estimate - 1, estimate)
@@ -61,7 +66,7 @@ def first_argmax(
 
     Args:
         base_ptr: pointer to the logits of class 0 of an image.
-        offsets: int64 [P], elements from there to a position.
+        offsets: int64, of any shape P, elements from there to a position.
         valid: [P]; others give -inf and class 0. None where all positions may be read.
         stride_n: elements between classes.
         N: number of classes.
@@ -91,58 +96,20 @@ def first_argmax(
             label = tl.where(better, c0 + lane, label)
     else:
         ptrs = base_ptr + offsets
+        # Halves are compared as they are.
+        OWN: tl.constexpr = base_ptr.dtype.element_ty == tl.float16
+        if OWN:
+            best = best.to(tl.float16)
         for c in tl.range(0, N, loop_unroll_factor=UNROLL):
             if valid is None:
-                value = tl.load(ptrs).to(tl.float32)
+                value = tl.load(ptrs)
             else:
-                value = tl.load(ptrs, mask=valid, other=float("-inf")).to(tl.float32)
+                value = tl.load(ptrs, mask=valid, other=float("-inf"))
+            if not OWN:
+                value = value.to(tl.float32)
             better = value > best
             best = tl.where(better, value, best)
             label = tl.where(better, c, label)
             ptrs += stride_n
+        best = best.to(tl.float32)
     return best, label
-
-
-@triton.jit
-def bilinear_argmax(p00, p01, p10, p11, wy, wx, stride_n, n, UNROLL: tl.constexpr):
-    """First argmax of N interpolated logits; NaN counts as -inf, none above it gives class 0.
-
-    One lane per column of pixels that share their taps; its R pixels stay in its thread while a
-    step has at least as many lanes as the program has threads.
-
-    Args:
-        p00: pointers to class 0 of the first tap along y and x, [L], all of them to be read: a load
-            that needs no mask is one instruction.
-        p01: of the second tap along x.
-        p10: of the second tap along y.
-        p11: of both second taps.
-        wy: weights of the second taps along y, [R, L].
-        wx: along x, [L].
-        stride_n: elements between classes.
-        n: number of classes; not a constexpr, or ptxas would unroll short loops and hoist their
-            loads into more registers than there are.
-        UNROLL: classes per step, of four loads each.
-
-    Returns:
-        int32 [R, L].
-    """
-    wy0 = 1.0 - wy
-    wx0 = 1.0 - wx
-    best = tl.zeros_like(wy) + float("-inf")
-    label = tl.zeros_like(wy).to(tl.int32)
-    for c in tl.range(0, n, loop_unroll_factor=UNROLL):
-        left = tl.load(p00).to(tl.float32)
-        right = tl.load(p01).to(tl.float32)
-        top = tl.fma(right, wx, left * wx0)
-        left = tl.load(p10).to(tl.float32)
-        right = tl.load(p11).to(tl.float32)
-        bottom = tl.fma(right, wx, left * wx0)
-        value = tl.fma(bottom[None, :], wy, top[None, :] * wy0)
-        better = value > best
-        best = tl.where(better, value, best)
-        label = tl.where(better, c, label)
-        p00 += stride_n
-        p01 += stride_n
-        p10 += stride_n
-        p11 += stride_n
-    return label

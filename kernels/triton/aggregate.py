@@ -22,17 +22,16 @@ from ._cell_counts import QUAD, tile_width
 from ._cells import (
     Cells,
     agreed_labels,
-    mixed_columns,
-    mixed_labels,
     quotient,
     store_agreed,
 )
 from ._classes import WORDS, class_words, is_small, words_in_use
 from ._coarse import coarse_logit, coarse_taps
 from ._foreground import foreground
-from ._launch import Launch, ceil_div, class_block, pow2, strides_of
+from ._launch import Launch, ceil_div, class_block, column_block, pow2, strides_of
 from ._merge import add_exp, offer, probability
 from ._merge_probs import plan_probs
+from ._mixed import contenders, corner_offsets, mixed_columns, mixed_labels
 from ._upsample import first_argmax, first_tap
 from ._windows import NO_SLOT, next_window, slot_block, slots_in_use, window_origin
 
@@ -41,10 +40,12 @@ from ._windows import NO_SLOT, next_window, slot_block, slots_in_use, window_ori
 def _coarse_tile(
     image_ptr, labels_ptr, mixed_ptr, stride_n, stride_y, stride_x,
     num_classes, h, w, H, W, scale_y, scale_x, ratio_y, ratio_x, y0, y1, x0, x1,
-    RESIZED: tl.constexpr, N: tl.constexpr, CLASS_BLOCK: tl.constexpr, UNROLL: tl.constexpr,
-    BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr, POINTS: tl.constexpr, POINTS_X: tl.constexpr,
-    LANES: tl.constexpr, CELL_Y: tl.constexpr, CELL_X: tl.constexpr, CELL_ROWS: tl.constexpr,
-    CHUNK_X: tl.constexpr, QUADS: tl.constexpr,
+    RESIZED: tl.constexpr, N: tl.constexpr, CLASS_BLOCK: tl.constexpr, COLUMN_BLOCK: tl.constexpr,
+    UNROLL: tl.constexpr, BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr, POINTS: tl.constexpr,
+    POINTS_X: tl.constexpr, LANES: tl.constexpr, CELL_Y: tl.constexpr, CELL_X: tl.constexpr,
+    CELL_ROWS: tl.constexpr, GROUP: tl.constexpr, DYADIC: tl.constexpr, MOST_Y: tl.constexpr,
+    MOST_X: tl.constexpr, FIRST_Y: tl.constexpr, FIRST_X: tl.constexpr, CHUNK_X: tl.constexpr,
+    QUADS: tl.constexpr,
 ):  # fmt: skip
     """Writes the coarse labels of a tile."""
     if not RESIZED:
@@ -58,28 +59,33 @@ def _coarse_tile(
         tl.store(at, label.to(tl.uint8), mask=inside)
     else:
         row0 = first_tap(y0, scale_y, h)
-        column0 = first_tap(x0, scale_x, w)
+        column0 = first_tap(x0, scale_x, w) // COLUMN_BLOCK * COLUMN_BLOCK
         cell_label, mixed = agreed_labels(
             image_ptr, mixed_ptr, stride_n, stride_y, stride_x,
             row0, first_tap(y1 - 1, scale_y, h), column0, first_tap(x1 - 1, scale_x, w),
-            h, w, N, CLASS_BLOCK, POINTS, POINTS_X, LANES, UNROLL,
+            h, w, N, CLASS_BLOCK, COLUMN_BLOCK, POINTS, POINTS_X, LANES, UNROLL,
         )  # fmt: skip
         store_agreed(
             cell_label, labels_ptr, row0, column0, y0, y1, x0, x1, scale_y, scale_x, h, w, W,
             POINTS, POINTS_X, BLOCK_Y, CHUNK_X, QUADS,
         )  # fmt: skip
         tl.debug_barrier()
-        for start in range(0, mixed, LANES // CELL_X):
-            listed, row, column, top, bottom, left, right = mixed_columns(
+        for start in range(0, mixed, LANES // GROUP):
+            listed, row, column, one, other, top, bottom, left, right = mixed_columns(
                 mixed_ptr, start, mixed, row0, column0, y0, y1, x0, x1,
-                scale_y, scale_x, ratio_y, ratio_x, h, w, H, W, POINTS_X, LANES, CELL_X,
+                scale_y, scale_x, ratio_y, ratio_x, h, w, H, W, POINTS_X, LANES, GROUP, DYADIC,
             )  # fmt: skip
-            for dy in range(0, tl.max(tl.where(listed, bottom - top, 0), 0), CELL_Y):
-                for dx in range(0, tl.max(tl.where(listed, right - left, 0), 0), CELL_X):
+            first, beside, below = corner_offsets(row, column, stride_y, stride_x, h, w, H, W)
+            contend, most = contenders(
+                image_ptr, stride_n, first, beside, below, one, other,
+                0, min(N, 32), LANES, GROUP,
+            )  # fmt: skip
+            for dy in range(0, tl.where(row0 == 0, FIRST_Y, MOST_Y), CELL_Y):
+                for dx in range(0, tl.where(column0 == 0, FIRST_X, MOST_X), CELL_X):
                     py, px, wanted, found = mixed_labels(
-                        image_ptr, stride_n, stride_y, stride_x, num_classes,
-                        listed, row, column, top, bottom, left, right, dy, dx,
-                        scale_y, scale_x, h, w, H, W, LANES, CELL_Y, CELL_X, CELL_ROWS,
+                        image_ptr, stride_n, first, beside, below, one, other, contend, most,
+                        num_classes, listed, row, column, top, bottom, left, right, dy, dx,
+                        scale_y, scale_x, N, LANES, GROUP, CELL_Y, CELL_X, CELL_ROWS,
                     )  # fmt: skip
                     tl.store(labels_ptr + py.to(tl.int64) * W + px, found.to(tl.uint8), mask=wanted)
 
@@ -130,7 +136,7 @@ def _merged_labels(
 def _merge_labels_kernel(
     coarse_ptr,  # [B, N, h, w]
     labels_ptr,  # uint8 [B, H, W] contiguous; with GIVEN the coarse labels
-    mixed_ptr,  # int16 [programs, POINTS], scratch, or None
+    mixed_ptr,  # int32 [programs, POINTS], scratch, or None
     fine_ptr,  # [B*n, 1 or 2, hf, wf]
     origins_ptr,  # int32 [B, n, 2] contiguous
     num_ptr,  # int32 [B]
@@ -155,6 +161,7 @@ def _merge_labels_kernel(
     PIXELS: tl.constexpr,  # of them merged at once
     CHUNK_X: tl.constexpr,  # columns of coarse labels stored at once
     QUADS: tl.constexpr,  # four of those are one store
+    COLUMN_BLOCK: tl.constexpr,
     POINTS: tl.constexpr,
     POINTS_Y: tl.constexpr,
     POINTS_X: tl.constexpr,
@@ -164,6 +171,12 @@ def _merge_labels_kernel(
     CELL_Y: tl.constexpr,
     CELL_X: tl.constexpr,
     CELL_ROWS: tl.constexpr,
+    GROUP: tl.constexpr,
+    DYADIC: tl.constexpr,
+    MOST_Y: tl.constexpr,
+    MOST_X: tl.constexpr,
+    FIRST_Y: tl.constexpr,
+    FIRST_X: tl.constexpr,
     NONE: tl.constexpr,
 ):  # fmt: skip
     program = tl.program_id(0)
@@ -201,8 +214,9 @@ def _merge_labels_kernel(
         _coarse_tile(
             image_ptr, labels_ptr, mixed_ptr, coarse_stride_n, coarse_stride_y, coarse_stride_x,
             num_classes, h, w, H, W, scale_y, scale_x, ratio_y, ratio_x, y0, y1, x0, x1,
-            RESIZED, N, CLASS_BLOCK, UNROLL, BLOCK_Y, BLOCK_X, POINTS, POINTS_X,
-            LANES, CELL_Y, CELL_X, CELL_ROWS, CHUNK_X, QUADS,
+            RESIZED, N, CLASS_BLOCK, COLUMN_BLOCK, UNROLL, BLOCK_Y, BLOCK_X, POINTS, POINTS_X,
+            LANES, CELL_Y, CELL_X, CELL_ROWS, GROUP, DYADIC, MOST_Y, MOST_X, FIRST_Y, FIRST_X,
+            CHUNK_X, QUADS,
         )  # fmt: skip
         if next_window(origins_ptr, used, -1, window, H, W, y0, y1, x0, x1, SLOTS) == NONE:
             return
@@ -288,7 +302,7 @@ def plan_aggregate(
     programs = (batch * n if given else batch) * tiles_y * tiles_x
     if programs == 0:
         return []
-    cells = Cells(h, w, height, width, block_y, block_x)
+    cells = Cells(h, w, height, width, block_y, block_x, column_block(coarse))
     listed = resized and not given
     if not listed:
         cells = Cells(1, 1, 1, 1, 1, 1)
@@ -301,7 +315,7 @@ def plan_aggregate(
                 **args,
                 "labels_ptr": out,
                 "num_classes": classes,
-                "mixed_ptr": scratch("mixed", torch.int16, programs * cells.points)
+                "mixed_ptr": scratch("mixed", torch.int32, programs * cells.points)
                 if listed
                 else None,
                 **{"ratio_y": quotient(height, h), "ratio_x": quotient(width, w)},
