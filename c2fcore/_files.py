@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +37,50 @@ def write_text(path: Path, text: str) -> None:
     """Writes a text file in one move."""
     with whole(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def held(folder: Path, rule: str) -> Iterator[None]:
+    """Keeps other runs out of a folder, where the file system can.
+
+    Args:
+        folder: that is there.
+        rule: what an error begins with.
+
+    Raises:
+        ValueError: another run is at work in it.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise ValueError(f"{rule} one run at a time, got another in {folder}") from None
+    except OSError:  # as of some network file systems
+        pass
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def check_writable(path: Path) -> None:
+    """Refuses a name under which no file can be, or appear: of a folder, a pipe, a lost link.
+
+    Raises:
+        ValueError: something else has it, or it is a link into a folder that is not there.
+    """
+    real = Path(os.path.realpath(path))
+    if os.path.lexists(real) and not real.is_file():
+        kind = "folder" if real.is_dir() else "link to itself" if real.is_symlink() else "device"
+        raise ValueError(f"what is written must be a file, got {path}, which is a {kind}")
+    if path.is_symlink() and not real.parent.is_dir():
+        raise ValueError(f"a link must lead into a folder that is there, got {path} -> {real}")
 
 
 def is_ours(path: Path, software_of: Callable[[Path], str | None]) -> bool:

@@ -13,12 +13,22 @@ _LONGEST_S: Final = 300.0
 _SHARE: Final = 0.1  # of the time gone, after which the next line is due
 
 
+def on_terminal() -> bool:
+    """Whether a person may be watching stderr, which a process may lack."""
+    try:
+        return sys.stderr.isatty()
+    except (AttributeError, ValueError):  # None, or what somebody put there; closed
+        return False
+
+
 class Bar(tqdm):
     """A bar of tqdm, on stderr.
 
     Where stderr is no terminal, as in a log, it is a line after 10 seconds, another whenever a
     tenth of the time gone has passed again, but 10 seconds at least and 5 minutes at most, and a
     last one at the end.
+
+    Where there is no stderr, or a closed one, it is hidden.
 
     Args:
         arguments: of tqdm: what is counted, and a description.
@@ -27,10 +37,11 @@ class Bar(tqdm):
     """
 
     def __init__(self, *arguments: Any, shown: bool = True, **options: Any) -> None:
-        self._lines = not sys.stderr.isatty()
+        self._lines = not on_terminal()
         self._begun = time.monotonic()
         self._due, self._told = self._begun + _FIRST_S, -1
-        super().__init__(*arguments, disable=not shown, dynamic_ncols=True, **options)
+        hidden = not shown or sys.stderr is None or getattr(sys.stderr, "closed", False)
+        super().__init__(*arguments, disable=hidden, dynamic_ncols=True, **options)
 
     def display(self, msg: str | None = None, pos: int | None = None) -> bool:
         """Shows the bar, or the line that is due."""

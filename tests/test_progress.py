@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -67,3 +69,20 @@ def test_a_terminal_gets_a_bar(capsys: pytest.CaptureFixture[str], monkeypatch: 
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     list(Bar(range(3), "work"))
     assert capsys.readouterr().err.startswith("\rwork:   0%|")
+
+
+def test_without_stderr_work_goes_on(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a service, after `2>&-`, or of a notebook that put something else there."""
+    closed = io.StringIO()
+    closed.close()
+    for stderr in (None, closed):
+        monkeypatch.setattr(sys, "stderr", stderr)
+        with Bar(range(96), "work") as bar:
+            for _ in bar:
+                clock.now += 1.0
+                bar.set_description_str("still at work")
+    written: list[str] = []
+    plain = SimpleNamespace(write=written.append, flush=lambda: None)  # has no isatty
+    monkeypatch.setattr(sys, "stderr", plain)
+    work(clock, 96, 1.0)
+    assert "96/96" in "".join(written)

@@ -7,6 +7,7 @@ import glob
 import itertools
 import json
 import logging
+import os
 import sys
 from collections.abc import Generator
 from contextlib import closing
@@ -191,7 +192,8 @@ def _images(given: list[str], out: Path) -> list[Path]:
         images = files if named else [file for file in files if not _is_result(file, out)]
         if results := len(files) - len(images):
             print(
-                f"note: {counted(results, 'result')} of c2f predict in {text} are left out",
+                f"note: {counted(results, 'file')} in {text} left out, named as results of c2f "
+                "predict are",
                 file=sys.stderr,
             )
         if not images:
@@ -201,10 +203,11 @@ def _images(given: list[str], out: Path) -> list[Path]:
 
 
 def _is_result(file: Path, out: Path) -> bool:
-    """Whether a file is what an earlier run wrote, by its name and what it says."""
+    """Whether a file is what an earlier run wrote, by its name, and elsewhere by what it says."""
     if not file.name.endswith((_LABELS, _OVERLAY)):
         return False
-    return file.parent.resolve() == out.resolve() or _files.is_ours(file, text_of_png)
+    beside = os.path.realpath(file.parent) == os.path.realpath(out)
+    return beside or _files.is_ours(file, text_of_png)
 
 
 def _targets(
@@ -218,7 +221,8 @@ def _targets(
         raise ValueError(f"OUT must be a folder, got the file {out}")
     targets: dict[Path, tuple[Path, Path]] = {}
     owner: dict[Path, Path] = {}
-    given = {image.resolve() for image in images}
+    given = set(map(os.path.realpath, images))
+    real: dict[str, Path] = {}
     for image in images:
         files = (out / f"{image.stem}{_LABELS}", out / f"{image.stem}{_OVERLAY}")
         if owner.setdefault(files[0], image) != image:
@@ -226,8 +230,12 @@ def _targets(
                 f"images must have different names, got {owner[files[0]]} and {image} "
                 f"for {files[0]}"
             )
-        if taken := [f for f in files if f.resolve() in given]:
+        if taken := [f for f in files if os.path.realpath(f) in given]:
             raise ValueError(f"OUT must not replace an image given, got {image} for {taken[0]}")
+        for file in files:
+            _files.check_writable(file)
+            if (other := real.setdefault(os.path.realpath(file), file)) != file:
+                raise ValueError(f"results must be different files, got {other} and {file} as one")
         existing = [f for f in files if f.exists()]
         if existing and not (overwrite or skip):
             raise ValueError(
@@ -254,16 +262,25 @@ def _changed(
     found = set()
     for image in images:
         labels, overlay = targets[image]
-        told = text_of_png(labels, _MADE) if labels.exists() and image.exists() else None
-        if told is None:
+        made = _made(labels) if image.exists() else None
+        if made is None:
             continue
-        made, now = json.loads(told), file_options(image, _KIND)
+        now = file_options(image, _KIND)
         before = {name: made.pop(name, None) for name in now}
         check_same(made, wanted, "skip_existing", str(labels))
         if before != now:
             _files.check_replaceable(overlay, text_of_png)
             found.add(image)
     return found
+
+
+def _made(labels: Path) -> dict[str, Any] | None:
+    """How labels say that they were made; None if they do not, or are not there."""
+    try:
+        found = json.loads(text_of_png(labels, _MADE) or "null")
+    except ValueError:  # of another program
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _write(
@@ -275,7 +292,8 @@ def _write(
 ) -> str:
     """Writes the two files of an image, `made` as told in it; returns what to tell the user.
 
-    Without `replace` a file that is there, of an earlier run that was stopped, is left alone.
+    Without `replace` files that are there, of an earlier run that was stopped, are left alone. The
+    labels come last and tell which image both are of: an overlay of ours without them is replaced.
     """
     assert result.pixels is not None
     assert result.windows is not None
@@ -290,11 +308,12 @@ def _write(
     palette = pictures.palette_of(config)
     origins = [(y, x) for y, x in result.windows.tolist()]
     labels_file, overlay_file = files
-    if replace or not labels_file.exists():
-        write_png(labels_file, labels, **{_MADE: made})
+    replace |= not labels_file.exists() and _files.is_ours(overlay_file, text_of_png)
     if replace or not overlay_file.exists():
         shown = pictures.overlay(result.pixels.numpy(), labels, palette, config.small_classes)
         write_png(overlay_file, pictures.draw_windows(shown, origins, config.window))
+    if replace or not labels_file.exists():
+        write_png(labels_file, labels, **{_MADE: made})
     height, width = labels.shape
     counts = np.bincount(labels.ravel(), minlength=256)
     missing = 0 if known is None else int(counts[_NO_DATA])

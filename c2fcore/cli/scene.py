@@ -252,6 +252,7 @@ def _check_targets(args: argparse.Namespace) -> None:
             raise ValueError(
                 f"GEOJSON must end in {' or '.join(_OBJECTS_SUFFIXES)}, got {args.objects}"
             )
+        _files.check_writable(args.objects)
         check_folder(args.objects.parent, "GEOJSON must be in")
         _files.check_replaceable(args.objects, _files.software_of_geojson)
 

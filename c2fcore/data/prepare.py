@@ -96,11 +96,24 @@ def prepare(
     Raises:
         FileExistsError: `out` holds other things, or tiles of other data or with other options.
         ValueError: an image that cannot be read or differs from its mask in size; unknown colours
-            with unknown="error"; a tile that does not read back as it was written.
+            with unknown="error"; a tile that does not read back as it was written; another run is
+            at work in `out`.
     """
     boxes(1, 1, options.tile, options.overlap)  # checks them
     MaskDecoder(info, options.encoding)
     _claim(info, out, options)
+    with _files.held(out, "a folder of tiles must be written by"):
+        return _prepare(info, sources, out, options, workers)
+
+
+def _prepare(
+    info: DatasetInfo,
+    sources: dict[str, list[Pair]],
+    out: Path,
+    options: Options,
+    workers: int,
+) -> dict[str, Any]:
+    """`prepare`, in a folder that is ours alone."""
     jobs = [_Job(info, options, s, pair, out) for s, pairs in sources.items() for pair in pairs]
     records: dict[tuple[str, str], dict[str, Any]] = {}
     waiting = []
@@ -110,7 +123,7 @@ def prepare(
             waiting.append(job)
         else:
             records[job.split, job.pair.name] = record
-    dropped = _dropped(jobs)
+    dropped = _dropped(jobs, anything_kept=bool(records))
     bar = Bar(total=len(jobs), initial=len(records), desc=f"prepare {info.name}", unit="image")
     with bar:
         for job, record in _run(waiting, workers):
@@ -162,6 +175,8 @@ def _claim(info: DatasetInfo, out: Path, options: Options) -> None:
 def _finished(job: _Job) -> dict[str, Any] | None:
     """The record of a source that is done and still as it was; a damaged record is none.
 
+    The source may have been moved, and the files of an image may have got another suffix.
+
     Raises:
         FileExistsError: tiles of this name were made of another file.
     """
@@ -169,21 +184,31 @@ def _finished(job: _Job) -> dict[str, Any] | None:
     if record is None or record.keys() != set(_RECORD_KEYS):
         return None
     before, now = record["source"], job.fingerprint()
-    if before != now:
-        if [Path(path).resolve() for path, *_ in before] != [Path(path) for path, *_ in now]:
+    for (old, *was), (new, *state) in zip(before, now, strict=True):
+        if Path(old).resolve() == Path(new):
+            continue
+        if Path(old).exists() or (Path(old).parent != Path(new).parent and was != state):
             raise FileExistsError(
-                f"{job.out} holds tiles of {before[0][0]}, choose another folder: got {now[0][0]}"
+                f"{job.out} holds tiles of {old}, choose another folder: got {new}"
             )
+    if [state for _, *state in before] != [state for _, *state in now]:
         return None
+    if before != now:
+        record["source"] = now
+        _write_json(job.record, record)
     paths = (_paths(job, tile["name"]) for tile in record["tiles"])
     return record if all(file.is_file() for pair in paths for file in pair) else None
 
 
-def _dropped(jobs: Sequence[_Job]) -> list[tuple[_Job, dict[str, Any]]]:
+def _dropped(jobs: Sequence[_Job], anything_kept: bool) -> list[tuple[_Job, dict[str, Any]]]:
     """Sources that are done, but no longer among those of their split, with their records.
 
+    Args:
+        jobs: of today.
+        anything_kept: some of them are done, so these are the data of which the folder is.
+
     Raises:
-        FileExistsError: one of other data, which is still there.
+        FileExistsError: one of other data, which is still there, or on a disk that may come back.
     """
     found = []
     expected = {job.record for job in jobs}
@@ -194,7 +219,7 @@ def _dropped(jobs: Sequence[_Job]) -> list[tuple[_Job, dict[str, Any]]]:
             if record is None or record.keys() != set(_RECORD_KEYS):
                 continue
             image, mask = (Path(file) for file, *_ in record["source"])
-            if image.exists() and image.parent not in folders:
+            if image.parent not in folders and (image.exists() or not anything_kept):
                 raise FileExistsError(
                     f"{one.out} holds tiles of {image}, choose another folder: got data without it"
                 )

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,25 +71,8 @@ class Parts:
             raise ValueError(
                 f"target must be in a folder to write into, got {self.folder.parent}: {error}"
             ) from None
-        if sys.platform == "win32":
+        with _files.held(self.folder, "target must be written by"):
             yield
-            return
-        import fcntl
-
-        handle = os.open(self.folder, os.O_RDONLY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(handle)
-            raise ValueError(
-                f"target must be written by one run at a time, got another in {self.folder}"
-            ) from None
-        except OSError:  # as of some network file systems
-            pass
-        try:
-            yield
-        finally:
-            os.close(handle)
 
     def begin(self, options: Mapping[str, Any], *, resume: bool, overwrite: bool) -> None:
         """Keeps what is in the folder with `resume`, else empties it.

@@ -14,6 +14,7 @@ from torch import nn
 
 from .. import _checks, _files
 from .._fine_loss import FineLoss
+from .._progress import on_terminal
 from ..checkpoint import load_coarse
 from ..config import C2FConfig
 from ..data.augment import Augment
@@ -293,7 +294,7 @@ def _trainer(options: dict[str, Any], out: Path, data: Tiles) -> Any:
         ),
         StopAtStep(out / LAST),
     ]
-    if options["enable_progress_bar"] is not False and not sys.stderr.isatty():
+    if options["enable_progress_bar"] is not False and not on_terminal():
         callbacks.append(Lines())
     return pl.Trainer(**options, default_root_dir=out, callbacks=callbacks)
 

@@ -1,0 +1,144 @@
+"""Files that `c2f predict` writes, where links and other things have their names, or runs stop."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from c2fcore import C2FConfig, C2FNet, images
+from c2fcore.cli import main, predict
+from c2fcore.models import build
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("net") / "net"
+    config = C2FConfig(num_classes=4, small_classes=(1, 2), window=16, n=3)
+    net = C2FNet(build("tiny_fcn", 4, width=4), build("tiny_fcn", 2, width=4), config)
+    net.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three images."""
+    made = tmp_path / "images"
+    made.mkdir()
+    for name in "abc":
+        _draw(made / f"{name}.png", 40)
+    return made
+
+
+def _draw(file: Path, height: int) -> None:
+    noise = np.random.default_rng(height).integers(0, 256, (height, 50, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(file)
+
+
+def _labels(file: Path) -> Any:
+    with Image.open(file) as image:
+        return np.asarray(image)
+
+
+def test_results_go_through_links(folder: Path, checkpoint: Path, tmp_path: Path) -> None:
+    out, elsewhere = tmp_path / "out", tmp_path / "disk"
+    out.mkdir()
+    elsewhere.mkdir()
+    (out / "a_labels.png").symlink_to(elsewhere / "labels.png")
+    image = str(folder / "a.png")
+    for more in ([], ["--overwrite"]):
+        assert main(["predict", image, "-o", str(out), "--checkpoint", str(checkpoint), *more]) == 0
+        assert (out / "a_labels.png").is_symlink()
+        assert [path.name for path in elsewhere.iterdir()] == ["labels.png"]
+        assert images.text_of_png(elsewhere / "labels.png") is not None
+
+
+def _relinked(out: Path, links: dict[str, str]) -> None:
+    """Makes the folder anew, with these links."""
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
+    for name, target in links.items():
+        (out / name).symlink_to(target)
+
+
+def test_results_under_names_of_other_things_are_refused_before_computing(
+    folder: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And a link to itself among the images is one that fails; the others go on."""
+    out = tmp_path / "out"
+    command = ["predict", str(folder), "-o", str(out), "--checkpoint", str(checkpoint)]
+    file = out / "a_labels.png"
+    for links, rule in (
+        (
+            {"a_labels.png": "a_labels.png"},
+            f"must be a file, got {file}, which is a link to itself",
+        ),
+        ({"a_labels.png": str(tmp_path)}, f"must be a file, got {file}, which is a folder"),
+        (
+            {"a_labels.png": "no/x.png"},
+            f"into a folder that is there, got {file} -> {out}/no/x.png",
+        ),
+        ({"a_labels.png": "x", "b_overlay.png": "x"}, f"got {file} and {out}/b_overlay.png as one"),
+    ):
+        _relinked(out, links)
+        for more in ([], ["--overwrite"], ["--skip-existing"]):
+            assert main([*command, *more]) == 2
+            assert rule in capsys.readouterr().err
+    _relinked(out, {})
+    os.mkfifo(file)
+    assert main([*command, "--overwrite"]) == 2
+    assert f"must be a file, got {file}, which is a device" in capsys.readouterr().err
+    _relinked(out, {})
+    (folder / "b.png").unlink()
+    (folder / "b.png").symlink_to("b.png")
+    assert main(command) == 1
+    assert f"error: image must exist, got {folder / 'b.png'}" in capsys.readouterr().err
+    assert len(list(out.iterdir())) == 4
+
+
+@pytest.mark.parametrize("told", ["{", "[1]", "null", "3"])
+def test_labels_that_tell_other_things_are_as_those_that_tell_nothing(
+    folder: Path, checkpoint: Path, tmp_path: Path, told: str
+) -> None:
+    common = ["-o", str(tmp_path), "--checkpoint", str(checkpoint), "--skip-existing"]
+    for name in ("labels", "overlay"):
+        pixels = np.zeros((1, 1), np.uint8)
+        images.write_png(tmp_path / f"a_{name}.png", pixels, **{predict._MADE: told})
+    assert main(["predict", str(folder / "a.png"), *common]) == 0
+    assert _labels(tmp_path / "a_labels.png").shape == (1, 1)
+
+
+def test_no_overlay_stays_of_an_image_that_changed(
+    folder: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever of the two files a run was stopped at."""
+    image, out = folder / "a.png", tmp_path / "out"
+    command = ["predict", str(image), "-o", str(out), "--checkpoint", str(checkpoint)]
+    write = predict.write_png
+    for name in ("a_labels.png", "a_overlay.png"):
+
+        def stopped(path: Path, pixels: images.Pixels, name: str = name, **texts: str) -> None:
+            if path.name == name:
+                raise KeyboardInterrupt
+            write(path, pixels, **texts)
+
+        shutil.rmtree(out, ignore_errors=True)
+        for before in (False, True):  # whether there are results of it as it was
+            _draw(image, 36)
+            if before:
+                assert main([*command, "--skip-existing"]) == 0
+            _draw(image, 40)
+            monkeypatch.setattr(predict, "write_png", stopped)
+            assert main([*command, "--skip-existing"]) == 130
+            monkeypatch.undo()
+            for height in (40, 44) if before else (44,):  # as it was when stopped, and later
+                if height == 44:
+                    _draw(image, height)
+                assert main([*command, "--skip-existing"]) == 0
+                assert _labels(out / "a_labels.png").shape == (height, 50)
+                assert _labels(out / "a_overlay.png").shape[:2] == (height, 50)
