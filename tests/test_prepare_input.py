@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from c2fcore import _files
 from c2fcore.cli import main
 from c2fcore.data import prepare as preparing
 from c2fcore.data import sources
@@ -242,6 +243,20 @@ def test_data_of_another_folder_do_not_take_the_place(
     save(other / "masks/z.png", ids(2))
     assert main(command(other, out)) == 2
     assert f"{out} holds tiles of {mine}/images/a.png, choose another folder" in said()
+    mine.rename(tmp_path / "unplugged")
+    assert main(command(other, out)) == 2
+    assert f"{out} holds tiles of {mine}/images/a.png, choose another folder" in said()
+    # Those that were only moved keep their tiles, also where a suffix changed.
+    assert main(command(tmp_path / "unplugged", out)) == 0
+    first = tmp_path / "unplugged/images/a.png"
+    first.rename(first.with_suffix(".tif"))
+    tile = out / "img_dir/all/b_0_512_0_512.png"
+    tile.write_bytes(b"as it was")
+    assert main(command(tmp_path / "unplugged", out)) == 0
+    assert tile.read_bytes() == b"as it was"
+    with _files.held(out, ""):
+        assert main(command(other, out)) == 2
+    assert f"must be written by one run at a time, got another in {out}" in said()
 
 
 def test_files_of_an_earlier_run_may_be_damaged(mine: Path, tmp_path: Path, said: Said) -> None:
