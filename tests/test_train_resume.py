@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from squares import square_tiles
-from train_runs import coarse
+from train_runs import coarse, fine
 
 from c2fcore.cli import main
 
@@ -42,7 +43,7 @@ def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--options.width=8"], "got options.width 4 -> 8"),
         (["--recipe.lr=0.5", "--seed=3"], "got seed 0 -> 3, recipe.lr 0.05 -> 0.5"),
         (["--coarse=pp_liteseg"], "got coarse 'tiny_fcn' -> 'pp_liteseg'"),
-        (["--trainer.gradient_clip_val=1.0"], "got trainer.gradient_clip_val None -> 1.0"),
+        (["--trainer.sync_batchnorm=true"], "got trainer.sync_batchnorm False -> True"),
         (["--trainer.accumulate_grad_batches=2"], "got trainer.accumulate_grad_batches 1 -> 2"),
         (["--trainer.limit_val_batches=1"], "got trainer.limit_val_batches None -> 1"),
     ],
@@ -64,11 +65,14 @@ def test_what_a_resumed_run_may_change(
     out, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
     shutil.copytree(run, out)
     shutil.copytree(data, elsewhere)
-    more = ["--trainer.log_every_n_steps=2", "--trainer.max_steps=8", "--trainer.devices=1"]
+    more = ["--trainer.log_every_n_steps=2", "--trainer.max_steps=8", "--trainer.devices=1",
+            "--trainer.gradient_clip_val=1"]  # fmt: skip
     assert main(coarse(elsewhere, out, "--resume", *more)) == 0
     notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note:")]
     assert notes == ["note: --resume goes on with trainer.max_steps 6 -> 8: the learning rate now "
-                     "falls until then"]  # fmt: skip
+                     "falls until then",
+                     "note: --resume goes on with trainer.gradient_clip_val None -> 1.0: "
+                     "gradients are clipped so from here on"]  # fmt: skip
     assert torch.load(out / "last.ckpt", weights_only=True)["global_step"] == 8
 
 
@@ -82,3 +86,36 @@ def test_a_run_goes_on_with_its_own_data(data: Path, run: Path, tmp_path: Path, 
     assert main(coarse(other, run, "--resume")) == 2
     assert "goes on with the tiles and classes it began with" in said()
     assert (run / "train.yaml").read_text() == saved
+
+
+def test_stage_2_goes_on_with_its_own_coarse_network(
+    data: Path, run: Path, tmp_path: Path, said: Said
+) -> None:
+    """Which may lie elsewhere; not with what lies there now, or by another name."""
+    elsewhere, out = tmp_path / "elsewhere", tmp_path / "fine"
+    more = ["--trainer.max_steps=2"]
+    shutil.copytree(run, elsewhere)
+    assert main(fine(data, run, out, *more)) == 0
+    assert main(fine(data, elsewhere, out, "--resume", *more)) == 0
+    saved = (out / "train.yaml").read_text()
+    assert str(elsewhere) in saved
+    assert main(coarse(data, tmp_path / "other", "--trainer.max_steps=1", "--seed=5")) == 0
+    shutil.rmtree(elsewhere)
+    (tmp_path / "other").rename(elsewhere)
+    for place in (elsewhere, elsewhere / "." / ".." / "elsewhere"):
+        assert main(fine(data, place, out, "--resume", *more)) == 2
+        assert "goes on with the coarse network it began with, start in another" in said()
+    assert (out / "train.yaml").read_text() == saved
+
+
+def test_a_state_that_is_an_archive_of_other_things(data: Path, run: Path, said: Said) -> None:
+    last = run / "last.ckpt"
+    saved = last.read_bytes()
+    try:
+        for damage in ("other.txt", "archive/data.pkl"):
+            with zipfile.ZipFile(last, "w") as file:
+                file.writestr(damage, "no state")
+            assert main(coarse(data, run, "--resume")) == 2
+            assert f"--resume needs a whole {last}, got a damaged file" in said()
+    finally:
+        last.write_bytes(saved)

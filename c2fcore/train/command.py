@@ -26,8 +26,8 @@ from .running import (
     Lines,
     RunCheckpoint,
     StopAtStep,
-    check_data,
     check_resumed,
+    check_state,
     fit,
     plain_errors,
 )
@@ -150,10 +150,10 @@ def train(stage: str, arguments: Sequence[str]) -> Path:
     pl.seed_everything(config.seed, workers=True, verbose=False)
     made = parser.instantiate(config)
     data = Tiles(**made.data)
-    if config.resume:
-        check_data(last, data)
     data.augment, data.seed = Augment(**made.augment, classes=data.small), config.seed
     task = (_coarse_task if stage == "coarse" else _fine_task)(made, data)
+    if config.resume:
+        check_state(last, data, task)
     # The coarse network can look again as it is, without a step of training.
     untrained = made.trainer.max_steps == 0 and getattr(made, "fine", None) == "coarse"
     if untrained:

@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Final
 
 import torch
@@ -25,7 +26,7 @@ from .._progress import Bar
 
 # What a resumed run may change: where things are, and how fast they go. Anything else would be
 # ignored in part (the optimiser's state holds the learning rate) and make another run of it. What
-# lies in data.root has to be the same: `check_data`.
+# lies in data.root, and the network that stage 2 begins with, have to be the same: `check_state`.
 _FREE: Final = (
     "out",
     "resume",
@@ -56,7 +57,12 @@ _FREE: Final = (
 _TOLD: Final = {
     "trainer.max_steps": "the learning rate now falls until then",
     "trainer.precision": "the steps from here on are rounded otherwise",
+    # What the error of a loss that is no number advises.
+    "trainer.gradient_clip_val": "gradients are clipped so from here on",
+    "trainer.gradient_clip_algorithm": "gradients are clipped so from here on",
 }
+
+_COARSE: Final = "net.coarse."  # in the state of stage 2, which leaves it as it is
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
@@ -312,10 +318,11 @@ def check_resumed(last: Path, before: Path, now: str) -> None:
     if not isinstance(begun, Mapping):
         raise ValueError(f"--resume needs a whole {before}, got a damaged file")
     old, new = _flat(begun), _flat(yaml.safe_load(now))
+    free = (*_FREE, "coarse") if "fine" in new else _FREE  # of stage 2 a place
     changed = {
         key: f"{key} {old.get(key)!r} -> {new.get(key)!r}"
         for key in dict.fromkeys([*old, *new])
-        if old.get(key) != new.get(key) and not key.startswith(_FREE)
+        if old.get(key) != new.get(key) and not key.startswith(free)
     }
     if refused := [text for key, text in changed.items() if key not in _TOLD]:
         raise ValueError(
@@ -327,22 +334,33 @@ def check_resumed(last: Path, before: Path, now: str) -> None:
             print(f"note: --resume goes on with {text}: {_TOLD[key]}", file=sys.stderr)
 
 
-def check_data(last: Path, data: Any) -> None:
-    """A run goes on with the data it began with, which may lie elsewhere now.
+def check_state(last: Path, data: Any, task: Any) -> None:
+    """A run goes on with the data and the coarse network it began with, wherever they lie now.
 
     Args:
         last: its saved state.
         data: of today, a `Tiles`.
+        task: of today, a `CoarseTask` or a `FineTask`.
 
     Raises:
-        ValueError: they are others.
+        ValueError: they are others, or the state is damaged.
     """
-    state = torch.load(last, map_location="cpu", weights_only=True, mmap=True)
+    try:
+        state = torch.load(last, map_location="cpu", weights_only=True, mmap=True)
+        weights = state["state_dict"]
+    except (RuntimeError, UnpicklingError, TypeError, KeyError):
+        raise ValueError(f"--resume needs a whole {last}, got a damaged file") from None
     before = state.get(type(data).__qualname__)  # where Lightning keeps what `state_dict` says
     if before is not None and before != data.state_dict():
         raise ValueError(
             "--resume goes on with the tiles and classes it began with, start in another --out: "
             f"got others in {data.prepared.root}"
+        )
+    frozen = {name: now for name, now in task.state_dict().items() if name.startswith(_COARSE)}
+    if any(name not in weights or not torch.equal(weights[name], frozen[name]) for name in frozen):
+        raise ValueError(
+            "--resume goes on with the coarse network it began with, start in another --out: got "
+            "another in --coarse"
         )
 
 
