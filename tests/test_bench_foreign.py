@@ -120,6 +120,56 @@ def test_of_a_kernel_that_is_never_right_nothing_is_timed(
     assert not (tmp_path / "out").exists()
 
 
+def is_large(seg: torch.Tensor) -> bool:
+    return seg.numel() == 16 * (SIDE // 4) ** 2  # as in benchmarks and in no sample
+
+
+def writes_where_it_is_timed(seg: Any, small_classes: Any, **options: Any) -> torch.Tensor:
+    found = right_counts(seg, small_classes, **options)
+    if is_large(seg):
+        seg.zero_()
+    return found
+
+
+calls_of_large = [0]
+
+
+def fails_while_timed(seg: Any, small_classes: Any, **options: Any) -> torch.Tensor:
+    calls_of_large[0] += is_large(seg)
+    if calls_of_large[0] > 1:
+        raise RuntimeError("the second time")
+    return right_counts(seg, small_classes, **options)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "why"),
+    [
+        (writes_where_it_is_timed, "Disagreement: count_windows: it wrote into its input"),
+        (fails_while_timed, "RuntimeError: the second time"),
+    ],
+)
+def test_what_goes_wrong_while_a_kernel_is_timed_is_its_own_failure(
+    kernel: Callable[..., Any], why: str, tmp_path: Path
+) -> None:
+    name = f"{__name__}:{kernel.__name__}"
+    options = ("--op", "count_windows", "--sizes", str(SIDE), "--ways", "reference")
+    status, found = bench(tmp_path, *options, "--impl", name)
+    assert status == 1
+    errors = {row["case"]["provider"]: row["error"] for row in found}
+    assert errors[name] == why
+    assert not errors["reference"]
+
+
+def windows_in_a_tuple(*args: Any, **options: Any) -> tuple[Any, ...]:
+    return tuple(ops.select_windows(*args, **options))
+
+
+def test_a_foreign_kernel_may_answer_with_a_tuple(tmp_path: Path) -> None:
+    options = ("--op", "select_windows", "--sizes", str(SIDE), "--ways", "reference")
+    status, found = bench(tmp_path, *options, "--impl", f"{__name__}:windows_in_a_tuple")
+    assert status == 0, [row["error"] for row in found]
+
+
 def test_an_error_widens_no_column() -> None:
     case = {"op": "glue", "options": {}, "preset": "", "content": "noise", "size": 8, "dtype": "f"}
     row = {"case": {**case, "provider": "mine"}, "result": {}, "error": "a long story, " * 20}

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from .. import _errors
+from ..windows import Windows
 from . import measure, parity, peers, providers
 from .inputs import Case
 from .measure import Call
@@ -69,22 +73,42 @@ def hold(
             if side == COMPILED:
                 providers.reset_compiler()
             if foreign and side in foreign:
-                call = providers.foreign_call(job, foreign[side], case)
+                given = copy.deepcopy(case)  # others get inputs that it cannot write into
+                call = providers.foreign_call(job, foreign[side], given)
             else:
-                call = providers.call_of(job, side, case)
+                given, call = case, providers.call_of(job, side, case)
             found.errors[side] = checked(job, side, case, call(), wanted)
+            if not _same(given, case):
+                raise parity.Disagreement(f"{job.op}: it wrote into its input")
             if side == COMPILED:
                 call()  # a second call may compile once more
                 found.graph["graph_breaks"] = providers.graph_breaks()
                 found.graph["graph_break_reasons"] = providers.break_reasons()
             found.calls[side] = call
-        except Exception as error:  # whatever it is becomes a row
+        except (Exception, SystemExit) as error:  # whatever it is becomes a row
             found.failures[side] = _errors.reason(error)
     del wanted
     if found.calls:
         say(f"{job.op}: {rounds} rounds of {', '.join(found.calls)}")
-        found.times = measure.interleaved(found.calls, rounds, target_s=target_s, device=device)
+        found.times = measure.interleaved(
+            found.calls,
+            rounds,
+            target_s=target_s,
+            device=device,
+            failed=lambda side, error: found.failures.update({side: _errors.reason(error)}),
+        )
     return found
+
+
+def _same(one: Case, other: Case) -> bool:
+    return one is other or all(
+        torch.equal(a, b)
+        for a, b in zip(
+            (one.logits, one.image, one.fine, *one.windows[:3]),
+            (other.logits, other.image, other.fine, *other.windows[:3]),
+            strict=True,
+        )
+    )
 
 
 def checked(job: Job, side: str, case: Case, got: Any, wanted: Any) -> float:
@@ -94,6 +118,8 @@ def checked(job: Job, side: str, case: Case, got: Any, wanted: Any) -> float:
         parity.Disagreement: too far.
     """
     zoom = job.options.get("zoom", 1)
+    if job.op == "select_windows":
+        got = Windows(*got)  # a foreign function may answer with a tuple of its own
     beyond = side in peers.READS_BEYOND and zoom > 1
     return parity.max_error(
         job.op,

@@ -47,6 +47,7 @@ def interleaved(
     *,
     target_s: float = 0.05,
     device: str = "cpu",
+    failed: Callable[[str, Exception], None] | None = None,
 ) -> dict[str, list[float]]:
     """Seconds per call, `rounds` samples of each callable, taken in turn.
 
@@ -59,15 +60,35 @@ def interleaved(
         rounds: samples of each.
         target_s: how long a sample should last, seconds; a longer callable runs once.
         device: where the work is done; on "cuda" its events take the time.
+        failed: told of a callable that raises, which then has no samples; by default it ends all.
     """
-    loops = {name: _loops(call, target_s, device) for name, call in calls.items()}
+    loops: dict[str, int] = {}
     names = list(calls)
     times: dict[str, list[float]] = {name: [] for name in names}
+
+    def attempt(name: str, measured: Callable[[str], None]) -> None:
+        try:
+            measured(name)
+        except Exception as error:
+            if failed is None:
+                raise
+            failed(name, error)
+            times.pop(name)
+
+    def count(name: str) -> None:
+        loops[name] = _loops(calls[name], target_s, device)
+
+    def sample(name: str) -> None:
+        times[name].append(per_call(calls[name], loops[name], device))
+
+    for name in names:
+        attempt(name, count)
     with _quiet():
         for turn in range(rounds if names else 0):
             first = turn % len(names)
             for name in names[first:] + names[:first]:
-                times[name].append(per_call(calls[name], loops[name], device))
+                if name in times:
+                    attempt(name, sample)
     return times
 
 
