@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from squares import square_tiles
 from train_runs import coarse, fine
 
@@ -119,3 +120,22 @@ def test_a_state_that_is_an_archive_of_other_things(data: Path, run: Path, said:
             assert f"--resume needs a whole {last}, got a damaged file" in said()
     finally:
         last.write_bytes(saved)
+
+
+def test_no_fewer_steps_than_are_done(data: Path, run: Path, said: Said) -> None:
+    saved = (run / "train.yaml").read_text()
+    assert main(coarse(data, run, "--resume", "--trainer.max_steps=5")) == 2
+    assert "trainer.max_steps must be at least the 6 that are done, got 5" in said()
+    assert (run / "train.yaml").read_text() == saved
+
+
+def test_the_options_that_are_kept_are_whole(data: Path, tmp_path: Path) -> None:
+    """As --config they make the same run, with what is none where the default is not."""
+    out = tmp_path / "run"
+    assert main(coarse(data, out, "--data.val=null", "--trainer.max_steps=1")) == 0
+    saved = yaml.safe_load((out / "train.yaml").read_text())
+    assert saved["data"]["val"] is None
+    config = str(tmp_path / "run.yaml")
+    shutil.copy(out / "train.yaml", config)
+    assert main(["train", "coarse", f"--config={config}", "--resume"]) == 0
+    assert yaml.safe_load((out / "train.yaml").read_text()) == {**saved, "resume": True}

@@ -140,7 +140,7 @@ def train(stage: str, arguments: Sequence[str]) -> Path:
     out = Path(config.out)
     last = out / LAST
     if config.resume:
-        check_resumed(last, out / CONFIG_FILE, parser.dump(config))
+        check_resumed(last, out / CONFIG_FILE, _dumped(parser, config))
     elif out.exists() and not out.is_dir():
         raise FileExistsError(f"--out must be a folder, got the file {out}")
     elif any((out / name).exists() for name in (LAST, EXPORTED)):
@@ -153,7 +153,7 @@ def train(stage: str, arguments: Sequence[str]) -> Path:
     data.augment, data.seed = Augment(**made.augment, classes=data.small), config.seed
     task = (_coarse_task if stage == "coarse" else _fine_task)(made, data)
     if config.resume:
-        check_state(last, data, task)
+        check_state(last, data, task, made.trainer.max_steps)
     # The coarse network can look again as it is, without a step of training.
     untrained = made.trainer.max_steps == 0 and getattr(made, "fine", None) == "coarse"
     if untrained:
@@ -175,9 +175,14 @@ def train(stage: str, arguments: Sequence[str]) -> Path:
     return out / EXPORTED
 
 
+def _dumped(parser: Any, config: Any) -> str:
+    """All options as YAML, for --config: also those that are none where the default is not."""
+    return str(parser.dump(config, skip_unset=False))
+
+
 def _start(parser: Any, config: Any, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    text = parser.dump(config)
+    text = _dumped(parser, config)
     _files.write_text(out / CONFIG_FILE, text)
     print(text)
 

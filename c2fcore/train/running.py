@@ -334,20 +334,21 @@ def check_resumed(last: Path, before: Path, now: str) -> None:
             print(f"note: --resume goes on with {text}: {_TOLD[key]}", file=sys.stderr)
 
 
-def check_state(last: Path, data: Any, task: Any) -> None:
+def check_state(last: Path, data: Any, task: Any, steps: int) -> None:
     """A run goes on with the data and the coarse network it began with, wherever they lie now.
 
     Args:
         last: its saved state.
         data: of today, a `Tiles`.
         task: of today, a `CoarseTask` or a `FineTask`.
+        steps: of today, in all.
 
     Raises:
-        ValueError: they are others, or the state is damaged.
+        ValueError: they are others, more steps are done, or the state is damaged.
     """
     try:
         state = torch.load(last, map_location="cpu", weights_only=True, mmap=True)
-        weights = state["state_dict"]
+        weights, done = state["state_dict"], state["global_step"]
     except (RuntimeError, UnpicklingError, TypeError, KeyError):
         raise ValueError(f"--resume needs a whole {last}, got a damaged file") from None
     before = state.get(type(data).__qualname__)  # where Lightning keeps what `state_dict` says
@@ -355,6 +356,10 @@ def check_state(last: Path, data: Any, task: Any) -> None:
         raise ValueError(
             "--resume goes on with the tiles and classes it began with, start in another --out: "
             f"got others in {data.prepared.root}"
+        )
+    if steps < done:
+        raise ValueError(
+            f"trainer.max_steps must be at least the {done} that are done, got {steps}"
         )
     frozen = {name: now for name, now in task.state_dict().items() if name.startswith(_COARSE)}
     if any(name not in weights or not torch.equal(weights[name], frozen[name]) for name in frozen):
