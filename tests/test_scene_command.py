@@ -175,6 +175,24 @@ def test_labels_and_objects_go_through_links(given: list[str], tmp_path: Path) -
         assert (tmp_path / "o.geojson").is_symlink()
 
 
+def test_names_of_other_things_are_refused_before_computing(
+    given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipe, lost = tmp_path / "o.geojson", tmp_path / "lost.geojson"
+    os.mkfifo(pipe)
+    lost.symlink_to(tmp_path / "no" / "o.geojson")
+    (tmp_path / "pipe.tif").symlink_to(pipe)
+    for more, rule in (
+        (["--objects", str(pipe)], f"must be a file, got {pipe}, which is a device"),
+        (["--objects", str(lost)], f"into a folder that is there, got {lost} -> "),
+        (["-o", str(tmp_path / "pipe.tif")], f"got {tmp_path / 'pipe.tif'}, which is a device"),
+    ):
+        assert main([*given, *more, "--overwrite"]) == 2
+        assert rule in capsys.readouterr().err
+        assert not (tmp_path / "labels.tif").exists()
+        assert pipe.is_fifo()
+
+
 def test_which_bands_are_taken_is_told(
     given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -240,6 +240,8 @@ def _check_targets(args: argparse.Namespace) -> None:
         )
     if folders := [path for path in wanted if path.is_dir()]:
         raise ValueError(f"LABELS and GEOJSON must be files, got the folder {folders[0]}")
+    for path in wanted:
+        _files.check_writable(path)
     if args.out.exists():
         from ..scene.geotiff import software_of
 
@@ -252,7 +254,6 @@ def _check_targets(args: argparse.Namespace) -> None:
             raise ValueError(
                 f"GEOJSON must end in {' or '.join(_OBJECTS_SUFFIXES)}, got {args.objects}"
             )
-        _files.check_writable(args.objects)
         check_folder(args.objects.parent, "GEOJSON must be in")
         _files.check_replaceable(args.objects, _files.software_of_geojson)
 
