@@ -29,7 +29,8 @@ namespace {
 constexpr int kMaxThreads = 1024;
 constexpr size_t kStackBytes = 64 << 10;
 constexpr size_t kDynamicBytes = 227 << 10;
-constexpr unsigned char kPoison = 0xCD;
+// What shared memory holds when a block begins: as integers negative in one, positive in the next.
+unsigned char poison_of(unsigned block) { return block % 2 == 0 ? 0xCD : 0x7B; }
 
 enum class State { kReady, kAtBarrier, kInWarp, kDone };
 
@@ -56,8 +57,9 @@ class Block {
     at_barrier_ = done_ = 0;
     error_.clear();
     std::fill(warps_, warps_ + threads / 32, Warp{});
-    for (const Region& region : poisoned) std::memset(region.data, kPoison, region.bytes);
-    std::memset(dynamic.get(), kPoison, dynamic_bytes);
+    const unsigned char poison = poison_of(index);
+    for (const Region& region : poisoned) std::memset(region.data, poison, region.bytes);
+    std::memset(dynamic.get(), poison, dynamic_bytes);
     watch().set_dynamic(dynamic.get(), dynamic_bytes, kDynamicBytes);
     watch().begin_block(static_cast<int32_t>(index), threads / 32);
     for (int t = 0; t < threads; ++t) {
@@ -212,7 +214,7 @@ const uint64_t* warp_exchange(uint64_t mine, unsigned mask, Place at) {
 int this_lane() { return block().current() % 32; }
 unsigned char* dynamic_shared() { return block().dynamic.get(); }
 void add_shared(void* data, size_t bytes) {
-  std::memset(data, kPoison, bytes);
+  std::memset(data, poison_of(blockIdx.x), bytes);
   watch().add_shared(data, bytes, kFenceBytes);
   block().poisoned.push_back({data, bytes});
 }
