@@ -160,6 +160,7 @@ def test_counts_of_any_geometry(backend: str, device: str, data: st.DataObject) 
 
 LOGITS = torch.zeros(1, 4, 8, 10)
 LABELS = torch.zeros(1, 8, 10, dtype=torch.uint8)
+VAST = torch.empty(1, 46341, 46341, dtype=torch.uint8, device="meta")
 V, T = ValueError, TypeError
 # fmt: off
 BAD = [ # seg, options that differ from a good call, exception, message
@@ -169,6 +170,7 @@ BAD = [ # seg, options that differ from a good call, exception, message
     (LABELS, {"window": -3}, V, r"window must be .*got -3"),
     (LABELS, {"window": 2.5}, T, r"window must be an integer, got 2\.5"),
     (LABELS, {"window": True}, T, r"window must be an integer, got True"),
+    (VAST, {"window": 46341}, V, r"window must be at most 46340 .* fit int32, got 46341"),
     (LABELS, {"stride": 0}, V, r"stride must be at least 1, got 0"),
     (LABELS, {"stride": 1.5}, T, r"stride must be an integer, got 1\.5"),
     (LABELS, {"edge": "pad"}, V, r"edge must be one of 'flush', 'drop', got 'pad'"),

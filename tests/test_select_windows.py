@@ -228,6 +228,13 @@ def test_bad_input(changes: dict[str, Any], error: Any, message: str) -> None:
         ops.select_windows(LABELS, options.pop("small_classes"), **options)
 
 
+def test_windows_whose_count_would_not_fit() -> None:
+    seg = torch.empty(1, 46341, 46341, dtype=torch.uint8, device="meta")
+    assert ops.select_windows(seg, (1,), window=46340, stride=1, n=2).num.shape == (1,)
+    with pytest.raises(ValueError, match=rf"^{OP}: window must be at most 46340 .*, got 46341"):
+        ops.select_windows(seg, (1,), window=46341, stride=1, n=2)
+
+
 def test_bad_dtype() -> None:
     with pytest.raises(TypeError, match=rf"^{OP}: seg must be .*got torch.float64"):
         ops.select_windows(LABELS[None].double(), (1,), window=4, stride=2, n=2)

@@ -14,6 +14,7 @@ from ..windows import grid_shape
 from . import _library
 
 EDGES = ("flush", "drop")
+LARGEST_WINDOW = 46340  # k * k is the last square below 2^31
 
 
 def count_windows(
@@ -37,7 +38,7 @@ def count_windows(
             wins a tie, a NaN counts as -inf, all NaN gives class 0. Or an integer label map [B, H,
             W] (uint8/int16/int32/int64); ids outside `small_classes` are not counted.
         small_classes: distinct ids of the small classes C.
-        window: side k of a window, pixels.
+        window: side k of a window, pixels; at most 46340, so that a count fits int32.
         stride: distance of neighbouring windows, pixels.
         size: full size (H, W) of logits, not below their own; their own if None.
         edge: "flush" or "drop".
@@ -78,6 +79,11 @@ def check_grid(
     height, width, num_classes = _checks.segmentation(op, "seg", seg, size)
     ids = _checks.class_ids(op, small_classes, num_classes)
     window = _checks.window_fits(op, window, height, width, _checks.size_hint(seg, size))
+    if window > LARGEST_WINDOW:
+        raise ValueError(
+            f"{op}: window must be at most {LARGEST_WINDOW} for its count to fit int32, "
+            f"got {window}"
+        )
     stride = _checks.integer(op, "stride", stride, 1, _checks.INT32_MAX)
     if edge not in EDGES:
         _checks.choice(op, "edge", edge, EDGES)
