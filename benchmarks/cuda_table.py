@@ -25,8 +25,9 @@ def lines(tool: Path, module: str) -> Iterator[str]:
     yield "# CUDA kernels: resources"
     yield ""
     yield (
-        "Written by `python benchmarks/cuda_table.py` from the compiled module. Nothing here was "
-        "measured: no GPU has run these kernels."
+        "Written by `python benchmarks/cuda_table.py` from the module as nvcc "
+        f"{cuda_resources.compiler(module)} compiled it. Nothing here was measured: no GPU has run "
+        "these kernels."
     )
     yield ""
     yield (

@@ -62,6 +62,13 @@ def usage(tool: Path, module: str) -> list[Usage]:
     return found
 
 
+def compiler(module: str) -> str:
+    """The version of nvcc, as it is written into all machine code."""
+    tools = rb"Cuda compilation tools, release [\d.]+, V([\d.]+)"
+    found = re.search(tools, Path(module).read_bytes())
+    return found[1].decode() if found else ""
+
+
 def beginnings(tool: Path, module: str, sm: int) -> dict[str, list[str]]:
     """The first machine instructions of every kernel, each without its predicate and operands."""
     found: dict[str, list[str]] = {}
