@@ -185,4 +185,5 @@ def _require(op: str, name: str) -> None:
 def _check_name(op: str, name: str) -> None:
     if not isinstance(name, str) or name not in CHOICES:
         listed = ", ".join(repr(c) for c in CHOICES)
-        raise ValueError(f"{op}: backend must be one of {listed}, got {name!r}")
+        what = "C2F_BACKEND" if name is _of_process else "backend"
+        raise ValueError(f"{op}: {what} must be one of {listed}, got {name!r}")
