@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from compare import call
+from compare import assert_same_bits, call
 from cupy_double import Array, CuPy
 
-from c2fcore import Windows, _arrays, ops
+from c2fcore import Windows, _arrays, _backend, _native, ops
 from c2fcore.testing import samples
 from c2fcore.testing.samples import Sample
 
@@ -47,6 +47,40 @@ def test_numpy(op: str, name: str) -> None:
         assert isinstance(g, np.ndarray)
         assert g.dtype == w.numpy().dtype
         np.testing.assert_array_equal(g, w.numpy())
+
+
+class OfAnOlderTorch:
+    """A tensor without DLPack's C interface, which came with torch 2.11."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self._tensor = tensor
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tensor, name)
+
+
+@pytest.mark.skipif(_native.cpu().module is None, reason=_native.cpu().reason)
+@pytest.mark.parametrize("op", samples.OPS)
+def test_tensors_are_read_by_their_attributes_where_need_be(
+    op: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One binary serves every torch: what old tensors are is asked in Python."""
+    some = samples.of(op)[::5]
+    want = [call(op, sample, "cpu") for sample in some]
+    assert not hasattr(OfAnOlderTorch, "__dlpack_c_exchange_api__")
+    seen: list[str] = []
+
+    def choose(op: str, *_: Any, **__: Any) -> Any:
+        def run(*args: Any) -> Any:
+            seen.append(op)
+            return _native.function(op)(*(_as(OfAnOlderTorch, arg) for arg in args))
+
+        return run
+
+    monkeypatch.setattr(_backend, "choose", choose)
+    for sample, wanted in zip(some, want, strict=True):
+        assert_same_bits(call(op, sample, "cpu"), wanted)
+    assert seen == [op] * len(some)
 
 
 @pytest.mark.parametrize(("op", "name"), ONE)
