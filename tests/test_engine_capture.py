@@ -15,9 +15,11 @@ from networks import Fine, network, scene
 from torch import Tensor
 
 from c2fcore.engine import lane, programs
+from c2fcore.engine.plan import Shape, ShapePlan
 from c2fcore.engine.programs import (
     NETWORK_RUNS_BEFORE_CAPTURE,
     RUNS_BEFORE_CAPTURE,
+    Direct,
     Plan,
     Plans,
     Program,
@@ -169,6 +171,32 @@ def test_an_engine_keeps_few_images_that_are_large(monkeypatch: pytest.MonkeyPat
         image, _ = scene(side, 100, objects=9)
         assert torch.equal(engine(image), net(image))
     assert engine.programs() <= 3
+
+
+def test_what_goes_to_a_gpu_and_comes_back_is_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copies that nobody waits for need pinned memory; what stays on the device needs none."""
+    networks = network(n=4).compile().networks
+    monkeypatch.setattr(networks, "device", torch.device("cuda"))
+    pinned: list[Tensor] = []
+
+    def on_the_cpu(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def made(*size: Any, pin_memory: bool = False, device: Any = "cpu", **kind: Any) -> Tensor:
+            assert not (pin_memory and str(device) == "cuda")
+            tensor = make(*size, **kind)
+            if pin_memory:
+                pinned.append(tensor)
+            return tensor
+
+        return made
+
+    for name in ("zeros", "empty"):
+        monkeypatch.setattr(torch, name, on_the_cpu(getattr(torch, name)))
+    shape = Shape(2, 40, 50, 3, torch.uint8)
+    plan = ShapePlan(shape, networks, Direct(), lambda: 8, "powers", lambda stage, pixels: pixels)
+    host = (plan.staged, plan.host_num, plan.host_origins, plan.host_labels)
+    assert [id(tensor) for tensor in pinned] == [id(tensor) for tensor in host]
+    assert plan.staged.shape == plan.image.shape
+    assert (plan.staged.dtype, plan.host_labels.dtype) == (torch.uint8, torch.uint8)
 
 
 class Stuck(Replayed):
