@@ -144,6 +144,8 @@ def _tests(plan: Plan) -> list[Stage]:
             # The last op to be ported stands for the operators as a whole, as in that test file.
             ask = "aggregate" if op == "library" else op
             found += _pytest(plan, f"tests-{backend}-{op}", backend, f"test_{op}.py", ask)
+    # For triton that is a compilation each, which the grid ahead of time has seen.
+    found += _pytest(plan, "tests-cuda-kernels", "cuda", "test_every_kernel.py", "aggregate")
     for backend in ("triton", "cuda", "reference"):
         before = tuple(stage.name for stage in found if backend in stage.name)
         found += _pytest(plan, f"tests-{backend}-gpu", backend, "gpu", "count_windows", before)

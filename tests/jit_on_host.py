@@ -4,14 +4,17 @@
         pytest -p jit_on_host tests/test_count_windows.py --backend cuda
 
 All is as on a GPU but what CuPy does there: compiling a kernel, loading it, starting it.
+C2F_KERNELS_RUN names a file for the names of the kernels that were started.
 """
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from c2fcore import _cuda, _nvrtc
 
+started: set[str] = set()
 emulator = _cuda.from_file(os.environ["C2F_EMULATOR"])
 
 
@@ -47,6 +50,7 @@ class Emulated:
         op, _, name = self.loaded[function].partition(":")
         stream, arguments = rest
         assert stream == 0
+        started.add(name)
         emulator.launch(op, name, blocks, threads, shared, arguments)
 
 
@@ -59,3 +63,8 @@ module = _cuda._load().module
 assert module is not None
 assert module.compiled_by == "NVRTC"
 module.set_launcher(Launcher(Emulated, _named))
+
+
+def pytest_sessionfinish() -> None:
+    if path := os.environ.get("C2F_KERNELS_RUN"):
+        Path(path).write_text("\n".join(sorted(started)))

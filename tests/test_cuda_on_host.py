@@ -144,6 +144,28 @@ def test_samples_launched_by_name(module: str) -> None:
     )
 
 
+def test_every_kernel_is_started(module: str, tmp_path: Path) -> None:
+    """And answers: a number of classes or a type that no sample has is compiled for users all the
+    same.
+    """
+    build("_cuda_jit_on_host")
+    (jit,) = BUILD.glob("_cuda_jit_on_host*.so")
+    _run(
+        [
+            *(sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"),
+            *("-p", "jit_on_host", "--backend", "cuda", str(HERE / "test_every_kernel.py")),
+        ],
+        PYTHONPATH=str(HERE),
+        C2F_CUDA_ON_HOST=str(jit),
+        C2F_EMULATOR=module,
+        C2F_KERNELS_RUN=str(tmp_path / "started"),
+        C2F_REQUIRE="cuda",
+    )
+    names = {name for _, name, _ in _cuda.from_file(str(jit)).kernels()}
+    assert len(names) > 100
+    assert set((tmp_path / "started").read_text().splitlines()) == names
+
+
 def test_auto_would_take_the_kernels(module: str) -> None:
     """They agree on the samples by which "auto" decides."""
     code = (
