@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -26,6 +27,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ORDER = ("reference", "cpu", "triton", "cuda")
+GARBAGE = 0xCD
+M_PERTURB = -6  # of glibc's mallopt
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -89,20 +92,28 @@ def _poisoned(allocate: Callable[..., torch.Tensor]) -> Callable[..., torch.Tens
             return fresh
         if fresh.dtype.is_floating_point:
             return fresh.fill_(float("nan"))
-        return fresh.fill_(0xCD if fresh.dtype != torch.bool else True)
+        return fresh.fill_(GARBAGE if fresh.dtype != torch.bool else True)
 
     return poisoned
 
 
 @pytest.fixture
-def poison(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fresh memory holds NaN or 0xCD instead of lucky zeros, so an unwritten output fails."""
+def poison(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fresh memory holds NaN or 0xCD instead of lucky zeros, so an unwritten output fails.
+
+    That of the native modules' small outputs, too, which torch does not allocate: where malloc is
+    glibc's.
+    """
     for name in ("empty", "empty_like", "empty_strided"):
         monkeypatch.setattr(torch, name, _poisoned(getattr(torch, name)))
     for name in ("new_empty", "new_empty_strided"):
         monkeypatch.setattr(torch.Tensor, name, _poisoned(getattr(torch.Tensor, name)))
     assert torch.empty(3).isnan().all()
-    assert torch.empty(1, dtype=torch.uint8).item() == 0xCD
+    assert torch.empty(1, dtype=torch.uint8).item() == GARBAGE
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", lambda option, value: 0)
+    mallopt(M_PERTURB, GARBAGE ^ 0xFF)  # the byte of freed memory; new one gets its complement
+    yield
+    mallopt(M_PERTURB, 0)
 
 
 @pytest.fixture
