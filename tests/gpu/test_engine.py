@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from c2fcore import C2FNet, Engine
 from c2fcore.engine.cuda_graphs import no_conditional_nodes as reason
+from c2fcore.engine.plan import ShapePlan
 from c2fcore.engine.programs import NETWORK_RUNS_BEFORE_CAPTURE, RUNS_BEFORE_CAPTURE, Program
 
 # Another memory format rounds logits otherwise; a pixel in a thousand may be that close.
@@ -113,6 +114,15 @@ def test_run_overlaps_and_keeps_the_order(everyone: str) -> None:
     assert [r.index for r in results] == list(range(40))
     for result, image in zip(results, given, strict=True):
         assert torch.equal(result.labels, expected(image))
+
+
+def test_what_goes_up_and_comes_back_is_pinned(everyone: str) -> None:
+    engine = made(everyone, n=6).compile()
+    engine(images(1)[0])
+    (plan,) = (plan for _, plan in engine._plans.items() if isinstance(plan, ShapePlan))
+    host = (plan.staged, plan.host_num, plan.host_origins, plan.host_labels)
+    assert all(tensor.is_pinned() for tensor in host)
+    assert plan.staged.dtype == plan.host_labels.dtype == torch.uint8
 
 
 def test_one_that_fails_leaves_the_stream_usable(everyone: str) -> None:
