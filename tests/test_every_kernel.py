@@ -6,6 +6,7 @@ test_cuda_on_host.py sees to it that no kernel of the cuda backend is left out.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from c2fcore.testing import tolerances
 from c2fcore.testing.agree import assert_agrees, assert_close
 from c2fcore.testing.samples import Sample
 from c2fcore.testing.samples.inputs import (
+    generator,
     grid_logits,
     label_map,
     laid_out,
@@ -42,9 +44,18 @@ layouts = pytest.mark.parametrize("layout", ["planar", "channels_last"])
 
 
 def coarse(number: int, dtype: torch.dtype, ratio: int, layout: str) -> Tensor:
-    """Logits that are exact in all types, upsampled, too: ties included, labels must agree."""
+    """Logits that are exact in all types, upsampled, too: ties included, labels must agree.
+
+    Those of the second image are NaN or infinite here and there, of some pixels all.
+    """
     shape = (2, number, FULL[0] // ratio, FULL[1] // ratio)
-    return laid_out(grid_logits(shape, seed=number).to(dtype), layout)
+    found = grid_logits(shape, seed=number)
+    special = torch.tensor([math.nan, math.inf, -math.inf])
+    g = generator(number)
+    drawn = special[torch.randint(3, shape[1:], generator=g)]
+    found[1] = torch.where(torch.rand(shape[1:], generator=g) < 0.1, drawn, found[1])
+    found[1] = torch.where(torch.rand(shape[2:], generator=g) < 0.05, math.nan, found[1])
+    return laid_out(found.to(dtype), layout)
 
 
 @logits
