@@ -35,7 +35,7 @@ FLOATS = (torch.float32, *HALVES)
 LABELS = (torch.uint8, torch.int16, torch.int32, torch.int64)
 IMAGES = (torch.uint8, torch.uint16, torch.int16, *FLOATS)
 CLASSES = (2, 5, 6, 7, 16)  # 5 stands for all numbers that none is compiled for
-FULL = (24, 40)
+FULL = (24, 48)  # a quarter of it has rows of whole quads
 
 logits = pytest.mark.parametrize("dtype", FLOATS, ids=str)
 classes = pytest.mark.parametrize("number", CLASSES)
