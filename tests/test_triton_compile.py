@@ -61,6 +61,12 @@ def test_compiles_without_spills(case: AnyCase, seen: set[tuple[Any, ...]]) -> N
         assert taken.shared <= 48 * 1024
 
 
+@pytest.mark.parametrize("case", SOME, ids=str)
+def test_few_launches(case: AnyCase) -> None:
+    """Two for counting, with selection or without, one for all else: four for the whole glue."""
+    assert len(plan(case)) == (2 if isinstance(case, Case) else 1)
+
+
 class _Driver:
     """What a launch asks a GPU's driver before it compiles."""
 
