@@ -59,6 +59,19 @@ def test_a_full_disk() -> None:
     assert "Traceback" not in said
 
 
+def test_what_is_for_stderr_is_not_said_on_stdout_without_one(tmp_path: Path) -> None:
+    """As of a service, or after `2>&-`: stdout may be another program's."""
+    Image.fromarray(np.zeros((70, 90, 3), np.uint8)).save(tmp_path / "a.png")
+    command = ["sh", "-c", 'exec "$@" 2>&-', "sh", sys.executable, "-m", "c2fcore", "predict"]
+    given = [str(tmp_path / "a.png"), "-o", str(tmp_path / "out")]
+    for status in (0, 2):  # the second time results are there
+        done = subprocess.run([*command, *given], stdout=subprocess.PIPE, text=True)
+        assert done.returncode == status
+        assert ("a.png: 90 x 70 px" in done.stdout) == (status == 0)
+        assert "note: " not in done.stdout
+        assert "error" not in done.stdout
+
+
 def test_interrupted_while_libraries_are_imported(tmp_path: Path) -> None:
     interrupt = "import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(20)"
     (tmp_path / "PIL.py").write_text(f"{interrupt}\nraise RuntimeError('not interrupted')")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from c2fcore import _progress
-from c2fcore._progress import Bar
+from c2fcore._progress import Bar, tell
 
 
 class Clock:
@@ -71,18 +72,47 @@ def test_a_terminal_gets_a_bar(capsys: pytest.CaptureFixture[str], monkeypatch: 
     assert capsys.readouterr().err.startswith("\rwork:   0%|")
 
 
-def test_without_stderr_work_goes_on(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_stderr_work_goes_on(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """As of a service, after `2>&-`, or of a notebook that put something else there."""
     closed = io.StringIO()
     closed.close()
     for stderr in (None, closed):
         monkeypatch.setattr(sys, "stderr", stderr)
+        tell("note: nobody hears it")
         with Bar(range(96), "work") as bar:
             for _ in bar:
                 clock.now += 1.0
                 bar.set_description_str("still at work")
+    assert capsys.readouterr().out == ""
     written: list[str] = []
     plain = SimpleNamespace(write=written.append, flush=lambda: None)  # has no isatty
     monkeypatch.setattr(sys, "stderr", plain)
     work(clock, 96, 1.0)
     assert "96/96" in "".join(written)
+
+
+def test_a_note_that_nobody_hears_ends_nothing(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where `2> >(head -1)` has read enough."""
+
+    def broken(_: str) -> None:
+        raise BrokenPipeError
+
+    for terminal in (False, True):
+        left = SimpleNamespace(write=broken, flush=lambda: None, isatty=lambda: terminal)  # noqa: B023
+        monkeypatch.setattr(sys, "stderr", left)
+        tell("note: nobody hears it")
+        work(clock, 96, 1.0)
+
+
+def test_a_note_stands_above_the_bar(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with Bar(range(3), "work"):
+        capsys.readouterr()
+        tell("note: this")
+    assert re.search(r"\r +\rnote: this\n\rwork:", capsys.readouterr().err)

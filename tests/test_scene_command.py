@@ -17,7 +17,8 @@ from c2fcore.cli import main
 from c2fcore.engine import Engine
 from c2fcore.scene import parts
 
-pytest.importorskip("rasterio", reason="whole scenes: c2fcore[scene]")
+rasterio = pytest.importorskip("rasterio", reason="whole scenes: c2fcore[scene]")
+pytest.importorskip("rasterio.shutil")
 
 HOW = ["--tile", "40", "--overlap", "8"]
 
@@ -121,7 +122,10 @@ def test_nothing_is_replaced_unasked(
     kept, objects = tmp_path / "labels.tif", tmp_path / "o.geojson"
     kept.touch()  # as mktemp does
     assert main(given) == 2
-    assert "labels.tif exists; give --overwrite to replace it" in capsys.readouterr().err
+    assert (
+        "labels.tif exists; give --overwrite to replace it, or --resume to go on with what is "
+        "missing, under the same options"
+    ) in capsys.readouterr().err
     assert main([*given, "--overwrite", "--objects", str(objects)]) == 0
     assert labels_of(kept).shape == (64, 100)
     whole, found = kept.read_bytes(), objects.read_bytes()
@@ -170,9 +174,16 @@ def test_labels_and_objects_go_through_links(given: list[str], tmp_path: Path) -
         (tmp_path / name).symlink_to(disk / f"real_{name}")
     for more in ([], ["--overwrite"]):
         assert main([*given, "--objects", str(tmp_path / "o.geojson"), *more]) == 0
-        assert {path.name for path in disk.iterdir()} == {"real_labels.tif", "real_o.geojson"}
+        assert {path.name for path in disk.iterdir()} == {
+            "real_labels.tif",
+            "real_labels.tif.aux.xml",
+            "real_o.geojson",
+        }
         assert (tmp_path / "labels.tif").is_symlink()
         assert (tmp_path / "o.geojson").is_symlink()
+    for name in (tmp_path / "labels.tif", disk / "real_labels.tif"):
+        rasterio.shutil.copy(name, tmp_path / "as.vrt", driver="VRT")  # shows what GDAL knows of it
+        assert "<Category>sea &amp; sand</Category>" in (tmp_path / "as.vrt").read_text()
 
 
 def test_names_of_other_things_are_refused_before_computing(

@@ -44,7 +44,11 @@ def engine() -> Engine:
         ({"value_range": "8bit"}, ValueError, r"must be \(low, high\), 'raw' or None, got '8bit'"),
         ({"target": "labels.png"}, ValueError, "target must end in .tif or .tiff, got"),
         ({"target": "scene.tif"}, ValueError, "target must not be the scene itself, got"),
-        ({"target": "there.tif"}, FileExistsError, "there.tif exists; overwrite replaces it"),
+        (
+            {"target": "there.tif"},
+            FileExistsError,
+            "there.tif exists; overwrite replaces it; resume goes on with what is missing",
+        ),
         ({"target": "there.tif", "overwrite": True}, ValueError, r"did not write .*there\.tif;"),
         ({"target": "there.tif", "resume": True}, ValueError, r"did not write .*there\.tif;"),
         ({"target": "dir.tif"}, ValueError, "target must be a file, got the folder"),

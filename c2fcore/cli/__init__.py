@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from .. import __version__
+from .._progress import tell
 from .errors import text_of
 
 _DESCRIPTION = """\
@@ -94,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         left = isinstance(error, BrokenPipeError)
         if not left:
-            print(f"c2f: error: stdout: {error}", file=sys.stderr)
+            tell(f"c2f: error: stdout: {error}")
         # What is still buffered goes nowhere, instead of failing again when the process ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE if left else 2
@@ -117,12 +118,12 @@ def _run(argv: Sequence[str] | None) -> int:
             raise
         if os.environ.get("C2F_DEBUG"):
             raise
-        print(f"c2f {args.command}: error: {text_of(error, args.parser)}", file=sys.stderr)
+        tell(f"c2f {args.command}: error: {text_of(error, args.parser)}")
         return 2
     except KeyboardInterrupt as stopped:
         if argv is None:  # a second one must not end in a traceback of the interpreter's end
             signal.signal(signal.SIGINT, _leave)
-        print(f"c2f {args.command}: stopped {stopped}".rstrip(), file=sys.stderr, flush=True)
+        tell(f"c2f {args.command}: stopped {stopped}".rstrip())
         if argv is None and any(t.name.startswith("c2f-") for t in threading.enumerate()):
             _leave()  # a second one came while an engine was stopping: its end would be an abort
         return _INTERRUPTED

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import torch
 
-from .._progress import Bar
+from .._progress import Bar, tell
 from ..bench import (
     charts,
     compare,
@@ -200,7 +200,7 @@ def finish(
     print(f"-> {file}: {len(found)} rows" + (f", {replaced} of them replaced" if replaced else ""))
     failed = sum(bool(row["error"]) for row in found)
     if failed:
-        print(f"{failed} of {len(found)} failed; their rows say why", file=sys.stderr)
+        tell(f"{failed} of {len(found)} failed; their rows say why")
     return 1 if failed else 0
 
 
@@ -253,7 +253,7 @@ def _impl(args: argparse.Namespace, file: Path) -> int:
     if args.op == "extract_targets":  # no suite of its own
         return 1 if wrong else 0
     if len(wrong) == len(listed):
-        print("nothing is timed: a kernel must agree in one sample at least", file=sys.stderr)
+        tell("nothing is timed: a kernel must agree in one sample at least")
         return 1
     left_out: list[str] = []
     measured = _ops(args, left_out, {args.impl: function})

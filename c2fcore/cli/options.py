@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 
+from .._progress import tell
 from ..config import EDGES, RULES, STRATEGIES
 from ..data.tiling import boxes
 from ..engine import Engine
@@ -90,7 +90,7 @@ def engine_of(args: argparse.Namespace) -> Engine:
     """
     device = _device(args.device)
     if args.checkpoint is None:
-        print(_DEMO_ONLY, file=sys.stderr)
+        tell(_DEMO_ONLY)
     source = DEMO_WEIGHTS if args.checkpoint is None else args.checkpoint
     net = C2FNet.from_pretrained(source, trust_code=args.trust_code).eval()
     net.config = net.config.replace(**config_changes(args))

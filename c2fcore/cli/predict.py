@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from .. import _files, pictures, scene
-from .._progress import Bar
+from .._progress import Bar, tell
 from ..config import C2FConfig
 from ..engine import Engine, Result
 from ..images import size_of, text_of_png, write_png
@@ -111,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
         changed = _changed(images, targets, options)
         images = [i for i in images if i in changed or not all(f.exists() for f in targets[i])]
         again = f"; {len(changed)} changed since, to be done again" if changed else ""
-        print(f"{given - len(images)} of {given} images are done already{again}", file=sys.stderr)
+        tell(f"{given - len(images)} of {given} images are done already{again}")
         if not images:
             return 0
     # As the files are now: one that changes while it waits will be told from what was read.
@@ -131,7 +131,7 @@ def run(args: argparse.Namespace) -> int:
                     failed += 1
                     text = text_of(error, args.parser)
                     named = text if str(path) in text else f"{path}: {text}"
-                    bar.write(f"c2f predict: error: {named}", file=sys.stderr)
+                    tell(f"c2f predict: error: {named}")
                 else:
                     bar.write(said, file=sys.stdout)
                 done += 1
@@ -143,7 +143,7 @@ def run(args: argparse.Namespace) -> int:
     if failed < len(images):
         print(key_of(engine.config))
     if failed:
-        print(f"{failed} of {len(images)} images failed, see above", file=sys.stderr)
+        tell(f"{failed} of {len(images)} images failed, see above")
     return 1 if failed else 0
 
 
@@ -191,10 +191,9 @@ def _images(given: list[str], out: Path) -> list[Path]:
         named = files == [path]
         images = files if named else [file for file in files if not _is_result(file, out)]
         if results := len(files) - len(images):
-            print(
+            tell(
                 f"note: {counted(results, 'file')} in {text} left out, named as results of c2f "
-                "predict are",
-                file=sys.stderr,
+                "predict are"
             )
         if not images:
             raise ValueError(f"IMAGE must name images, got {text!r} without any")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from .. import _files
+from .._progress import tell
 from ..evaluation import chart, distributed, predictor, published, report, tables
 from ..evaluation.runner import evaluate
 from ..evaluation.sweep import Sweep, fingerprint, slug
@@ -94,10 +94,9 @@ def run(args: argparse.Namespace) -> int:
     failed = plan.sweep.failed
     if failed and distributed.rank() == 0:
         first = plan.sweep.missing[failed[0]]
-        print(
+        tell(
             f"c2f reproduce: {len(failed)} of {len(plan.table.settings)} rows failed, run it again "
-            f"to try them anew: {failed[0]} {first}",
-            file=sys.stderr,
+            f"to try them anew: {failed[0]} {first}"
         )
     return 1 if failed else 0
 

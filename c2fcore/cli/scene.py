@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import sys
 import textwrap
 from contextlib import suppress
 from datetime import timedelta
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from .. import _files, scene
+from .._progress import tell
 from ..config import C2FConfig
 from ..engine import Engine
 from .answers import counted, key_of, shares_of
@@ -140,7 +140,7 @@ def run(args: argparse.Namespace) -> int:
     done = args.resume and args.out.exists() and not scene.unfinished(args.out)
     found = _segment(engine, args)
     if done:
-        print(f"{args.out} is done already", file=sys.stderr)
+        tell(f"{args.out} is done already")
     else:
         print(_told(found, args.scene, engine.config))
     objects = args.objects is not None and not (done and _is_newer(args.objects, args.out))
@@ -151,10 +151,9 @@ def run(args: argparse.Namespace) -> int:
             raise KeyboardInterrupt("when the labels were done; --resume goes on") from None
         print(f"{counted(count, 'object')}\n  -> {args.objects}")
         if not _has_place(args.out):
-            print(
+            tell(
                 f"note: {args.out} has no reference system, so the objects' corners are columns "
-                "and rows, not degrees",
-                file=sys.stderr,
+                "and rows, not degrees"
             )
     print(key_of(engine.config))
     return 0
@@ -180,7 +179,7 @@ def _segment(engine: Engine, args: argparse.Namespace) -> scene.SceneFile:
         raise KeyboardInterrupt(_way_on(args.out)) from None
     except Exception:
         if scene.unfinished(args.out) > before:
-            print(f"c2f scene: stopped {_way_on(args.out)}", file=sys.stderr)
+            tell(f"c2f scene: stopped {_way_on(args.out)}")
         raise
 
 
@@ -216,10 +215,7 @@ def _tell_bands(path: str) -> None:
         with open_quietly(path) as source:
             bands = sum(kind.name != "alpha" for kind in source.colorinterp)
     if bands > 3:
-        print(
-            f"note: the networks see bands 1,2,3 of {bands}; --bands chooses others",
-            file=sys.stderr,
-        )
+        tell(f"note: the networks see bands 1,2,3 of {bands}; --bands chooses others")
 
 
 def _has_place(labels: Path) -> bool:
@@ -248,7 +244,10 @@ def _check_targets(args: argparse.Namespace) -> None:
         _files.check_replaceable(args.out, software_of)
     existing = [path for path in wanted if path.exists()]
     if existing and not (args.overwrite or args.resume):
-        raise ValueError(f"{existing[0]} exists; give --overwrite to replace it")
+        raise ValueError(
+            f"{existing[0]} exists; give --overwrite to replace it, or --resume to go on with what "
+            "is missing, under the same options"
+        )
     if args.objects is not None:
         if args.objects.suffix.lower() not in _OBJECTS_SUFFIXES:
             raise ValueError(

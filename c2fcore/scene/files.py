@@ -275,7 +275,10 @@ def _check(engine: Engine, source: str | Path, target: Path, may_exist: bool) ->
         if os.path.exists(source) and os.path.samefile(source, target):
             raise ValueError(f"target must not be the scene itself, got {target}")
         if not may_exist:
-            raise FileExistsError(f"{target} exists; overwrite replaces it")
+            raise FileExistsError(
+                f"{target} exists; overwrite replaces it; resume goes on with what is missing, "
+                "under the same options"
+            )
         _files.check_replaceable(target, software_of)
 
 

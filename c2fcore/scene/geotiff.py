@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -115,12 +116,12 @@ def write_names(path: Path, config: C2FConfig) -> None:
     """Writes the classes' names where GDAL and QGIS look for those of a raster's values.
 
     A TIFF has no place for them but its tags. What lay there of earlier labels, such as their
-    statistics, is replaced.
+    statistics, is replaced. They look beside the name that was opened: of a link both have it.
     """
     names = "".join(f"<Category>{escape(name)}</Category>" for name in names_of(config))
     band = f'<PAMRasterBand band="1"><CategoryNames>{names}</CategoryNames></PAMRasterBand>'
-    with _files.whole(path.with_name(f"{path.name}.aux.xml")) as partial:
-        partial.write_text(f"<PAMDataset>{band}</PAMDataset>\n", encoding="utf-8")
+    for name in {str(path), os.path.realpath(path)}:
+        _files.write_text(Path(f"{name}.aux.xml"), f"<PAMDataset>{band}</PAMDataset>\n")
 
 
 def software_of(path: Path) -> str | None:
