@@ -206,7 +206,7 @@ def write_objects(
     class, pixels, centroid, and unless there are no degrees m2: on the ground, not on the map, and
     as if all its pixels were as large as one at its centre.
 
-    The raster is read line by line; memory grows with the corners of the objects, not with pixels.
+    The raster is read in strips; memory grows with the corners of the objects in a few of them.
 
     Args:
         labels: as `segment_file` writes.

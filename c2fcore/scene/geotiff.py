@@ -70,22 +70,10 @@ def write(
         OSError: the file cannot be written, or does not hold what was written.
     """
     loose = path.with_name(f"loose-{path.name}")
-    counted = np.zeros(256, dtype=np.int64)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        try:
-            # Blocks that are written part by part leave holes, and those never written are no data;
-            # the copy has neither.
-            with rasterio.open(
-                loose, "w", nodata=NO_DATA, **blocks(raster.height, raster.width)
-            ) as out:
-                _describe(out, raster.source, config, about)
-                for index in Bar(
-                    sorted(parts.done), "writing", unit="tile", leave=False, shown=progress
-                ):
-                    (y0, x0, y1, x1), labels = tiles[index].own, parts.labels(index)
-                    out.write(labels, 1, window=((y0, y1), (x0, x1)))
-                    counted += _counts(labels)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            counted = _put_together(loose, raster, tiles, parts, config, about, progress)
             with _watched(loose, path, progress):
                 rasterio.shutil.copy(
                     loose,
@@ -96,19 +84,56 @@ def write(
                     overview_resampling="MODE",
                     **_LAYOUT,
                 )
-        except ERRORS as error:
-            raise OSError(
-                f"labels must be written, got {error.__cause__ or error}; is the disk full?"
-            ) from error
-        finally:
-            loose.unlink(missing_ok=True)
-    counted[NO_DATA] += raster.height * raster.width - counted.sum()
+    except ERRORS as error:
+        raise OSError(
+            f"labels must be written, got {error.__cause__ or error}; is the disk full?"
+        ) from error
+    finally:
+        loose.unlink(missing_ok=True)
     # Not every error of writing is told when it happens, as on a disk that is full.
     if not np.array_equal(found := count(path, progress), counted):
         raise OSError(
             f"labels must be in {path} as written, got other pixels for "
             f"{np.count_nonzero(found != counted)} classes; is the disk full?"
         )
+    return counted
+
+
+def _put_together(
+    path: Path,
+    raster: Raster,
+    tiles: Sequence[Tile],
+    parts: Parts,
+    config: C2FConfig,
+    about: Mapping[str, str],
+    progress: bool,
+) -> Counts:
+    """Writes the labels tile by tile; returns how many there are of each.
+
+    Blocks that are written part by part leave holes in the file, and those never written are no
+    data; a copy has neither.
+    """
+    layout = {
+        "driver": "GTiff",
+        "height": raster.height,
+        "width": raster.width,
+        "count": 1,
+        "dtype": "uint8",
+        "nodata": NO_DATA,
+        "tiled": True,
+        "blockxsize": _BLOCK_PX,
+        "blockysize": _BLOCK_PX,
+        "sparse_ok": True,
+        **_LAYOUT,
+    }
+    counted = np.zeros(256, dtype=np.int64)
+    with rasterio.open(path, "w", **layout) as out:
+        _describe(out, raster.source, config, about)
+        for i in Bar(sorted(parts.done), "writing", unit="tile", leave=False, shown=progress):
+            (y0, x0, y1, x1), labels = tiles[i].own, parts.labels(i)
+            out.write(labels, 1, window=((y0, y1), (x0, x1)))
+            counted += _counts(labels)
+    counted[NO_DATA] += raster.height * raster.width - counted.sum()
     return counted
 
 
@@ -130,47 +155,6 @@ def software_of(path: Path) -> str | None:
         software: str | None = source.tags().get("TIFFTAG_SOFTWARE")
         return software
     return None
-
-
-def blocks(height: int, width: int) -> dict[str, Any]:
-    """How a raster of labels is laid out while it is being made."""
-    return {
-        "driver": "GTiff",
-        "height": height,
-        "width": width,
-        "count": 1,
-        "dtype": "uint8",
-        "tiled": True,
-        "blockxsize": _BLOCK_PX,
-        "blockysize": _BLOCK_PX,
-        "sparse_ok": True,
-        **_LAYOUT,
-    }
-
-
-def windows_of(source: Any, doing: str, progress: bool) -> Iterator[tuple[Any, Pixels]]:
-    """Windows of an open label raster, of whole blocks, and the labels in each.
-
-    Args:
-        source: the dataset of rasterio.
-        doing: what a bar calls it.
-        progress: show a bar.
-
-    Raises:
-        ValueError: the file cannot be read.
-    """
-    corners = list(itertools.product(*(range(0, side, _READ_PX) for side in source.shape)))
-    for y, x in Bar(corners, doing, unit="part", leave=False, shown=progress):
-        window = (
-            (y, min(y + _READ_PX, source.height)),
-            (x, min(x + _READ_PX, source.width)),
-        )
-        try:
-            yield window, source.read(1, window=window)
-        except ERRORS as error:
-            raise ValueError(
-                f"labels must be readable, got {source.name}: {error.__cause__ or error}"
-            ) from error
 
 
 @contextmanager
@@ -211,8 +195,15 @@ def count(path: Path, progress: bool = False) -> Counts:
     """
     counted = np.zeros(256, dtype=np.int64)
     with open_quietly(path) as source:
-        for _, labels in windows_of(source, "checking", progress):
-            counted += _counts(labels)
+        corners = list(itertools.product(*(range(0, side, _READ_PX) for side in source.shape)))
+        for y, x in Bar(corners, "checking", unit="part", leave=False, shown=progress):
+            rows, columns = (y, y + _READ_PX), (x, x + _READ_PX)
+            try:
+                counted += _counts(source.read(1, window=(rows, columns)))
+            except ERRORS as error:
+                raise ValueError(
+                    f"labels must be readable, got {path}: {error.__cause__ or error}"
+                ) from error
     return counted
 
 

@@ -4,55 +4,25 @@ from __future__ import annotations
 
 import itertools
 import json
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import rasterio
-import rasterio.features
 import rasterio.warp
 from rasterio.transform import GCPTransformer
 
 from .. import _files
-from .._progress import Bar
 from .._raster import ERRORS, open_quietly
 from ..config import C2FConfig, names_of
-from .geotiff import blocks, windows_of
-from .rings import (
-    DIGITS,
-    Corner,
-    Ring,
-    area_of,
-    by_pixels,
-    cut_at_antimeridian,
-    put_into,
-    simple_rings,
-    turned,
-)
+from .components import Found, components
+from .rings import DIGITS, Ring, cut_at_antimeridian, turned
 
 _AT_ONCE: Final = 1000  # features whose corners are transformed together
 _AXIS_M: Final = 6378137.0  # of WGS 84, at the equator
 _ECCENTRICITY_2: Final = 0.00669437999014
-
-
-class _Found(NamedTuple):
-    """An object; corners are (column, row) of the raster.
-
-    Attributes:
-        label: its class.
-        parts: polygons, each a shell and its holes.
-        pixels: its area.
-        centre: of its pixels.
-    """
-
-    label: int
-    parts: list[list[Ring]]
-    pixels: int
-    centre: Ring
 
 
 def write(labels: str | Path, target: Path, config: C2FConfig, progress: bool) -> int:
@@ -63,6 +33,8 @@ def write(labels: str | Path, target: Path, config: C2FConfig, progress: bool) -
         raise ValueError(
             f"labels must be readable, got {labels}: {error.__cause__ or error}"
         ) from error
+    except OSError as error:
+        raise OSError(f"objects must be written to {target}, got {error}") from error
 
 
 def check_place(scene: str | Path) -> None:
@@ -78,8 +50,6 @@ def check_place(scene: str | Path) -> None:
 
 
 def _write(labels: str | Path, target: Path, config: C2FConfig, progress: bool) -> int:
-    names = names_of(config)
-    count = 0
     _files.check_replaceable(target, _files.software_of_geojson)
     with ExitStack() as opened:
         source = opened.enter_context(open_quietly(labels))
@@ -88,54 +58,15 @@ def _write(labels: str | Path, target: Path, config: C2FConfig, progress: bool) 
                 f"labels must be one band of uint8, got {labels} with {', '.join(source.dtypes)}"
             )
         place, on_earth = _place_of(source, opened)
-        folder = opened.enter_context(
-            tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent)
-        )
-        path = Path(folder) / "small.tif"
-        missing = _write_small(path, source, config, progress)
-        bar = opened.enter_context(
-            Bar(
-                total=missing,
-                desc="objects",
-                unit="px",
-                unit_scale=True,
-                leave=False,
-                shown=progress,
-            )
-        )
-        small = opened.enter_context(open_quietly(path))
-        band = rasterio.band(small, 1)
-        shapes = rasterio.features.shapes(band, mask=band, connectivity=8)
-        found = (_object(shape["coordinates"], int(value) - 1) for shape, value in shapes)
-        partial = opened.enter_context(_files.whole(target))
-        file = opened.enter_context(partial.open("w", encoding="utf-8"))
+        count = 0
+        file = opened.enter_context(_files.whole(target)).open("w", encoding="utf-8")
+        opened.enter_context(file)
         file.write(f'{_files.GEOJSON_HEAD}{_files.SOFTWARE}", "features": [')
-        for many in _groups(found):
-            pixels = sum(one.pixels for one in many)
-            missing -= pixels
-            bar.update(pixels)
-            for feature in _features(many, place, on_earth, names):
+        for many in _groups(components(source, config.small_classes, progress)):
+            for feature in _features(many, place, on_earth, names_of(config)):
                 file.write(("\n" if count == 0 else ",\n") + json.dumps(feature))
                 count += 1
         file.write("\n]}\n")
-        if missing:  # not every error of writing a raster is told when it happens
-            raise OSError(
-                f"objects must hold all pixels of small classes in {labels}, got {missing} less; "
-                "is the disk full?"
-            )
-    return count
-
-
-def _write_small(path: Path, source: Any, config: C2FConfig, progress: bool) -> int:
-    """Writes a raster in which a small class c is c + 1, and all else 0; returns how many are c."""
-    table = np.zeros(256, dtype=np.uint8)
-    table[list(config.small_classes)] = np.array(config.small_classes) + 1
-    count = 0
-    with open_quietly(path, "w", **blocks(source.height, source.width)) as out:
-        for window, labels in windows_of(source, "small classes", progress):
-            small = table[labels]
-            out.write(small, 1, window=window)
-            count += int(np.count_nonzero(small))
     return count
 
 
@@ -220,28 +151,13 @@ def _cut(
     return cut_at_antimeridian(found)
 
 
-def _object(corners: Sequence[Sequence[Corner]], label: int) -> _Found:
-    rings = [np.array(ring) for ring in corners]
-    areas, moments = zip(*map(area_of, rings), strict=True)
-    area = sum(areas)
-    sign = 1 if area > 0 else -1  # of shells; holes turn the other way
-    met = [corner for ring in corners for corner in ring[1:]]
-    if len(set(met)) < len(met):
-        rings = [simple for ring in by_pixels(rings, sign) for simple in simple_rings(ring)]
-        areas = tuple(area_of(ring)[0] for ring in rings)
-    shells = [[ring] for ring, part in zip(rings, areas, strict=True) if part * sign > 0]
-    holes = [ring for ring, part in zip(rings, areas, strict=True) if part * sign < 0]
-    put_into(shells, holes)
-    return _Found(label, shells, round(abs(area)), sum(moments) / area)
-
-
-def _groups(found: Iterator[_Found]) -> Iterator[list[_Found]]:
+def _groups(found: Iterator[Found]) -> Iterator[list[Found]]:
     while many := list(itertools.islice(found, _AT_ONCE)):
         yield many
 
 
 def _features(
-    many: list[_Found], place: Callable[[Ring], Ring], on_earth: bool, names: Any
+    many: list[Found], place: Callable[[Ring], Ring], on_earth: bool, names: Any
 ) -> Iterator[dict[str, Any]]:
     """The objects as features; all their corners are transformed together, which is faster."""
     rings = [ring for one in many for part in one.parts for ring in part]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -16,16 +16,18 @@ Ring = npt.NDArray[np.float64]
 DIGITS: Final = 8  # of degrees: a millimetre
 
 
-def by_pixels(rings: list[Ring], sign: int) -> Iterator[Ring]:
-    """The same borders, walked anew: where pixels touch at a corner only, each keeps to itself.
+def around_pixels(rings: Iterable[Ring], rows: int) -> Iterator[Ring]:
+    """An object's borders, walked anew: where pixels touch at a corner only, each keeps to itself.
 
     So every ring is around pixels that share sides, and polygons made of them are valid.
+
+    Args:
+        rings: shells with a positive area, holes with a negative one.
+        rows: of a strip; rings of neighbouring strips meet along y = rows, 2 rows, ...
     """
     onward: dict[Corner, list[Corner]] = {}
-    for ring in rings:
-        corners = [(x, y) for x, y in ring.tolist()]
-        for here, there in itertools.pairwise(corners):
-            onward.setdefault(here, []).append(there)
+    for here, there in _sides(rings, rows):
+        onward.setdefault(here, []).append(there)
     for first in sorted(onward):  # of those left the first is met once: nothing lies before it
         if first not in onward:
             continue
@@ -37,14 +39,44 @@ def by_pixels(rings: list[Ring], sign: int) -> Iterator[Ring]:
             if len(others) > 1:
                 assert before is not None
                 (x0, y0), (x, y), (x1, y1) = before, here, others[0]
-                turned = ((x - x0) * (y1 - y) - (y - y0) * (x1 - x)) * sign
+                turned = (x - x0) * (y1 - y) - (y - y0) * (x1 - x)
                 there = others[0 if turned > 0 else 1]
             others.remove(there)
             if not others:
                 del onward[here]
             before, here = here, there
             walked.append(here)
-        yield np.array(walked)
+        yield _without_straight(np.array(walked))
+
+
+def _sides(rings: Iterable[Ring], rows: int) -> Iterator[tuple[Corner, Corner]]:
+    """From corner to corner, without what two strips have in common: it is inside the object."""
+    shared: dict[float, list[tuple[float, float]]] = {}
+    for ring in rings:
+        for (x, y), (x2, y2) in itertools.pairwise(ring.tolist()):
+            if y == y2 and y % rows == 0:
+                shared.setdefault(y, []).append((x, x2))
+            else:
+                yield (x, y), (x2, y2)
+    for y, along in shared.items():
+        left = int(min(map(min, along)))
+        ways = np.zeros(int(max(map(max, along))) - left, dtype=np.int8)  # 1 right, -1 left
+        for x, x2 in along:  # those of both strips cancel each other
+            low, high = sorted((int(x) - left, int(x2) - left))
+            ways[low:high] += 1 if x < x2 else -1
+        ends = np.flatnonzero(np.diff(ways, prepend=0, append=0)).tolist()
+        for low, high in itertools.pairwise(ends):
+            if ways[low]:
+                here, there = (float(low + left), y), (float(high + left), y)
+                yield (here, there) if ways[low] > 0 else (there, here)
+
+
+def _without_straight(ring: Ring) -> Ring:
+    """A closed ring without corners that it does not turn at."""
+    onward = np.diff(ring, axis=0)
+    (x, y), (x0, y0) = onward.T, np.roll(onward, 1, axis=0).T
+    corners = ring[:-1][x * y0 != y * x0]
+    return np.concatenate([corners, corners[:1]])
 
 
 def simple_rings(ring: Ring) -> Iterator[Ring]:
@@ -62,14 +94,19 @@ def simple_rings(ring: Ring) -> Iterator[Ring]:
         del walked[first + 1 :]
 
 
-def area_of(ring: Ring) -> tuple[float, Ring]:
-    """Signed area, and that times the centre of mass."""
+def moments_of(ring: Ring) -> Ring:
+    """Signed area, and that times the centre of mass: [3]."""
     origin = ring[0]  # small numbers lose nothing
     (x, y), (x2, y2) = (ring[:-1] - origin).T, (ring[1:] - origin).T
     cross = x * y2 - x2 * y
-    area = float(cross.sum() / 2)
-    centre = np.array([((x + x2) * cross).sum(), ((y + y2) * cross).sum()]) / 6
-    return area, centre + area * origin
+    area = cross.sum() / 2
+    middle = np.array([((x + x2) * cross).sum(), ((y + y2) * cross).sum()]) / 6
+    return np.array([area, *(middle + area * origin)])
+
+
+def area_of(ring: Ring) -> float:
+    """Signed area."""
+    return float(moments_of(ring)[0])
 
 
 def put_into(shells: list[list[Ring]], holes: list[Ring]) -> None:
@@ -82,7 +119,7 @@ def put_into(shells: list[list[Ring]], holes: list[Ring]) -> None:
         side = hole[:2].mean(axis=0)  # no shell has a border there: they meet holes at corners
         near = np.flatnonzero((low < side).all(axis=1) & (side < high).all(axis=1))
         around = [shells[i] for i in near if _inside(side, shells[i][0])]
-        min(around, key=lambda part: abs(area_of(part[0])[0])).append(hole)
+        min(around, key=lambda part: abs(area_of(part[0]))).append(hole)
 
 
 def _inside(point: Ring, ring: Ring) -> bool:
@@ -96,7 +133,7 @@ def _inside(point: Ring, ring: Ring) -> bool:
 
 def turned(ring: Ring, *, left: bool) -> Ring:
     """Shells turn left, holes right, as RFC 7946 wants it."""
-    return ring if (area_of(ring)[0] > 0) == left else ring[::-1]
+    return ring if (area_of(ring) > 0) == left else ring[::-1]
 
 
 def cut_at_antimeridian(part: list[Ring]) -> list[list[Ring]]:
@@ -115,9 +152,9 @@ def cut_at_antimeridian(part: list[Ring]) -> list[list[Ring]]:
         rings = _beside(rings, 360.0 * turn + 180, -1)
         parts = itertools.chain(*map(simple_rings, rings))
         rings = [(ring - (360.0 * turn, 0)).round(DIGITS) for ring in parts]
-        sign = math.copysign(1, area_of(part[0])[0])
-        shells = [[ring] for ring in rings if area_of(ring)[0] * sign > 0]
-        put_into(shells, [ring for ring in rings if area_of(ring)[0] * sign < 0])
+        sign = math.copysign(1, area_of(part[0]))
+        shells = [[ring] for ring in rings if area_of(ring) * sign > 0]
+        put_into(shells, [ring for ring in rings if area_of(ring) * sign < 0])
         found += shells
     return found
 
