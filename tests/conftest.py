@@ -16,6 +16,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch
 from availability import ABSENT, required, state
+from photos import draw
+from scenes_on_disk import make_net
 
 from c2fcore import _triton
 
@@ -131,6 +133,24 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of networks that answer in several classes; modules may have another of this name."""
+    folder = tmp_path_factory.mktemp("net") / "net"
+    make_net().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder of three images, the second one larger."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name, (height, width) in {"a": (40, 50), "b": (64, 100), "c": (40, 50)}.items():
+        draw(folder / f"{name}.png", height, width)
+    return folder
 
 
 @pytest.fixture

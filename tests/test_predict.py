@@ -10,43 +10,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
+from photos import pixels_of
 from PIL import Image
 from scenes_on_disk import noise, write
 
-from c2fcore import C2FConfig, C2FNet, _progress, images, scene
+from c2fcore import C2FNet, _progress, images, scene
 from c2fcore.cli import main, predict
-from c2fcore.models import build
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("net") / "net"
-    torch.manual_seed(8)  # labels of several classes, which a tile's borders change
-    config = C2FConfig(num_classes=4, small_classes=(1, 2), window=16, n=3)
-    net = C2FNet(build("tiny_fcn", 4, width=4), build("tiny_fcn", 2, width=4), config)
-    net.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Three images, the second one larger."""
-    made = tmp_path / "images"
-    made.mkdir()
-    for name, (height, width) in {"a": (40, 50), "b": (64, 100), "c": (40, 50)}.items():
-        noise = np.random.default_rng(height).integers(0, 256, (height, width, 3), dtype=np.uint8)
-        Image.fromarray(noise).save(made / f"{name}.png")
-    return made
-
-
-def _labels(file: Path) -> Any:
-    with Image.open(file) as image:
-        return np.asarray(image)
 
 
 def test_large_images_are_cut(
-    folder: Path,
+    photos: Path,
     checkpoint: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -55,7 +28,7 @@ def test_large_images_are_cut(
     monkeypatch.setattr(predict, "_LARGE_PX", 60)
     monkeypatch.setattr(predict, "_TILE_PX", 40)
     out = tmp_path / "out"
-    common = ["predict", str(folder), "-o", str(out), "--checkpoint", str(checkpoint)]
+    common = ["predict", str(photos), "-o", str(out), "--checkpoint", str(checkpoint)]
     engine = C2FNet.from_pretrained(checkpoint).eval().compile()
 
     def check(cut: str, *more: str) -> None:
@@ -63,7 +36,7 @@ def test_large_images_are_cut(
         assert main([*common, "--overlap", "8", *more]) == 0
         said = capsys.readouterr().out
         for name, size in {"a": "50 x 40", "b": "100 x 64"}.items():
-            file = folder / f"{name}.png"
+            file = photos / f"{name}.png"
             (found,) = engine.run([file])
             if name in cut:
                 whole = found.labels
@@ -71,7 +44,7 @@ def test_large_images_are_cut(
                 assert not np.array_equal(found.labels, whole)
             assert found.windows is not None
             assert f"{name}.png: {size} px, {len(found.windows)} window" in said
-            assert np.array_equal(_labels(out / f"{name}_labels.png"), found.labels)
+            assert np.array_equal(pixels_of(out / f"{name}_labels.png"), found.labels)
 
     check("b")
     check("", "--overwrite", "--tile", "0")
@@ -79,35 +52,35 @@ def test_large_images_are_cut(
 
 
 def test_pixels_without_data_are_255_and_do_not_count(
-    folder: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    photos: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As `c2f scene` has it, in one piece and tile by tile."""
-    with Image.open(folder / "b.png") as image:
+    with Image.open(photos / "b.png") as image:
         pixels = np.asarray(image)
     alpha = np.full((64, 100, 1), 255, np.uint8)
     alpha[:, :30] = 0
-    Image.fromarray(np.concatenate([pixels, alpha], 2)).save(folder / "b.png")
+    Image.fromarray(np.concatenate([pixels, alpha], 2)).save(photos / "b.png")
     engine = C2FNet.from_pretrained(checkpoint).eval().compile()
-    command = ["predict", str(folder / "b.png"), "-o", str(tmp_path), "--overwrite"]
+    command = ["predict", str(photos / "b.png"), "-o", str(tmp_path), "--overwrite"]
     for more in ([], ["--tile", "40", "--overlap", "8"]):
         assert main([*command, "--checkpoint", str(checkpoint), *more]) == 0
         said = capsys.readouterr().out
-        labels = _labels(tmp_path / "b_labels.png")
+        labels = pixels_of(tmp_path / "b_labels.png")
         if more:
             everywhere = scene.segment(engine, pixels, tile=40, overlap=8, progress=False).labels
         else:
             everywhere = engine(pixels)
         assert np.array_equal(labels[:, 30:], everywhere[:, 30:])
         assert (labels[:, :30] == 255).all()
-        assert f"1 {(labels[:, 30:] == 1).mean():.2%}, 2 " in said
+        assert f"car {(labels[:, 30:] == 1).mean():.2%}, ship " in said
         assert ", 30.00% without data\n" in said
-    Image.fromarray(np.zeros((40, 50, 4), np.uint8)).save(folder / "b.png")
+    Image.fromarray(np.zeros((40, 50, 4), np.uint8)).save(photos / "b.png")
     assert main([*command, "--checkpoint", str(checkpoint)]) == 0
-    assert "1 0.00%, 2 0.00%, 100.00% without data\n" in capsys.readouterr().out
+    assert "car 0.00%, ship 0.00%, 100.00% without data\n" in capsys.readouterr().out
 
 
 def test_a_log_is_told_how_far_it_is(
-    folder: Path,
+    photos: Path,
     checkpoint: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -115,7 +88,7 @@ def test_a_log_is_told_how_far_it_is(
 ) -> None:
     monkeypatch.setattr(_progress, "_FIRST_S", 0)
     out = str(tmp_path / "out")
-    assert main(["predict", str(folder), "-o", out, "--checkpoint", str(checkpoint)]) == 0
+    assert main(["predict", str(photos), "-o", out, "--checkpoint", str(checkpoint)]) == 0
     assert "predict: 100% 3/3 [" in capsys.readouterr().err.splitlines()[-1]
 
 
@@ -130,25 +103,25 @@ def test_a_bad_overlap_is_refused_before_anything_is_read(
 
 
 def test_a_large_image_that_fails_does_not_stop_the_others(
-    folder: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    photos: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole = (folder / "b.png").read_bytes()
-    (folder / "b.png").write_bytes(whole[: len(whole) // 2])
-    command = ["predict", str(folder), "-o", str(tmp_path / "out"), "--tile", "48"]
+    whole = (photos / "b.png").read_bytes()
+    (photos / "b.png").write_bytes(whole[: len(whole) // 2])
+    command = ["predict", str(photos), "-o", str(tmp_path / "out"), "--tile", "48"]
     assert main([*command, "--overlap", "0", "--checkpoint", str(checkpoint)]) == 1
     said = capsys.readouterr()
-    assert f"error: image must be readable, got {folder / 'b.png'}" in said.err
+    assert f"error: image must be readable, got {photos / 'b.png'}" in said.err
     assert "c.png: 50 x 40 px" in said.out
 
 
 def test_going_on_writes_what_is_missing(
-    folder: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    photos: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An image with both files is left out; of one with one of them the other is written."""
     out = tmp_path / "out"
-    command = ["predict", str(folder), "-o", str(out), "--checkpoint", str(checkpoint)]
+    command = ["predict", str(photos), "-o", str(out), "--checkpoint", str(checkpoint)]
     assert main(command) == 0
-    first = _labels(out / "b_labels.png")
+    first = pixels_of(out / "b_labels.png")
     (out / "a_labels.png").write_bytes(b"kept")
     (out / "b_labels.png").unlink()
     (out / "b_overlay.png").write_bytes(b"kept, too")
@@ -163,7 +136,7 @@ def test_going_on_writes_what_is_missing(
     assert "a.png" not in said.out
     assert (out / "a_labels.png").read_bytes() == b"kept"
     assert (out / "b_overlay.png").read_bytes() == b"kept, too"
-    assert np.array_equal(_labels(out / "b_labels.png"), first)
+    assert np.array_equal(pixels_of(out / "b_labels.png"), first)
     assert (out / "c_overlay.png").exists()
     assert main([*command, "--skip-existing"]) == 0
     assert "3 of 3 images are done already" in capsys.readouterr().err
@@ -177,13 +150,13 @@ def test_going_on_writes_what_is_missing(
 
 
 def test_an_image_that_changed_is_done_again(
-    folder: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    photos: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    command = ["predict", str(folder), "-o", str(out), "--checkpoint", str(checkpoint)]
+    command = ["predict", str(photos), "-o", str(out), "--checkpoint", str(checkpoint)]
     assert main(command) == 0
     before = {path.name: path.read_bytes() for path in out.iterdir()}
-    Image.fromarray(noise(3, 40, 50).transpose(1, 2, 0)).save(folder / "b.png")
+    Image.fromarray(noise(3, 40, 50).transpose(1, 2, 0)).save(photos / "b.png")
     capsys.readouterr()
     assert main([*command, "--skip-existing"]) == 0
     said = capsys.readouterr()
@@ -193,21 +166,21 @@ def test_an_image_that_changed_is_done_again(
     assert changed == {"b_labels.png", "b_overlay.png"}
     assert main([*command, "--skip-existing"]) == 0
     assert "3 of 3 images are done already\n" in capsys.readouterr().err
-    os.utime(folder / "a.png", (1, 1))
+    os.utime(photos / "a.png", (1, 1))
     (out / "a_overlay.png").write_bytes(b"mine")
     assert main([*command, "--skip-existing"]) == 2
     assert "did not write is never replaced, got" in capsys.readouterr().err
 
 
 def test_results_are_no_images(
-    folder: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    photos: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Of a folder or a pattern, wherever they lie; what is named by itself is meant."""
     common = ["--checkpoint", str(checkpoint)]
-    Image.open(folder / "a.png").save(folder / "mine_overlay.png")
-    assert main(["predict", str(folder), "-o", str(folder / "out"), *common]) == 0
-    assert len(list((folder / "out").iterdir())) == 8
-    for given in (f"{folder}/**/*.png", str(folder / "out" / "*")):
+    Image.open(photos / "a.png").save(photos / "mine_overlay.png")
+    assert main(["predict", str(photos), "-o", str(photos / "out"), *common]) == 0
+    assert len(list((photos / "out").iterdir())) == 8
+    for given in (f"{photos}/**/*.png", str(photos / "out" / "*")):
         capsys.readouterr()
         out = tmp_path / str(len(given))
         status = main(["predict", given, "-o", str(out), *common])
@@ -218,12 +191,12 @@ def test_results_are_no_images(
         else:
             names = {path.name.removesuffix("_labels.png") for path in out.glob("*_labels.png")}
             assert names == {"a", "b", "c", "mine_overlay"}
-    result = folder / "out" / "a_overlay.png"
+    result = photos / "out" / "a_overlay.png"
     assert main(["predict", str(result), "-o", str(tmp_path / "out"), *common]) == 0
 
 
 def test_a_stopped_run_says_how_to_go_on(
-    folder: Path,
+    photos: Path,
     checkpoint: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -238,7 +211,7 @@ def test_a_stopped_run_says_how_to_go_on(
         write(path, pixels, **texts)
 
     monkeypatch.setattr(predict, "write_png", stopped)
-    command = ["predict", str(folder), "-o", str(out), "--checkpoint", str(checkpoint)]
+    command = ["predict", str(photos), "-o", str(out), "--checkpoint", str(checkpoint)]
     assert main(command) == 130
     said = capsys.readouterr().err
     assert "stopped after 1 of 3 images; --skip-existing goes on from there" in said
@@ -276,16 +249,16 @@ def test_no_half_written_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_out_that_cannot_be_made(
-    folder: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+    photos: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = folder / "a.png" / "out"
-    command = ["predict", str(folder), "-o", str(out), "--checkpoint", str(checkpoint)]
+    out = photos / "a.png" / "out"
+    command = ["predict", str(photos), "-o", str(out), "--checkpoint", str(checkpoint)]
     assert main(command) == 2
     assert f"OUT must be a folder to write into, got {out}: Not a" in capsys.readouterr().err
 
 
 def test_out_that_cannot_be_written_is_told_before_computing(
-    folder: Path,
+    photos: Path,
     checkpoint: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -295,7 +268,7 @@ def test_out_that_cannot_be_written_is_told_before_computing(
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("tempfile.TemporaryFile", refused)
-    command = ["predict", str(folder), "-o", str(tmp_path), "--checkpoint", str(checkpoint)]
+    command = ["predict", str(photos), "-o", str(tmp_path), "--checkpoint", str(checkpoint)]
     assert main(command) == 2
     said = capsys.readouterr().err
     assert f"OUT must be a folder to write into, got {tmp_path}: Permission denied" in said

@@ -5,52 +5,21 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from photos import draw, pixels_of
 
-from c2fcore import C2FConfig, C2FNet, images
+from c2fcore import images
 from c2fcore.cli import main, predict
-from c2fcore.models import build
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("net") / "net"
-    config = C2FConfig(num_classes=4, small_classes=(1, 2), window=16, n=3)
-    net = C2FNet(build("tiny_fcn", 4, width=4), build("tiny_fcn", 2, width=4), config)
-    net.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Three images."""
-    made = tmp_path / "images"
-    made.mkdir()
-    for name in "abc":
-        _draw(made / f"{name}.png", 40)
-    return made
-
-
-def _draw(file: Path, height: int) -> None:
-    noise = np.random.default_rng(height).integers(0, 256, (height, 50, 3), dtype=np.uint8)
-    Image.fromarray(noise).save(file)
-
-
-def _labels(file: Path) -> Any:
-    with Image.open(file) as image:
-        return np.asarray(image)
-
-
-def test_results_go_through_links(folder: Path, checkpoint: Path, tmp_path: Path) -> None:
+def test_results_go_through_links(photos: Path, checkpoint: Path, tmp_path: Path) -> None:
     out, elsewhere = tmp_path / "out", tmp_path / "disk"
     out.mkdir()
     elsewhere.mkdir()
     (out / "a_labels.png").symlink_to(elsewhere / "labels.png")
-    image = str(folder / "a.png")
+    image = str(photos / "a.png")
     for more in ([], ["--overwrite"]):
         assert main(["predict", image, "-o", str(out), "--checkpoint", str(checkpoint), *more]) == 0
         assert (out / "a_labels.png").is_symlink()
@@ -67,11 +36,11 @@ def _relinked(out: Path, links: dict[str, str]) -> None:
 
 
 def test_results_under_names_of_other_things_are_refused_before_computing(
-    folder: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    photos: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """And a link to itself among the images is one that fails; the others go on."""
     out = tmp_path / "out"
-    command = ["predict", str(folder), "-o", str(out), "--checkpoint", str(checkpoint)]
+    command = ["predict", str(photos), "-o", str(out), "--checkpoint", str(checkpoint)]
     file = out / "a_labels.png"
     for links, rule in (
         (
@@ -94,30 +63,30 @@ def test_results_under_names_of_other_things_are_refused_before_computing(
     assert main([*command, "--overwrite"]) == 2
     assert f"must be a file, got {file}, which is a device" in capsys.readouterr().err
     _relinked(out, {})
-    (folder / "b.png").unlink()
-    (folder / "b.png").symlink_to("b.png")
+    (photos / "b.png").unlink()
+    (photos / "b.png").symlink_to("b.png")
     assert main(command) == 1
-    assert f"error: image must exist, got {folder / 'b.png'}" in capsys.readouterr().err
+    assert f"error: image must exist, got {photos / 'b.png'}" in capsys.readouterr().err
     assert len(list(out.iterdir())) == 4
 
 
 @pytest.mark.parametrize("told", ["{", "[1]", "null", "3"])
 def test_labels_that_tell_other_things_are_as_those_that_tell_nothing(
-    folder: Path, checkpoint: Path, tmp_path: Path, told: str
+    photos: Path, checkpoint: Path, tmp_path: Path, told: str
 ) -> None:
     common = ["-o", str(tmp_path), "--checkpoint", str(checkpoint), "--skip-existing"]
     for name in ("labels", "overlay"):
         pixels = np.zeros((1, 1), np.uint8)
         images.write_png(tmp_path / f"a_{name}.png", pixels, **{predict._MADE: told})
-    assert main(["predict", str(folder / "a.png"), *common]) == 0
-    assert _labels(tmp_path / "a_labels.png").shape == (1, 1)
+    assert main(["predict", str(photos / "a.png"), *common]) == 0
+    assert pixels_of(tmp_path / "a_labels.png").shape == (1, 1)
 
 
 def test_no_overlay_stays_of_an_image_that_changed(
-    folder: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photos: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whichever of the two files a run was stopped at."""
-    image, out = folder / "a.png", tmp_path / "out"
+    image, out = photos / "a.png", tmp_path / "out"
     command = ["predict", str(image), "-o", str(out), "--checkpoint", str(checkpoint)]
     write = predict.write_png
     for name in ("a_labels.png", "a_overlay.png"):
@@ -129,16 +98,16 @@ def test_no_overlay_stays_of_an_image_that_changed(
 
         shutil.rmtree(out, ignore_errors=True)
         for before in (False, True):  # whether there are results of it as it was
-            _draw(image, 36)
+            draw(image, 36, 50)
             if before:
                 assert main([*command, "--skip-existing"]) == 0
-            _draw(image, 40)
+            draw(image, 40, 50)
             monkeypatch.setattr(predict, "write_png", stopped)
             assert main([*command, "--skip-existing"]) == 130
             monkeypatch.undo()
             for height in (40, 44) if before else (44,):  # as it was when stopped, and later
                 if height == 44:
-                    _draw(image, height)
+                    draw(image, height, 50)
                 assert main([*command, "--skip-existing"]) == 0
-                assert _labels(out / "a_labels.png").shape == (height, 50)
-                assert _labels(out / "a_overlay.png").shape[:2] == (height, 50)
+                assert pixels_of(out / "a_labels.png").shape == (height, 50)
+                assert pixels_of(out / "a_overlay.png").shape[:2] == (height, 50)

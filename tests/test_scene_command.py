@@ -23,13 +23,6 @@ pytest.importorskip("rasterio.shutil")
 HOW = ["--tile", "40", "--overlap", "8"]
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("net") / "net"
-    make_net().save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture
 def given(checkpoint: Path, tmp_path: Path) -> list[str]:
     """A command for a scene without data on the left."""
