@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from photos import pixels_of
+from photos import draw, pixels_of
 from PIL import Image
 from scenes_on_disk import noise, write
 
 from c2fcore import C2FNet, _progress, images, scene
 from c2fcore.cli import main, predict
+from c2fcore.cli.images import masks_among
 
 
 def test_large_images_are_cut(
@@ -185,7 +186,7 @@ def test_results_are_no_images(
         out = tmp_path / str(len(given))
         status = main(["predict", given, "-o", str(out), *common])
         said = capsys.readouterr().err
-        assert f"note: 8 files in {given} left out, named as results of c2f predict are" in said
+        assert f"note: 8 files in {given} left out, such as a_labels.png, named as results" in said
         if status:
             assert "IMAGE must name images, got" in said
         else:
@@ -193,6 +194,43 @@ def test_results_are_no_images(
             assert names == {"a", "b", "c", "mine_overlay"}
     result = photos / "out" / "a_overlay.png"
     assert main(["predict", str(result), "-o", str(tmp_path / "out"), *common]) == 0
+
+
+def test_masks_are_no_images(
+    photos: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As iSAID comes, images and masks in one folder; what is named by itself is meant."""
+    masks = [photos / f"P0003_instance_{kind}_RGB.png" for kind in ("color", "id")]
+    for name in ("P0003.png", *(mask.name for mask in masks), "a_mask.png", "._a.png"):
+        draw(photos / name, 40, 50)
+    common = ["--checkpoint", str(checkpoint)]
+    out = tmp_path / "out"
+    assert main(["predict", str(photos), "-o", str(out), *common]) == 0
+    said = capsys.readouterr().err
+    assert f"3 files in {photos} left out, such as P0003_instance_color_RGB.png, named as" in said
+    assert {path.name.removesuffix("_labels.png") for path in out.glob("*_labels.png")} == {
+        "a", "b", "c", "P0003",
+    }  # fmt: skip
+    assert main(["predict", str(masks[0]), "-o", str(out), *common]) == 0
+    assert (out / "P0003_instance_color_RGB_labels.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("images", "masks"),
+    [
+        ("val/P1.png", "Instance_masks/P1_instance_id_RGB.png"),
+        ("RGB/top_potsdam_2_10_RGB.tif", "full/top_potsdam_2_10_label.tif"),
+        ("top/top_mosaic_09cm_area1.tif", "top/top_mosaic_09cm_area1_noBoundary.tif"),
+        ("Urban/images_png/1.png", "Urban/masks_png/1.png"),
+        ("img_dir/val/1.png", "ann_dir/val/1.png"),
+        ("images/a.jpg", "labels/a_gt.png"),
+        ("a.jpg", "a_labels.png"),
+        ("a.jpg b_gt.jpg a.png ann_dir/a.png masks/c.png _mask.png a_mask_2.png", ""),
+    ],
+)
+def test_layouts_with_masks(images: str, masks: str) -> None:
+    files = [Path("/data", name) for name in (*images.split(), *masks.split())]
+    assert masks_among(files) == {Path("/data", name) for name in masks.split()}
 
 
 def test_a_stopped_run_says_how_to_go_on(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import glob
 import itertools
 import json
 import logging
@@ -24,6 +23,7 @@ from ..images import size_of, text_of_png, write_png
 from ..scene.parts import check_same, file_options, network_options
 from .answers import counted, key_of, shares_of
 from .errors import text_of
+from .images import images_of
 from .options import (
     WITHOUT_CHECKPOINT,
     add_checkpoint_options,
@@ -34,7 +34,6 @@ from .options import (
     engine_of,
 )
 
-_SUFFIXES: Final = frozenset((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"))
 _LABELS, _OVERLAY = "_labels.png", "_overlay.png"
 _LARGE_PX: Final = 4096  # an image with a longer side is cut
 _TILE_PX: Final = 2048
@@ -100,7 +99,7 @@ def _folder(text: str) -> Path:
 def run(args: argparse.Namespace) -> int:
     """Segments every image; one that fails is named, and the others go on."""
     logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it cannot read GDAL may
-    images = _images(args.images, args.out)
+    images = images_of(args.images, lambda file: _is_result(file, args.out))
     targets = _targets(images, args.out, args.overwrite, args.skip_existing)
     check_tiles(args.tile or _TILE_PX, args.overlap)  # now, not at the first large image
     engine = engine_of(args)
@@ -169,36 +168,6 @@ def _results(
             except Exception as error:  # of this image only
                 found = Result(0, str(path), error=error)
             yield found
-
-
-def _images(given: list[str], out: Path) -> list[Path]:
-    """The files that are meant, each once: folders and patterns in alphabetical order.
-
-    Raises:
-        ValueError: a folder or a pattern without images.
-    """
-    found: list[Path] = []
-    for text in given:
-        path = Path(text)
-        if not text:  # an unset variable; a path of no text would be this folder
-            files = []
-        elif path.is_dir():
-            files = [f for f in sorted(path.iterdir()) if f.suffix.lower() in _SUFFIXES]
-        elif path.exists() or not glob.has_magic(text):
-            files = [path]
-        else:
-            files = sorted(map(Path, glob.glob(text, recursive=True)))
-        named = files == [path]
-        images = files if named else [file for file in files if not _is_result(file, out)]
-        if results := len(files) - len(images):
-            tell(
-                f"note: {counted(results, 'file')} in {text} left out, named as results of c2f "
-                "predict are"
-            )
-        if not images:
-            raise ValueError(f"IMAGE must name images, got {text!r} without any")
-        found += images
-    return list(dict.fromkeys(found))
 
 
 def _is_result(file: Path, out: Path) -> bool:
