@@ -228,6 +228,8 @@ def open_quietly(path: str | Path, mode: str = "r", **options: Any) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             return rasterio.open(path, mode, **options)
+    except UnicodeEncodeError:  # of a file system that takes any bytes
+        raise ValueError(f"names of rasters must be UTF-8, got {str(path)!a}") from None
     except ERRORS as error:
         raise ValueError(f"image must be readable, got {path}: {error}") from error
 

@@ -232,7 +232,7 @@ def test_images_are_never_replaced(
     [
         (["IMAGE", ""], "IMAGE must name images, got '' without any"),
         (["--checkpoint", ""], "must hold config.json, got none"),
-        (["-o", ""], "OUT must be a folder, got ''"),
+        (["-o", ""], "a path must have a name, got ''"),
     ],
 )
 def test_unset_variables_mean_nothing_else(
@@ -245,6 +245,28 @@ def test_unset_variables_mean_nothing_else(
         status = int(left.code or 0)
     assert status == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["demo"],
+        ["predict", "a.png"],
+        ["scene", "a.tif"],
+        ["prepare", "isaid", "data"],
+        ["eval", "data", "--checkpoint", "net"],
+        ["reproduce", "table2", "--data", "data", "--checkpoint", "net"],
+        ["bench"],
+        ["import-paddle", "a.pdparams"],
+    ],
+)
+def test_results_never_go_into_this_folder_by_an_unset_variable(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([*command, "-o", ""])
+    said = capsys.readouterr().err
+    assert "argument -o/--out: a path must have a name, got ''" in said
 
 
 def test_memory_that_does_not_suffice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -72,6 +72,19 @@ def test_what_is_for_stderr_is_not_said_on_stdout_without_one(tmp_path: Path) ->
         assert "error" not in done.stdout
 
 
+def test_a_name_that_is_no_text_ends_nothing(tmp_path: Path) -> None:
+    """Linux takes any bytes for names, and a terminal of UTF-8 does not take all of them."""
+    for name in (b"a\xe9.png", b"b.png"):
+        with open(os.path.join(os.fsencode(tmp_path), name), "wb") as file:
+            Image.fromarray(np.zeros((70, 90, 3), np.uint8)).save(file, "PNG")
+    out = tmp_path / "out"
+    status, said = ended(
+        subprocess.PIPE, "predict", str(tmp_path), "-o", str(out), PYTHONIOENCODING="utf-8:strict"
+    )
+    assert (status, "error" in said) == (0, False)
+    assert (out / "b_labels.png").exists()
+
+
 def test_interrupted_while_libraries_are_imported(tmp_path: Path) -> None:
     interrupt = "import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(20)"
     (tmp_path / "PIL.py").write_text(f"{interrupt}\nraise RuntimeError('not interrupted')")

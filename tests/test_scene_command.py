@@ -114,6 +114,8 @@ def test_nothing_is_replaced_unasked(
 ) -> None:
     kept, objects = tmp_path / "labels.tif", tmp_path / "o.geojson"
     kept.touch()  # as mktemp does
+    assert main([*given, "--resume"]) == 0
+    kept.write_bytes(b"")
     assert main(given) == 2
     assert (
         "labels.tif exists; give --overwrite to replace it, or --resume to go on with what is "
@@ -260,7 +262,7 @@ def test_objects_without_degrees_are_told(
     identity = (1, 0, 0, 0, 1, 0, 0, 0, 1)
     write(tmp_path / "scene.tif", noise(4, 64, 100), crs=None, transform=identity)
     assert main([*given, *objects, "--overwrite"]) == 0
-    assert "labels.tif has no reference system, so the objects' corners are columns and rows" in (
+    assert "labels.tif has no reference system, so the objects' corners are in its own" in (
         capsys.readouterr().err
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -132,6 +133,25 @@ def test_ground_control_points_and_polynomials_are_kept(engine: Engine, tmp_path
         assert [(p.row, p.col, p.x, p.y) for p in points] == corners
         assert system.to_epsg() == 4326
         assert file.rpcs.lat_off == 50
+
+
+def test_ground_control_points_of_no_system(engine: Engine, tmp_path: Path) -> None:
+    """They are kept; corners of objects are in their coordinates."""
+    source = write(tmp_path / "scene.tif", noise(3, 50, 60), transform=None, crs=None)
+    corners = [(0, 0, 100, 200), (0, 60, 160, 200), (50, 0, 100, 150), (50, 60, 160, 150)]
+    with rasterio.open(source, "r+") as file:
+        file.gcps = ([GroundControlPoint(*corner) for corner in corners], rasterio.crs.CRS())
+    found = scene.segment_file(engine, source, tmp_path / "labels.tif", **COMMON)
+    with rasterio.open(found.path) as file:
+        points, system = file.gcps
+        assert [(p.row, p.col, p.x, p.y) for p in points] == corners
+        assert system is None
+    assert scene.write_objects(found.path, tmp_path / "o.geojson", engine.config, progress=False)
+    for feature in json.loads((tmp_path / "o.geojson").read_text())["features"]:
+        x, y = feature["properties"]["centroid"]
+        assert 100 < x < 160
+        assert 150 < y < 200
+        assert "m2" not in feature["properties"]
 
 
 def test_a_scene_that_lies_nowhere(engine: Engine, tmp_path: Path) -> None:

@@ -241,6 +241,28 @@ def test_ground_control_points(tmp_path: Path) -> None:
     assert found["properties"]["m2"] == pytest.approx(expected, rel=1e-4)
 
 
+def test_points_that_do_not_tell_where_it_lies(tmp_path: Path) -> None:
+    source = write(tmp_path / "labels.tif", np.full((1, 40, 50), 2, np.uint8), **NOWHERE)
+    with rasterio.open(source, "r+") as file:
+        points = [
+            rasterio.control.GroundControlPoint(*c) for c in ((0, 0, 15, 50), (0, 50, 16, 50))
+        ]
+        file.gcps = (points, "EPSG:4326")
+    rule = r"must have ground control points that tell where it lies, got 2 in .*labels\.tif: "
+    with pytest.raises(ValueError, match=rule):
+        scene.check_place(source)
+    with pytest.raises(ValueError, match=rule):
+        scene.write_objects(source, tmp_path / "o.geojson", CONFIG)
+
+
+def test_corners_of_no_system_are_on_the_map(tmp_path: Path) -> None:
+    labels = np.ones((20, 20), dtype=np.uint8)
+    labels[5:9, 5:9] = 2
+    where = rasterio.Affine(2, 0, 1000, 0, -2, 500)
+    (found,) = _objects(tmp_path, labels, transform=where)
+    assert found["properties"]["centroid"] == [1014, 486]
+
+
 def test_no_objects_and_no_labels(tmp_path: Path) -> None:
     assert _objects(tmp_path, np.full((20, 30), 255, dtype=np.uint8)) == []
     (tmp_path / "text.tif").write_text("no raster")

@@ -53,6 +53,8 @@ def engine() -> Engine:
         ({"target": "there.tif", "resume": True}, ValueError, r"did not write .*there\.tif;"),
         ({"target": "dir.tif"}, ValueError, "target must be a file, got the folder"),
         ({"target": "there.tif/l.tif"}, ValueError, "must be in a folder to write into, got"),
+        ({"target": "l\udce9.tif"}, ValueError, r"must have a name in UTF-8, got .*l\\udce9\.tif"),
+        ({"source": "s\udce9.tif"}, ValueError, r"rasters must be UTF-8, got .*s\\udce9\.tif"),
         ({"source": "text.tif"}, ValueError, r"image must be readable, got .*text\.tif"),
         ({"source": "none.tif"}, ValueError, r"image must be readable, got .*none\.tif"),
         (

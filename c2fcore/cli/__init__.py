@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import select
 import signal
@@ -85,6 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Errors of the user's making are one line on stderr and status 2; C2F_DEBUG=1 shows where they
     arose. Where nobody reads stdout any more (`c2f info | head -1`), it ends without a word.
     """
+    if argv is None and isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: names may be of any bytes
     try:
         try:
             return _run(argv)

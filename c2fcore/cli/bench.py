@@ -30,6 +30,7 @@ from ..bench import (
 from ..bench.lists import floats, numbers, sizes, words
 from ..bench.provenance import device_slug, provenance
 from ..testing import samples
+from .paths import path_of
 
 _EPILOG = """\
 examples:
@@ -91,8 +92,8 @@ def add_parser(commands: Any) -> None:
     what.add_argument("--compare", nargs=2, metavar=("A", "B"), help="two result files or folders, "
                       "or two commits of this checkout, which are then measured in turn with the "
                       "other options given")  # fmt: skip
-    what.add_argument("--charts", type=Path, metavar="FOLDER", help="only draw the charts of the "
-                      "rows in FOLDER")  # fmt: skip
+    what.add_argument("--charts", type=path_of, metavar="FOLDER",
+                      help="only draw the charts of the rows in FOLDER")  # fmt: skip
     how = parser.add_argument_group("how")
     how.add_argument("--ways", default="", help="only these: reference, cpu, compiled, ...")
     how.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -108,7 +109,7 @@ def add_parser(commands: Any) -> None:
     how.add_argument("--repeats", type=int, default=2, help="runs of each commit of --compare (2)")
     how.add_argument("--no-charts", action="store_true", help="leave out the charts")
     how.add_argument("--no-memory", action="store_true", help="leave out the peak memory")
-    parser.add_argument("-o", "--out", type=Path, default=rows.FOLDER, help="folder of results "
+    parser.add_argument("-o", "--out", type=path_of, default=rows.FOLDER, help="folder of results "
                         "(benchmarks/results)")  # fmt: skip
     parser.set_defaults(run=run)
 

@@ -21,6 +21,7 @@ from ..data import scenes
 from ..images import Pixels, write_png
 from ..pipeline import C2FNet
 from ..windows import Windows
+from .paths import path_of
 
 DEMO_WEIGHTS = Path(__file__).parent.parent / "weights" / "demo"
 # Seeds from here on are test scenes: the demo networks were trained and chosen on lower ones.
@@ -52,7 +53,7 @@ def add_parser(commands: Any) -> None:
             "OUT/demo.png."
         ),
     )
-    parser.add_argument("-o", "--out", type=Path, default=Path("demo"), help="folder (demo)")
+    parser.add_argument("-o", "--out", type=path_of, default=Path("demo"), help="folder (demo)")
     parser.add_argument("--scenes", type=int, default=6, help="number of scenes (6)")
     parser.add_argument("--size", type=int, default=768, help="side of a scene in pixels (768)")
     parser.add_argument("--seed", type=int, default=0, help="first test scene (0)")

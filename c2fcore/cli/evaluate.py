@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import platform
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,6 +19,7 @@ from ..evaluation.runner import Result, evaluate
 from ..evaluation.samples import PROTOCOLS, Samples, open_samples
 from ..evaluation.tally import Measures
 from .options import add_config_options, config_changes
+from .paths import check_folder, path_of
 
 _PICTURES = "pictures"
 
@@ -37,14 +37,15 @@ def add_parser(commands: Any) -> None:
             "--nproc-per-node N -m c2fcore eval ..."
         ),
     )
-    parser.add_argument("data", type=Path, help="folder of `c2f prepare`, or with images/, masks/")
+    parser.add_argument("data", type=path_of,
+                        help="folder of `c2f prepare`, or with images/, masks/")  # fmt: skip
     parser.add_argument("--checkpoint", required=True, help="folder of save_pretrained or of "
                         "`c2f train`, or a hub id; stage 1 alone is scored, too")  # fmt: skip
     parser.add_argument("--coarse", help="checkpoint of the coarse network, if CHECKPOINT holds "
                         "the fine one alone")  # fmt: skip
     parser.add_argument("--trust-code", action="store_true", help="build networks that the "
                         "checkpoint names as package.module:function")  # fmt: skip
-    parser.add_argument("-o", "--out", type=Path, help="folder to write into")
+    parser.add_argument("-o", "--out", type=path_of, help="folder to write into")
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist in OUT")
     parser.add_argument("--pictures", type=int, default=0, metavar="K", help="also draw the K best "
                         "and K worst tiles (image, coarse, refined, truth) into OUT")  # fmt: skip
@@ -167,7 +168,7 @@ def run(args: argparse.Namespace) -> int:
     )
     samples = samples_of(args, args.data, predict)
     if args.out is not None:
-        writable(args.out)
+        check_folder(args.out, "OUT must be")
     with distributed.process_group(predict.device):
         result = evaluate(
             predict,
@@ -206,17 +207,6 @@ def _tell(
         files += gallery.draw(predict, samples, args.protocol, chosen, args.out / _PICTURES)
     for path in files:
         print(f"-> {path}{' (replaced)' if path.name in there else ''}")
-
-
-def writable(folder: Path) -> None:
-    """Makes a folder, before work is done whose results could not be written.
-
-    Raises:
-        OSError: it cannot be made or written into.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    if not os.access(folder, os.W_OK):
-        raise PermissionError(f"OUT must be a folder to write into, got {folder}")
 
 
 def _check_out(out: Path, names: Iterable[str], overwrite: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from ..checkpoint import load_coarse, save_coarse
@@ -11,6 +10,7 @@ from ..config import C2FConfig
 from ..data import catalogue
 from ..models import paddle_weights
 from ..pipeline import C2FNet
+from .paths import path_of
 
 # What their configurations say: Normalize without values has mean = std = 0.5.
 _NORMALISE = {"mean": 0.5, "std": 0.5}
@@ -29,9 +29,10 @@ def add_parser(commands: Any) -> None:
         epilog="A fine network needs --coarse. What their options are called here: "
         "c2fcore/train/configs/from-paddle.md.",
     )
-    parser.add_argument("weights", type=Path, metavar="FILE.pdparams")
-    parser.add_argument("-o", "--out", type=Path, required=True, help="folder to write")
-    parser.add_argument("--coarse", type=Path, help="for a fine network: .pdparams or checkpoint")
+    parser.add_argument("weights", type=path_of, metavar="FILE.pdparams")
+    parser.add_argument("-o", "--out", type=path_of, required=True, help="folder to write")
+    parser.add_argument("--coarse", type=path_of,
+                        help="for a fine network: .pdparams or checkpoint")  # fmt: skip
     parser.add_argument("--preset", choices=("official", "paper", "fast"),
                         help="how the two stages work together (official)")  # fmt: skip
     parser.add_argument("--dataset", choices=sorted(catalogue.DATASETS),

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
-from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -67,19 +65,6 @@ def check_tiles(tile: int, overlap: int) -> None:
             "--overlap of their own"
         )
     boxes(1, 1, tile, overlap)
-
-
-def check_folder(path: Path, rule: str) -> None:
-    """Makes a folder, and refuses one to write into where that cannot be done, before computing.
-
-    Raises:
-        ValueError: which begins with `rule`.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=path).close()
-    except OSError as error:
-        raise ValueError(f"{rule} a folder to write into, got {path}: {error.strerror}") from None
 
 
 def engine_of(args: argparse.Namespace) -> Engine:

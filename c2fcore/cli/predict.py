@@ -29,10 +29,10 @@ from .options import (
     add_checkpoint_options,
     add_config_options,
     add_engine_options,
-    check_folder,
     check_tiles,
     engine_of,
 )
+from .paths import check_folder, path_of
 
 _LABELS, _OVERLAY = "_labels.png", "_overlay.png"
 _LARGE_PX: Final = 4096  # an image with a longer side is cut
@@ -62,7 +62,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "images", nargs="+", metavar="IMAGE", help="file, folder of images, or pattern in quotes"
     )
-    parser.add_argument("-o", "--out", required=True, type=_folder, help="folder to write into")
+    parser.add_argument("-o", "--out", required=True, type=path_of, help="folder to write into")
     add_checkpoint_options(parser)
     there = parser.add_mutually_exclusive_group()
     there.add_argument(
@@ -88,12 +88,6 @@ def add_parser(commands: Any) -> None:
     )
     add_config_options(parser)
     parser.set_defaults(run=run)
-
-
-def _folder(text: str) -> Path:
-    if not text:  # an unset variable; a path of no text would be this folder
-        raise argparse.ArgumentTypeError("OUT must be a folder, got ''")
-    return Path(text)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -6,13 +6,13 @@ import argparse
 import os
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from ..data import catalogue, sources
 from ..data.catalogue import DatasetInfo
 from ..data.masks import RGB, read_mask, shown
 from ..data.prepare import DATASET_FILE, Options, prepare
+from .paths import path_of
 
 
 def add_parser(commands: Any) -> None:
@@ -32,8 +32,8 @@ def add_parser(commands: Any) -> None:
         ),
     )
     parser.add_argument("dataset", choices=[*catalogue.DATASETS, "custom"])
-    parser.add_argument("root", type=Path, help="folder of the data set")
-    parser.add_argument("-o", "--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("root", type=path_of, help="folder of the data set")
+    parser.add_argument("-o", "--out", type=path_of, required=True, help="folder to write")
     parser.add_argument("--layout", choices=sources.LAYOUTS, help="of ROOT; guessed if not given")
     parser.add_argument("--splits", nargs="+", metavar="SPLIT", help="which; all there are")
     parser.add_argument("--tile", type=int, help="side in pixels, 0 for whole images; the data "

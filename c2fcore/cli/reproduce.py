@@ -25,9 +25,9 @@ from .evaluate import (
     device_of,
     measures_of,
     samples_of,
-    writable,
 )
 from .options import add_config_options, config_changes
+from .paths import check_folder, path_of
 
 _ROWS = "rows"
 _RUNS = "runs"
@@ -69,7 +69,7 @@ def add_parser(commands: Any) -> None:
                         "`c2f train fine`, such as trainer.max_steps=2000")  # fmt: skip
     parser.add_argument("--trust-code", action="store_true", help="build networks that a "
                         "checkpoint names as package.module:function")  # fmt: skip
-    parser.add_argument("-o", "--out", type=Path, required=True, help="folder to write into; "
+    parser.add_argument("-o", "--out", type=path_of, required=True, help="folder to write into; "
                         "tables in it are brought up to date")  # fmt: skip
     add_data_options(parser)
     add_score_options(parser)
@@ -86,7 +86,7 @@ def _what(name: str) -> str:
 def run(args: argparse.Namespace) -> int:
     """Brings a table up to date and prints it."""
     plan = _Plan(args)
-    writable(plan.folder / _ROWS)
+    check_folder(plan.folder / _ROWS, "OUT must be")
     with distributed.process_group(plan.device):
         plan.work()
         if distributed.rank() == 0:

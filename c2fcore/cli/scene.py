@@ -20,10 +20,10 @@ from .options import (
     add_checkpoint_options,
     add_config_options,
     add_engine_options,
-    check_folder,
     check_tiles,
     engine_of,
 )
+from .paths import check_folder, path_of
 
 _OBJECTS_SUFFIXES: Final = (".geojson", ".json")
 
@@ -55,14 +55,14 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("scene", metavar="SCENE", help="file, or an address that rasterio knows")
     parser.add_argument(
-        "-o", "--out", required=True, type=Path, metavar="LABELS", help="GeoTIFF to write (.tif)"
+        "-o", "--out", required=True, type=path_of, metavar="LABELS", help="GeoTIFF to write (.tif)"
     )
     parser.add_argument(
         "--objects",
-        type=Path,
+        type=path_of,
         metavar="GEOJSON",
         help="also write every object of the small classes, as polygons in degrees (WGS 84; of a "
-        "scene without a reference system in columns and rows) with class, pixels, m2 on the "
+        "scene without a reference system in its own coordinates) with class, pixels, m2 on the "
         "ground and centroid",
     )
     add_checkpoint_options(parser)
@@ -137,7 +137,7 @@ def run(args: argparse.Namespace) -> int:
     if args.bands is None:
         _tell_bands(args.scene)
     engine = engine_of(args)
-    done = args.resume and args.out.exists() and not scene.unfinished(args.out)
+    done = args.resume and scene.is_finished(args.out)
     found = _segment(engine, args)
     if done:
         tell(f"{args.out} is done already")
@@ -152,8 +152,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"{counted(count, 'object')}\n  -> {args.objects}")
         if not _has_place(args.out):
             tell(
-                f"note: {args.out} has no reference system, so the objects' corners are columns "
-                "and rows, not degrees"
+                f"note: {args.out} has no reference system, so the objects' corners are in its own "
+                "coordinates, not degrees"
             )
     print(key_of(engine.config))
     return 0

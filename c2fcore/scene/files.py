@@ -149,7 +149,7 @@ def segment_file(
             "overlap": overlap,
             **network_options(engine),
         }
-        if resume and target.exists() and not parts.done:
+        if resume and is_finished(target):
             return _finished(target, options, len(tiles), started)
         with parts.held():
             parts.begin(options, resume=resume, overwrite=overwrite)
@@ -202,9 +202,10 @@ def write_objects(
     An object is an 8-connected component of a class. It is a polygon along the pixels' borders, or
     a multi-polygon if pixels of it touch at corners only or it crosses the antimeridian, in degrees
     of WGS 84, longitude first. One around a pole is no polygon in degrees: its border is written as
-    it is. Of a raster without a reference system corners are (column, row). Properties: class_id,
-    class, pixels, centroid, and unless there are no degrees m2: on the ground, not on the map, and
-    as if all its pixels were as large as one at its centre.
+    it is. Of a raster without a reference system corners are in its own coordinates: (column, row)
+    if it has no transform. Properties: class_id, class, pixels, centroid, and unless there are no
+    degrees m2: on the ground, not on the map, and as if all its pixels were as large as one at its
+    centre.
 
     The raster is read in strips; memory grows with the corners of the objects in a few of them.
 
@@ -249,6 +250,12 @@ def unfinished(target: str | Path) -> int:
     return len(Parts(Path(target)).done)
 
 
+def is_finished(target: str | Path) -> bool:
+    """Whether labels are there, and no later run was stopped; an empty file, of mktemp, is none."""
+    target = Path(target)
+    return target.exists() and target.stat().st_size > 0 and not unfinished(target)
+
+
 def _check_rasterio() -> None:
     try:
         import rasterio  # noqa: F401
@@ -269,6 +276,10 @@ def _check(engine: Engine, source: str | Path, target: Path, may_exist: bool) ->
     _check_classes(engine.config)
     if target.suffix.lower() not in _SUFFIXES:
         raise ValueError(f"target must end in {' or '.join(_SUFFIXES)}, got {target}")
+    try:
+        str(target).encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"target must have a name in UTF-8, got {str(target)!a}") from None
     if target.is_dir():
         raise ValueError(f"target must be a file, got the folder {target}")
     if target.exists():

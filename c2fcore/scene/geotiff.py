@@ -17,6 +17,7 @@ import numpy.typing as npt
 import rasterio
 import rasterio.shutil
 from PIL import Image
+from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning
 
 from .. import _files, pictures
@@ -216,7 +217,7 @@ def _describe(out: Any, source: Any, config: C2FConfig, about: Mapping[str, str]
     """What the labels mean, and where they lie."""
     points, system = source.gcps
     if points:
-        out.gcps = points, system
+        out.gcps = points, system or CRS()  # None is what it reads, and refuses to write
     else:
         if source.crs is not None:
             out.crs = source.crs

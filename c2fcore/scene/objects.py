@@ -74,7 +74,13 @@ def _place_of(source: Any, opened: ExitStack) -> tuple[Callable[[Ring], Ring], b
     """What takes (column, row) to degrees, and whether there are any: else they stay."""
     points, crs = source.gcps
     if points:
-        transformer = opened.enter_context(GCPTransformer(points))
+        try:
+            transformer = opened.enter_context(GCPTransformer(points))
+        except ERRORS as error:
+            raise ValueError(
+                "to have objects a scene must have ground control points that tell where it lies, "
+                f"got {len(points)} in {source.name}: {error}"
+            ) from error
 
         def on_map(at: Ring) -> tuple[Any, Any]:
             found: tuple[Any, Any] = transformer.xy(at[:, 1], at[:, 0], offset="ul")
