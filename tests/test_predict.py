@@ -286,6 +286,19 @@ def test_no_half_written_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert not list(tmp_path.iterdir())
 
 
+def test_a_disk_that_is_full_is_told_by_a_file(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource", reason="limits of a process: POSIX")
+    pixels = noise(3, 40, 50).transpose(1, 2, 0)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError, match=r"File too large: '.*overlay\.png'"):
+            images.write_png(tmp_path / "overlay.png", pixels)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.iterdir())
+
+
 def test_out_that_cannot_be_made(
     photos: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -33,8 +33,6 @@ def write(labels: str | Path, target: Path, config: C2FConfig, progress: bool) -
         raise ValueError(
             f"labels must be readable, got {labels}: {error.__cause__ or error}"
         ) from error
-    except OSError as error:
-        raise OSError(f"objects must be written to {target}, got {error}") from error
 
 
 def check_place(scene: str | Path) -> None:

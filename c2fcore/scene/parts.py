@@ -92,8 +92,7 @@ class Parts:
         for path in self.folder.iterdir():
             path.unlink()
         self.done = {}
-        with _files.whole(self.folder / _OPTIONS_FILE) as partial:
-            partial.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
+        _files.write_text(self.folder / _OPTIONS_FILE, json.dumps(wanted, indent=1))
 
     def _check_options(self, wanted: Mapping[str, Any]) -> None:
         try:
