@@ -144,7 +144,7 @@ def test_going_on_from_where_it_stopped(
 def test_one_run_at_a_time(engine: Engine, tmp_path: Path) -> None:
     pytest.importorskip("fcntl", reason="locks of POSIX")
     source, target = write(tmp_path / "scene.tif", noise(3, 64, 100)), tmp_path / "labels.tif"
-    with parts.Parts(target).held():
+    with parts.Parts(target).held({}, resume=False, overwrite=False):
         with pytest.raises(ValueError, match=r"target must be written by one run at a time, got"):
             scene.segment_file(engine, source, target, **COMMON)
         assert sorted(path.name for path in tmp_path.iterdir()) == [

@@ -66,7 +66,14 @@ def add_parser(commands: Any) -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    what = parser.add_argument_group("what is measured")
+    _add_what(parser.add_argument_group("what is measured"))
+    _add_how(parser.add_argument_group("how"))
+    parser.add_argument("-o", "--out", type=path_of, default=rows.FOLDER, help="folder of results "
+                        "(benchmarks/results)")  # fmt: skip
+    parser.set_defaults(run=run)
+
+
+def _add_what(what: argparse._ArgumentGroup) -> None:
     what.add_argument("--coarse", default="tiny_fcn", help="network by name or module:function "
                       "(tiny_fcn)")  # fmt: skip
     what.add_argument("--fine", help="likewise; the same as --coarse if not given")
@@ -94,7 +101,9 @@ def add_parser(commands: Any) -> None:
                       "other options given")  # fmt: skip
     what.add_argument("--charts", type=path_of, metavar="FOLDER",
                       help="only draw the charts of the rows in FOLDER")  # fmt: skip
-    how = parser.add_argument_group("how")
+
+
+def _add_how(how: argparse._ArgumentGroup) -> None:
     how.add_argument("--ways", default="", help="only these: reference, cpu, compiled, ...")
     how.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     how.add_argument("--dtype", default="float32", choices=list(network_suite.DTYPES),
@@ -109,9 +118,6 @@ def add_parser(commands: Any) -> None:
     how.add_argument("--repeats", type=int, default=2, help="runs of each commit of --compare (2)")
     how.add_argument("--no-charts", action="store_true", help="leave out the charts")
     how.add_argument("--no-memory", action="store_true", help="leave out the peak memory")
-    parser.add_argument("-o", "--out", type=path_of, default=rows.FOLDER, help="folder of results "
-                        "(benchmarks/results)")  # fmt: skip
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

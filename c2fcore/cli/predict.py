@@ -11,7 +11,7 @@ import sys
 from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -90,6 +90,22 @@ def add_parser(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
+class _Job(NamedTuple):
+    """An image to be segmented.
+
+    Attributes:
+        image: its file.
+        files: of the results.
+        made: how, as they tell it.
+        replace: whether to write what is there, too.
+    """
+
+    image: Path
+    files: tuple[Path, Path]
+    made: str
+    replace: bool
+
+
 def run(args: argparse.Namespace) -> int:
     """Segments every image; one that fails is named, and the others go on."""
     logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it cannot read GDAL may
@@ -98,46 +114,64 @@ def run(args: argparse.Namespace) -> int:
     check_tiles(args.tile or _TILE_PX, args.overlap)  # now, not at the first large image
     engine = engine_of(args)
     options = {**network_options(engine), "tile": args.tile, "overlap": args.overlap}
-    changed: set[Path] = set()
+    changed = _changed(images, targets, options) if args.skip_existing else set()
     if args.skip_existing:
         given = len(images)
-        changed = _changed(images, targets, options)
         images = [i for i in images if i in changed or not all(f.exists() for f in targets[i])]
         again = f"; {len(changed)} changed since, to be done again" if changed else ""
         tell(f"{given - len(images)} of {given} images are done already{again}")
         if not images:
             return 0
     # As the files are now: one that changes while it waits will be told from what was read.
-    made = {image: json.dumps({**options, **file_options(image, _KIND)}) for image in images}
+    jobs = [
+        _Job(
+            image,
+            targets[image],
+            json.dumps({**options, **file_options(image, _KIND)}),
+            replace=args.overwrite or image in changed,
+        )
+        for image in images
+    ]
     check_folder(args.out, "OUT must be")
+    failed = _work(engine, jobs, args)
+    if failed < len(jobs):
+        print(key_of(engine.config))
+    if failed:
+        tell(f"{failed} of {len(jobs)} images failed, see above")
+    return 1 if failed else 0
+
+
+def _work(engine: Engine, jobs: list[_Job], args: argparse.Namespace) -> int:
+    """Does the jobs, and tells what came of each; returns how many failed."""
     done = failed = 0
-    bar = Bar(desc="predict", total=len(images), unit="image", shown=len(images) > 1)
+    images = [job.image for job in jobs]
+    bar = Bar(desc="predict", total=len(jobs), unit="image", shown=len(jobs) > 1)
     try:
         with bar, closing(_results(engine, images, args.tile, args.overlap)) as results:
-            for path, result in zip(images, results, strict=True):
-                try:
-                    if result.error is not None:
-                        raise result.error
-                    replace = args.overwrite or path in changed
-                    said = _write(result, targets[path], engine.config, made[path], replace)
-                except Exception as error:  # of this image only
-                    failed += 1
-                    text = text_of(error, args.parser)
-                    named = text if str(path) in text else f"{path}: {text}"
-                    tell(f"c2f predict: error: {named}")
-                else:
-                    bar.write(said, file=sys.stdout)
+            for job, result in zip(jobs, results, strict=True):
+                failed += not _kept(job, result, engine.config, args.parser)
                 done += 1
                 bar.update()
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
-            f"after {done} of {len(images)} images; --skip-existing goes on from there"
+            f"after {done} of {len(jobs)} images; --skip-existing goes on from there"
         ) from None
-    if failed < len(images):
-        print(key_of(engine.config))
-    if failed:
-        tell(f"{failed} of {len(images)} images failed, see above")
-    return 1 if failed else 0
+    return failed
+
+
+def _kept(job: _Job, result: Result, config: C2FConfig, parser: argparse.ArgumentParser) -> bool:
+    """Writes what became of an image, and tells it; False if the image failed."""
+    try:
+        if result.error is not None:
+            raise result.error
+        said = _write(result, job, config)
+    except Exception as error:  # of this image only
+        text = text_of(error, parser)
+        named = text if str(job.image) in text else f"{job.image}: {text}"
+        tell(f"c2f predict: error: {named}")
+        return False
+    Bar.write(said, file=sys.stdout)
+    return True
 
 
 def _results(
@@ -245,14 +279,8 @@ def _made(labels: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _write(
-    result: Result,
-    files: tuple[Path, Path],
-    config: C2FConfig,
-    made: str,
-    replace: bool,
-) -> str:
-    """Writes the two files of an image, `made` as told in it; returns what to tell the user.
+def _write(result: Result, job: _Job, config: C2FConfig) -> str:
+    """Writes the two files of an image; returns what to tell the user.
 
     Without `replace` files that are there, of an earlier run that was stopped, are left alone. The
     labels come last and tell which image both are of: an overlay of ours without them is replaced.
@@ -269,13 +297,14 @@ def _write(
         labels = np.where(known, labels, np.uint8(_NO_DATA))
     palette = pictures.palette_of(config)
     origins = [(y, x) for y, x in result.windows.tolist()]
-    labels_file, overlay_file = files
-    replace |= not labels_file.exists() and _files.is_ours(overlay_file, text_of_png)
+    labels_file, overlay_file = job.files
+    stale = not labels_file.exists() and _files.is_ours(overlay_file, text_of_png)
+    replace = job.replace or stale
     if replace or not overlay_file.exists():
         shown = pictures.overlay(result.pixels.numpy(), labels, palette, config.small_classes)
         write_png(overlay_file, pictures.draw_windows(shown, origins, config.window))
     if replace or not labels_file.exists():
-        write_png(labels_file, labels, **{_MADE: made})
+        write_png(labels_file, labels, **{_MADE: job.made})
     height, width = labels.shape
     counts = np.bincount(labels.ravel(), minlength=256)
     missing = 0 if known is None else int(counts[_NO_DATA])

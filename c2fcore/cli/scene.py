@@ -27,6 +27,14 @@ from .paths import check_folder, path_of
 
 _OBJECTS_SUFFIXES: Final = (".geojson", ".json")
 
+_DESCRIPTION: Final = """\
+Segments a scene (GeoTIFF, COG, VRT, anything that rasterio opens) tile by tile, and writes its
+labels as a cloud-optimised GeoTIFF in the scene's reference system: the value is the class id, 255
+is no data (by the scene's mask, alpha band, nodata value or NaN), colours and names of the classes
+are in the file. A few tiles are in memory at a time, whatever the scene's size; those without data
+are left out. LABELS is there only when it is whole: until then finished tiles wait beside it, and
+--resume goes on from them.
+"""
 _EXAMPLES: Final = """\
 examples:
   c2f scene ortho.tif -o labels.tif --checkpoint my_net
@@ -41,15 +49,7 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "scene",
         help="segment a GeoTIFF of any size, with labels that lie where it does",
-        description=(
-            "Segments a scene (GeoTIFF, COG, VRT, anything that rasterio opens) tile by tile, and "
-            "writes its labels\nas a cloud-optimised GeoTIFF in the scene's reference system: the "
-            "value is the class id, 255 is no data\n(by the scene's mask, alpha band, nodata value "
-            "or NaN), colours and names of the classes are in the file.\nA few tiles are in memory "
-            "at a time, whatever the scene's size; those without data are left out. LABELS\nis "
-            "there only when it is whole: until then finished tiles wait beside it, and --resume "
-            "goes on from them."
-        ),
+        description=_DESCRIPTION,
         epilog=f"{_EXAMPLES}\n{textwrap.fill(WITHOUT_CHECKPOINT, 100)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -78,7 +78,13 @@ def add_parser(commands: Any) -> None:
         action="store_true",
         help="go on after an interruption, with the same options; what is finished is kept",
     )
-    what = parser.add_argument_group("what the networks see")
+    _add_what_is_seen(parser.add_argument_group("what the networks see"))
+    _add_how(parser.add_argument_group("how it is computed"))
+    add_config_options(parser)
+    parser.set_defaults(run=run)
+
+
+def _add_what_is_seen(what: argparse._ArgumentGroup) -> None:
     what.add_argument(
         "--bands",
         type=_bands,
@@ -107,7 +113,9 @@ def add_parser(commands: Any) -> None:
         help="pixels with this value in all bands have no data, besides what the file declares "
         "(with an exponent: --nodata=-3.4e38)",
     )
-    how = parser.add_argument_group("how it is computed")
+
+
+def _add_how(how: argparse._ArgumentGroup) -> None:
     add_engine_options(how, "tiles")
     how.add_argument(
         "--tile", type=int, default=2048, metavar="PX", help="side of a tile; each has windows of "
@@ -124,8 +132,6 @@ def add_parser(commands: Any) -> None:
     how.add_argument(
         "--no-overviews", action="store_true", help="leave out the reduced images for fast display"
     )
-    add_config_options(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

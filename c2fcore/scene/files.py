@@ -129,20 +129,14 @@ def segment_file(
     parts = Parts(target)
     _check(engine, source, target, overwrite or resume)
     tiles_of(1, 1, tile, overlap)  # refuses bad ones before the scene is looked at
-    channels = engine.networks.channels
-    if bands is not None and channels is not None and len(bands) != channels:
-        raise ValueError(
-            f"bands must be {channels}, one per channel of the networks, got {len(bands)}"
-        )
+    channels = _channels_of(engine, bands)
     with Raster(
-        source, bands=bands, channels=channels or 3, value_range=value_range, nodata=nodata
+        source, bands=bands, channels=channels, value_range=value_range, nodata=nodata
     ) as raster:
         tiles = tiles_of(raster.height, raster.width, tile, overlap)
         options = {
             **file_options(source),
-            "crs": raster.source.crs and raster.source.crs.to_string(),
-            "transform": list(raster.source.transform)[:6],
-            "bands": raster.bands,
+            **_raster_options(raster),
             "value_range": value_range,
             "nodata": nodata,
             "tile": tile,
@@ -151,15 +145,9 @@ def segment_file(
         }
         if resume and is_finished(target):
             return _finished(target, options, len(tiles), started)
-        with parts.held():
-            parts.begin(options, resume=resume, overwrite=overwrite)
+        with parts.held(options, resume=resume, overwrite=overwrite):
             kept = len(parts.done)
-            try:
-                empty = _run(engine, raster, tiles, parts, progress)
-            except BaseException:
-                if not parts.done:  # nothing to go on from
-                    parts.remove()
-                raise
+            empty = _run(engine, raster, tiles, parts, progress)
             whole = parts.folder / target.name
             windows = sum(part.windows for part in parts.done.values())
             made = json.dumps({"options": options, "windows": windows, "empty": empty})
@@ -173,6 +161,25 @@ def segment_file(
         size = raster.height, raster.width
     seconds = time.perf_counter() - started
     return SceneFile(target, *size, len(tiles), empty, kept, windows, pixels, seconds)
+
+
+def _channels_of(engine: Engine, bands: Sequence[int] | None) -> int:
+    channels = engine.networks.channels
+    if bands is not None and channels is not None and len(bands) != channels:
+        raise ValueError(
+            f"bands must be {channels}, one per channel of the networks, got {len(bands)}"
+        )
+    return channels or 3
+
+
+def _raster_options(raster: Raster) -> dict[str, Any]:
+    """What tells where a scene lies, and what is read of it."""
+    crs = raster.source.crs
+    return {
+        "crs": crs and crs.to_string(),
+        "transform": list(raster.source.transform)[:6],
+        "bands": raster.bands,
+    }
 
 
 def _finished(target: Path, options: dict[str, Any], tiles: int, started: float) -> SceneFile:

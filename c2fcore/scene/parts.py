@@ -59,11 +59,14 @@ class Parts:
                     self.done[int(found[1])] = Part(path, int(found[2]))
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self, options: Mapping[str, Any], *, resume: bool, overwrite: bool) -> Iterator[None]:
         """Makes the folder, and keeps other runs out of it, where the file system can.
 
+        What is in it is kept with `resume`, else removed. It goes where no tile was finished.
+
         Raises:
-            ValueError: the folder cannot be made, or another run is at work in it.
+            ValueError: the folder cannot be made, another run is at work in it, it goes on from
+                other options, or nobody said whether to go on.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -72,14 +75,15 @@ class Parts:
                 f"target must be in a folder to write into, got {self.folder.parent}: {error}"
             ) from None
         with _files.held(self.folder, "target must be written by"):
-            yield
+            self._begin(options, resume, overwrite)
+            try:
+                yield
+            except BaseException:
+                if not self.done:  # nothing to go on from
+                    self.remove()
+                raise
 
-    def begin(self, options: Mapping[str, Any], *, resume: bool, overwrite: bool) -> None:
-        """Keeps what is in the folder with `resume`, else empties it.
-
-        Raises:
-            ValueError: it goes on from other options, or nobody said whether to go on.
-        """
+    def _begin(self, options: Mapping[str, Any], resume: bool, overwrite: bool) -> None:
         wanted = json.loads(json.dumps(options))
         if self.done and resume:
             self._check_options(wanted)
