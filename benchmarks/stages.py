@@ -100,7 +100,6 @@ def run(
     """
     logs.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
-    names = {stage.name for stage in stages}
     pending, running = list(stages), list[_Running]()
     results: dict[str, Result] = {}
 
@@ -109,39 +108,49 @@ def run(
         say(line_of(result))
         finished([results[s.name] for s in stages if s.name in results])
 
+    def begin(stage: Stage, left: float) -> None:
+        pending.remove(stage)
+        if reason := stage.unless():
+            over(Result(stage.name, SKIPPED, detail=reason))
+            return
+        try:
+            running.append(_started(stage, logs, cwd, left))
+            say(f"{'begins':8} {stage.name}")
+        except OSError as error:
+            over(Result(stage.name, FAILED, detail=f"does not start: {error}"))
+
     try:
         while pending or running:
             left = budget_s - (time.monotonic() - start)
             for one in list(running):
-                result = _state(one, left)
-                if result is not None:
+                if result := _state(one, left):
                     running.remove(one)
                     over(result)
             if left <= 0:
                 for stage in pending:
                     over(Result(stage.name, SKIPPED, detail=f"no time left of {budget_s:.0f} s"))
                 pending.clear()
-            for stage in list(pending):
-                if any(name in names and name not in results for name in stage.after):
-                    continue
-                if not _fits(stage, running, cores):
-                    if stage.gpu == ALONE:
-                        break
-                    continue
-                pending.remove(stage)
-                if reason := stage.unless():
-                    over(Result(stage.name, SKIPPED, detail=reason))
-                    break  # others may have waited for it
-                try:
-                    running.append(_started(stage, logs, cwd, left))
-                    say(f"{'begins':8} {stage.name}")
-                except OSError as error:
-                    over(Result(stage.name, FAILED, detail=f"does not start: {error}"))
+            while stage := _next(pending, running, {s.name for s in stages} - {*results}, cores):
+                begin(stage, left)
             time.sleep(_TICK_S)
     finally:  # Ctrl-C too
         for one in running:
             _kill(one)
     return [results[stage.name] for stage in stages]
+
+
+def _next(
+    pending: list[Stage], running: list[_Running], not_over: set[str], cores: int
+) -> Stage | None:
+    """The first stage that may start now."""
+    for stage in pending:
+        if not not_over.isdisjoint(stage.after):
+            continue
+        if _fits(stage, running, cores):
+            return stage
+        if stage.gpu == ALONE:
+            return None
+    return None
 
 
 def _fits(stage: Stage, running: list[_Running], cores: int) -> bool:

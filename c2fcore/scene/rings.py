@@ -162,25 +162,13 @@ def cut_at_antimeridian(part: list[Ring]) -> list[list[Ring]]:
 def _beside(rings: Sequence[Ring], at: float, side: int) -> list[Ring]:
     """What of a polygon lies right (side 1) or left (-1) of x = at."""
     found: list[Ring] = []
-    chains: list[list[Ring]] = []  # from the line to the line
+    chains: list[list[Ring]] = []
     for ring in rings:
         inside = (ring[:-1, 0] - at) * side > 0
         if inside.all():
             found.append(ring)
         elif inside.any():
-            first = int(np.argmin(inside))  # is outside
-            corners, within = np.roll(ring[:-1], -first, axis=0), np.roll(inside, -first)
-            for i, (here, is_in) in enumerate(zip(corners, within, strict=True)):
-                there, comes_in = corners[(i + 1) % len(corners)], within[(i + 1) % len(corners)]
-                if is_in != comes_in:
-                    share = (at - here[0]) / (there[0] - here[0])
-                    met = np.array([at, round(here[1] + share * (there[1] - here[1]), DIGITS)])
-                    if comes_in:
-                        chains.append([met])
-                    else:
-                        chains[-1].append(met)
-                if comes_in:
-                    chains[-1].append(there)
+            chains += _chains(ring, inside, at)
     # Along the line ways out and ways in take turns: each goes on at the nearest one inside.
     out, into = (sorted(range(len(chains)), key=lambda i: chains[i][end][1]) for end in (-1, 0))
     onward = dict(zip(out, into, strict=True))
@@ -191,4 +179,23 @@ def _beside(rings: Sequence[Ring], at: float, side: int) -> list[Ring]:
             walked += chains[following]
             following = onward.pop(following)
         found.append(np.array([*walked, walked[0]]))
+    return found
+
+
+def _chains(ring: Ring, inside: npt.NDArray[np.bool_], at: float) -> list[list[Ring]]:
+    """The parts of a ring that are inside, each from the line x = at to the line."""
+    first = int(np.argmin(inside))  # is outside
+    corners, within = np.roll(ring[:-1], -first, axis=0), np.roll(inside, -first)
+    following = zip(np.roll(corners, -1, axis=0), np.roll(within, -1), strict=True)
+    found: list[list[Ring]] = []
+    for here, is_in, (there, comes_in) in zip(corners, within, following, strict=True):
+        if is_in != comes_in:
+            share = (at - here[0]) / (there[0] - here[0])
+            met = np.array([at, round(here[1] + share * (there[1] - here[1]), DIGITS)])
+            if comes_in:
+                found.append([met])
+            else:
+                found[-1].append(met)
+        if comes_in:
+            found[-1].append(there)
     return found
