@@ -8,19 +8,19 @@ import pytest
 import torch
 
 from c2fcore.bench import inputs
-from c2fcore.bench.providers import Job
+from c2fcore.bench.ways import Job
 
 JOB_OP = "count_windows"
 
 
 @pytest.mark.parametrize("content", ["realistic", "noise"])
-def test_count_windows(timed, provider, size, content):
-    timed(Job(JOB_OP, {}), provider, inputs.make_case(size, content=content))
+def test_count_windows(timed, way, size, content):
+    timed(Job(JOB_OP, {}), way, inputs.make_case(size, content=content))
 
 
 @pytest.mark.parametrize("layout", ["planar", "channels_last"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["fp16", "bf16"])
-def test_count_windows_half(timed, provider, size, dtype, layout):
+def test_count_windows_half(timed, way, size, dtype, layout):
     case = inputs.make_case(size)
     logits = inputs.as_layout(case.logits.to(dtype), layout)
-    timed(Job(JOB_OP, {}), provider, dataclasses.replace(case, logits=logits), layout=layout)
+    timed(Job(JOB_OP, {}), way, dataclasses.replace(case, logits=logits), layout=layout)

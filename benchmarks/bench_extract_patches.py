@@ -8,19 +8,19 @@ import pytest
 import torch
 
 from c2fcore.bench import inputs
-from c2fcore.bench.providers import Job
+from c2fcore.bench.ways import Job
 
 JOB_OP = "extract_patches"
 
 
 @pytest.mark.parametrize("zoom", [1, 2, 4])
-def test_extract_patches(timed, provider, size, zoom):
-    timed(Job(JOB_OP, {"zoom": zoom}), provider, inputs.make_case(size))
+def test_extract_patches(timed, way, size, zoom):
+    timed(Job(JOB_OP, {"zoom": zoom}), way, inputs.make_case(size))
 
 
-def test_extract_patches_network_layout(timed, provider, size):
+def test_extract_patches_network_layout(timed, way, size):
     """From an interleaved image to what a bfloat16 network in channels_last wants."""
     case = inputs.make_case(size)
     interleaved = dataclasses.replace(case, image=inputs.as_layout(case.image, "channels_last"))
     options = {"zoom": 2, "dtype": torch.bfloat16, "channels_last": True}
-    timed(Job(JOB_OP, options), provider, interleaved, layout="channels_last")
+    timed(Job(JOB_OP, options), way, interleaved, layout="channels_last")

@@ -10,7 +10,7 @@ from c2fcore.bench.provenance import device_name, native_name
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    ways = frames.ways(metafunc.config.getoption("--bench-device"))
+    ways = frames.ways_of(metafunc.config.getoption("--bench-device"))
     metafunc.parametrize("way", ways)
 
 

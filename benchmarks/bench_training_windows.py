@@ -21,7 +21,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("name", training_suite.PROVIDERS)
+@pytest.mark.parametrize("name", training_suite.WAYS)
 def test_training_windows(benchmark, threads, name):
     once = benchmark.disabled
     case = {"batch": 2, "size": 160, "window": 64, "stride": 16, "n": 8} if once else CASES[0]
@@ -30,7 +30,7 @@ def test_training_windows(benchmark, threads, name):
     calls = {key: training_suite.call_of(key, data, **options) for key in ("unfold", name)}
     training_suite.check(calls)
     benchmark.group = "training windows"
-    benchmark.extra_info.update(case, provider=name, threads=threads)
+    benchmark.extra_info.update(case, way=name, threads=threads)
     benchmark(calls[name])
 
 

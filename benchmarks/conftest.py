@@ -1,7 +1,7 @@
-"""Options, parameters and the one fixture that times a job of a provider.
+"""Options, parameters and the one fixture that times a way to do a job.
 
     pytest benchmarks --benchmark-only                    every suite, 1024 x 1024
-    pytest benchmarks --benchmark-only --bench-sizes 512,6000 --bench-providers reference,cpu
+    pytest benchmarks --benchmark-only --bench-sizes 512,6000 --bench-ways reference,cpu
     pytest benchmarks --benchmark-disable                 each body once, on small images
 
 Results: --benchmark-json FILE, --benchmark-autosave and --benchmark-compare as usual.
@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from c2fcore.bench import contest, floors, inputs, measure, op_suite, providers
+from c2fcore.bench import contest, floors, inputs, measure, op_suite, ways
 from c2fcore.bench.lists import words
 from c2fcore.bench.provenance import device_name, native_name
 
@@ -32,10 +32,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--benchmark-disable; also C2F_BENCH_SIZES",
     )
     group.addoption(
-        "--bench-providers",
-        default=os.environ.get("C2F_BENCH_PROVIDERS", ""),
+        "--bench-ways",
+        default=os.environ.get("C2F_BENCH_WAYS", ""),
         help="as reference,compiled,cpu,unfold; default all that can run, without 'compiled' (it "
-        "takes minutes) where --benchmark-disable; also C2F_BENCH_PROVIDERS",
+        "takes minutes) where --benchmark-disable; also C2F_BENCH_WAYS",
     )
     group.addoption("--bench-device", default="cpu", help="where tensors are: cpu (default), cuda")
     group.addoption(
@@ -44,31 +44,31 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Tests get a `size` and a `provider` of the module's JOB_OP."""
+    """Tests get a `size` and a `way` of the module's JOB_OP."""
     config = metafunc.config
     once = config.getoption("benchmark_disable")
     if "size" in metafunc.fixturenames:
         sizes = [int(s) for s in words(config.getoption("--bench-sizes"))]
         metafunc.parametrize("size", sizes or [SMALL if once else USUAL], scope="module")
-    if "provider" in metafunc.fixturenames:
-        names = providers.names_of(metafunc.module.JOB_OP, config.getoption("--bench-device"))
-        wanted = words(config.getoption("--bench-providers"))
-        known = {name for op in op_suite.JOBS for name in providers.names_of(op)}
-        known |= {name for pair in providers.BACKENDS.values() for name in pair}
+    if "way" in metafunc.fixturenames:
+        names = ways.names_of(metafunc.module.JOB_OP, config.getoption("--bench-device"))
+        wanted = words(config.getoption("--bench-ways"))
+        known = {name for op in op_suite.JOBS for name in ways.names_of(op)}
+        known |= {name for pair in ways.BACKENDS.values() for name in pair}
         if unknown := set(wanted) - known:
             raise pytest.UsageError(
-                f"--bench-providers takes {', '.join(sorted(known))}, got {', '.join(unknown)}"
+                f"--bench-ways takes {', '.join(sorted(known))}, got {', '.join(unknown)}"
             )
         if wanted:
             names = [name for name in names if name in wanted]
         elif once:
-            names.remove(providers.COMPILED)
-        metafunc.parametrize("provider", names, scope="module")
+            names.remove(ways.COMPILED)
+        metafunc.parametrize("way", names, scope="module")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def threads(request: pytest.FixtureRequest) -> int:
-    """Threads of every provider."""
+    """Threads of every way."""
     wanted = request.config.getoption("--bench-threads")
     if wanted:
         torch.set_num_threads(wanted)
@@ -92,23 +92,23 @@ def copy_gbs(request: pytest.FixtureRequest, device: str, threads: int) -> float
 
 @pytest.fixture
 def timed(benchmark: Any, threads: int, device: str, copy_gbs: float) -> Callable[..., None]:
-    """Times a job of a provider, after its answer has been compared with the reference's."""
+    """Times a way to do a job, after its answer has been compared with the reference's."""
 
-    def run(job: providers.Job, provider: str, case: inputs.Case, **also: Any) -> None:
+    def run(job: ways.Job, way: str, case: inputs.Case, **also: Any) -> None:
         case = case.to(device)
-        if provider == providers.COMPILED:
-            providers.reset_compiler()
+        if way == ways.COMPILED:
+            ways.reset_compiler()
         try:
-            call = _waiting(providers.call_of(job, provider, case), device)
+            call = _waiting(ways.call_of(job, way, case), device)
         except NotImplementedError as error:
             pytest.skip(str(error))
-        wanted = providers.call_of(job, providers.EAGER, case)()
-        error = contest.checked(job, provider, case, call(), wanted)
+        wanted = ways.call_of(job, ways.EAGER, case)()
+        error = contest.checked(job, way, case, call(), wanted)
         moved = floors.floor_bytes(job, case)
         benchmark.group = " ".join((job.op, *(str(v) for v in job.options.values())))
         benchmark.extra_info.update(
             op=job.op,
-            provider=provider,
+            way=way,
             options={name: str(value) for name, value in job.options.items()},
             shape=list(case.logits.shape),
             size=list(case.size),
@@ -124,9 +124,9 @@ def timed(benchmark: Any, threads: int, device: str, copy_gbs: float) -> Callabl
             max_error=error,
             **also,
         )
-        if provider == providers.COMPILED:
+        if way == ways.COMPILED:
             call()  # a second call may compile once more
-            benchmark.extra_info["graph_breaks"] = providers.graph_breaks()
+            benchmark.extra_info["graph_breaks"] = ways.graph_breaks()
         benchmark(call)
         if copy_gbs:
             gbs = moved / benchmark.stats.stats.median / 1e9

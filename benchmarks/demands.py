@@ -5,8 +5,8 @@
     python benchmarks/demands.py --out benchmarks/results/DEVICE/demands.jsonl
 
 Every ratio is the median of the ratios of samples taken in turn, with the same number of threads on
-both sides (measure.py). Eager is the shipped reference, compiled is torch.compile of it
-(providers.py). One JSON object per demand, each with its provenance; a failure is a row, too.
+both ways (measure.py). Eager is the shipped reference, compiled is torch.compile of it
+(ways.py). One JSON object per demand, each with its provenance; a failure is a row, too.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from c2fcore.bench import (
     memory,
     network_suite,
     parity,
-    providers,
     rows,
     tables,
+    ways,
 )
 from c2fcore.bench.contest import hold
 from c2fcore.bench.lists import words
 from c2fcore.bench.peers import LOOP, UNFOLD
 from c2fcore.bench.provenance import device_slug, provenance
-from c2fcore.bench.providers import COMPILED, EAGER, SHARED, Job
 from c2fcore.bench.tiny import tiny_calls
+from c2fcore.bench.ways import COMPILED, EAGER, SHARED, Job
 
 SIZE, LARGE = 1024, 6000
 
@@ -66,7 +66,7 @@ class Outcome:
         value: the figure to hold against the bound.
         low: 20th percentile.
         high: 80th percentile.
-        detail: times of the sides and whatever explains them.
+        detail: times of the ways and whatever explains them.
         error: why there is no figure.
     """
 
@@ -95,10 +95,10 @@ class Demand:
 
 
 class Contest:
-    """A job timed on several sides, and the demands answered with it."""
+    """A job done in several ways, and the demands answered with it."""
 
-    def __init__(self, plan: Plan, job: Job, case: inputs.Case, sides: list[str]) -> None:
-        held = hold(job, case, sides, plan.rounds, target_s=plan.target_s, say=plan.say)
+    def __init__(self, plan: Plan, job: Job, case: inputs.Case, names: list[str]) -> None:
+        held = hold(job, case, names, plan.rounds, target_s=plan.target_s, say=plan.say)
         self.failures, self.times = held.failures, held.times
         self.detail = {
             "content": case.source,
@@ -109,7 +109,7 @@ class Contest:
 
     def ratio(self, slow: list[str], fast: str) -> Outcome:
         """How much faster `fast` is than the fastest of `slow`, round by round."""
-        missing = [side for side in (*slow, fast) if side in self.failures]
+        missing = [way for way in (*slow, fast) if way in self.failures]
         if missing:
             return Outcome(detail=self.detail, error=f"{missing[0]}: {self.failures[missing[0]]}")
         best = [min(times) for times in zip(*(self.times[s] for s in slow), strict=True)]
@@ -147,8 +147,8 @@ def select(plan: Plan) -> Iterator[tuple[str, Outcome]]:
     calls = {}
     for op in ("count_windows", "select_windows"):
         plan.say(f"{op} at {plan.large}: reference, for comparison")
-        calls[op] = providers.call_of(Job(op, {}), plan.backend, case)
-        wanted = providers.call_of(Job(op, {}), EAGER, case)()
+        calls[op] = ways.call_of(Job(op, {}), plan.backend, case)
+        wanted = ways.call_of(Job(op, {}), EAGER, case)()
         parity.max_error(op, calls[op](), wanted, case.truth.numel())
     plan.say(f"select_windows at {plan.large}: {plan.rounds} rounds")
     times = measure.interleaved(calls, plan.rounds, target_s=plan.target_s)
@@ -182,13 +182,13 @@ def glue(plan: Plan) -> Iterator[tuple[str, Outcome]]:
 def glue_memory(plan: Plan) -> Iterator[tuple[str, Outcome]]:
     """Extra memory of the glue on the large image, in per cent of the thriftier eager way's."""
     found = {}
-    for side in (EAGER, SHARED, plan.backend):
-        plan.say(f"memory of the glue at {plan.large}: {side}")
-        found[side] = memory.extra_mib(
-            "c2fcore.bench.memory:glue_call", plan.threads, {"provider": side, "size": plan.large}
+    for way in (EAGER, SHARED, plan.backend):
+        plan.say(f"memory of the glue at {plan.large}: {way}")
+        found[way] = memory.extra_mib(
+            "c2fcore.bench.memory:glue_call", plan.threads, {"way": way, "size": plan.large}
         )
     share = 100 * found[plan.backend] / min(found[EAGER], found[SHARED])
-    detail = {"extra_mib": {side: round(mib, 1) for side, mib in found.items()}}
+    detail = {"extra_mib": {way: round(mib, 1) for way, mib in found.items()}}
     yield "glue-memory", Outcome(share, share, share, detail)
 
 
@@ -233,12 +233,12 @@ def engine(plan: Plan) -> Iterator[tuple[str, Outcome]]:
     found = engine_suite.measure_engine(spec, plan.rounds, plan.say)
     times, cpu, outside = found.pop("times"), found.pop("cpu"), found.pop("outside")
     glue = [100 * share for share in found.pop("glue")]
-    for unit, of_sides in (("ms", times), ("cpu_ms", cpu)):
+    for unit, of_ways in (("ms", times), ("cpu_ms", cpu)):
         found[unit] = {
-            side: [round(1e3 * t, 4) for t in measure.spread(samples)]
-            for side, samples in of_sides.items()
+            way: [round(1e3 * t, 4) for t in measure.spread(samples)]
+            for way, samples in of_ways.items()
         }
-    found["least_ms"] = {side: round(1e3 * min(samples), 4) for side, samples in times.items()}
+    found["least_ms"] = {way: round(1e3 * min(samples), 4) for way, samples in times.items()}
     yield "engine-glue", Outcome(*measure.spread(glue), found)
     yield "engine-above", Outcome(*measure.spread(engine_suite.above(times)), found)
     yield "engine-outside", Outcome(*measure.spread(outside), found)
@@ -343,8 +343,8 @@ def row_of(demand: Demand, outcome: Outcome, plan: Plan, origin: dict[str, Any])
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backend", default="cpu")
-    parser.add_argument("--threads", type=int, default=2, help="of every side (default 2)")
-    parser.add_argument("--rounds", type=int, default=15, help="samples of each side (default 15)")
+    parser.add_argument("--threads", type=int, default=2, help="of every way (default 2)")
+    parser.add_argument("--rounds", type=int, default=15, help="samples of each way (default 15)")
     parser.add_argument("--target", type=float, default=0.05, help="seconds per sample, at least")
     parser.add_argument("--size", type=int, default=SIZE, help="side of the usual image")
     parser.add_argument("--large", type=int, default=LARGE, help="side of the large image")

@@ -96,14 +96,14 @@ def _met(unit: str, value: float | None, bound: float) -> bool | None:
     return value <= bound if unit in AT_MOST else value >= bound
 
 
-def _find(rows: Sequence[Row], op: str, provider: str, **case: Any) -> list[Row]:
-    """Rows of a provider; `case` holds fields of the case or options of the op."""
+def _find(rows: Sequence[Row], op: str, way: str, **case: Any) -> list[Row]:
+    """Rows of a way; `case` holds fields of the case or options of the op."""
     found = []
     for row in rows:
         is_ = row["case"]
         fields = {"content": "realistic", "preset": "", "layout": "planar", **case}
         seen = {**is_, **(is_.get("options") or {})}
-        fields |= {"op": op, "provider": provider, "device": "cuda"}
+        fields |= {"op": op, "provider": way, "device": "cuda"}
         if all(seen.get(name) == value for name, value in fields.items()):
             found.append(row)
     return found

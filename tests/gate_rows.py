@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 
-def row_of(op: str, provider: str, size: int, **result: Any) -> dict[str, Any]:
+def row_of(op: str, way: str, size: int, **result: Any) -> dict[str, Any]:
     options = result.pop("options", {})
     case = {
-        "op": op, "provider": provider, "size": size, "options": options, "device": "cuda",
+        "op": op, "provider": way, "size": size, "options": options, "device": "cuda",
         "dtype": result.pop("dtype", "float16"), "content": "realistic", "preset": "",
         "layout": "planar", "classes": 16, "threads": 1,
     }  # fmt: skip

@@ -161,10 +161,10 @@ def test_threads_wait_for_one_comparison(bench: Bench, monkeypatch: pytest.Monke
 # Measured order. All figures here are made up.
 
 
-def row(provider: str, ms: float, **case: Any) -> dict[str, Any]:
+def row(way: str, ms: float, **case: Any) -> dict[str, Any]:
     device = case.pop("device_name", "GPU 0")
     elements = case.pop("elements", 1000)
-    full = {"op": OP, "device": "cuda", "dtype": "float32", "provider": provider, **case}
+    full = {"op": OP, "device": "cuda", "dtype": "float32", "provider": way, **case}
     result = {"ms": [ms, ms, ms], "elements": elements}
     return {
         "suite": "op",

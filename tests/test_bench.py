@@ -26,9 +26,9 @@ from c2fcore.bench import (
     op_suite,
     parity,
     peers,
-    providers,
     report,
     rows,
+    ways,
 )
 from c2fcore.bench.scripted import CoarseAnswer, FineAnswer, Place, scripted_net
 from c2fcore.cli import main
@@ -289,14 +289,14 @@ def test_peers_do_the_same_job() -> None:
         case = inputs.make_case(SIDE, preset=preset)
         names = peers.names_of(op)
         assert names
-        held = contest.hold(providers.Job(op, options), case, names, 1, target_s=0.0)
+        held = contest.hold(ways.Job(op, options), case, names, 1, target_s=0.0)
         assert not held.failures
         assert set(held.times) == set(names)
 
 
 def test_the_gate_closes() -> None:
     case = inputs.make_case(SIDE)
-    job = providers.Job("aggregate", {})
+    job = ways.Job("aggregate", {})
 
     def lazy(coarse, fine, windows, classes, **options):  # type: ignore[no-untyped-def]
         return ops.aggregate(coarse, -fine, windows, classes, **options)
@@ -309,9 +309,9 @@ def test_the_gate_closes() -> None:
 def test_floor_counts_every_byte_once() -> None:
     case = inputs.make_case(128, n=4)
     logits = 16 * 32 * 32 * 4
-    assert floors.floor_bytes(providers.Job("count_windows", {}), case) == logits + 4 * 5 * 5
+    assert floors.floor_bytes(ways.Job("count_windows", {}), case) == logits + 4 * 5 * 5
     fine = case.n * 2 * 32 * 32 * 4
-    assert floors.floor_bytes(providers.Job("aggregate", {}), case) == logits + fine + 128 * 128
+    assert floors.floor_bytes(ways.Job("aggregate", {}), case) == logits + fine + 128 * 128
 
 
 def test_figures_of_known_samples() -> None:

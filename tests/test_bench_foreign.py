@@ -156,8 +156,8 @@ def test_what_goes_wrong_while_a_kernel_is_timed_is_its_own_failure(
     status, found = bench(tmp_path, *options, "--impl", name)
     assert status == 1
     errors = [(row["case"]["provider"], row["error"]) for row in found]
-    assert {error for provider, error in errors if provider == name} == {why}
-    assert {error for provider, error in errors if provider == "reference"} == {""}
+    assert {error for way, error in errors if way == name} == {why}
+    assert {error for way, error in errors if way == "reference"} == {""}
 
 
 def windows_in_a_tuple(*args: Any, **options: Any) -> tuple[Any, ...]:

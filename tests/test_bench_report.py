@@ -21,9 +21,9 @@ ORIGIN = {
 }  # fmt: skip
 
 
-def op_row(ms: list[float], provider: str = "cpu", **case: Any) -> rows.Row:
+def op_row(ms: list[float], way: str = "cpu", **case: Any) -> rows.Row:
     identity = {"op": "aggregate", "options": {}, "content": "realistic", "preset": "", "size": 64,
-                "dtype": "float32", "provider": provider, **case}  # fmt: skip
+                "dtype": "float32", "provider": way, **case}  # fmt: skip
     result = {"ms": ms, "gbs": 1.0, "copy_gbs": 10.0, "share_of_copy": 0.1, "bytes": 10**6,
               "max_error": 0.0, "over_reference": [2.0, 1.9, 2.1]}  # fmt: skip
     return rows.make("op", identity, ORIGIN, result)
@@ -90,7 +90,7 @@ def test_comparison_of_files_has_no_verdict(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name, ms in (("a.jsonl", 10.0), ("b.jsonl", 12.0)):
-        both = [op_row([ms, ms, ms]), op_row([ms, ms, ms], provider=name)]
+        both = [op_row([ms, ms, ms]), op_row([ms, ms, ms], way=name)]
         rows.write(tmp_path / name, both)
     paths = [str(tmp_path / name) for name in ("a.jsonl", "b.jsonl")]
     assert main(["bench", "--compare", *paths]) == 0
@@ -150,7 +150,7 @@ def test_growth_of_known_series() -> None:
 def test_tables_show_figures_and_failures(tmp_path: Path) -> None:
     broken = rows.make("op", op_row([1.0] * 3)["case"], ORIGIN, error="RuntimeError: no memory")
     folder = tmp_path / "results"
-    made = [op_row([3.0, 2.0, 4.0], provider="fold"), broken, network_row("cpu", 2, 50.0)]
+    made = [op_row([3.0, 2.0, 4.0], way="fold"), broken, network_row("cpu", 2, 50.0)]
     rows.write(folder / "x.jsonl", made)
     text = "a\n<!-- rows: ops results -->\nold\n<!-- end of rows -->\nb\n"
     full = report.filled(text, tmp_path)
@@ -212,7 +212,7 @@ def test_training_table() -> None:
 
 def test_charts_come_from_rows_and_are_light(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    made = [op_row([3.0, 2.0, 4.0]), op_row([9.0, 8.0, 9.5], provider="reference")]
+    made = [op_row([3.0, 2.0, 4.0]), op_row([9.0, 8.0, 9.5], way="reference")]
     made += [network_row(way, zoom, 10.0 * zoom) for way in ("coarse", "cpu") for zoom in (1, 2, 4)]
     made += [scale_row("glue", "area", side, side / 100) for side in (512, 1024)]
     first = charts.draw(made, tmp_path / "a")

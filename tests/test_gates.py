@@ -126,12 +126,12 @@ def test_gates_read_the_frames_that_the_stages_measure(
     plan = gpu_stages.Plan(Path(gates.__file__).parents[1], tmp_path, tmp_path / "out", [9, 0])
     fewer = {"--device": "cpu", "--coarse": "tiny_fcn", "--sizes": "160", "--rounds": "1",
              "--zooms": "1", "--image": str(photo), "--masks": str(ids)}  # fmt: skip
-    every = network_suite.ways
+    every = network_suite.ways_of
 
     def as_on_a_gpu(device: str, preset: str = "") -> list[str]:
         return [*every(device, preset), frames.EAGER_GLUE]
 
-    monkeypatch.setattr(network_suite, "ways", as_on_a_gpu)
+    monkeypatch.setattr(network_suite, "ways_of", as_on_a_gpu)
     monkeypatch.delenv("C2F_BENCH_MASKS", raising=False)
     stages = [s for s in gpu_stages.every_stage(plan) if s.name.startswith("bench-network")]
     assert len(stages) == 5

@@ -16,7 +16,7 @@ from .rows import Row
 from .scale_suite import growth
 from .tables import networks_of, op_title
 
-# One colour per provider, in every chart.
+# One colour per way, in every chart.
 _COLOURS = {
     "coarse": "#9a9a9a",
     "reference": "#d1605e",
@@ -87,7 +87,7 @@ def _pyplot() -> Any:
 
 
 def _roofline(plt: Any, rows: list[Row]) -> Any:
-    """Time of every op and provider, and the time that its bytes need at copy bandwidth."""
+    """Time of every op and way, and the time that its bytes need at copy bandwidth."""
     found = [row for row in rows if row["suite"] == "op"]
     if not found:
         return None
@@ -102,11 +102,11 @@ def _roofline(plt: Any, rows: list[Row]) -> Any:
         group.sort(key=lambda row: -float(row["result"]["ms"][0]))
         first = y
         for row in group:
-            ms, provider = row["result"]["ms"], row["case"]["provider"]
-            axes.barh(y, ms[0], height=0.85, color=_COLOURS.get(provider, _OTHER))
+            ms, way = row["result"]["ms"], row["case"]["provider"]
+            axes.barh(y, ms[0], height=0.85, color=_COLOURS.get(way, _OTHER))
             axes.plot(ms[1:], [y, y], color="black", linewidth=1)
             share = row["result"]["share_of_copy"]
-            axes.text(ms[2] * 1.08, y, f"{provider}  {share:.1%}", va="center", fontsize=6.5)
+            axes.text(ms[2] * 1.08, y, f"{way}  {share:.1%}", va="center", fontsize=6.5)
             y -= 1
         result = group[0]["result"]
         floor = result["bytes"] / result["copy_gbs"] / 1e6

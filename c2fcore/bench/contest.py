@@ -1,4 +1,4 @@
-"""One job timed on several sides in turn, after their answers have been compared."""
+"""One job done in several ways, timed in turn after their answers have been compared."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import torch
 
 from .. import _errors
 from ..windows import Windows
-from . import measure, parity, peers, providers
+from . import measure, parity, peers, ways
 from .inputs import Case
 from .measure import Call
-from .providers import COMPILED, EAGER, Job
+from .ways import COMPILED, EAGER, Job
 
 
 @dataclasses.dataclass
 class Contest:
-    """Samples of the same job by several providers.
+    """Samples of the same job, done in several ways.
 
     Attributes:
-        times: seconds per call, a list of samples per side; samples of one round belong together.
-        failures: why a side was not timed.
-        errors: how far each side's answer is from the reference's.
+        times: seconds per call, a list of samples per way; samples of one round belong together.
+        failures: why a way was not timed.
+        errors: how far each way's answer is from the reference's.
         graph: graph breaks of torch.compile and their reasons, if it took part.
     """
 
@@ -35,17 +35,17 @@ class Contest:
     calls: dict[str, Call] = dataclasses.field(default_factory=dict)
 
     def ms(self) -> dict[str, list[float]]:
-        """Median, 20th and 80th percentile of each side, milliseconds."""
+        """Median, 20th and 80th percentile of each way, milliseconds."""
         return {
-            side: [round(1e3 * t, 4) for t in measure.spread(times)]
-            for side, times in self.times.items()
+            way: [round(1e3 * t, 4) for t in measure.spread(times)]
+            for way, times in self.times.items()
         }
 
 
 def hold(
     job: Job,
     case: Case,
-    sides: list[str],
+    names: list[str],
     rounds: int,
     *,
     target_s: float = 0.05,
@@ -53,40 +53,40 @@ def hold(
     foreign: dict[str, Callable[..., Any]] | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Contest:
-    """Times a job on several sides; one that fails or answers otherwise is left out, with a reason.
+    """Times a job done in several ways; one that fails or answers otherwise is left out, and why.
 
     Args:
         job: the job.
         case: its inputs, on `device`.
-        sides: names of providers, or of `foreign` functions.
-        rounds: samples of each side.
+        names: of ways, or of `foreign` functions.
+        rounds: samples of each way.
         target_s: see `measure.interleaved`.
         device: where the work is done.
-        foreign: further sides, functions with the signature of the op.
+        foreign: further ways, functions with the signature of the op.
         say: told what is going on.
     """
     found = Contest()
-    wanted = providers.call_of(job, EAGER, case)()
-    for side in sides:
-        say(f"{job.op}: {side}, first call")
+    wanted = ways.call_of(job, EAGER, case)()
+    for way in names:
+        say(f"{job.op}: {way}, first call")
         try:
-            if side == COMPILED:
-                providers.reset_compiler()
-            if foreign and side in foreign:
+            if way == COMPILED:
+                ways.reset_compiler()
+            if foreign and way in foreign:
                 given = copy.deepcopy(case)  # others get inputs that it cannot write into
-                call = providers.foreign_call(job, foreign[side], given)
+                call = ways.foreign_call(job, foreign[way], given)
             else:
-                given, call = case, providers.call_of(job, side, case)
-            found.errors[side] = checked(job, side, case, call(), wanted)
+                given, call = case, ways.call_of(job, way, case)
+            found.errors[way] = checked(job, way, case, call(), wanted)
             if not _same(given, case):
                 raise parity.Disagreement(f"{job.op}: it wrote into its input")
-            if side == COMPILED:
+            if way == COMPILED:
                 call()  # a second call may compile once more
-                found.graph["graph_breaks"] = providers.graph_breaks()
-                found.graph["graph_break_reasons"] = providers.break_reasons()
-            found.calls[side] = call
+                found.graph["graph_breaks"] = ways.graph_breaks()
+                found.graph["graph_break_reasons"] = ways.break_reasons()
+            found.calls[way] = call
         except (Exception, SystemExit) as error:  # whatever it is becomes a row
-            found.failures[side] = _errors.reason(error)
+            found.failures[way] = _errors.reason(error)
     del wanted
     if found.calls:
         say(f"{job.op}: {rounds} rounds of {', '.join(found.calls)}")
@@ -95,7 +95,7 @@ def hold(
             rounds,
             target_s=target_s,
             device=device,
-            failed=lambda side, error: found.failures.update({side: _errors.reason(error)}),
+            failed=lambda way, error: found.failures.update({way: _errors.reason(error)}),
         )
     return found
 
@@ -111,8 +111,8 @@ def _same(one: Case, other: Case) -> bool:
     )
 
 
-def checked(job: Job, side: str, case: Case, got: Any, wanted: Any) -> float:
-    """How far a side's answer is from the reference's.
+def checked(job: Job, way: str, case: Case, got: Any, wanted: Any) -> float:
+    """How far a way's answer is from the reference's.
 
     Raises:
         parity.Disagreement: too far.
@@ -120,12 +120,12 @@ def checked(job: Job, side: str, case: Case, got: Any, wanted: Any) -> float:
     zoom = job.options.get("zoom", 1)
     if job.op == "select_windows":
         got = Windows(*got)  # a foreign function may answer with a tuple of its own
-    beyond = side in peers.READS_BEYOND and zoom > 1
+    beyond = way in peers.READS_BEYOND and zoom > 1
     return parity.max_error(
         job.op,
         got,
         wanted,
         case.pixels,
         rim=round(zoom) if beyond else 0,
-        float_error=parity.PEER_ERROR if side in peers.names_of(job.op) else parity.FLOAT_ERROR,
+        float_error=parity.PEER_ERROR if way in peers.names_of(job.op) else parity.FLOAT_ERROR,
     )

@@ -32,16 +32,16 @@ def measure_engine(
     say: Callable[[str], None] = lambda text: None,
     **options: Any,
 ) -> dict[str, Any]:
-    """Times of both sides, and what is made of them.
+    """Times of both ways, and what is made of them.
 
     Args:
         spec: networks, image size and the rest.
-        rounds: samples of each side.
+        rounds: samples of each way.
         say: is told what is going on.
         **options: of the engine.
 
     Returns:
-        "times", seconds of each side by round; "cpu", the same of all processors together;
+        "times", seconds of each way by round; "cpu", the same of all processors together;
         "outside", per cent of its networks' time that a frame spends outside them, one a round
         (of a device that the host waits for); "glue", the share of select, extract and aggregate
         in a frame, likewise; "windows"; "chunk", patches per forward at most; "differing", the
@@ -64,8 +64,8 @@ def measure_engine(
         raise parity.Disagreement(f"{differing:.2%} of the labels are not the eager path's")
     with torch.inference_mode():
         alone, windows = _networks_alone(net, engine, image)
-    sides = {NETWORKS: alone, AGAIN: alone, ENGINE: lambda: engine(pixels)}
-    calls = {name: _CpuTime(call) for name, call in sides.items()}
+    ways = {NETWORKS: alone, AGAIN: alone, ENGINE: lambda: engine(pixels)}
+    calls = {name: _CpuTime(call) for name, call in ways.items()}
     outside = _Outside(engine)
     calls[ENGINE] = _CpuTime(lambda: outside.frame(pixels))
     say(f"engine: {rounds} rounds")

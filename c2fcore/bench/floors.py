@@ -7,7 +7,7 @@ import torch
 from ..metrics import covered_mask
 from ..windows import grid_shape
 from .inputs import Case
-from .providers import Job
+from .ways import Job
 
 
 def floor_bytes(job: Job, case: Case) -> int:

@@ -12,7 +12,7 @@ from .. import ops
 from .._errors import first_line, reason
 from ..testing import agree, samples
 from ..windows import Windows
-from .providers import defaults_of
+from .ways import defaults_of
 
 
 class Verdict(NamedTuple):

@@ -21,7 +21,7 @@ from torch import Tensor
 from .. import _stages
 from ..pipeline import C2FNet
 from ..reference.upsample import labels_of, upsample_logits
-from .providers import EAGER, backends_of
+from .ways import EAGER, backends_of
 
 COARSE: Final = "coarse"
 ENGINE, EAGER_GLUE, COARSE_ENGINE = "engine", "eager-glue", "coarse-engine"
@@ -34,7 +34,7 @@ AMP: Final = "amp"  # as a dtype: bfloat16 by autocast
 RUN_FRAMES: Final = 8  # of one call of a "-run" way
 
 
-def ways(device: str, preset: str = "") -> list[str]:
+def ways_of(device: str, preset: str = "") -> list[str]:
     """What is compared on a device of this machine; more of it for preset "cover"."""
     found = [COARSE, EAGER, *backends_of("glue", device), ENGINE]
     if device == "cuda":
@@ -57,7 +57,7 @@ def call_of(
     Args:
         net: its configuration's backend changes with every call.
         image: on the networks' device.
-        way: one of `ways`.
+        way: one of `ways_of`.
         compiled: whether an engine compiles its networks.
         dtype: AMP for networks under autocast.
     """

@@ -1,4 +1,4 @@
-"""Times of callables, taken side by side, and what is made of them."""
+"""Times of callables, taken in turn, and what is made of them."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def interleaved(
 ) -> dict[str, list[float]]:
     """Seconds per call, `rounds` samples of each callable, taken in turn.
 
-    Whatever else the machine does in a round meets every side alike, which is why ratios are made
+    Whatever else the machine does in a round meets every way alike, which is why ratios are made
     per round. A sample repeats a short callable until it lasts about `target_s`, so that the clock
     and the first, colder call do not count. The order changes from round to round.
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from . import inputs, providers
+from . import inputs, ways
 
 _CHILD_ENV = {
     # Freed blocks go back to the system at once, so that memory left over from making the inputs
@@ -61,12 +61,12 @@ def extra_mib(make: str, threads: int, arguments: dict[str, Any]) -> float:
     return float(json.loads(done.stdout.strip().splitlines()[-1]))
 
 
-def glue_call(provider: str, size: int, device: str = "cpu", **case: Any) -> Callable[[], Any]:
+def glue_call(way: str, size: int, device: str = "cpu", **case: Any) -> Callable[[], Any]:
     """The whole glue on an image of `size`; `case` are arguments of `inputs.make_case`."""
-    job = providers.Job("glue", {})
+    job = ways.Job("glue", {})
     # Libraries, thread pools and caches that a first call sets up are not the call's memory.
-    providers.call_of(job, provider, inputs.make_case(64, **{**case, "n": 2}).to(device))()
-    return providers.call_of(job, provider, inputs.make_case(size, **case).to(device))
+    ways.call_of(job, way, inputs.make_case(64, **{**case, "n": 2}).to(device))()
+    return ways.call_of(job, way, inputs.make_case(size, **case).to(device))
 
 
 def peak_above(call: Callable[[], Any]) -> float:

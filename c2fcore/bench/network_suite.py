@@ -26,9 +26,9 @@ from ..config import C2FConfig
 from ..images import read_rgb
 from ..pipeline import C2FNet
 from . import coverage, inputs, measure, memory, op_suite, parity, rows
-from .frames import ALONE, AMP, COARSE, OF_COARSE, EngineCall, autocast, call_of, ways
-from .providers import EAGER
+from .frames import ALONE, AMP, COARSE, OF_COARSE, EngineCall, autocast, call_of, ways_of
 from .scripted import scripted_net, windows_of
+from .ways import EAGER
 
 SUITE = "network"
 COVER = "cover"
@@ -103,7 +103,7 @@ def run(
     say: Callable[[str], None] = lambda text: None,
 ) -> Iterator[rows.Row]:
     """Measures one configuration: a row per way, failures among them."""
-    every = ways(spec.device, spec.preset)
+    every = ways_of(spec.device, spec.preset)
     chosen = [way for way in every if not only or way in only or way == COARSE]
     try:
         net, image, about = build(spec)

@@ -1,4 +1,4 @@
-"""Op by op: times of every provider, bytes against the measured copy bandwidth, error, launches."""
+"""Op by op: times of every way, bytes against the measured copy bandwidth, error, launches."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from .. import _errors
 from . import contest, floors, gpu, inputs, measure, rows
-from .providers import BACKENDS, COMPILED, EAGER, OPS, Job, names_of
+from .ways import BACKENDS, COMPILED, EAGER, OPS, Job, names_of
 
 SUITE = "op"
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -24,7 +24,7 @@ class Setting:
     Attributes:
         device: "cpu" or "cuda".
         threads: of torch.
-        rounds: samples of each provider.
+        rounds: samples of each way.
         target_s: how long a sample lasts at least, seconds.
         dtype: of the coarse logits; of the patches, too, if not float32.
         layout: of logits and image, "planar" or "channels_last".
@@ -81,7 +81,7 @@ def run(
     say: Callable[[str], None] = lambda text: None,
     left_out: Callable[[str], None] = lambda reason: None,
 ) -> Iterator[rows.Row]:
-    """Times one job on an image of `side`: a row per provider, failures among them.
+    """Times one job on an image of `side`: a row per way, failures among them.
 
     Args:
         variant: the job.
@@ -89,10 +89,10 @@ def run(
         setting: where and how.
         origin: provenance.
         copy_gbs: measured copy bandwidth of the device.
-        only: providers, if not all that can run.
-        foreign: further providers, functions with the signature of the op.
+        only: ways, if not all that can run.
+        foreign: further ways, functions with the signature of the op.
         say: told what is going on.
-        left_out: told why a provider that cannot do this job has no row.
+        left_out: told why a way that cannot do this job has no row.
     """
     names = [p for p in names_of(variant.op, setting.device) if not only or p in only]
     names += list(foreign or {})
@@ -107,6 +107,7 @@ def run(
     }
 
     def row(name: str, result: dict[str, Any] | None = None, error: str = "") -> rows.Row:
+        # "provider" is the way: so earlier rows call it, and by it they are found to be replaced.
         return rows.make(SUITE, {**identity, "provider": name}, origin, result, error)
 
     try:
@@ -163,7 +164,7 @@ def job_of(variant: Variant, setting: Setting) -> Job:
 def _figures(
     held: contest.Contest, name: str, job: Job, case: inputs.Case, moved: int, copy_gbs: float
 ) -> dict[str, Any]:
-    """What is made of a provider's samples."""
+    """What is made of a way's samples."""
     times = held.times[name]
     middle = measure.spread(times)
     gbs = moved / middle.median / 1e9

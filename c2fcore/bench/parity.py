@@ -1,4 +1,4 @@
-"""The gate before every timing: a provider that gives another answer is not timed.
+"""The gate before every timing: a way that gives another answer is not timed.
 
 The tests decide whether a backend is right, value by value. Here it is enough to know that it does
 the same job, so answers may differ where rounding decides: at the share of pixels below, in floats
@@ -26,7 +26,7 @@ PEER_ERROR = 1e-3
 
 
 class Disagreement(Exception):
-    """A provider's answer differs from the reference's by more than rounding explains."""
+    """A way's answer differs from the reference's by more than rounding explains."""
 
 
 def max_error(
@@ -45,7 +45,7 @@ def max_error(
 
     Args:
         job: op name, or "glue".
-        got: the provider's answer.
+        got: the way's answer.
         wanted: the reference's.
         pixels: of the full-size image, of which ties may take a share.
         rim: outermost pixels of each patch that are not compared.

@@ -145,7 +145,7 @@ def _ms(value: float) -> str:
 
 
 def ops(found: Sequence[Row]) -> str:
-    """Times of every op and provider."""
+    """Times of every op and way."""
     chosen = [row for row in found if row.get("suite") == "op"]
     lines = []
     for row in chosen:
@@ -164,7 +164,7 @@ def ops(found: Sequence[Row]) -> str:
                 f"{result['max_error']:.1e}",
             ]
         )
-    header = ("job", "provider", "ms", "over reference", "of copy bandwidth", "max error")
+    header = ("job", "way", "ms", "over reference", "of copy bandwidth", "max error")
     return _with_origin(markdown(header, lines), chosen)
 
 

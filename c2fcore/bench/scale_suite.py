@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import torch
 
 from .. import _errors
-from . import contest, floors, inputs, measure, memory, providers, rows
+from . import contest, floors, inputs, measure, memory, rows
 from .op_suite import JOBS
-from .providers import EAGER, Job
+from .ways import EAGER, Job, call_of
 
 SUITE = "scale"
 # The reference's tensors of all classes at full size: beyond this side they do not fit, or take
@@ -108,20 +108,20 @@ def _times(
     ways: Sequence[str],
     rounds: int,
 ) -> Iterator[rows.Row]:
-    sides = _possible(ways, arguments["size"])
+    names = _possible(ways, arguments["size"])
     try:
         case = inputs.make_case(**arguments).to(identity["device"])
         job = Job(op, {})
         if arguments["size"] <= REFERENCE_SIDE:
-            held = contest.hold(job, case, sides, rounds, device=identity["device"])
+            held = contest.hold(job, case, names, rounds, device=identity["device"])
         else:
-            held = contest.Contest(calls={w: providers.call_of(job, w, case) for w in sides})
+            held = contest.Contest(calls={w: call_of(job, w, case) for w in names})
             held.times = measure.interleaved(held.calls, rounds, device=identity["device"])
     except Exception as error:  # a point that does not fit is a row
-        for way in sides:
+        for way in names:
             yield rows.make(SUITE, {**identity, "way": way}, origin, error=_errors.reason(error))
         return
-    for way in sides:
+    for way in names:
         whole = {**identity, "way": way}
         if way in held.failures:
             yield rows.make(SUITE, whole, origin, error=held.failures[way])
@@ -138,7 +138,7 @@ def _times(
 
 
 def _peak(arguments: dict[str, Any], identity: dict[str, Any], origin: dict[str, Any]) -> rows.Row:
-    given = {**arguments, "provider": identity["way"], "device": identity["device"]}
+    given = {**arguments, "way": identity["way"], "device": identity["device"]}
     try:
         found = memory.extra_mib("c2fcore.bench.memory:glue_call", identity["threads"], given)
     except (RuntimeError, OSError) as error:
@@ -156,7 +156,7 @@ class Growth(NamedTuple):
     Attributes:
         op: name.
         axis: name.
-        way: provider.
+        way: in which it is done.
         points: (value, median milliseconds or MiB), ascending.
         exponent: of the power law through the first and the last point.
         worst: (exponent between neighbours that is furthest from `expected`, or from `exponent`).

@@ -78,7 +78,7 @@ def glue_ms(row: Row) -> float:
 
 def ops(found: Sequence[Row]) -> str:
     """Op rows for the terminal."""
-    header = ("job", "provider", "median ms", "p20..p80", "over reference", "GB/s", "of copy",
+    header = ("job", "way", "median ms", "p20..p80", "over reference", "GB/s", "of copy",
               "max error", "launches")  # fmt: skip
     return columns(header, (_op_line(row) for row in found))
 

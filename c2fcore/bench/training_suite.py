@@ -18,7 +18,7 @@ from torch import Tensor
 from .. import ops
 from . import measure, memory, rows
 
-PROVIDERS: Final = ("unfold", "reference", "cpu")
+WAYS: Final = ("unfold", "reference", "cpu")
 SUITE: Final = "training-windows"
 SMALL: Final = (1, 2)
 
@@ -46,25 +46,25 @@ def make_batch(batch: int, size: int) -> Batch:
 
 
 def call_of(
-    provider: str, batch: Batch, *, window: int, stride: int, n: int
+    way: str, batch: Batch, *, window: int, stride: int, n: int
 ) -> Callable[[], tuple[Tensor, Tensor]]:
     """A call that gives patches [B*n, 3, k, k] and binary targets [B*n, k, k].
 
     Raises:
-        ValueError: another provider.
+        ValueError: another way.
     """
-    if provider == "unfold":
+    if way == "unfold":
         return lambda: _unfolded(batch, window, stride, n)
-    if provider not in PROVIDERS:
-        raise ValueError(f"provider must be one of {', '.join(PROVIDERS)}, got {provider}")
+    if way not in WAYS:
+        raise ValueError(f"way must be one of {', '.join(WAYS)}, got {way}")
 
     def fused() -> tuple[Tensor, Tensor]:
         windows = ops.select_windows(
             batch.answer, SMALL, window=window, stride=stride, n=n, strategy="top",
-            edge="drop", backend=provider,
+            edge="drop", backend=way,
         )  # fmt: skip
-        patches = ops.extract_patches(batch.image, windows, backend=provider)
-        return patches, ops.extract_targets(batch.labels, windows, SMALL, backend=provider)
+        patches = ops.extract_patches(batch.image, windows, backend=way)
+        return patches, ops.extract_targets(batch.labels, windows, SMALL, backend=way)
 
     return fused
 
@@ -84,16 +84,16 @@ def _unfolded(batch: Batch, k: int, stride: int, n: int) -> tuple[Tensor, Tensor
     return patches.reshape(-1, 3, k, k), targets.reshape(-1, k, k).to(torch.uint8)
 
 
-def memory_call(provider: str, batch: int, size: int, **options: int) -> Callable[[], Any]:
+def memory_call(way: str, batch: int, size: int, **options: int) -> Callable[[], Any]:
     """The call for `memory.extra_mib`, warmed up."""
-    call_of(provider, make_batch(1, 2 * options["window"]), **{**options, "n": 1})()
-    return call_of(provider, make_batch(batch, size), **options)
+    call_of(way, make_batch(1, 2 * options["window"]), **{**options, "n": 1})()
+    return call_of(way, make_batch(batch, size), **options)
 
 
 def measured(
     cases: Iterable[dict[str, int]], origin: dict[str, Any], rounds: int, threads: int
 ) -> Iterator[rows.Row]:
-    """Rows of time and peak memory, every provider of a case side by side.
+    """Rows of time and peak memory, every way of a case side by side.
 
     Args:
         cases: batch, size, window, stride and n.
@@ -102,17 +102,17 @@ def measured(
         threads: of torch, in the processes that memory is measured in.
 
     Raises:
-        ValueError: two providers give different answers.
+        ValueError: two ways give different answers.
     """
     for case in cases:
         options = {name: case[name] for name in ("window", "stride", "n")}
         data = make_batch(case["batch"], case["size"])
-        calls = {name: call_of(name, data, **options) for name in PROVIDERS}
+        calls = {name: call_of(name, data, **options) for name in WAYS}
         check(calls)
         times = measure.interleaved(calls, rounds)
-        for name in PROVIDERS:
+        for name in WAYS:
             spread = measure.spread(times[name])
-            arguments = {"provider": name, **case}
+            arguments = {"way": name, **case}
             where = f"{__name__}:memory_call"
             found = {
                 "ms": rows.rounded(1e3 * spread.median),

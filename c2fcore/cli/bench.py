@@ -22,10 +22,10 @@ from ..bench import (
     measure,
     network_suite,
     op_suite,
-    providers,
     rows,
     scale_suite,
     tables,
+    ways,
 )
 from ..bench.lists import floats, numbers, sizes, words
 from ..bench.provenance import device_slug, provenance
@@ -154,7 +154,7 @@ def prepare(args: argparse.Namespace) -> None:
     for name in ("rounds", "warmup", "repeats"):
         if getattr(args, name) < 1:
             raise ValueError(f"--{name} must be at least 1, got {getattr(args, name)}")
-    known = [*frames.EVERY, *providers.every()]
+    known = [*frames.EVERY, *ways.every()]
     if unknown := [way for way in words(args.ways) if way not in known]:
         listed = ", ".join(dict.fromkeys(known))
         raise ValueError(f"--ways must be among {listed}, got {unknown[0]}")
@@ -270,9 +270,9 @@ def _impl(args: argparse.Namespace, file: Path) -> int:
     return finish(measured, tables.ops, file, left_out)
 
 
-def _refused(row: rows.Row, provider: str, why: str) -> rows.Row:
-    """The row, of this provider a failure that still says what it took."""
-    if row["case"]["provider"] != provider or row["error"]:
+def _refused(row: rows.Row, way: str, why: str) -> rows.Row:
+    """The row, of this way a failure that still says what it took."""
+    if row["case"]["provider"] != way or row["error"]:
         return row
     return {**row, "result": {}, "error": f"{why}; took {row['result']['ms'][0]} ms"}
 
@@ -320,7 +320,7 @@ def _scale(args: argparse.Namespace) -> Iterator[rows.Row]:
     if unknown := [axis for axis in axes if axis not in scale_suite.AXES]:
         known = ", ".join(scale_suite.AXES)
         raise ValueError(f"--scale must be axes among {known}, got {unknown[0]}")
-    ways = words(args.ways) or [providers.EAGER, *providers.backends_of("glue", args.device)]
+    chosen = words(args.ways) or [ways.EAGER, *ways.backends_of("glue", args.device)]
     origin = provenance(args.threads, args.device)
     top = {"area": args.largest, "threads": os.cpu_count() or 1}
     with Bar(axes, unit="axis") as bar:
@@ -330,7 +330,7 @@ def _scale(args: argparse.Namespace) -> Iterator[rows.Row]:
                 axis,
                 [value for value in every if value <= top.get(axis, value)],
                 origin,
-                ways=ways,
+                ways=chosen,
                 device=args.device,
                 threads=args.threads,
                 rounds=args.rounds,

@@ -1,6 +1,6 @@
 """Who is timed: the eager reference, torch.compile of it, every backend that can run, and peers.
 
-A provider is a name; `call_of` turns a name and a case into a callable without arguments, so that
+A way is a name; `call_of` turns a name and a case into a callable without arguments, so that
 every timing times the same thing. "reference" is the shipped eager code through the public op;
 "compiled" is torch.compile of the same function, called directly, at its best: see `_compiled`.
 """
@@ -44,7 +44,7 @@ class Job(NamedTuple):
 
     Attributes:
         op: one of OPS, or "glue": all of them, from coarse logits to labels.
-        options: keyword arguments of the op, the same for every provider.
+        options: keyword arguments of the op, the same for every way.
     """
 
     op: str
@@ -63,32 +63,32 @@ def backends_of(op: str, device: str = "cpu") -> list[str]:
 
 
 def every() -> list[str]:
-    """Every provider that there is, of any op on any device."""
+    """Every way that there is, of any op on any device."""
     return [EAGER, SHARED, COMPILED, *itertools.chain(*BACKENDS.values()), *peers.every()]
 
 
 def names_of(op: str, device: str = "cpu") -> list[str]:
-    """Every provider of an op that can run on a device of this machine."""
+    """Every way to do an op that can run on a device of this machine."""
     extra = [SHARED] if op == "glue" else []
     return [EAGER, *extra, COMPILED, *backends_of(op, device), *peers.names_of(op)]
 
 
-def call_of(job: Job, provider: str, case: Case) -> Call:
+def call_of(job: Job, way: str, case: Case) -> Call:
     """A callable without arguments that does the job once.
 
     Raises:
         NotImplementedError: a peer that cannot do this job.
     """
-    if provider in peers.names_of(job.op):
-        return peers.call_of(provider, job.op, job.options, case)
+    if way in peers.names_of(job.op):
+        return peers.call_of(way, job.op, job.options, case)
     if job.op == "glue":
-        return _glue(provider, case)
-    compiled = provider == COMPILED
+        return _glue(way, case)
+    compiled = way == COMPILED
     classes: Any = as_class_set(case.small_classes) if compiled else case.small_classes
     arguments, options = _arguments(job, case, classes)
     if compiled:
         return functools.partial(_compiled(job.op), *arguments, **options)
-    return functools.partial(getattr(ops, job.op), *arguments, **options, backend=provider)
+    return functools.partial(getattr(ops, job.op), *arguments, **options, backend=way)
 
 
 def foreign_call(job: Job, function: Callable[..., Any], case: Case) -> Call:
@@ -142,7 +142,7 @@ def _compiled(op: str) -> Callable[..., Any]:
     return torch.compile(getattr(reference, op), dynamic=False)
 
 
-def _glue(provider: str, case: Case) -> Call:
+def _glue(way: str, case: Case) -> Call:
     """Everything between and after the two networks, from coarse logits to labels.
 
     The fine network itself is left out: its answer to these windows is given.
@@ -155,7 +155,7 @@ def _glue(provider: str, case: Case) -> Call:
         "edge": case.edge,
     }
     look: dict[str, Any] = {"mean": MEAN, "std": STD}
-    if provider == SHARED:
+    if way == SHARED:
 
         def shared() -> tuple[Windows, Tensor, Tensor]:
             full = upsample_logits(case.logits, case.size)
@@ -167,9 +167,9 @@ def _glue(provider: str, case: Case) -> Call:
             return windows, patches, merged
 
         return shared
-    if provider in (EAGER, COMPILED):
+    if way in (EAGER, COMPILED):
         # Without the hand-over of labels: the reference has no use for it and would only copy.
-        pick = _compiled if provider == COMPILED else functools.partial(getattr, reference)
+        pick = _compiled if way == COMPILED else functools.partial(getattr, reference)
         select, extract, merge = (
             pick(op) for op in ("select_windows", "extract_patches", "aggregate")
         )
@@ -184,11 +184,11 @@ def _glue(provider: str, case: Case) -> Call:
         return unfused
 
     def fused() -> tuple[Windows, Tensor, Tensor]:
-        options: dict[str, Any] = {"size": case.size, "backend": provider}
+        options: dict[str, Any] = {"size": case.size, "backend": way}
         windows, labels = ops.select_windows(
             case.logits, case.small_classes, **grid, **options, _return_labels=True
         )
-        patches = ops.extract_patches(case.image, windows, **look, backend=provider)
+        patches = ops.extract_patches(case.image, windows, **look, backend=way)
         merged = ops.aggregate(
             case.logits,
             case.fine,
