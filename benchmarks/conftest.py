@@ -44,13 +44,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Tests get a `size` and a `way` of the module's JOB_OP."""
+    """Tests get a `size`, and a `way` to do the module's JOB_OP, if it has one."""
     config = metafunc.config
     once = config.getoption("benchmark_disable")
     if "size" in metafunc.fixturenames:
         sizes = [int(s) for s in words(config.getoption("--bench-sizes"))]
         metafunc.parametrize("size", sizes or [SMALL if once else USUAL], scope="module")
-    if "way" in metafunc.fixturenames:
+    if "way" in metafunc.fixturenames and hasattr(metafunc.module, "JOB_OP"):
         names = ways.names_of(metafunc.module.JOB_OP, config.getoption("--bench-device"))
         wanted = words(config.getoption("--bench-ways"))
         known = {name for op in op_suite.JOBS for name in ways.names_of(op)}
