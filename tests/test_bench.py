@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,29 @@ def test_ways_that_fail_leave_the_others(
         assert ("max_error" in row["result"]) == compared
     assert "MemoryError: too large" in report.fps(found)
     assert "failed" in report.fps_by_zoom(found)
+
+
+def test_a_way_that_fails_while_it_is_timed_leaves_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    call_of = network_suite.call_of
+
+    def some(net: Any, image: Any, way: str, *more: Any) -> Any:
+        call, left = call_of(net, image, way, *more), itertools.count(4, -1)
+
+        def failing() -> Any:
+            if way == "cpu" and next(left) == 0:
+                raise MemoryError("no more")
+            return call()
+
+        return failing
+
+    monkeypatch.setattr(network_suite, "call_of", some)
+    spec = network_suite.Spec("tiny_fcn", "tiny_fcn", 128, 128, n=1)
+    effort = network_suite.Effort(rounds=5, memory=False)
+    found = list(network_suite.run(spec, effort, {}, only=["reference", "cpu"]))
+    errors = {row["case"]["way"]: row["error"] for row in found}
+    assert errors == {"coarse": "", "reference": "", "cpu": "MemoryError: no more"}
 
 
 def test_a_peak_that_is_not_known_says_why(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 from pathlib import Path
@@ -46,6 +47,14 @@ def network_row(way: str, zoom: float, ms: float) -> rows.Row:
 def scale_row(op: str, axis: str, value: int, ms: float) -> rows.Row:
     case = {"axis": axis, "value": value, "op": op, "way": "cpu"}
     return rows.make("scale", case, ORIGIN, {"ms": [ms, ms, ms]})
+
+
+def test_the_harness_of_older_commits_is_whole() -> None:
+    """What `c2f bench` imports of the command line lies over them, too."""
+    text = (Path(compare.__file__).parents[1] / "cli" / "bench.py").read_text()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom) and node.level == 1:
+            assert f"cli/{node.module}.py" in compare._HARNESS
 
 
 def test_comparison_tells_ratio_and_noise() -> None:

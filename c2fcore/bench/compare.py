@@ -30,7 +30,7 @@ from .rows import Row
 from .tables import columns
 
 # What a commit is measured with: the code of this checkout lies over the commit's own.
-_HARNESS = ("bench", "testing", "cli/bench.py", "_errors.py", "_progress.py")
+_HARNESS = ("bench", "testing", "cli/bench.py", "cli/paths.py", "_errors.py", "_progress.py")
 _CHILD = """\
 import argparse, sys
 from c2fcore.cli import bench
@@ -97,7 +97,7 @@ def sides(
         if Path(side.name).exists():
             side.runs.append(rows.read(Path(side.name)))
     hashes = {side.name: _commit(side.name) for side in commits}
-    build = "cpu" if _device(options) == "cpu" else "auto"
+    build = "cpu" if torch.device(_device(options)).type == "cpu" else "auto"
     with tempfile.TemporaryDirectory() as scratch, _ended_by_sigterm():
         trees = {commit: Path(scratch) / commit for commit in hashes.values()}
         try:

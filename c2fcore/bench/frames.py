@@ -37,7 +37,7 @@ RUN_FRAMES: Final = 8  # of one call of a "-run" way
 def ways_of(device: str, preset: str = "") -> list[str]:
     """What is compared on a device of this machine; more of it for preset "cover"."""
     found = [COARSE, EAGER, *backends_of("glue", device), ENGINE]
-    if device == "cuda":
+    if torch.device(device).type == "cuda":
         found.append(EAGER_GLUE)
     if preset == "cover":
         found += [COARSE_ENGINE, ENGINE_RUN, COARSE_RUN]

@@ -117,7 +117,13 @@ def run(
     calls, results, failures = _warm(spec, effort, net, image, chosen, say)
     count = _rounds(sum(r.pop("first_s") for r in results.values()), effort)
     say(f"{_title(spec)}: {count} rounds of {', '.join(calls)}")
-    times = measure.interleaved(calls, count, target_s=0.0, device=spec.device)
+    times = measure.interleaved(
+        calls,
+        count,
+        target_s=0.0,
+        device=spec.device,
+        failed=lambda way, error: failures.update({way: _errors.reason(error)}),
+    )
     times = {way: [t / _frames(calls[way]) for t in of_way] for way, of_way in times.items()}
     for way in chosen:
         case = spec.case(way)

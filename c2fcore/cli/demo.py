@@ -21,7 +21,7 @@ from ..data import scenes
 from ..images import Pixels, write_png
 from ..pipeline import C2FNet
 from ..windows import Windows
-from .paths import path_of
+from .paths import check_folder, path_of
 
 DEMO_WEIGHTS = Path(__file__).parent.parent / "weights" / "demo"
 # Seeds from here on are test scenes: the demo networks were trained and chosen on lower ones.
@@ -65,8 +65,8 @@ def run(args: argparse.Namespace) -> int:
     for name, low in (("scenes", 1), ("size", scenes.MIN_SIZE), ("seed", 0)):
         if getattr(args, name) < low:
             raise ValueError(f"--{name} must be at least {low}, got {getattr(args, name)}")
+    check_folder(args.out, "OUT must be")
     net = C2FNet.from_pretrained(DEMO_WEIGHTS).eval()
-    args.out.mkdir(parents=True, exist_ok=True)
     first = FIRST_TEST_SEED + args.seed
     with torch.inference_mode():
         scores = _score(net, range(first, first + args.scenes), args.size)
