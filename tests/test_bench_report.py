@@ -49,6 +49,26 @@ def scale_row(op: str, axis: str, value: int, ms: float) -> rows.Row:
     return rows.make("scale", case, ORIGIN, {"ms": [ms, ms, ms]})
 
 
+def test_a_way_that_fails_on_large_images_leaves_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where no answers are compared."""
+
+    def bad() -> None:
+        raise MemoryError("too large")
+
+    calls = {"good": lambda: None, "bad": bad}
+    monkeypatch.setattr(scale_suite, "call_of", lambda job, way, case: calls[way])
+    monkeypatch.setattr(scale_suite, "case_arguments", lambda axis, value: {"size": 64, "n": value})
+    monkeypatch.setattr(scale_suite, "JOBS", ("count_windows",))
+    monkeypatch.setattr(scale_suite, "REFERENCE_SIDE", 0)
+    found = scale_suite.run(
+        "n", [2], {}, ways=list(calls), device="cpu", threads=1, rounds=1, with_memory=False
+    )
+    errors = {row["case"]["way"]: row["error"] for row in found}
+    assert errors == {"good": "", "bad": "MemoryError: too large"}
+
+
 def test_the_harness_of_older_commits_is_whole() -> None:
     """What `c2f bench` imports of the command line lies over them, too."""
     text = (Path(compare.__file__).parents[1] / "cli" / "bench.py").read_text()

@@ -116,7 +116,12 @@ def _times(
             held = contest.hold(job, case, names, rounds, device=identity["device"])
         else:
             held = contest.Contest(calls={w: call_of(job, w, case) for w in names})
-            held.times = measure.interleaved(held.calls, rounds, device=identity["device"])
+            held.times = measure.interleaved(
+                held.calls,
+                rounds,
+                device=identity["device"],
+                failed=lambda way, error: held.failures.update({way: _errors.reason(error)}),
+            )
     except Exception as error:  # a point that does not fit is a row
         for way in names:
             yield rows.make(SUITE, {**identity, "way": way}, origin, error=_errors.reason(error))
