@@ -122,7 +122,7 @@ class Raster:
         window = ((box.y0, box.y1), (box.x0, box.x1))
         try:
             with self._lock, rasterio.Env():
-                values = self.source.read(self.bands, window=window, out_dtype=self._dtype)
+                values = self._read(window)
                 known = self._mask(values, window)
         except ERRORS as error:
             raise ValueError(
@@ -134,6 +134,16 @@ class Raster:
         if values.dtype.kind == "f":
             known &= np.isfinite(values)
         return values, known
+
+    def _read(self, window: Any) -> npt.NDArray[Any]:
+        if len(self._kinds) == 1:
+            found: npt.NDArray[Any] = self.source.read(
+                self.bands, window=window, out_dtype=self._dtype
+            )
+            return found
+        # Of a VRT bands may differ, which rasterio reads one at a time only.
+        each = [self.source.read(b, window=window, out_dtype=self._dtype) for b in self.bands]
+        return np.stack(each)  # of the type that holds all
 
     def _mask(self, values: npt.NDArray[Any], window: Any) -> npt.NDArray[np.bool_]:
         """Which values [C, h, w] the file calls data."""
@@ -175,9 +185,10 @@ class Raster:
                 f"{', '.join(map(str, bands)) or 'none'}"
             )
         self.bands = tuple(int(band) for band in bands)
-        kinds = {self.source.dtypes[band - 1] for band in self.bands}
-        if any("complex" in kind for kind in kinds):
-            raise ValueError(f"bands must hold real numbers, got {self.name} of {', '.join(kinds)}")
+        self._kinds = {self.source.dtypes[band - 1] for band in self.bands}
+        if any("complex" in kind for kind in self._kinds):
+            kinds = ", ".join(sorted(self._kinds))
+            raise ValueError(f"bands must hold real numbers, got {self.name} of {kinds}")
         alpha = next(filter(self._is_alpha, self.source.indexes), None)
         # A band that somebody wants to see is no alpha, whatever the file calls its fourth; and of
         # an alpha band and a nodata value GDAL would heed the latter alone, and no alpha of floats,
@@ -187,7 +198,7 @@ class Raster:
             self.source.nodata is not None
             or self.source.dtypes[alpha - 1] not in ("uint8", "uint16")
         )
-        self._all_bytes = kinds == {"uint8"}
+        self._all_bytes = self._kinds == {"uint8"}
 
     def _is_alpha(self, band: int) -> bool:
         return bool(self.source.colorinterp[band - 1] == ColorInterp.alpha)

@@ -40,6 +40,30 @@ def _holes(height: int, width: int) -> npt.NDArray[np.bool_]:
     return known
 
 
+def test_bands_of_different_types(tmp_path: Path) -> None:
+    """As a VRT may have them."""
+    few, many = noise(1, 30, 40), noise(1, 30, 40, np.uint16)
+    bands = ""
+    for number, (kind, file) in enumerate(
+        (("Byte", write(tmp_path / "few.tif", few)), ("UInt16", write(tmp_path / "many.tif", many)))
+    ):
+        bands += (
+            f'<VRTRasterBand dataType="{kind}" band="{number + 1}"><SimpleSource>'
+            f"<SourceFilename>{file}</SourceFilename><SourceBand>1</SourceBand></SimpleSource>"
+            "</VRTRasterBand>"
+        )
+    source = tmp_path / "scene.vrt"
+    source.write_text(f'<VRTDataset rasterXSize="40" rasterYSize="30">{bands}</VRTDataset>')
+    with Raster(source, bands=(1, 2, 1), value_range="raw") as raster:
+        pixels = raster.read(Box(0, 0, 30, 40)).pixels
+    assert pixels.dtype == np.uint16
+    assert np.array_equal(pixels, np.stack([few[0], many[0], few[0]], 2))
+    with Raster(source, bands=(1, 2, 1)) as raster:
+        stretched = raster.read(Box(0, 0, 30, 40)).pixels
+    assert stretched.dtype == np.uint8
+    assert np.array_equal(stretched[..., 0], stretched[..., 1])  # which has the same up to a scale
+
+
 @pytest.mark.parametrize("way", ["mask", "alpha", "both", "nodata", "asked", "nan"])
 def test_no_data_is_255(engine: Engine, tmp_path: Path, way: str) -> None:
     image, known = noise(3, 64, 100), _holes(64, 100)
