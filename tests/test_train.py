@@ -171,7 +171,8 @@ def test_mixed_precision(data: Path, coarse: Path, tmp_path: Path) -> None:
 def test_an_interrupted_run_goes_on_as_if_it_had_not_been(
     stage: str, data: Path, coarse: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = COARSE if stage == "coarse" else [f"--coarse={coarse}", *FINE]
+    drawn = ["--loss.sampling=random", "--c2f.window=16", "--train_n=1"]  # one of four, anew
+    own = COARSE if stage == "coarse" else [f"--coarse={coarse}", *FINE, *drawn]
     arguments = [f"--data.root={data}", *own, "--trainer.max_steps=5"]
     whole = command.train(stage, [*arguments, f"--out={tmp_path / 'whole'}"])
     task = {"coarse": command.CoarseTask, "fine": command.FineTask}[stage]

@@ -152,6 +152,7 @@ def train(stage: str, arguments: Sequence[str]) -> Path:
     data = Tiles(**made.data)
     data.augment, data.seed = Augment(**made.augment, classes=data.small), config.seed
     task = (_coarse_task if stage == "coarse" else _fine_task)(made, data)
+    task.seed = config.seed
     if config.resume:
         check_state(last, data, task, made.trainer.max_steps)
     # The coarse network can look again as it is, without a step of training.

@@ -81,6 +81,7 @@ class _Task(pl.LightningModule):
     def __init__(self, config: C2FConfig, recipe: Recipe) -> None:
         super().__init__()
         self.c2f, self.recipe = config, recipe
+        self.seed = 0
         self._loss: Tensor | None = None  # of the step before
 
     def configure_optimizers(self) -> Any:
@@ -98,6 +99,8 @@ class _Task(pl.LightningModule):
         raise NotImplementedError
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        # Drawn windows and dropout depend on seed, process and step alone: also in a resumed run.
+        torch.manual_seed(hash((self.seed, self.trainer.global_rank, batch_idx)) % 2**63)
         group = self.trainer.optimizers[0].param_groups[0]
         self.log("lr", group["lr"])
 
