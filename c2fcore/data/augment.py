@@ -17,8 +17,8 @@ class Augment:
 
     Scale is drawn from steps; the crop is padded with zeros (labels: 255) where the image is
     smaller, and drawn anew while one class fills nearly all of it; labels are resampled by nearest
-    neighbour, so no new ids arise. Random numbers come from torch's generator, which DataLoader
-    seeds per worker.
+    neighbour, so no new ids arise. Random numbers come from torch's generator. Can be
+    sent to other processes.
 
     Args:
         crop: side of the square crop in pixels.
@@ -68,8 +68,7 @@ class Augment:
                 raise ValueError(f"{name} must be a probability in 0..1, got {value}")
         if not 0 < max_share <= 1:
             raise ValueError(f"max_share must be in (0, 1], got {max_share}")
-        self._v2, self._tensors = _torchvision()
-        v2 = self._v2
+        v2, _ = _torchvision()
         self.crop, self.max_share, self.turns = crop, max_share, turns
         self.focus, self.classes = focus, tuple(classes)
         self.factors = _steps(low, high, scale_step)
@@ -93,15 +92,16 @@ class Augment:
         Returns:
             uint8 [3, crop, crop] and uint8 [crop, crop].
         """
-        pixels = self._tensors.Image(image)
-        mask = self._tensors.Mask(labels[None])
+        _, tensors = _torchvision()
+        pixels = tensors.Image(image)
+        mask = tensors.Mask(labels[None])
         pixels, mask = self._resized(pixels, mask)
         pixels, mask = self._cropped(pixels, mask)
         if self.turns:
             quarter = int(torch.randint(4, ()))
             pixels, mask = (
                 type_(torch.rot90(t, quarter, (-2, -1)))
-                for type_, t in ((self._tensors.Image, pixels), (self._tensors.Mask, mask))
+                for type_, t in ((tensors.Image, pixels), (tensors.Mask, mask))
             )
         if self._after is not None:
             pixels, mask = self._after(pixels, mask)
@@ -117,12 +117,13 @@ class Augment:
         if factor == 1.0:
             return pixels, mask
         size = [max(1, round(side * factor)) for side in mask.shape[-2:]]
-        resize = self._v2.Resize(size, antialias=True)
+        v2, _ = _torchvision()
+        resize = v2.Resize(size, antialias=True)
         pixels, mask = resize(pixels, mask)  # nearest for masks
         return pixels, mask
 
     def _cropped(self, pixels: Any, mask: Any) -> tuple[Any, Any]:
-        functional = self._v2.functional
+        functional = _torchvision()[0].functional
         below, right = (max(0, self.crop - side) for side in mask.shape[-2:])
         if below or right:
             pixels = functional.pad(pixels, [0, 0, right, below], fill=0)

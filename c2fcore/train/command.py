@@ -17,6 +17,7 @@ from .._fine_loss import FineLoss
 from .._progress import on_terminal
 from ..checkpoint import load_coarse
 from ..config import C2FConfig
+from ..data import loading
 from ..data.augment import Augment
 from ..models import build, foreground_of
 from ..pipeline import C2FNet
@@ -150,6 +151,8 @@ def train(stage: str, arguments: Sequence[str]) -> Path:
     pl.seed_everything(config.seed, workers=True, verbose=False)
     made = parser.instantiate(config)
     data = Tiles(**made.data)
+    if data.workers:
+        loading.start()  # while the networks are made
     data.augment, data.seed = Augment(**made.augment, classes=data.small), config.seed
     task = (_coarse_task if stage == "coarse" else _fine_task)(made, data)
     task.seed = config.seed

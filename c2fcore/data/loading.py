@@ -1,0 +1,57 @@
+"""Processes that load data: forked by a server without threads, never by the one that computes.
+
+What a thread holds at the moment of a fork stays locked in the child for ever: beside those of
+autograd, of collectives or of pinned memory a fork hangs now and then, and with it the run. A
+server has no threads, and imports once what takes long, which spawned processes do one by one.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from multiprocessing import connection, forkserver
+from typing import Any, Final
+
+_METHOD: Final = "forkserver"
+_SERVER: Final = f"{__package__}.loading_server"
+# Seconds: as long as torchrun waits.
+_GRACE: Final = 30
+
+
+def start() -> None:
+    """Starts the server, which imports what it needs beside what the caller does next."""
+    multiprocessing.get_context(_METHOD).set_forkserver_preload(["__main__", _SERVER])
+    forkserver.ensure_running()
+
+
+def options(workers: int) -> dict[str, Any]:
+    """Of a DataLoader with so many processes, which outlive an iteration; 0 for none."""
+    if workers == 0:
+        return {}
+    start()
+    return {
+        "num_workers": workers,
+        "multiprocessing_context": _METHOD,
+        "worker_init_fn": _begin,
+        "persistent_workers": True,
+    }
+
+
+def _begin(worker: int) -> None:
+    """A loading process lives on, for training to finish its step, when all are asked to stop.
+
+    Ctrl-C in a terminal goes to every process, and so may a scheduler's SIGTERM. But it ends with
+    the process that it loads for: DataLoader's own watch looks at the server, which lives on.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE))
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=_end_after, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_after(sentinel: int) -> None:
+    connection.wait([sentinel])
+    os._exit(1)

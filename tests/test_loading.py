@@ -1,0 +1,114 @@
+"""Loading processes of c2f train: forked by a server, kept over validations, gone with the run."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import signal
+import time
+from collections.abc import Callable
+from multiprocessing import forkserver
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from loading_runs import SECONDS, hold, loader
+from safetensors.torch import load_file
+from squares import square_tiles
+from train_runs import coarse
+
+from c2fcore.cli import main
+from c2fcore.data import loading
+
+pytest.importorskip("lightning")
+pytest.importorskip("jsonargparse")
+pytest.importorskip("torchmetrics")
+
+from c2fcore.train import command
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return square_tiles(tmp_path_factory.mktemp("squares"))
+
+
+def ended(pids: list[int]) -> bool:
+    """Whether these processes end within the time."""
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end:
+        if not any(Path(f"/proc/{pid}").exists() for pid in pids):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_a_training_process_never_forks_and_its_validations_share_processes(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = command.CoarseTask.validation_step
+    loading_it: dict[int, set[int]] = {}
+
+    def watched(self: Any, batch: Any, batch_idx: int) -> None:
+        pids = {child.pid for child in multiprocessing.active_children()}
+        loading_it.setdefault(self.trainer.global_step, set()).update(pids)
+        step(self, batch, batch_idx)
+
+    def fork() -> int:
+        raise AssertionError("a fork beside threads")
+
+    assert main(coarse(data, tmp_path / "alone")) == 0
+    monkeypatch.setattr(command.CoarseTask, "validation_step", watched)
+    monkeypatch.setattr(os, "fork", fork)
+    assert main(coarse(data, tmp_path / "run", "--data.workers=2")) == 0
+    assert list(loading_it) == [2, 4, 6]
+    assert len(set().union(*loading_it.values())) == 2 + 2
+    one, other = (load_file(tmp_path / run / "checkpoint" / "model.safetensors")
+                  for run in ("alone", "run"))  # fmt: skip
+    assert all(torch.equal(value, other[key]) for key, value in one.items())
+
+
+def test_loading_processes_end_with_the_process_they_load_for(data: Path) -> None:
+    ours, theirs = multiprocessing.get_context("forkserver").Pipe()
+    loading.start()
+    training = multiprocessing.get_context("forkserver").Process(target=hold, args=(data, theirs))
+    training.start()
+    assert ours.poll(SECONDS)
+    pids: list[int] = ours.recv()
+    assert len(pids) == 2
+    assert all(Path(f"/proc/{pid}").exists() for pid in pids)
+    training.kill()
+    assert ended(pids)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_they_finish_the_step_when_all_are_asked_to_stop(data: Path, number: int) -> None:
+    expected = [batch["index"].tolist() for batch in loader(data, 0, steps=30)]
+    batches = iter(loader(data, 1, steps=30))
+    found = [next(batches)["index"].tolist()]
+    server = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+    (child,) = multiprocessing.active_children()
+    for pid in (server, child.pid):
+        os.kill(pid, number)
+    found += [batch["index"].tolist() for batch in batches]
+    assert found == expected
+    assert os.waitpid(server, os.WNOHANG) == (0, 0)  # it lives on
+
+
+def test_other_processes_of_the_server_can_be_ended() -> None:
+    loading.start()
+    other = multiprocessing.get_context("forkserver").Process(target=time.sleep, args=(SECONDS,))
+    other.start()
+    other.terminate()
+    other.join(SECONDS)
+    assert other.exitcode == -signal.SIGTERM
+
+
+def test_what_loads_can_be_sent(data: Path) -> None:
+    tiles: Callable[[int], Any] = loader(data, 0).dataset.__getitem__
+    sent = pickle.loads(pickle.dumps(loader(data, 0).dataset))
+    for draw in range(4):
+        assert torch.equal(tiles(draw)["image"], sent[draw]["image"])
