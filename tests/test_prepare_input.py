@@ -336,7 +336,7 @@ def test_tiles_of_other_data_are_not_replaced(
 
 
 def test_a_run_that_was_killed_goes_on(mine: Path, tmp_path: Path) -> None:
-    for i in range(40):
+    for i in range(12):
         save(mine / f"images/n{i}.png", photo(200, 200))
         save(mine / f"masks/n{i}.png", ids(2, 200, 200))
     more = ["--tile", "32", "--overlap", "16"]
@@ -351,7 +351,7 @@ def test_a_run_that_was_killed_goes_on(mine: Path, tmp_path: Path) -> None:
     process.send_signal(signal.SIGKILL)
     process.wait()
     done = {path.name: path.stat().st_mtime_ns for path in records.glob("[!.]*.json")}
-    assert 3 <= len(done) < 43
+    assert 3 <= len(done) < 15
     assert not (tmp_path / "out" / "dataset.json").exists()
     assert main(run) == 0
     assert all((records / name).stat().st_mtime_ns == time_ for name, time_ in done.items())

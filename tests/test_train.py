@@ -1,15 +1,11 @@
-"""c2f train: both stages, resumed, in two processes; configuration, recipe and batches."""
+"""c2f train: both stages, resumed; configuration, recipe and batches."""
 
 from __future__ import annotations
 
 import csv
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -39,23 +35,6 @@ SMALL = ["--data.batch_size=2", "--data.workers=0", "--augment.crop=32", "--trai
 COARSE = ["--coarse=tiny_fcn", "--options.width=4", "--recipe.lr=0.05", *SMALL]
 FINE = ["--fine=tiny_fcn", "--options.width=4", "--c2f.window=32", "--c2f.stride=16", "--c2f.n=2",
         "--c2f.zoom=1", "--loss.windows_from=both", *SMALL]  # fmt: skip
-# Linear, without batch norm: the mean of two processes' gradients is the gradient of both.
-# STOP=3: Ctrl-C during step 3 for process 1, and those that load for it, alone.
-THEIRS = """
-import multiprocessing, os, signal
-from torch import nn
-def build(num_classes, in_channels=3):
-    network = nn.Conv2d(in_channels, num_classes, 3, padding=1)
-    steps = []
-    def stop(*_):
-        steps.append(1)
-        if os.environ.get("RANK") == "1" and str(len(steps)) == os.environ.get("STOP"):
-            for child in multiprocessing.active_children():
-                os.kill(child.pid, signal.SIGINT)
-            os.kill(os.getpid(), signal.SIGINT)
-    network.register_full_backward_hook(stop)
-    return network
-"""
 
 
 @pytest.fixture(scope="module")
@@ -200,61 +179,6 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(
     assert last[0]["global_step"] == last[1]["global_step"] == 5
     for key, value in last[0]["state_dict"].items():
         assert torch.equal(value, last[1]["state_dict"][key]), key
-
-
-def launch(arguments: list[str], folder: Path, **environment: str) -> tuple[int, str]:
-    """`c2f train` in two processes, as torchrun starts them: exit status and stderr."""
-    starter = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "c2fcore"]
-    ddp = ["--trainer.devices=2", "--trainer.strategy=ddp"]
-    (folder / "theirs.py").write_text(THEIRS)
-    done = subprocess.run(
-        [sys.executable, *starter, "train", *arguments, *ddp],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder), **environment},
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    return done.returncode, done.stderr
-
-
-def test_two_processes_train_as_one(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    arguments = [f"--data.root={data}", *COARSE[2:], "--coarse=theirs:build"]
-    status, said = launch(["coarse", f"--out={tmp_path / 'two'}", *arguments], tmp_path)
-    assert status == 0, said
-    monkeypatch.syspath_prepend(tmp_path)
-    one = command.train("coarse", [f"--out={tmp_path / 'one'}", *arguments])
-    for key, value in weights(one).items():
-        torch.testing.assert_close(weights(tmp_path / "two" / "checkpoint")[key], value)
-    scores = [
-        [row["val/small_iou"] for row in rows(tmp_path / run) if row["val/small_iou"]]
-        for run in ("one", "two")
-    ]
-    assert len(scores[0]) == 2
-    np.testing.assert_allclose(*np.array(scores, float), atol=1e-4)
-
-
-def test_two_processes_stop_together(data: Path, tmp_path: Path) -> None:
-    more = [f"--data.root={data}", *COARSE[2:], "--coarse=theirs:build", "--data.workers=1"]
-    whole, cut = (["coarse", f"--out={tmp_path / run}", *more] for run in ("whole", "cut"))
-    assert launch(whole, tmp_path)[0] == 0
-    status, said = launch(cut, tmp_path, STOP="3")
-    assert status != 0
-    assert "c2f train: stopped after step 3; --resume goes on from there" in said
-    assert torch.load(tmp_path / "cut" / "last.ckpt", weights_only=True)["global_step"] == 3
-    status, said = launch([*cut, "--resume"], tmp_path)
-    assert status == 0, said
-    assert same(tmp_path / "whole" / "checkpoint", tmp_path / "cut" / "checkpoint")
-
-
-def test_two_processes_train_stage_2(data: Path, coarse: Path, tmp_path: Path) -> None:
-    # Windows from the coarse answer: a process may have a batch without any.
-    own = [*FINE, "--loss.windows_from=coarse", f"--coarse={coarse}", f"--data.root={data}"]
-    status, said = launch(["fine", f"--out={tmp_path / 'run'}", *own], tmp_path)
-    assert status == 0, said
-    assert C2FNet.from_pretrained(tmp_path / "run" / "checkpoint").config.n == 2
 
 
 def test_validation_agrees_with_torchmetrics(data: Path, coarse: Path) -> None:
