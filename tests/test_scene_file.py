@@ -135,6 +135,18 @@ def test_ground_control_points_and_polynomials_are_kept(engine: Engine, tmp_path
         assert file.rpcs.lat_off == 50
 
 
+def test_systems_that_no_tiff_holds(engine: Engine, tmp_path: Path) -> None:
+    """Longitudes and latitudes of a pole elsewhere, as weather models have them."""
+    rotated = "+proj=ob_tran +o_proj=longlat +o_lat_p=39.25 +lon_0=18 +to_meter=0.0174532925199433"
+    source = write(tmp_path / "scene.tif", noise(3, 50, 60), crs=rotated)
+    assert (tmp_path / "scene.tif.aux.xml").exists()
+    found = scene.segment_file(engine, source, tmp_path / "labels.tif", **COMMON)
+    with rasterio.open(source) as given, rasterio.open(found.path) as file:
+        assert file.crs == given.crs
+    copy(found.path, tmp_path / "as.vrt", driver="VRT")
+    assert "<Category>sea &amp; sand</Category>" in (tmp_path / "as.vrt").read_text()
+
+
 def test_ground_control_points_of_no_system(engine: Engine, tmp_path: Path) -> None:
     """They are kept; corners of objects are in their coordinates."""
     source = write(tmp_path / "scene.tif", noise(3, 50, 60), transform=None, crs=None)

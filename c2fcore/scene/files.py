@@ -155,7 +155,7 @@ def segment_file(
                 whole, raster, tiles, parts, engine.config, {_MADE: made},
                 overviews=overviews, progress=progress,
             )  # fmt: skip
-            geotiff.write_names(target, engine.config)
+            geotiff.write_names(target, whole, engine.config)
             os.replace(whole, os.path.realpath(target))
             parts.remove()
         size = raster.height, raster.width

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
-from xml.sax.saxutils import escape
+from xml.etree import ElementTree
+from xml.etree.ElementTree import Element, SubElement
 
 import numpy as np
 import numpy.typing as npt
@@ -138,16 +139,27 @@ def _put_together(
     return counted
 
 
-def write_names(path: Path, config: C2FConfig) -> None:
+def write_names(path: Path, made: Path, config: C2FConfig) -> None:
     """Writes the classes' names where GDAL and QGIS look for those of a raster's values.
 
     A TIFF has no place for them but its tags. What lay there of earlier labels, such as their
     statistics, is replaced. They look beside the name that was opened: of a link both have it.
+
+    Args:
+        path: of the labels.
+        made: where `write` has put them. What a TIFF cannot hold, as some reference systems, GDAL
+            has left beside that.
+        config: of the network.
     """
-    names = "".join(f"<Category>{escape(name)}</Category>" for name in names_of(config))
-    band = f'<PAMRasterBand band="1"><CategoryNames>{names}</CategoryNames></PAMRasterBand>'
-    for name in {str(path), os.path.realpath(path)}:
-        _files.write_text(Path(f"{name}.aux.xml"), f"<PAMDataset>{band}</PAMDataset>\n")
+    left = Path(f"{made}.aux.xml")
+    about = ElementTree.parse(left).getroot() if left.exists() else Element("PAMDataset")
+    band = about.find("PAMRasterBand")
+    names = SubElement(SubElement(about, "PAMRasterBand", band="1") if band is None else band,
+                       "CategoryNames")  # fmt: skip
+    for name in names_of(config):
+        SubElement(names, "Category").text = name
+    for beside in {str(path), os.path.realpath(path)}:
+        _files.write_text(Path(f"{beside}.aux.xml"), ElementTree.tostring(about, "unicode") + "\n")
 
 
 def software_of(path: Path) -> str | None:
