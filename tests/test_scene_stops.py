@@ -51,6 +51,11 @@ def engine() -> Engine:
         ),
         ({"target": "there.tif", "overwrite": True}, ValueError, r"did not write .*there\.tif;"),
         ({"target": "there.tif", "resume": True}, ValueError, r"did not write .*there\.tif;"),
+        (
+            {"target": "l.tif"},
+            ValueError,
+            r"must be a file, got .*l\.tif\.aux\.xml, which is a fold",
+        ),
         ({"target": "dir.tif"}, ValueError, "target must be a file, got the folder"),
         ({"target": "there.tif/l.tif"}, ValueError, "must be in a folder to write into, got"),
         ({"target": "l\udce9.tif"}, ValueError, r"must have a name in UTF-8, got .*l\\udce9\.tif"),
@@ -74,6 +79,7 @@ def test_what_is_refused_leaves_nothing(
     (tmp_path / "text.tif").write_text("no raster")
     (tmp_path / "there.tif").write_bytes(b"precious")
     (tmp_path / "dir.tif").mkdir()
+    (tmp_path / "l.tif.aux.xml").mkdir()
     before = sorted(tmp_path.iterdir())
     how = {**COMMON, **change}
     source, target = how.pop("source", "scene.tif"), how.pop("target", "labels.tif")

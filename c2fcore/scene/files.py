@@ -278,7 +278,7 @@ def _check_classes(config: C2FConfig) -> None:
 
 
 def _check(engine: Engine, source: str | Path, target: Path, may_exist: bool) -> None:
-    from .geotiff import software_of
+    from .geotiff import names_files, software_of
 
     _check_classes(engine.config)
     if target.suffix.lower() not in _SUFFIXES:
@@ -289,6 +289,8 @@ def _check(engine: Engine, source: str | Path, target: Path, may_exist: bool) ->
         raise ValueError(f"target must have a name in UTF-8, got {str(target)!a}") from None
     if target.is_dir():
         raise ValueError(f"target must be a file, got the folder {target}")
+    for path in names_files(target):
+        _files.check_writable(path)
     if target.exists():
         if os.path.exists(source) and os.path.samefile(source, target):
             raise ValueError(f"target must not be the scene itself, got {target}")

@@ -143,7 +143,7 @@ def write_names(path: Path, made: Path, config: C2FConfig) -> None:
     """Writes the classes' names where GDAL and QGIS look for those of a raster's values.
 
     A TIFF has no place for them but its tags. What lay there of earlier labels, such as their
-    statistics, is replaced. They look beside the name that was opened: of a link both have it.
+    statistics, is replaced. They look beside the name that was opened: of a link both have them.
 
     Args:
         path: of the labels.
@@ -158,8 +158,13 @@ def write_names(path: Path, made: Path, config: C2FConfig) -> None:
                        "CategoryNames")  # fmt: skip
     for name in names_of(config):
         SubElement(names, "Category").text = name
-    for beside in {str(path), os.path.realpath(path)}:
-        _files.write_text(Path(f"{beside}.aux.xml"), ElementTree.tostring(about, "unicode") + "\n")
+    for beside in names_files(path):
+        _files.write_text(beside, ElementTree.tostring(about, "unicode") + "\n")
+
+
+def names_files(path: Path) -> set[Path]:
+    """Where `write_names` writes."""
+    return {Path(f"{name}.aux.xml") for name in (path, os.path.realpath(path))}
 
 
 def software_of(path: Path) -> str | None:
