@@ -175,9 +175,11 @@ class Raster:
             self._grey = channels == 3 and len(colour) == 1
             bands = colour[: 1 if self._grey else channels]
             if len(bands) < (1 if self._grey else channels):
+                every = ",".join(map(str, self.source.indexes))
+                hint = f" and alpha; --bands {every} takes that as one" if count == channels else ""
                 raise ValueError(
                     f"image must have the {channels} bands that the networks need, got {self.name} "
-                    f"with {len(colour)}"
+                    f"with {len(colour)}{hint}"
                 )
         elif not bands or not all(1 <= band <= count for band in bands):
             raise ValueError(

@@ -213,6 +213,25 @@ def test_which_bands_are_taken_is_told(
         assert "note: the networks see" not in capsys.readouterr().err
 
 
+def test_networks_of_more_channels_see_more_bands(
+    given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_net(channels=4).save_pretrained(tmp_path / "four")
+    four = [*given, "--overwrite", "--checkpoint", str(tmp_path / "four")]
+    write(tmp_path / "scene.tif", noise(4, 64, 100))
+    assert main(four) == 2  # what is red, green, blue and near infrared, GDAL calls alpha
+    assert (
+        "scene.tif with 3 and alpha; --bands 1,2,3,4 takes that as one" in capsys.readouterr().err
+    )
+    assert main([*four, "--bands", "1,2,3,4"]) == 0
+    for count in (4, 6):
+        write(tmp_path / "scene.tif", noise(count, 64, 100), photometric="MINISBLACK")
+        assert main(four) == 0
+        said = capsys.readouterr().err
+        assert ("note: the networks see bands 1,2,3,4 of 6; --bands" in said) == (count == 6)
+        assert ("note: the networks see" in said) == (count == 6)
+
+
 def test_other_labels_are_not_done(
     given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -140,9 +140,9 @@ def run(args: argparse.Namespace) -> int:
     _check_targets(args)
     if args.objects is not None:
         scene.check_place(args.scene)  # before hours of computing and not after
-    if args.bands is None:
-        _tell_bands(args.scene)
     engine = engine_of(args)
+    if args.bands is None:
+        _tell_bands(args.scene, engine.networks.channels or 3)
     done = args.resume and scene.is_finished(args.out)
     found = _segment(engine, args)
     if done:
@@ -212,16 +212,18 @@ def _is_newer(objects: Path, labels: Path) -> bool:
     return objects.exists() and objects.stat().st_mtime_ns >= labels.stat().st_mtime_ns
 
 
-def _tell_bands(path: str) -> None:
+def _tell_bands(path: str, channels: int) -> None:
     """Says which bands are taken where there are more; whoever reads the scene tells errors."""
-    bands = 0
+    bands: list[int] = []
     with suppress(ImportError, OSError, ValueError):
         from .._raster import open_quietly
 
         with open_quietly(path) as source:
-            bands = sum(kind.name != "alpha" for kind in source.colorinterp)
-    if bands > 3:
-        tell(f"note: the networks see bands 1,2,3 of {bands}; --bands chooses others")
+            kinds = enumerate(source.colorinterp, start=1)
+            bands = [band for band, kind in kinds if kind.name != "alpha"]
+    if len(bands) > channels > 1:
+        seen = ",".join(map(str, bands[:channels]))
+        tell(f"note: the networks see bands {seen} of {len(bands)}; --bands chooses others")
 
 
 def _has_place(labels: Path) -> bool:
