@@ -279,11 +279,15 @@ def test_objects_without_degrees_are_told(
     assert main([*given, *objects]) == 0
     assert "note: " not in capsys.readouterr().err
     identity = (1, 0, 0, 0, 1, 0, 0, 0, 1)
-    write(tmp_path / "scene.tif", noise(4, 64, 100), crs=None, transform=identity)
-    assert main([*given, *objects, "--overwrite"]) == 0
-    assert "labels.tif has no reference system, so the objects' corners are in its own" in (
-        capsys.readouterr().err
-    )
+    for crs in (None, "EPSG:32633"):
+        write(tmp_path / "scene.tif", noise(4, 64, 100), crs=crs, transform=identity)
+        assert main([*given, *objects, "--overwrite"]) == 0
+        assert "scene.tif has no reference system, or no transform, so the objects' corners" in (
+            capsys.readouterr().err
+        )
+        (first, *_) = json.loads((tmp_path / "o.geojson").read_text())["features"]
+        assert "m2" not in first["properties"]
+        assert max(first["properties"]["centroid"]) > 10  # columns and rows
 
 
 def test_objects_that_have_no_place_are_refused_before_computing(

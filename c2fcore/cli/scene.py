@@ -138,8 +138,12 @@ def run(args: argparse.Namespace) -> int:
     """Segments the scene, and tells what was found."""
     check_tiles(args.tile, args.overlap)
     _check_targets(args)
-    if args.objects is not None:
-        scene.check_place(args.scene)  # before hours of computing and not after
+    # Before hours of computing and not after.
+    if args.objects is not None and not scene.check_place(args.scene):
+        tell(
+            f"note: {args.scene} has no reference system, or no transform, so the objects' corners "
+            "will be in its own coordinates, not degrees"
+        )
     engine = engine_of(args)
     if args.bands is None:
         _tell_bands(args.scene, engine.networks.channels or 3)
@@ -156,11 +160,6 @@ def run(args: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             raise KeyboardInterrupt("when the labels were done; --resume goes on") from None
         print(f"{counted(count, 'object')}\n  -> {args.objects}")
-        if not _has_place(args.out):
-            tell(
-                f"note: {args.out} has no reference system, so the objects' corners are in its own "
-                "coordinates, not degrees"
-            )
     print(key_of(engine.config))
     return 0
 
@@ -224,13 +223,6 @@ def _tell_bands(path: str, channels: int) -> None:
     if len(bands) > channels > 1:
         seen = ",".join(map(str, bands[:channels]))
         tell(f"note: the networks see bands {seen} of {len(bands)}; --bands chooses others")
-
-
-def _has_place(labels: Path) -> bool:
-    from .._raster import open_quietly
-
-    with open_quietly(labels) as source:
-        return source.crs is not None or source.gcps[1] is not None
 
 
 def _check_targets(args: argparse.Namespace) -> None:

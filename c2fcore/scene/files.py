@@ -209,10 +209,10 @@ def write_objects(
     An object is an 8-connected component of a class. It is a polygon along the pixels' borders, or
     a multi-polygon if pixels of it touch at corners only or it crosses the antimeridian, in degrees
     of WGS 84, longitude first. One around a pole is no polygon in degrees: its border is written as
-    it is. Of a raster without a reference system corners are in its own coordinates: (column, row)
-    if it has no transform. Properties: class_id, class, pixels, centroid, and unless there are no
-    degrees m2: on the ground, not on the map, and as if all its pixels were as large as one at its
-    centre.
+    it is. Of a raster without a reference system, or without a transform, corners are in its own
+    coordinates: (column, row) without a transform. Properties: class_id, class, pixels, centroid,
+    and unless there are no degrees m2: on the ground, not on the map, and as if all its pixels were
+    as large as one at its centre.
 
     The raster is read in strips; memory grows with the corners of the objects in a few of them.
 
@@ -239,8 +239,11 @@ def write_objects(
     return objects.write(labels, Path(target), config, progress)
 
 
-def check_place(scene: str | Path) -> None:
+def check_place(scene: str | Path) -> bool:
     """Refuses a scene whose objects could not be written, as it lies where there are no degrees.
+
+    Returns:
+        Whether their corners will be in degrees.
 
     Raises:
         ImportError: rasterio is not installed.
@@ -249,7 +252,7 @@ def check_place(scene: str | Path) -> None:
     _check_rasterio()
     from . import objects
 
-    objects.check_place(scene)
+    return objects.check_place(scene)
 
 
 def unfinished(target: str | Path) -> int:

@@ -35,16 +35,20 @@ def write(labels: str | Path, target: Path, config: C2FConfig, progress: bool) -
         ) from error
 
 
-def check_place(scene: str | Path) -> None:
+def check_place(scene: str | Path) -> bool:
     """Refuses a scene whose objects would have no place: one that lies where no degrees are.
+
+    Returns:
+        Whether there are degrees: not of a scene that lies nowhere.
 
     Raises:
         ValueError: the middle of the scene has no degrees, or the scene cannot be read.
     """
     with ExitStack() as opened:
         source = opened.enter_context(open_quietly(scene))
-        place, _ = _place_of(source, opened)
+        place, on_earth = _place_of(source, opened)
         place(np.array([[source.width / 2, source.height / 2]]))
+        return on_earth
 
 
 def _write(labels: str | Path, target: Path, config: C2FConfig, progress: bool) -> int:
@@ -85,7 +89,8 @@ def _place_of(source: Any, opened: ExitStack) -> tuple[Callable[[Ring], Ring], b
             return found
 
     else:
-        crs, to_map = source.crs, source.transform
+        to_map = source.transform
+        crs = None if to_map.is_identity else source.crs  # an identity is GDAL's word for none
 
         def on_map(at: Ring) -> tuple[Any, Any]:
             a, b, c, d, e, f = to_map[:6]
