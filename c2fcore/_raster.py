@@ -38,11 +38,11 @@ class Seen(NamedTuple):
 class Raster:
     """A raster file, open for reading; one thread at a time reads, any may close.
 
-    Values of 8 bits are passed on as they are, others stretched over 8 bits: one `Stretch` for the
-    whole file, whatever is read of it. Grey of which 0 is white is turned around, unless bands or a
-    range were chosen. A pixel has data if any of its bands has: by the file's mask, alpha band or
-    nodata value, by `nodata`, and not NaN or infinite. Where a band of more than 8 bits has none it
-    is 0.
+    Values of 8 bits are passed on as they are, of fewer bits spread from black to white, others
+    stretched over 8 bits: one `Stretch` for the whole file, whatever is read of it. Grey of which 0
+    is white is turned around, unless bands or a range were chosen. A pixel has data if any of its
+    bands has: by the file's mask, alpha band or nodata value, by `nodata`, and not NaN or infinite.
+    Where a band of more than 8 bits has none it is 0.
 
     Attributes:
         name: what messages call it.
@@ -221,10 +221,19 @@ class Raster:
                 self._colours = np.zeros((256, 3), dtype=np.uint8)
                 for value, colour in self.source.colormap(self.bands[0]).items():
                     self._colours[value] = colour[:3]
+            elif value_range is None and not palette and (bits := self._fewest_bits()) < 8:
+                self._dtype = "float32"
+                ends = (0.0,) * len(self.bands), (2.0**bits - 1,) * len(self.bands)
+                self._stretch = Stretch(*ends)
         elif value_range is None:
             self._stretch = Stretch.of(self._sampled, self.height, self.width)
         else:
             self._stretch = Stretch(*((end,) * len(self.bands) for end in _checked(value_range)))
+
+    def _fewest_bits(self) -> int:
+        """Of a value of bytes: 1 of black and white, 4 of some scans."""
+        about = (self.source.tags(band, ns="IMAGE_STRUCTURE") for band in self.bands)
+        return min(int(tags.get("NBITS", 8)) for tags in about)
 
     def _sampled(self, box: Box) -> npt.NDArray[np.float32]:
         values, known = self._values(box)

@@ -40,6 +40,19 @@ def _holes(height: int, width: int) -> npt.NDArray[np.bool_]:
     return known
 
 
+@pytest.mark.parametrize("bits", [1, 4])
+def test_few_bits_are_shown_from_black_to_white(tmp_path: Path, bits: int) -> None:
+    """As viewers and Pillow do."""
+    values = noise(1, 30, 40) % 2**bits
+    source = write(tmp_path / "scene.tif", values, nbits=bits)
+    with Raster(source) as raster:
+        pixels = raster.read(Box(0, 0, 30, 40)).pixels
+    assert np.array_equal(pixels, (values[0] * (255 // (2**bits - 1)))[..., None].repeat(3, 2))
+    assert np.array_equal(pixels, images.read(source).pixels)
+    with Raster(source, value_range="raw") as raster:
+        assert raster.read(Box(0, 0, 30, 40)).pixels.max() == 2**bits - 1
+
+
 def test_bands_of_different_types(tmp_path: Path) -> None:
     """As a VRT may have them."""
     few, many = noise(1, 30, 40), noise(1, 30, 40, np.uint16)
