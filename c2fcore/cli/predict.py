@@ -60,7 +60,11 @@ def add_parser(commands: Any) -> None:
         epilog=WITHOUT_CHECKPOINT,
     )
     parser.add_argument(
-        "images", nargs="+", metavar="IMAGE", help="file, folder of images, or pattern in quotes"
+        "images",
+        nargs="+",
+        metavar="IMAGE",
+        help="file, folder of images, or pattern in quotes; of folders and patterns earlier "
+        "results and masks of data sets are left out",
     )
     parser.add_argument("-o", "--out", required=True, type=path_of, help="folder to write into")
     add_checkpoint_options(parser)
