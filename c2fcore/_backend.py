@@ -170,6 +170,17 @@ def _passed_over(op: str, name: str, reason: str) -> None:
         _log.info("%s: backend %s passed over: %s", op, name, reason)
 
 
+def of_process() -> str:
+    """What C2F_BACKEND makes of "auto"; "auto" where it is not set.
+
+    Raises:
+        ValueError: it is set to something else than a backend's name.
+    """
+    if _of_process not in CHOICES:
+        raise ValueError(_rule("C2F_BACKEND", _of_process))
+    return _of_process
+
+
 def takes_reference(op: str, requested: str, tensor: Tensor) -> bool:
     """Whether `choose` answers with the reference, which reads the device's memory on the host."""
     return choose(op, requested, tensor) is _table[op]["reference"].run
@@ -184,6 +195,9 @@ def _require(op: str, name: str) -> None:
 
 def _check_name(op: str, name: str) -> None:
     if not isinstance(name, str) or name not in CHOICES:
-        listed = ", ".join(repr(c) for c in CHOICES)
         what = "C2F_BACKEND" if name is _of_process else "backend"
-        raise ValueError(f"{op}: {what} must be one of {listed}, got {name!r}")
+        raise ValueError(f"{op}: {_rule(what, name)}")
+
+
+def _rule(what: str, name: str) -> str:
+    return f"{what} must be one of {', '.join(map(repr, CHOICES))}, got {name!r}"

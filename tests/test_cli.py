@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from c2fcore import C2FConfig, C2FNet, _self_check
+from c2fcore import C2FConfig, C2FNet, _backend, _self_check
 from c2fcore.cli import main
 from c2fcore.models import build
 
@@ -65,6 +65,22 @@ def test_info_says_what_auto_has_found(
 def test_info_has_nothing_to_check_without_a_gpu(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", "--check"]) == 0
     assert "nothing to compare" in capsys.readouterr().out
+
+
+def test_info_tells_what_the_process_takes(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_backend, "_of_process", "auto")
+    assert main(["info"]) == 0
+    assert "is set here" not in capsys.readouterr().out
+    monkeypatch.setattr(_backend, "_of_process", "reference")
+    assert main(["info"]) == 0
+    assert '\nC2F_BACKEND=reference is set here: that is what "auto" takes.' in (
+        capsys.readouterr().out
+    )
+    monkeypatch.setattr(_backend, "_of_process", "gpu")
+    assert main(["info"]) == 2
+    assert "C2F_BACKEND must be one of 'auto', " in capsys.readouterr().err
 
 
 def test_predict_writes_labels_and_overlay(

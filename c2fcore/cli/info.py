@@ -35,6 +35,7 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the table."""
+    chosen = _backend.of_process()
     module = _native.cpu().module
     print(f"c2fcore {__version__}, torch {torch.__version__}, Python {platform.python_version()}")
     print(
@@ -60,6 +61,8 @@ def run(args: argparse.Namespace) -> int:
     for name, why in reasons.items():
         print(f"\n{name}: {'; '.join(sorted(why))}")
     print(_CHOICE)
+    if chosen != "auto":
+        print(f'\nC2F_BACKEND={chosen} is set here: that is what "auto" takes.')
     return 0
 
 
