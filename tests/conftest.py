@@ -43,16 +43,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Tests with a `backend` argument run on every backend of the module's op (its constant OP).
 
     A backend that no version has yet is left out; one that exists but cannot run here is skipped.
+    Tests that compare with the reference, all of a module with AGAINST_REFERENCE, leave that out.
     """
     if "backend" not in metafunc.fixturenames:
         return
     op = metafunc.module.OP
+    compares = getattr(metafunc.module, "AGAINST_REFERENCE", False)
+    compares = compares or metafunc.function.__name__ == "test_same_as_reference"
     wanted = metafunc.config.getoption("--backend") or ORDER
     names = [
         name
         for name in ORDER
         if name in wanted
-        and (name != "reference" or metafunc.function.__name__ != "test_same_as_reference")
+        and not (name == "reference" and compares)
         and (name in required() or state(op, name)[1] != ABSENT)
     ]
     metafunc.parametrize("backend", names, indirect=True)

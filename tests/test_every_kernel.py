@@ -28,6 +28,7 @@ from c2fcore.testing.samples.inputs import (
 )
 
 OP = "aggregate"  # of those that are built together
+AGAINST_REFERENCE = True
 pytestmark = pytest.mark.usefixtures("poison")
 
 HALVES = (torch.float16, torch.bfloat16)
