@@ -89,7 +89,7 @@ def backends() -> dict[str, dict[str, tuple[bool, str]]]:
     The reason is "" where ok, but for a GPU backend that has differed from the reference in this
     process: that one still runs, if it is named.
     """
-    return {op: {name: _state(op, name) for name in ORDER} for op in _table}
+    return {op: {name: _state(op, name) for name in ORDER} for op in sorted(_table)}
 
 
 def _state(op: str, name: str) -> tuple[bool, str]:

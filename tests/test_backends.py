@@ -49,6 +49,7 @@ def chosen(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_table() -> None:
     table = c2fcore.backends()
     assert set(OPS) <= set(table)
+    assert list(table) == sorted(table)
     for op, entries in table.items():
         assert entries["reference"] == (True, ""), op
         assert {"reference", "cpu", "triton", "cuda"} <= set(entries)
