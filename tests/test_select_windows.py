@@ -235,6 +235,14 @@ def test_windows_whose_count_would_not_fit() -> None:
         ops.select_windows(seg, (1,), window=46341, stride=1, n=2)
 
 
+def test_windows_that_a_key_cannot_number(backend: str, device: str) -> None:
+    if backend != "cpu":
+        pytest.skip("a limit of the cpu backend")
+    seg = torch.zeros(1, 1, 1, dtype=torch.uint8).expand(1, 65537, 65537)
+    with pytest.raises(ValueError, match=r"^select_windows: .* at most 2\^32 .*got 4295098369"):
+        ops.select_windows(seg, (1,), window=1, stride=1, n=2, strategy="top", backend=backend)
+
+
 def test_bad_dtype() -> None:
     with pytest.raises(TypeError, match=rf"^{OP}: seg must be .*got torch.float64"):
         ops.select_windows(LABELS[None].double(), (1,), window=4, stride=2, n=2)
