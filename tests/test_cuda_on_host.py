@@ -289,6 +289,20 @@ def test_loops_that_would_pass_2_31_are_refused(module: str) -> None:
             select(*size)
 
 
+def test_more_tiles_than_a_launch_has_are_refused(module: str) -> None:
+    """Of 100,000 images of 40,000 x 40,000 pixels that share one address."""
+    loaded = _cuda.from_file(module)
+    many, side = 100_000, 40_000
+    seg = torch.zeros(1, 1, 1, dtype=torch.uint8).expand(many, side, side)
+    counts = torch.zeros(many, 1, 1, dtype=torch.int32)
+    grid = (class_set((1,)).table, side, side, side, side, True)
+    with pytest.raises(NotImplementedError, match=r"^count_windows: .* fewer than 2\^31 tiles"):
+        loaded.count_windows(seg, *grid, counts, None, None)
+    # As many as fit: memory is asked for next, and there is none in this test.
+    with pytest.raises(AttributeError, match="scratch"):
+        loaded.count_windows(seg[:1000], *grid, counts[:1000], None, None)
+
+
 def test_more_blocks_than_a_launch_has_are_refused(module: str) -> None:
     """64 channels of a patch of 2^20 x 2^20 pixels that share one address."""
     loaded = _cuda.from_file(module)
