@@ -7,13 +7,14 @@ from pathlib import Path
 
 KERNELS = Path(__file__).resolve().parents[1] / "kernels" / "cuda"
 MEETING = re.compile(
-    r"__(syncthreads|syncwarp|threadfence|\w+_sync)\(|\b(last_ticket|block_is_last)\("
+    r"__(syncthreads|syncwarp|threadfence|\w+_sync)\("
+    r"|\b(last_ticket|block_is_last|add_and_release|wait_for_previous)\("
 )
 NEAR = 3  # lines above
 
 
 def test_every_meeting_of_threads_is_argued() -> None:
-    """Barriers, warp intrinsics, fences and tickets have a comment beside them."""
+    """Barriers, warp intrinsics, fences, tickets, waits for other launches: a comment is beside."""
     bare, seen = [], 0
     for path in sorted(KERNELS.glob("*.cuh")):
         lines = path.read_text().splitlines()

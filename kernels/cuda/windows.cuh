@@ -58,6 +58,7 @@ __device__ __forceinline__ bool finish_band(const WindowsArgs& a, int64_t b, int
 template <class T, int N, CellKind kKind>
 __global__ void C2F_BOUNDS(kCellThreads, 3) windows_kernel(const __grid_constant__ WindowsArgs a) {
   C2F_DYNAMIC_SHARED(shared);
+  // The launch before may still work with the same scratch and tickets, or make the logits.
   wait_for_previous();
   C2F_SHARED(TilePlace, place);
   find_tile(a.cells, &place);
