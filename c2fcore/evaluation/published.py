@@ -8,7 +8,7 @@ all, and F1, which is 2 IoU / (1 + IoU).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from importlib import resources
 from typing import Any, Final, NamedTuple
@@ -51,14 +51,22 @@ def lines(table: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(entry["line"]) for entry in _entries(table)))
 
 
-def figures(table: str, line: str) -> dict[str, dict[str, Figure]]:
+def figures(
+    table: str, line: str, among: Sequence[str] | None = None
+) -> dict[str, dict[str, Figure]]:
     """Published figures of a line: by row ("paper" first), then by column.
 
-    In a row the first source in the order of paper.json's sources has the word. The mean of the
-    small classes is of one source alone.
+    In a row the first source in the order of paper.json's sources has the word.
+
+    Args:
+        table: one of paper.json's.
+        line: of that table.
+        among: columns of the classes that the mean of the small classes is over; all published
+            ones if not given. It is of one source alone, which has them all.
     """
     sources = list(paper()["sources"])
     classes = list(paper()["columns"].values())
+    meant = classes if among is None else among
     found: dict[str, dict[str, Figure]] = {OWN_ROW: {}}
     own = [entry for entry in _entries(table) if entry["line"] == line]
     for entry in sorted(own, key=lambda entry: sources.index(entry["source"])):
@@ -70,9 +78,10 @@ def figures(table: str, line: str) -> dict[str, dict[str, Figure]]:
         f1 = {F1 + column: 200 * iou / (100 + iou) for column, iou in scores.items()}
         for column, score in f1.items():
             row.setdefault(column, Figure(score, source))
-        if len(scores) == len(classes):
-            for name, of in ((MEAN, scores), (F1 + MEAN, f1)):
-                row.setdefault(name, Figure(sum(of.values()) / len(classes), source))
+        if meant and all(column in scores for column in meant):
+            for name, before in ((MEAN, ""), (F1 + MEAN, F1)):
+                mean = sum({**scores, **f1}[before + column] for column in meant) / len(meant)
+                row.setdefault(name, Figure(mean, source))
     return found
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from ..data.catalogue import DATASETS
 from . import published, report
 from .published import F1, MEAN, paper
 
@@ -124,10 +125,9 @@ def our_figures(line: Line, done: Mapping[str, Summary]) -> dict[str, float]:
         line: of a table.
         done: summaries (`report.summarise`) by name of the setting.
     """
-    name = next(iter(done), None) if line.setting is None else line.setting
-    if name is None or name not in done:
+    summary = _summary(line, done)
+    if summary is None:
         return {}
-    summary = done[name]
     refines = "refined" in summary["means"]["all"]
     stage = ("refined" if refines else "coarse") if line.stage == "last" else line.stage
     if stage == "refined" and not refines:
@@ -150,9 +150,26 @@ def our_figures(line: Line, done: Mapping[str, Summary]) -> dict[str, float]:
     return {**found, **speeds}
 
 
-def published_figures(name: str, label: str) -> dict[str, dict[str, published.Figure]]:
-    """Published figures of a line by row and column, with the ratio of speeds."""
-    found = published.figures(name, label)
+def _summary(line: Line, done: Mapping[str, Summary]) -> Summary | None:
+    name = next(iter(done), None) if line.setting is None else line.setting
+    return None if name is None else done.get(name)
+
+
+def published_figures(
+    name: str, label: str, ours: Summary | None = None
+) -> dict[str, dict[str, published.Figure]]:
+    """Published figures of a line by row and column, with the ratio of speeds.
+
+    Args:
+        name: of the table.
+        label: of the line.
+        ours: the summary beside which they stand: means are over the same classes, or left out.
+    """
+    found = published.figures(name, label, None if ours is None else _counted(ours, small=True))
+    of = paper()["tables"][name].get("miou_of")  # the data set whose classes published mIoU is over
+    if ours is not None and of and set(_counted(ours)) != set(map(_short, _names(of))):
+        for row in found.values():
+            row.pop("mIoU", None)
     alone = COARSE_ALONE if "sweep" in paper()["tables"][name] else label.split(SECOND_LOOK)[0]
     first = published.figures(name, alone)[published.OWN_ROW].get("FPS")
     own = found[published.OWN_ROW]
@@ -161,15 +178,30 @@ def published_figures(name: str, label: str) -> dict[str, dict[str, published.Fi
     return found
 
 
+def _counted(summary: Summary, *, small: bool = False) -> list[str]:
+    """Columns of the classes that means are over, of the small ones or of all."""
+    return [
+        _short(row["name"])
+        for row in summary["classes"]
+        if (row["small"] or not small) and (row["truth_px"] or summary["absent"] != "nan")
+    ]
+
+
+def _names(dataset: str) -> Sequence[str]:
+    return DATASETS[dataset].class_names
+
+
 def rows_of(which: Table, done: Mapping[str, Summary]) -> list[dict[str, Any]]:
     """The table as rows for JSON: per line one of ours, one of the paper's, and others' if any.
 
-    Published rows say under "sources" where each figure is from.
+    Published rows say under "sources" where each figure is from. Their means are over the classes
+    that ours are over, or left out.
     """
     rows = []
     for line in which.lines:
         rows.append({"line": line.label, "figures of": "ours", **our_figures(line, done)})
-        for source, figures in published_figures(which.name, line.label).items():
+        ours = _summary(line, done) or next(iter(done.values()), None)
+        for source, figures in published_figures(which.name, line.label, ours).items():
             row: dict[str, Any] = {"line": line.label, "figures of": source}
             row.update({column: figure.value for column, figure in figures.items()})
             row["sources"] = {column: figure.source for column, figure in figures.items()}
@@ -193,7 +225,7 @@ def markdown(which: Table, done: Mapping[str, Summary], missing: Mapping[str, st
             "",
             "F1 in percent, 2 IoU / (1 + IoU):",
             "",
-            _block(rows, second, every=not strange),
+            _block(rows, second, every=False),
         ]
     if strange:
         text += ["", strange]
@@ -205,27 +237,42 @@ def markdown(which: Table, done: Mapping[str, Summary], missing: Mapping[str, st
 def _comparable(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
     """Rows with figures that can be compared, and why others are left out; "" if none is.
 
-    Scores of other classes say nothing beside ours: of published figures speeds stay.
+    Scores of other classes say nothing beside ours: where all are, speeds stay.
     """
-    classes = set(paper()["columns"].values())
-    known = {key for row in rows if "sources" in row for key in row} & classes
+    columns = paper()["columns"]
+    known = {key for row in rows if "sources" in row for key in row} & set(columns.values())
     scored = [row for row in rows if row["figures of"] == "ours" and len(row) > len(_OURS)]
-    if not scored or not known or any(known & set(row) for row in scored):
+    if not scored or not known:
         return rows, ""
-    lines = {row["line"] for row in scored}
-    kept = [row if row in scored else _speeds(row) for row in rows if row["line"] in lines]
-    why = (
-        "No class of the data is one that published figures are of "
-        f"({', '.join(name for name, short in paper()['columns'].items() if short in known)}): "
-        "their scores are left out."
-    )
-    return kept, why
+    lacking = known.difference(*scored)
+    names = ", ".join(name for name, short in columns.items() if short in lacking)
+    if lacking == known:
+        lines = {row["line"] for row in scored}
+        kept = [row if row in scored else _only(row, SPEED) for row in rows if row["line"] in lines]
+        return kept, (
+            f"No class of the data is one that published figures are of ({names}): their scores "
+            "are left out."
+        )
+    plain = {MEAN, "mIoU", "covered", *SPEED, *_OURS}
+    more = [key for key in dict.fromkeys(itertools.chain(*scored))
+            if key not in known | plain and not key.startswith(F1)]  # fmt: skip
+    why = []
+    if lacking:
+        strange = {*lacking, *(F1 + column for column in lacking)}
+        rows = [_only(row, row.keys() - strange) for row in rows]
+        why.append(f"The data lack classes that published figures are of ({names}): left out.")
+    if more:
+        why.append(f"The data have small classes that they are not of: {', '.join(more)}.")
+    if why:
+        why.append("Published means and mIoU stand beside ours only where they are of one set.")
+    return rows, " ".join(why)
 
 
-def _speeds(row: dict[str, Any]) -> dict[str, Any]:
-    kept = {key: value for key, value in row.items() if key in (*_OURS, *SPEED)}
-    sources = row.get("sources", {})
-    return {**kept, "sources": {key: source for key, source in sources.items() if key in kept}}
+def _only(row: dict[str, Any], columns: Collection[str]) -> dict[str, Any]:
+    kept = {key: value for key, value in row.items() if key in _OURS or key in columns}
+    if "sources" in row:
+        kept["sources"] = {key: of for key, of in row["sources"].items() if key in kept}
+    return kept
 
 
 def _block(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, every: bool) -> str:
@@ -263,12 +310,13 @@ def _notes(which: Table, rows: Sequence[Mapping[str, Any]], *, every: bool) -> l
         lines.append(which.remark)
     others, more = _others(which) if every else ([], set())
     lines += [*published.footnotes(used | more), *others]
+    shown = {(row["line"], row["figures of"]): row for row in rows}
     for line in which.lines:
-        for figures in published.figures(which.name, line.label).values():
+        for source, figures in published.figures(which.name, line.label).items():
             lines += [
                 f"{line.label}, {column}: {figure.note}."
                 for column, figure in figures.items()
-                if figure.note and every
+                if figure.note and column in shown.get((line.label, source), ())
             ]
     return lines
 
