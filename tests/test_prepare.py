@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from c2fcore import _files
 from c2fcore.cli import main
 from c2fcore.data import prepare as preparing
 from c2fcore.data import sources, tiling
@@ -248,6 +249,15 @@ def test_other_processes_make_the_same_files(isaid: Path, tmp_path: Path) -> Non
     assert one == two
     for path in sorted((tmp_path / "a").rglob("*.png")):
         assert path.read_bytes() == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes()
+
+
+def test_a_folder_is_claimed_by_one_run(isaid: Path, tmp_path: Path) -> None:
+    """By one that has just begun, too, and written nothing yet."""
+    found, out = sources.find(ISAID, isaid, "raw"), tmp_path / "out"
+    out.mkdir()
+    with _files.held(out, ""), pytest.raises(ValueError, match="one run at a time, got"):
+        preparing.prepare(ISAID, found, out, preparing.Options("rgb", 16, 0))
+    assert not any(out.iterdir())
 
 
 def test_images_smaller_than_a_tile_are_padded_and_ignored_there(tmp_path: Path) -> None:

@@ -263,9 +263,11 @@ def test_files_of_an_earlier_run_may_be_damaged(mine: Path, tmp_path: Path, said
     out = tmp_path / "out"
     assert main(command(mine, out, "--tile", "16")) == 0
     whole = PreparedData.open(out)
+    odd = json.dumps({**json.loads((out / "records/all/b.json").read_text()), "source": [["b"], 3]})
     for name, text in (
         ("records/all/b.json", "{"),
         ("records/all/b.json", "{}"),
+        ("records/all/b.json", odd),
         ("dataset.json", "["),
         ("dataset.json", "[]"),
     ):

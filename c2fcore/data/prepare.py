@@ -101,8 +101,11 @@ def prepare(
     """
     boxes(1, 1, options.tile, options.overlap)  # checks them
     MaskDecoder(info, options.encoding)
-    _claim(info, out, options)
+    if out.exists() and not out.is_dir():
+        raise FileExistsError(f"the folder to write must be new or empty, got {out}")
+    out.mkdir(parents=True, exist_ok=True)
     with _files.held(out, "a folder of tiles must be written by"):
+        _claim(info, out, options)
         return _prepare(info, sources, out, options, workers)
 
 
@@ -166,22 +169,21 @@ def _claim(info: DatasetInfo, out: Path, options: Options) -> None:
                 f"{out} was prepared with other options, choose another folder: got "
                 f"{', '.join(changed) or 'other classes'}"
             )
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+    elif any(out.iterdir()):
         raise FileExistsError(f"the folder to write must be new or empty, got {out}")
-    out.mkdir(parents=True, exist_ok=True)
     _write_json(path, wanted)
 
 
 def _finished(job: _Job) -> dict[str, Any] | None:
-    """The record of a source that is done and still as it was; a damaged record is none.
+    """The record of a source that is done and still as it was.
 
     The source may have been moved, and the files of an image may have got another suffix.
 
     Raises:
         FileExistsError: tiles of this name were made of another file.
     """
-    record = _read_json(job.record)
-    if record is None or record.keys() != set(_RECORD_KEYS):
+    record = _read_record(job.record)
+    if record is None:
         return None
     before, now = record["source"], job.fingerprint()
     for (old, *was), (new, *state) in zip(before, now, strict=True):
@@ -215,8 +217,8 @@ def _dropped(jobs: Sequence[_Job], anything_kept: bool) -> list[tuple[_Job, dict
     folders = {job.pair.image.resolve().parent for job in jobs}
     for one in {job.split: job for job in jobs}.values():
         for path in sorted(set(one.record.parent.glob("*.json")) - expected):
-            record = _read_json(path)
-            if record is None or record.keys() != set(_RECORD_KEYS):
+            record = _read_record(path)
+            if record is None:
                 continue
             image, mask = (Path(file) for file, *_ in record["source"])
             if image.parent not in folders and (image.exists() or not anything_kept):
@@ -279,7 +281,7 @@ def _make(job: _Job) -> dict[str, Any]:
         _write_png(image_file, cut(image, box, 0))
         _write_png(mask_file, cut(labels, box, IGNORED))
         tiles.append({"name": name, "box": list(box)})
-    earlier = _read_json(job.record) or {}
+    earlier = _read_record(job.record) or {}
     names = {tile["name"] for tile in tiles}
     _remove(job, [t for t in earlier.get("tiles", ()) if t["name"] not in names])
     counts = np.bincount(labels.ravel(), minlength=256)
@@ -327,6 +329,19 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, ValueError):
         return None
     return found if isinstance(found, dict) else None
+
+
+def _read_record(path: Path) -> dict[str, Any] | None:
+    """The record of a source; None if it is missing or not as `_make` writes them."""
+    record = _read_json(path)
+    if record is None or record.keys() != set(_RECORD_KEYS):
+        return None
+    try:
+        files = [(Path(file), size, time) for file, size, time in record["source"]]
+        names = [str(tile["name"]) for tile in record["tiles"]]
+    except (TypeError, ValueError, KeyError):
+        return None
+    return record if len(files) == 2 and names else None
 
 
 def _describe(
