@@ -101,6 +101,12 @@ def test_stage_2_goes_on_with_its_own_coarse_network(
     saved = (out / "train.yaml").read_text()
     assert str(elsewhere) in saved
     assert main(coarse(data, tmp_path / "other", "--trainer.max_steps=1", "--seed=5")) == 0
+    config = elsewhere / "checkpoint" / "config.json"
+    held = json.loads(config.read_text())
+    held["config"]["std"] = [0.25, 0.25, 0.25]
+    config.write_text(json.dumps(held))
+    assert main(fine(data, elsewhere, out, "--resume", *more)) == 2
+    assert "got std (0.5, 0.5, 0.5) -> (0.25, 0.25, 0.25) in --coarse" in said()
     shutil.rmtree(elsewhere)
     (tmp_path / "other").rename(elsewhere)
     for place in (elsewhere, elsewhere / "." / ".." / "elsewhere"):

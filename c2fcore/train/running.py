@@ -23,6 +23,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 
 from .._progress import Bar
+from .tasks import NORMALISED
 
 # What a resumed run may change: where things are, and how fast they go. Anything else would be
 # ignored in part (the optimiser's state holds the learning rate) and make another run of it. What
@@ -360,6 +361,14 @@ def check_state(last: Path, data: Any, task: Any, steps: int) -> None:
     if steps < done:
         raise ValueError(
             f"trainer.max_steps must be at least the {done} that are done, got {steps}"
+        )
+    begun, normalised = state.get(NORMALISED), task.normalised()
+    if begun is not None and begun != normalised:
+        changed = [f"{name} {begun[name]} -> {now}" for name, now in normalised.items()
+                   if begun[name] != now]  # fmt: skip
+        raise ValueError(
+            "--resume goes on with pixels normalised as they were, start in another --out: got "
+            f"{', '.join(changed)} in --coarse"
         )
     frozen = {name: now for name, now in task.state_dict().items() if name.startswith(_COARSE)}
     if any(name not in weights or not torch.equal(weights[name], frozen[name]) for name in frozen):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,8 @@ from ..pipeline import C2FNet
 from .recipe import Recipe
 
 Batch = Mapping[str, Any]
+
+NORMALISED: Final = "normalised"  # in the state of a run
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,11 @@ class _Task(pl.LightningModule):
         if not all(bool(parameter.isfinite().all()) for parameter in self.trained()):
             self._loss = torch.tensor(float("nan"))
             self.check_finite()
+        checkpoint[NORMALISED] = self.normalised()
+
+    def normalised(self) -> dict[str, Any]:
+        """How pixels become what the networks see."""
+        return {name: getattr(self.c2f, name) for name in ("scale", "mean", "std")}
 
     def log_iou(self, confusion: Metric, prefix: str) -> None:
         """Logs IoU: mean of all classes, of the small ones, and each small class.
