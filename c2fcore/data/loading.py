@@ -26,8 +26,8 @@ def start() -> None:
     forkserver.ensure_running()
 
 
-def options(workers: int) -> dict[str, Any]:
-    """Of a DataLoader with so many processes, which outlive an iteration; 0 for none."""
+def options(workers: int, *, kept: bool = True) -> dict[str, Any]:
+    """Of a DataLoader with so many processes, kept for the next iteration or not; 0 for none."""
     if workers == 0:
         return {}
     start()
@@ -35,7 +35,7 @@ def options(workers: int) -> dict[str, Any]:
         "num_workers": workers,
         "multiprocessing_context": _METHOD,
         "worker_init_fn": _begin,
-        "persistent_workers": True,
+        "persistent_workers": kept,
     }
 
 

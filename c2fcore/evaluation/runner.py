@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from .. import metrics
 from .._progress import Bar
+from ..data import loading
 from . import distributed
 from .objects import TruthObjects
 from .predictor import Answer, Predictor
@@ -143,11 +144,7 @@ class _Run:
     def work(self, batch: int, workers: int, progress: bool) -> None:
         """Scores this process's units."""
         reader = TileReader(self.samples, self.units)
-        # Spawned, not forked: torch already runs threads in this process.
-        context = "spawn" if workers else None
-        loader = DataLoader(
-            reader, batch_size=None, num_workers=workers, multiprocessing_context=context
-        )
+        loader = DataLoader(reader, batch_size=None, **loading.options(workers, kept=False))
         with Bar(total=len(reader), unit="tile", desc="eval", shown=progress) as bar:
             for items in _batched(map(_readable, loader), batch):
                 self._batch(items)
