@@ -98,6 +98,21 @@ def test_they_finish_the_step_when_all_are_asked_to_stop(data: Path, number: int
     assert os.waitpid(server, os.WNOHANG) == (0, 0)  # it lives on
 
 
+def test_one_that_is_killed_ends_training_in_one_line(
+    data: Path, tmp_path: Path, said: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = command.CoarseTask.training_step
+
+    def killing(self: Any, batch: Any, batch_idx: int) -> Any:
+        for child in multiprocessing.active_children():
+            child.kill()
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(command.CoarseTask, "training_step", killing)
+    assert main(coarse(data, tmp_path / "run", "--data.workers=1", "--data.val=null")) == 2
+    assert "every loading process must live, got one ended from outside (out of" in said()
+
+
 def test_other_processes_of_the_server_can_be_ended() -> None:
     loading.start()
     other = multiprocessing.get_context("forkserver").Process(target=time.sleep, args=(SECONDS,))

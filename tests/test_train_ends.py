@@ -175,6 +175,22 @@ def test_a_loss_that_is_no_number_ends_training(
     assert all(value.isfinite().all() for value in weights(out).values())
 
 
+@pytest.mark.parametrize("more", ["--data.val=null", "--trainer.limit_val_batches=0"])
+def test_states_are_saved_without_validation(
+    more: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = command.CoarseTask.training_step
+
+    def bad(self: Any, batch: Any, batch_idx: int) -> Any:
+        if batch_idx == 5:
+            raise RuntimeError("power failure")
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(command.CoarseTask, "training_step", bad)
+    assert main(coarse(data, tmp_path / "run", more)) == 2
+    assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["global_step"] == 4
+
+
 def test_a_learning_rate_that_explodes(data: Path, tmp_path: Path, said: Said) -> None:
     assert main(coarse(data, tmp_path / "run", "--recipe.lr=1e30")) == 2
     assert "start again with a lower --recipe.lr" in said()

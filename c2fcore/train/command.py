@@ -291,11 +291,12 @@ def _trainer(options: dict[str, Any], out: Path, data: Tiles) -> Any:
         )
     if data.val_split is None:
         options["limit_val_batches"] = 0
+    validated = options["limit_val_batches"] != 0
     if options["logger"] in (None, True):
         options["logger"] = pl.loggers.CSVLogger(out, name="metrics")
     every = every if isinstance(every, int) else options["max_steps"]
     # The last state is kept after a validation, so that a resumed run knows the best one so far.
-    last = {"every_n_train_steps": every} if data.val_split is None else {"every_n_epochs": 1}
+    last = {"every_n_epochs": 1} if validated else {"every_n_train_steps": every}
     callbacks: list[pl.Callback] = [
         RunCheckpoint(out, "best", monitor="val/small_iou", mode="max", save_weights_only=True),
         RunCheckpoint(

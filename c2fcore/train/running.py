@@ -266,6 +266,11 @@ def plain_errors() -> Iterator[None]:
         if len(lines) > 1 and "in DataLoader worker process" in lines[0]:
             # The error itself stands below that process's traceback.
             raise ValueError(lines[-1].partition(": ")[2] or lines[-1]) from error
+        if lines and lines[0].startswith("DataLoader worker (pid"):
+            raise RuntimeError(
+                "every loading process must live, got one ended from outside (out of memory, or of "
+                "a container's shared memory?): go on with --resume and fewer --data.workers"
+            ) from error
         if lines and lines[0].startswith("Expected more than 1 value per channel"):
             raise ValueError(
                 "batch norm after a global pooling needs two crops or more in each process, got "
