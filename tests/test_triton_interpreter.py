@@ -133,10 +133,7 @@ def test_bins_cut_where_windows_start_and_end(
     axis = make_axis(size, window, stride, flush, tile)
     starts = torch.full((axis.bins + 1,), -1, dtype=torch.int32)
     of_pixel = torch.full((size,), -1, dtype=torch.int32)
-    args = {k: v for k, v in axis.args("y").items() if k != "bins_y"}
-    bins_kernel[(1,)](
-        starts, of_pixel, axis.bins + 1, size, **args, BLOCK=1 << (size + 1).bit_length()
-    )
+    bins_kernel[(1,)](starts, of_pixel, axis, BLOCK=1 << (size + 1).bit_length())
     edges = axis.edges()
     assert starts.tolist() == edges
     assert edges[0] == 0
@@ -166,11 +163,10 @@ def test_bins_beside_the_first_of_a_tile(window: int, flush: bool) -> None:
         axis = make_axis(size, window, stride, flush, tile)
         assert axis.tile_bins > 1
         edges = torch.tensor(axis.edges())
-        args = {k: v for k, v in axis.args("y").items() if k[:4] in ("step", "rest", "peri")}
         for tile_first in (0, axis.tile_bins, (axis.tiles - 1) * axis.tile_bins):
             first = int(edges[tile_first])
             found = torch.empty(512, dtype=torch.int32)
-            beside_kernel[(1,)](found, first, flush_px_y=axis.flush_px, **args, BLOCK=512)
+            beside_kernel[(1,)](found, first, axis, BLOCK=512)
             pixels = torch.arange(first, min(first + axis.tile_px, size))
             wanted = torch.searchsorted(edges[1:], pixels, right=True)
             assert torch.equal(found[: len(pixels)].long(), wanted), (stride, tile_first)
@@ -197,17 +193,17 @@ def test_bins_beside_the_first_of_a_tile(window: int, flush: bool) -> None:
 def test_first_output_inverts_first_tap(small: int, full: int) -> None:
     from triton_probes import taps_kernel
 
-    from c2fcore.kernels.triton._cells import Cells
+    from c2fcore.kernels.triton._cells import cells_over
+    from c2fcore.kernels.triton._upsample import resize
 
-    cells = Cells(small, small, full, full, 1, 1)
+    cells = cells_over(small, small, full, full, 1, 1)
     assert cells.dyadic == (full / small in (1, 2, 4, 8, 16, 32))
     for dyadic in {False, cells.dyadic}:
         taps = torch.full((full,), -1, dtype=torch.int32)
         firsts = torch.full((small + 1,), -1, dtype=torch.int32)
         taps_kernel[(1,)](
-            taps, firsts, small / full, full / small, small, full,
-            BLOCK=1 << full.bit_length(), DYADIC=dyadic,
-        )  # fmt: skip
+            taps, firsts, resize(small, full), BLOCK=1 << full.bit_length(), DYADIC=dyadic
+        )
         assert torch.equal(
             firsts.long(), torch.searchsorted(taps.long(), torch.arange(small + 1), right=False)
         )
@@ -218,7 +214,7 @@ def test_first_output_inverts_first_tap(small: int, full: int) -> None:
     assert int(taps.max()) < small
     for block in (1, 2, 31, 32, 64, 100, 384):
         if block <= full:
-            most = Cells(small, 1, full, 1, block, 1).points_y
+            most = cells_over(small, 1, full, 1, block, 1).points_y
             assert int((taps[block - 1 :] - taps[: full - block + 1]).max()) + 2 <= most
 
 

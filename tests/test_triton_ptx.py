@@ -68,14 +68,17 @@ class Executed:
         program, shared = self.programs[key]
         buffers: dict[int, Buffer] = {}
         args: list[float] = []
-        for parameter, kind in zip(launch.kernel.params, _compile._specialise(launch)[0].values()):
-            if kind == "constexpr":
-                continue
-            value = launch.args[parameter.name]
-            if isinstance(value, torch.Tensor):
-                args.append(_address(value, parameter.name, buffers))
-            else:
-                args += value if isinstance(value, tuple) else (value,)
+
+        def add(value: Any, kind: Any, name: str) -> None:
+            if isinstance(kind, tuple):
+                for part, its in zip(value, kind, strict=True):
+                    add(part, its, name)
+            elif kind != "constexpr":
+                tensor = isinstance(value, torch.Tensor)
+                args.append(_address(value, name, buffers) if tensor else value)
+
+        for name, kind in _compile._specialise(launch)[0].items():
+            add(launch.args.get(name), kind, name)
         machine = Machine(program, launch.grid, list(buffers.values()), args, shared)
         machine.run()
         self.races |= machine.races

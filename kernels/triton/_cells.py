@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import triton
@@ -42,30 +43,60 @@ def list_mixed(mixed_ptr, entry, mixed, listed, CELLS: tl.constexpr, LANES: tl.c
     return listed + tl.sum(number, 0)
 
 
-@triton.jit
-def agreed_labels(image_ptr, mixed_ptr, stride_n, stride_y, stride_x, first_row, last_row,
-                  first_column, last_column, h, w, N: tl.constexpr, CLASS_BLOCK: tl.constexpr,
-                  COLUMN_BLOCK: tl.constexpr, POINTS: tl.constexpr, POINTS_X: tl.constexpr,
-                  LANES: tl.constexpr, UNROLL: tl.constexpr):  # fmt: skip
-    """Labels of the cells of a tile, [POINTS], -1 where mixed; lists and counts the mixed ones.
+class Tile(NamedTuple):
+    """Pixels [y0, y1) x [x0, x1) of an image, and the source pixels that are their first taps."""
 
-    Slot i stands for the source pixel (first_row + i // POINTS_X, first_column + i % POINTS_X) and
-    for the cell whose upper left corner it is. Slots of no cell have any label.
+    y0: tl.tensor
+    y1: tl.tensor
+    x0: tl.tensor
+    x1: tl.tensor
+    row0: tl.tensor  # of slot 0
+    last_row: tl.tensor
+    column0: tl.tensor  # of slot 0: the first one, or one before it
+    last_column: tl.tensor
+
+
+@triton.jit
+def tile_over(y0, y1, x0, x1, resize_y, resize_x, CELLS: tl.constexpr):
+    """The tile of these pixels."""
+    BLOCK: tl.constexpr = CELLS.column_block
+    row0 = first_tap(y0, resize_y)
+    last_row = first_tap(y1 - 1, resize_y)
+    column0 = first_tap(x0, resize_x) // BLOCK * BLOCK
+    last_column = first_tap(x1 - 1, resize_x)
+    return Tile(y0, y1, x0, x1, row0, last_row, column0, last_column)
+
+
+@triton.jit
+def agreed_labels(
+    logits, mixed_ptr, tile, resize_y, resize_x, N: tl.constexpr, CLASS_BLOCK: tl.constexpr,
+    CELLS: tl.constexpr, LANES: tl.constexpr, UNROLL: tl.constexpr,
+):  # fmt: skip
+    """Labels of the cells of a tile, [points], -1 where mixed; lists and counts the mixed ones.
+
+    Slot i stands for the source pixel (row0 + i // points_x, column0 + i % points_x) and for the
+    cell whose upper left corner it is. Slots of no cell have any label.
     """
-    first = tl.arange(0, POINTS // COLUMN_BLOCK) * COLUMN_BLOCK
+    POINTS: tl.constexpr = CELLS.points
+    POINTS_X: tl.constexpr = CELLS.points_x
+    BLOCK: tl.constexpr = CELLS.column_block
+    stride_n = logits.stride_n
+    first = tl.arange(0, POINTS // BLOCK) * BLOCK
     # Slots past the last corner read that one again: a load that needs no mask is one instruction.
-    row = tl.minimum(first_row + first // POINTS_X, tl.minimum(last_row, h - 2) + 1).to(tl.int64)
-    column = first_column + first % POINTS_X
-    if COLUMN_BLOCK > 1:
+    last = tl.minimum(tile.last_row, resize_y.small - 2) + 1
+    row = tl.minimum(tile.row0 + first // POINTS_X, last).to(tl.int64)
+    column = tile.column0 + first % POINTS_X
+    if BLOCK > 1:
         # Past the image, the last block: a cell at the border may count as mixed for that.
-        column = tl.multiple_of(tl.minimum(column, w - COLUMN_BLOCK), COLUMN_BLOCK)
-        offsets = tl.multiple_of(row * stride_y, COLUMN_BLOCK) + column
-        offsets = offsets[:, None] + tl.arange(0, COLUMN_BLOCK)[None, :]
-        stride_n = tl.multiple_of(stride_n, COLUMN_BLOCK)
+        column = tl.multiple_of(tl.minimum(column, resize_x.small - BLOCK), BLOCK)
+        offsets = tl.multiple_of(row * logits.stride_y, BLOCK) + column
+        offsets = offsets[:, None] + tl.arange(0, BLOCK)[None, :]
+        stride_n = tl.multiple_of(stride_n, BLOCK)
     else:
-        column = tl.minimum(column, tl.minimum(last_column, w - 2) + 1).to(tl.int64)
-        offsets = row * stride_y + column * stride_x
-    best, label = first_argmax(image_ptr, offsets, None, stride_n, N, CLASS_BLOCK, UNROLL)
+        last = tl.minimum(tile.last_column, resize_x.small - 2) + 1
+        column = tl.minimum(column, last).to(tl.int64)
+        offsets = row * logits.stride_y + column * logits.stride_x
+    best, label = first_argmax(logits.ptr, offsets, None, stride_n, N, CLASS_BLOCK, UNROLL)
     # A corner at infinity proves nothing about the pixels between.
     label = tl.where(tl.abs(best) < float("inf"), label, -1)
     corner = tl.arange(0, 4 * POINTS)
@@ -76,100 +107,100 @@ def agreed_labels(image_ptr, mixed_ptr, stride_n, stride_y, stride_x, first_row,
     highest = tl.max(corner, 0)
     label = tl.where(lowest == highest, lowest, -1)
     slot = tl.arange(0, POINTS)
-    row = first_row + slot // POINTS_X
-    column = first_column + slot % POINTS_X
-    mixed = (row <= last_row) & (column <= last_column) & (label < 0)
+    row = tile.row0 + slot // POINTS_X
+    column = tile.column0 + slot % POINTS_X
+    mixed = (row <= tile.last_row) & (column <= tile.last_column) & (label < 0)
     entry = mixed_entry(slot, lowest, highest)
     return label, list_mixed(mixed_ptr, entry, mixed, 0, POINTS, LANES)
 
 
 @triton.jit
+def slot_of(y, x, tile, resize_y, resize_x, CELLS: tl.constexpr):
+    """Slot of the cell that pixels (y, x) of a tile are in."""
+    row = first_tap(y, resize_y) - tile.row0
+    return row * CELLS.points_x + first_tap(x, resize_x) - tile.column0
+
+
+@triton.jit
 def store_agreed(
-    cell_label, labels_ptr, row0, column0, y0, y1, x0, x1, scale_y, scale_x, h, w, W,
-    POINTS: tl.constexpr, POINTS_X: tl.constexpr, BLOCK_Y: tl.constexpr, CHUNK_X: tl.constexpr,
-    QUADS: tl.constexpr,
+    cell_label, labels_ptr, tile, resize_y, resize_x, CELLS: tl.constexpr,
+    BLOCK_Y: tl.constexpr, CHUNK_X: tl.constexpr, QUADS: tl.constexpr,
 ):  # fmt: skip
     """Stores the labels of a tile; pixels of mixed cells are 255 until theirs is known.
 
-    QUADS: x0, x1, W and the address of the labels are multiples of 4, so four are one store.
+    QUADS: x0, x1, the image's width and the address of the labels are multiples of 4, so four are
+    one store.
     """
     QUARTER: tl.constexpr = CHUNK_X // 4
-    y = y0 + tl.arange(0, BLOCK_Y)
+    y = tile.y0 + tl.arange(0, BLOCK_Y)
     quad = tl.arange(0, 4 * QUARTER)
     quad = quad // QUARTER + quad % QUARTER * 4  # first pixels of all quads, then second ones, ...
-    below = ((first_tap(y, scale_y, h) - row0) * POINTS_X)[None, :, None]
-    for start in range(x0, x1, CHUNK_X):
-        beside = first_tap(start + quad, scale_x, w) - column0
-        slot = below + tl.reshape(beside, [4, 1, QUARTER])
-        slot = tl.reshape(tl.minimum(slot, POINTS - 1), [4 * BLOCK_Y * QUARTER])
+    for start in range(tile.x0, tile.x1, CHUNK_X):
+        x = tl.reshape(start + quad, [4, 1, QUARTER])
+        slot = slot_of(y[None, :, None], x, tile, resize_y, resize_x, CELLS)
+        slot = tl.reshape(tl.minimum(slot, CELLS.points - 1), [4 * BLOCK_Y * QUARTER])
         found = tl.reshape(tl.gather(cell_label, slot, 0), [4, BLOCK_Y, QUARTER]) & 255
         word = tl.sum(found << (8 * tl.arange(0, 4))[:, None, None], 0)
         x = start + 4 * tl.arange(0, QUARTER)
-        at = labels_ptr + y.to(tl.int64)[:, None] * W + x[None, :]
-        inside = (y < y1)[:, None]
+        at = labels_ptr + y.to(tl.int64)[:, None] * resize_x.full + x[None, :]
+        inside = (y < tile.y1)[:, None]
         if QUADS:
             at = at.to(tl.pointer_type(tl.int32), bitcast=True)
-            tl.store(at, word, mask=inside & (x < x1)[None, :])
+            tl.store(at, word, mask=inside & (x < tile.x1)[None, :])
         else:
             for i in tl.static_range(4):
-                tl.store(
-                    at + i, (word >> (8 * i)).to(tl.uint8), mask=inside & (x + i < x1)[None, :]
-                )
+                byte = (word >> (8 * i)).to(tl.uint8)
+                tl.store(at + i, byte, mask=inside & (x + i < tile.x1)[None, :])
 
 
 @triton.jit
-def _cell_pixels(
-    first, start, end, scale, ratio, in_size, out_size, CELLS: tl.constexpr, DYADIC: tl.constexpr
-):  # fmt: skip
-    """Pixels in [start, end) along an axis of the cells from `first` on, [CELLS]."""
-    cell = first + tl.arange(0, CELLS)
-    begin = tl.maximum(first_output(cell, scale, ratio, in_size, out_size, DYADIC), start)
-    beyond = first_output(cell + 1, scale, ratio, in_size, out_size, DYADIC)
-    return tl.maximum(tl.minimum(beyond, end) - begin, 0)
+def _cell_pixels(first, start, end, axis, COUNT: tl.constexpr, DYADIC: tl.constexpr):
+    """Pixels in [start, end) along an axis of the COUNT cells from `first` on."""
+    cell = first + tl.arange(0, COUNT)
+    begin = tl.maximum(first_output(cell, axis, DYADIC), start)
+    return tl.maximum(tl.minimum(first_output(cell + 1, axis, DYADIC), end) - begin, 0)
 
 
 @triton.jit
-def agreed_total(
-    small, row0, column0, y0, y1, x0, x1, scale_y, scale_x, ratio_y, ratio_x, h, w, H, W,
-    POINTS: tl.constexpr, POINTS_X: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-    DYADIC: tl.constexpr,
-):  # fmt: skip
-    """Pixels of a tile that are in a cell of which `small` [POINTS] holds."""
-    slot = tl.arange(0, POINTS)
-    height = _cell_pixels(row0, y0, y1, scale_y, ratio_y, h, H, ROWS, DYADIC)
-    width = _cell_pixels(column0, x0, x1, scale_x, ratio_x, w, W, COLUMNS, DYADIC)
-    area = tl.gather(height, tl.minimum(slot // POINTS_X, ROWS - 1), 0)
-    area *= tl.gather(width, slot % POINTS_X, 0)
+def agreed_total(small, tile, resize_y, resize_x, CELLS: tl.constexpr):
+    """Pixels of a tile that are in a cell of which `small` [points] holds."""
+    slot = tl.arange(0, CELLS.points)
+    height = _cell_pixels(tile.row0, tile.y0, tile.y1, resize_y, CELLS.rows, CELLS.dyadic)
+    width = _cell_pixels(tile.column0, tile.x0, tile.x1, resize_x, CELLS.columns, CELLS.dyadic)
+    area = tl.gather(height, tl.minimum(slot // CELLS.points_x, CELLS.rows - 1), 0)
+    area *= tl.gather(width, slot % CELLS.points_x, 0)
     return tl.sum(tl.where(small, area, 0), 0)
 
 
 @triton.jit
 def agreed_columns(
-    small, x, row0, column0, y0, y1, scale_y, scale_x, ratio_y, h, w, H,
-    POINTS: tl.constexpr, POINTS_Y: tl.constexpr, POINTS_X: tl.constexpr,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr, LANES: tl.constexpr, BLOCK_X: tl.constexpr,
-    DYADIC: tl.constexpr,
+    small, x, tile, resize_y, resize_x, CELLS: tl.constexpr, LANES: tl.constexpr
 ):  # fmt: skip
-    """As `agreed_total`, of each column `x` [BLOCK_X] of pixels.
+    """As `agreed_total`, of each column `x` [P] of pixels; 0 past the tile.
 
     Cells are weighted by their rows of pixels and added up before columns of pixels look at them:
     no step goes over the pixels of the tile.
     """
-    height = _cell_pixels(row0, y0, y1, scale_y, ratio_y, h, H, ROWS, DYADIC)
-    slot = tl.arange(0, POINTS)
+    POINTS_X: tl.constexpr = CELLS.points_x
+    ROWS: tl.constexpr = CELLS.rows
+    COLUMNS: tl.constexpr = CELLS.columns
+    height = _cell_pixels(tile.row0, tile.y0, tile.y1, resize_y, ROWS, CELLS.dyadic)
+    slot = tl.arange(0, CELLS.points)
     rows = tl.gather(height, tl.minimum(slot // POINTS_X, ROWS - 1), 0)
     rows = tl.where(small, rows, 0)
     # A thread adds up every PARTS-th row of a column; columns of pixels add up the parts.
     PARTS: tl.constexpr = min(LANES // COLUMNS, ROWS) if LANES > COLUMNS else 1
     entry = tl.arange(0, ROWS * COLUMNS)
     row = entry // COLUMNS
-    rows = tl.gather(rows, tl.minimum(row * POINTS_X + entry % COLUMNS, POINTS - 1), 0)
-    rows = tl.where(row < POINTS_Y, rows, 0)
+    rows = tl.gather(rows, tl.minimum(row * POINTS_X + entry % COLUMNS, CELLS.points - 1), 0)
+    rows = tl.where(row < CELLS.points_y, rows, 0)
     parts = tl.sum(tl.reshape(rows, [ROWS // PARTS, PARTS * COLUMNS]), 0)
-    column = tl.minimum(first_tap(x, scale_x, w) - column0, COLUMNS - 1)
+    column = first_tap(x, resize_x) - tile.column0
+    column = tl.minimum(column, COLUMNS - 1)
     part = (tl.arange(0, PARTS) * COLUMNS)[:, None] + column[None, :]
-    found = tl.gather(parts, tl.reshape(part, [PARTS * BLOCK_X]), 0)
-    return tl.sum(tl.reshape(found, [PARTS, BLOCK_X]), 0)
+    found = tl.gather(parts, tl.reshape(part, [PARTS * x.shape[0]]), 0)
+    found = tl.sum(tl.reshape(found, [PARTS, x.shape[0]]), 0)
+    return tl.where(x < tile.x1, found, 0)
 
 
 def _most_points(small: int, full: int, block: int) -> int:
@@ -195,53 +226,59 @@ def _dyadic(small: int, full: int) -> bool:
     return full % small == 0 and pow2(full // small) == full // small and full < 1 << 22
 
 
-class Cells:
-    """Shapes of the blocks over source pixels and cells."""
+class Cells(NamedTuple):
+    """Shapes of the blocks over source pixels and cells: a constexpr of kernels."""
 
-    def __init__(
-        self, h: int, w: int, H: int, W: int, block_y: int, block_x: int,
-        column_block: int = 1, by_row: bool = False,
-    ) -> None:  # fmt: skip
-        self.points_y = _most_points(h, H, block_y)
-        self.points_x = _most_points(w, W, block_x)
-        # The first of them is the first of a block, unless blocks take more slots.
-        rows = 1 if by_row else self.points_y
-        blocks = ceil_div(self.points_x + column_block - 1, column_block) * column_block
-        fit = pow2(rows * blocks) == pow2(rows * self.points_x)
-        self.column_block = column_block if fit else 1
-        self.points_x = blocks if fit else self.points_x
-        if by_row:
-            self.points_x = pow2(self.points_x)
-            self.points = self.points_y * self.points_x
-        else:
-            self.points = pow2(self.points_y * self.points_x)
-        self.first_y, self.most_y = _cell_sides(h, H)
-        self.first_x, self.most_x = _cell_sides(w, W)
-        self.dyadic = _dyadic(h, H) and _dyadic(w, W)
-        self.cell_y = min(self.most_y, 4)  # each row of pixels takes registers of its lane
-        self.cell_x = min(self.most_x, 8)
-
-    def constants(self) -> dict[str, int]:
-        """The constexprs of these shapes."""
-        return {
-            "COLUMN_BLOCK": self.column_block,
-            "POINTS": self.points,
-            "POINTS_Y": self.points_y,
-            "POINTS_X": self.points_x,
-            "ROWS": pow2(self.points_y),
-            "COLUMNS": pow2(self.points_x),
-            "CELL_Y": self.cell_y,
-            "CELL_X": self.cell_x,
-            "CELL_ROWS": pow2(self.cell_y),
-            "DYADIC": self.dyadic,
-            "GROUP": pow2(self.cell_x),
-            "MOST_Y": self.most_y,
-            "MOST_X": self.most_x,
-            "FIRST_Y": self.first_y,
-            "FIRST_X": self.first_x,
-        }
+    column_block: int  # source pixels beside each other that are one load
+    points: int  # source pixels of a tile, at most, and their slots
+    points_y: int
+    points_x: int
+    rows: int  # points_y rounded up to a power of two
+    columns: int
+    cell_y: int
+    cell_x: int  # pixels of a cell evaluated at once
+    cell_rows: int  # cell_y rounded up to a power of two
+    group: int  # lanes of a cell
+    dyadic: bool  # a power of two between the sizes
+    most_y: int
+    most_x: int  # pixels of a cell, at most, save those at
+    first_y: int  # the upper border
+    first_x: int  # and the left one
 
 
-def quotient(a: int, b: int) -> float:
-    """Quotient a / b in float32."""
-    return float(np.float32(a) / np.float32(b))
+def cells_over(
+    h: int, w: int, H: int, W: int, block_y: int, block_x: int,
+    column_block: int = 1, by_row: bool = False,
+) -> Cells:  # fmt: skip
+    """Of tiles of block_y x block_x pixels."""
+    points_y = _most_points(h, H, block_y)
+    points_x = _most_points(w, W, block_x)
+    # The first of them is the first of a block, unless blocks take more slots.
+    rows = 1 if by_row else points_y
+    blocks = ceil_div(points_x + column_block - 1, column_block) * column_block
+    if pow2(rows * blocks) == pow2(rows * points_x):
+        points_x = blocks
+    else:
+        column_block = 1
+    if by_row:
+        points_x = pow2(points_x)
+    first_y, most_y = _cell_sides(h, H)
+    first_x, most_x = _cell_sides(w, W)
+    cell_y, cell_x = min(most_y, 4), min(most_x, 8)  # each row takes registers of its lane
+    return Cells(
+        column_block=column_block,
+        points=points_y * points_x if by_row else pow2(points_y * points_x),
+        points_y=points_y,
+        points_x=points_x,
+        rows=pow2(points_y),
+        columns=pow2(points_x),
+        cell_y=cell_y,
+        cell_x=cell_x,
+        cell_rows=pow2(cell_y),
+        group=pow2(cell_x),
+        dyadic=_dyadic(h, H) and _dyadic(w, W),
+        most_y=most_y,
+        most_x=most_x,
+        first_y=first_y,
+        first_x=first_x,
+    )

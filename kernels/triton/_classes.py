@@ -11,7 +11,8 @@ from functools import lru_cache
 import triton
 import triton.language as tl
 
-# Never specialised: a set whose word happens to be 1 or a multiple of 16 is no other kernel.
+# Never specialised: a set whose word happens to be 1 or a multiple of 16 is no other kernel. They
+# are single arguments for that, and a tuple inside a kernel.
 WORDS = tuple(f"word{i}" for i in range(8))
 
 
@@ -35,31 +36,16 @@ def words_in_use(table: bytes) -> int:
 
 
 @triton.jit
-def is_small(
-    label, word0, word1, word2, word3, word4, word5, word6, word7, NUM_WORDS: tl.constexpr,
-    N: tl.constexpr = 256,
-):  # fmt: skip
-    """Whether each label is in the set; labels of any integer type, none outside 0..N-1 is."""
+def is_small(label, words, NUM_WORDS: tl.constexpr, N: tl.constexpr = 256):
+    """Whether each label, of any integer type, is in the set `words`; none outside 0..N-1 is."""
     if N < 32 and NUM_WORDS == 1:  # nor is bit 31, which -1 asks for
-        return ((word0 >> (label & 31)) & 1) != 0
+        return ((words[0] >> (label & 31)) & 1) != 0
     if label.dtype.primitive_bitwidth < 32:
         label = label.to(tl.int32)
     inside = (label >= 0) & (label < 32 * NUM_WORDS)
     label = tl.where(inside, label, 0).to(tl.int32)
     index = label >> 5
-    word = tl.zeros_like(label) + word0
-    if NUM_WORDS > 1:
-        word = tl.where(index == 1, word1, word)
-    if NUM_WORDS > 2:
-        word = tl.where(index == 2, word2, word)
-    if NUM_WORDS > 3:
-        word = tl.where(index == 3, word3, word)
-    if NUM_WORDS > 4:
-        word = tl.where(index == 4, word4, word)
-    if NUM_WORDS > 5:
-        word = tl.where(index == 5, word5, word)
-    if NUM_WORDS > 6:
-        word = tl.where(index == 6, word6, word)
-    if NUM_WORDS > 7:
-        word = tl.where(index == 7, word7, word)
+    word = tl.zeros_like(label) + words[0]
+    for i in tl.static_range(1, NUM_WORDS):
+        word = tl.where(index == i, words[i], word)
     return inside & (((word >> (label & 31)) & 1) != 0)

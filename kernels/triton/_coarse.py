@@ -9,15 +9,13 @@ from ._upsample import first_tap, second_weight, to_second_tap
 
 
 @triton.jit
-def coarse_taps(
-    y, x, stride_y, stride_x, scale_y, scale_x, h, w, H, W, RESIZED: tl.constexpr
-):  # fmt: skip
+def coarse_taps(y, x, stride_y, stride_x, resize_y, resize_x, RESIZED: tl.constexpr):
     """Offsets of the four taps of pixels (y, x) and the weights of the second ones."""
     if RESIZED:
-        row = first_tap(y, scale_y, h)
-        column = first_tap(x, scale_x, w)
-        wy = second_weight(y, row, scale_y)
-        wx = second_weight(x, column, scale_x)
+        row = first_tap(y, resize_y)
+        column = first_tap(x, resize_x)
+        wy = second_weight(y, row, resize_y)
+        wx = second_weight(x, column, resize_x)
     else:
         row = y
         column = x
@@ -28,8 +26,8 @@ def coarse_taps(
     at10 = at00
     at11 = at00
     if RESIZED:
-        right = to_second_tap(column, w, W, stride_x)
-        below = to_second_tap(row, h, H, stride_y)
+        right = to_second_tap(column, resize_x, stride_x)
+        below = to_second_tap(row, resize_y, stride_y)
         at01 = at00 + right
         at10 = at00 + below
         at11 = at10 + right

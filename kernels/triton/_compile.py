@@ -65,29 +65,32 @@ def _specialise(launch: Launch) -> tuple[dict[str, Any], dict[Any, Any], dict[An
     signature: dict[str, Any] = {}
     constants: dict[Any, Any] = {}
     attributes: dict[Any, Any] = {}
+
+    def kind(value: Any, path: tuple[int, ...], special: bool) -> Any:
+        if isinstance(value, tuple):
+            kinds = [kind(part, (*path, i), special) for i, part in enumerate(value)]
+            return type(value)(*kinds) if hasattr(value, "_fields") else tuple(kinds)
+        if value is None or (special and type(value) is int and value == 1):
+            constants[path] = value
+            return "constexpr"
+        if isinstance(value, Tensor):
+            if value.is_meta or value.data_ptr() % 16 == 0:
+                attributes[path] = [["tt.divisibility", 16]]
+            return _POINTERS[value.dtype]
+        if isinstance(value, float):
+            return "fp32"
+        if special and value % 16 == 0:
+            attributes[path] = [["tt.divisibility", 16]]
+        return "i32" if -(1 << 31) <= value < 1 << 31 else "i64"
+
     for index, parameter in enumerate(launch.kernel.params):
         name = parameter.name
-        value = launch.constants[name] if parameter.is_constexpr else launch.args[name]
-        special = not parameter.do_not_specialize
-        if (
-            parameter.is_constexpr
-            or value is None
-            or (special and type(value) is int and value == 1)
-        ):
+        if parameter.is_constexpr:
             signature[name] = "constexpr"
-            constants[(index,)] = value
-        elif isinstance(value, Tensor):
-            signature[name] = _POINTERS[value.dtype]
-            if value.is_meta or value.data_ptr() % 16 == 0:
-                attributes[(index,)] = [["tt.divisibility", 16]]
-        elif isinstance(value, tuple):
-            signature[name] = ("fp32",) * len(value)
-        elif isinstance(value, float):
-            signature[name] = "fp32"
+            constants[(index,)] = launch.constants[name]
         else:
-            signature[name] = "i32" if -(1 << 31) <= value < 1 << 31 else "i64"
-            if special and value % 16 == 0:
-                attributes[(index,)] = [["tt.divisibility", 16]]
+            value = launch.args[name]
+            signature[name] = kind(value, (index,), not parameter.do_not_specialize)
     return signature, constants, attributes
 
 

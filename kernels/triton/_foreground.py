@@ -12,7 +12,7 @@ from ._windows import NO_SLOT, next_window, window_origin
 @triton.jit
 def foreground(
     fine_ptr, origins_ptr, used, owner, window, H, W, y, x, inside, y0, y1, x0, x1,
-    stride_patch, stride_c, stride_y, stride_x, hf, wf, scale_y, scale_x,
+    stride_patch, stride_c, stride_y, stride_x, resize_y, resize_x,
     TWO_CHANNELS: tl.constexpr,
     RESIZED: tl.constexpr,
     SLOTS: tl.constexpr,
@@ -39,10 +39,8 @@ def foreground(
         stride_c: between the two channels.
         stride_y: of rows.
         stride_x: of columns.
-        hf: rows of a fine answer.
-        wf: its columns.
-        scale_y: hf / window.
-        scale_x: wf / window.
+        resize_y: rows of a fine answer, taken to those of a window.
+        resize_x: its columns.
         TWO_CHANNELS: the foreground logit is l1 - l0.
         RESIZED: hf x wf is not window x window.
         SLOTS: see `next_window`.
@@ -65,7 +63,7 @@ def foreground(
             patch_ptr = fine_ptr + slot.to(tl.int64) * stride_patch
             at00, at01, at10, at11, wy, wx = coarse_taps(
                 tl.where(here, row, 0), tl.where(here, column, 0), stride_y, stride_x,
-                scale_y, scale_x, hf, wf, window, window, RESIZED,
+                resize_y, resize_x, RESIZED,
             )  # fmt: skip
             logit = interpolated(
                 patch_ptr, stride_c, at00, at01, at10, at11, wy, wx, here, RESIZED, TWO_CHANNELS

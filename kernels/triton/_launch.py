@@ -14,8 +14,8 @@ class Launch(NamedTuple):
     Attributes:
         kernel: the @triton.jit function.
         grid: number of programs.
-        args: every argument by name: tensors, integers, floats, tuples of floats; None for an
-            absent tensor.
+        args: every argument by name: tensors, integers, floats, tuples of numbers, named or not;
+            None for an absent tensor.
         constants: every constexpr by name.
         num_warps: warps per program.
         max_registers: per thread. Left to itself ptxas now and then spills a few registers to fit

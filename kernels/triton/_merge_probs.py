@@ -62,8 +62,12 @@ def _merge_probs_kernel(
     num_ptr,  # int32 [B]
     coarse_stride_b, coarse_stride_n, coarse_stride_y, coarse_stride_x,
     fine_stride_patch, fine_stride_c, fine_stride_y, fine_stride_x,
-    num_classes, h, w, H, W, scale_y, scale_x,  # num_classes is N; loops that know it unroll
-    n, window, hf, wf, fine_scale_y, fine_scale_x,
+    num_classes,  # N; loops that know it unroll
+    resize_y,  # Resize
+    resize_x,
+    n, window,
+    fine_y,  # Resize, of a window
+    fine_x,
     tiles_y, tiles_x,
     word0, word1, word2, word3, word4, word5, word6, word7,
     OFFICIAL: tl.constexpr,
@@ -79,10 +83,13 @@ def _merge_probs_kernel(
     BLOCK_Y: tl.constexpr,
     BLOCK_X: tl.constexpr,
 ):  # fmt: skip
+    words = (word0, word1, word2, word3, word4, word5, word6, word7)
     program = tl.program_id(0)
     tile_x = program % tiles_x
     tile_y = (program // tiles_x) % tiles_y
     b = (program // (tiles_x * tiles_y)).to(tl.int64)
+    H = resize_y.full
+    W = resize_x.full
     y0 = tile_y * BLOCK_Y
     x0 = tile_x * BLOCK_X
     y1 = tl.minimum(y0 + BLOCK_Y, H)
@@ -95,11 +102,11 @@ def _merge_probs_kernel(
         fine_ptr + b * n * fine_stride_patch, origins_ptr + b * n * 2,
         slots_in_use(num_ptr, b, n), 0, window, H, W, y, x, inside, y0, y1, x0, x1,
         fine_stride_patch, fine_stride_c, fine_stride_y, fine_stride_x,
-        hf, wf, fine_scale_y, fine_scale_x, TWO_CHANNELS, FINE_RESIZED, SLOTS,
+        fine_y, fine_x, TWO_CHANNELS, FINE_RESIZED, SLOTS,
     )  # fmt: skip
     at00, at01, at10, at11, wy, wx = coarse_taps(
         tl.where(inside, y, 0), tl.where(inside, x, 0), coarse_stride_y, coarse_stride_x,
-        scale_y, scale_x, h, w, H, W, RESIZED,
+        resize_y, resize_x, RESIZED,
     )  # fmt: skip
     first_ptr = coarse_ptr + b * coarse_stride_b
     plane = tl.zeros_like(b) + H
@@ -121,7 +128,7 @@ def _merge_probs_kernel(
                 kept, first_ptr, c, coarse_stride_n, at00, at01, at10, at11, wy, wx, inside,
                 N, RESIZED, KEEP,
             )  # fmt: skip
-            small = is_small(c, word0, word1, word2, word3, word4, word5, word6, word7, NUM_WORDS)
+            small = is_small(c, words, NUM_WORDS)
             value += tl.where(small, added, 0.0)
             tl.store(out_ptr + c * plane, value, mask=inside & (c < N))
         return
@@ -174,7 +181,7 @@ def _merge_probs_kernel(
             kept, first_ptr, c, coarse_stride_n, at00, at01, at10, at11, wy, wx, inside,
             N, RESIZED, KEEP,
         )  # fmt: skip
-        small = is_small(c, word0, word1, word2, word3, word4, word5, word6, word7, NUM_WORDS)
+        small = is_small(c, words, NUM_WORDS)
         best0, class0 = _best(value, c, ~small & (c < N), best0, class0)
         best1, class1 = _best(value, c, small & (c < N), best1, class1)
     # c*, the lowest class of the largest logit, is in C.

@@ -12,53 +12,63 @@ that. Where anything is not finite the comparison fails at that corner and keeps
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import triton
 import triton.language as tl
 
 from ._upsample import first_output, second_weight, to_second_tap
 
 
-@triton.jit
-def mixed_columns(
-    mixed_ptr, start, mixed, row0, column0, y0, y1, x0, x1,
-    scale_y, scale_x, ratio_y, ratio_x, h, w, H, W,
-    POINTS_X: tl.constexpr, LANES: tl.constexpr, GROUP: tl.constexpr, DYADIC: tl.constexpr,
-):  # fmt: skip
-    """Mixed cells from number `start` on, LANES // GROUP of them, one lane per column of pixels.
+class Cell(NamedTuple):
+    """The mixed cell that a lane looks at, the last one where there are fewer; all [LANES]."""
 
-    Returns:
-        which lanes have a cell; its source row and column, those of the last mixed cell in other
-        lanes; two labels of its corners; its pixels in the tile: first row, end, first column, end.
-    """
-    entry = start + tl.arange(0, LANES) // GROUP
+    listed: tl.tensor  # which lanes have one of their own
+    row: tl.tensor  # of its first corner at the source
+    column: tl.tensor
+    one: tl.tensor  # two labels of its corners
+    other: tl.tensor
+    top: tl.tensor  # its pixels in the tile: first row, end, first column, end
+    bottom: tl.tensor
+    left: tl.tensor
+    right: tl.tensor
+    first: tl.tensor  # elements from the image's first logit to that of its first corner,
+    beside: tl.tensor  # from there to the corner beside it
+    below: tl.tensor  # and to the one below it
+
+
+@triton.jit
+def mixed_cells(
+    mixed_ptr, start, mixed, logits, tile, resize_y, resize_x, CELLS: tl.constexpr,
+    LANES: tl.constexpr,
+):  # fmt: skip
+    """Mixed cells from number `start` on of `mixed`; a lane per column of pixels."""
+    entry = start + tl.arange(0, LANES) // CELLS.group
     listed = entry < mixed
     cell = tl.load(mixed_ptr + tl.minimum(entry, mixed - 1))
     slot = cell & 0xFFFF
-    row = row0 + slot // POINTS_X
-    column = column0 + slot % POINTS_X
+    row = tile.row0 + slot // CELLS.points_x
+    column = tile.column0 + slot % CELLS.points_x
     one = tl.maximum(((cell >> 16) & 255) - 1, 0)
     other = (cell >> 24) & 255
-    top = tl.maximum(first_output(row, scale_y, ratio_y, h, H, DYADIC), y0)
-    bottom = tl.minimum(first_output(row + 1, scale_y, ratio_y, h, H, DYADIC), y1)
-    left = tl.maximum(first_output(column, scale_x, ratio_x, w, W, DYADIC), x0)
-    right = tl.minimum(first_output(column + 1, scale_x, ratio_x, w, W, DYADIC), x1)
-    return listed, row, column, one, other, top, bottom, left, right
+    top = tl.maximum(first_output(row, resize_y, CELLS.dyadic), tile.y0)
+    bottom = tl.minimum(first_output(row + 1, resize_y, CELLS.dyadic), tile.y1)
+    left = tl.maximum(first_output(column, resize_x, CELLS.dyadic), tile.x0)
+    right = tl.minimum(first_output(column + 1, resize_x, CELLS.dyadic), tile.x1)
+    first = row.to(tl.int64) * logits.stride_y + column.to(tl.int64) * logits.stride_x
+    beside = to_second_tap(column, resize_x, logits.stride_x)
+    below = to_second_tap(row, resize_y, logits.stride_y)
+    return Cell(listed, row, column, one, other, top, bottom, left, right, first, beside, below)
 
 
 @triton.jit
-def corner_offsets(row, column, stride_y, stride_x, h, w, H, W):
-    """Elements to a cell's first corner, from there to the one beside and to the one below it."""
-    first = row.to(tl.int64) * stride_y + column.to(tl.int64) * stride_x
-    return first, to_second_tap(column, w, W, stride_x), to_second_tap(row, h, H, stride_y)
-
-
-@triton.jit
-def _own_corner(first, beside, below, part, LANES: tl.constexpr, GROUP: tl.constexpr):
+def _own_corner(cell, part, LANES: tl.constexpr, GROUP: tl.constexpr):
     """The corner that a lane looks at for its cell: one, or in turn two or four of them."""
     corner = tl.arange(0, LANES) % GROUP
     if GROUP < 4:
         corner = corner * (4 // GROUP) + part
-    return first + tl.where(corner % 2 != 0, beside, 0) + tl.where(corner // 2 % 2 != 0, below, 0)
+    beside = tl.where(corner % 2 != 0, cell.beside, 0)
+    return cell.first + beside + tl.where(corner // 2 % 2 != 0, cell.below, 0)
 
 
 @triton.jit
@@ -69,8 +79,7 @@ def _to_lanes(x, LANES: tl.constexpr, GROUP: tl.constexpr):
 
 @triton.jit
 def contenders(
-    image_ptr, stride_n, first, beside, below, one, other, c0, classes,
-    LANES: tl.constexpr, GROUP: tl.constexpr,
+    logits, cell, c0, classes, CELLS: tl.constexpr, LANES: tl.constexpr,
     MARGIN: tl.constexpr = 2.0**-18, LEAST: tl.constexpr = 2.0**-100,
 ):  # fmt: skip
     """Bits of the `classes`, at most 32, from `c0` on that may be largest in a lane's cell.
@@ -80,12 +89,14 @@ def contenders(
     Returns:
         int32 [LANES], and how many bits a lane has at most.
     """
+    GROUP: tl.constexpr = CELLS.group
     PARTS: tl.constexpr = 4 // GROUP if GROUP < 4 else 1
+    stride_n = logits.stride_n
     found = tl.zeros([LANES], tl.int32)
     for part in tl.static_range(PARTS):
-        at = image_ptr + _own_corner(first, beside, below, part, LANES, GROUP)
-        value0 = tl.load(at + one.to(tl.int64) * stride_n).to(tl.float32)
-        value1 = tl.load(at + other.to(tl.int64) * stride_n).to(tl.float32)
+        at = logits.ptr + _own_corner(cell, part, LANES, GROUP)
+        value0 = tl.load(at + cell.one.to(tl.int64) * stride_n).to(tl.float32)
+        value1 = tl.load(at + cell.other.to(tl.int64) * stride_n).to(tl.float32)
         margin = tl.fma(tl.abs(value0) + tl.abs(value1), MARGIN, LEAST)
         bound = tl.fma(value0, 0.5, value1 * 0.5) - margin
         at += (tl.zeros([], tl.int64) + c0) * stride_n
@@ -110,12 +121,12 @@ def _bits(x):
 
 
 @triton.jit
-def _offer(
-    best, label, at, beside, below, wy, wx, stride_n, c0, contend, most
-):  # fmt: skip
+def _offer(best, label, logits, cell, wy, wx, c0, contend, most):
     """The largest value of those seen, and the first class that has it; then of `contend`, too."""
     wy0 = 1.0 - wy
     wx0 = 1.0 - wx
+    stride_n = logits.stride_n
+    at = logits.ptr + cell.first + (tl.zeros([], tl.int64) + c0) * stride_n
     for _ in range(most):
         # The lowest bit's number, from the exponent it has as a float. In lanes without one more,
         # class c0 again: either it cannot be largest or it was seen.
@@ -124,12 +135,12 @@ def _offer(
         power = lowest.to(tl.uint32, bitcast=True).to(tl.float32).to(tl.int32, bitcast=True) >> 23
         c = tl.maximum(power - 127, 0)
         p00 = at + c.to(tl.int64) * stride_n
-        p10 = p00 + below
+        p10 = p00 + cell.below
         left = tl.load(p00).to(tl.float32)
-        right = tl.load(p00 + beside).to(tl.float32)
+        right = tl.load(p00 + cell.beside).to(tl.float32)
         top = tl.fma(right, wx, left * wx0)
         left = tl.load(p10).to(tl.float32)
-        right = tl.load(p10 + beside).to(tl.float32)
+        right = tl.load(p10 + cell.beside).to(tl.float32)
         bottom = tl.fma(right, wx, left * wx0)
         value = tl.fma(bottom[None, :], wy, top[None, :] * wy0)
         better = value > best
@@ -140,42 +151,34 @@ def _offer(
 
 @triton.jit
 def mixed_labels(
-    image_ptr, stride_n, first, beside, below, one, other, contend, most, num_classes,
-    listed, row, column, top, bottom, left, right, dy, dx, scale_y, scale_x,
-    N: tl.constexpr, LANES: tl.constexpr, GROUP: tl.constexpr,
-    CELL_Y: tl.constexpr, CELL_X: tl.constexpr, CELL_ROWS: tl.constexpr, WORD: tl.constexpr = 32,
+    logits, cell, contend, most, num_classes, dy, dx, resize_y, resize_x,
+    N: tl.constexpr, CELLS: tl.constexpr, LANES: tl.constexpr, WORD: tl.constexpr = 32,
 ):  # fmt: skip
-    """Labels of CELL_Y x CELL_X pixels of each cell, from its pixel (dy, dx) on.
+    """Labels of cell_y x cell_x pixels of each cell, from its pixel (dy, dx) on.
 
     Once around for most cells; those at the image's border have more pixels.
 
     Returns:
-        rows [CELL_ROWS, LANES] and columns [1, LANES] of pixels, which of them are in their cell,
+        rows [cell_rows, LANES] and columns [1, LANES] of pixels, which of them are in their cell,
         and their labels: first argmax of N interpolated logits; NaN counts as -inf, none above it
         gives class 0.
     """
-    lane = tl.arange(0, LANES) % GROUP
-    line = dy + tl.arange(0, CELL_ROWS)
-    py = top[None, :] + line[:, None]
-    px = left + dx + lane
+    lane = tl.arange(0, LANES) % CELLS.group
+    line = dy + tl.arange(0, CELLS.cell_rows)
+    py = cell.top[None, :] + line[:, None]
+    px = cell.left + dx + lane
     wanted = (
-        (listed & (lane < CELL_X) & (px < right))[None, :]
-        & (line < dy + CELL_Y)[:, None]
-        & (py < bottom[None, :])
+        (cell.listed & (lane < CELLS.cell_x) & (px < cell.right))[None, :]
+        & (line < dy + CELLS.cell_y)[:, None]
+        & (py < cell.bottom[None, :])
     )
-    at = image_ptr + first
-    wy = second_weight(py, row[None, :], scale_y)
-    wx = second_weight(px, column, scale_x)
+    wy = second_weight(py, cell.row[None, :], resize_y)
+    wx = second_weight(px, cell.column, resize_x)
     best = tl.zeros_like(wy) + float("-inf")
     label = tl.zeros_like(wy).to(tl.int32)
-    best, label = _offer(best, label, at, beside, below, wy, wx, stride_n, 0, contend, most)
+    best, label = _offer(best, label, logits, cell, wy, wx, 0, contend, most)
     for c0 in range(WORD, N, WORD):
-        more, most = contenders(
-            image_ptr, stride_n, first, beside, below, one, other,
-            c0, tl.minimum(num_classes - c0, WORD), LANES, GROUP,
-        )  # fmt: skip
-        best, label = _offer(
-            best, label, at + (tl.zeros([], tl.int64) + c0) * stride_n, beside, below, wy, wx,
-            stride_n, c0, more, most,
-        )  # fmt: skip
+        classes = tl.minimum(num_classes - c0, WORD)
+        more, most = contenders(logits, cell, c0, classes, CELLS, LANES)
+        best, label = _offer(best, label, logits, cell, wy, wx, c0, more, most)
     return py, px[None, :], wanted, label

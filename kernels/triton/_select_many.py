@@ -35,15 +35,12 @@ from ._window_grid import Axis, window_bins, window_start
 
 
 @triton.jit
-def _all_edges(edges_ptr, windows, window, regular, step, rest, flush_px, rest_bins, period_bins,
-               unit, BLOCK: tl.constexpr):  # fmt: skip
+def _all_edges(edges_ptr, window, axis, BLOCK: tl.constexpr):
     """edges[i] for all windows of an axis."""
-    for start in range(0, windows, BLOCK):
+    for start in range(0, axis.windows, BLOCK):
         i = start + tl.arange(0, BLOCK)
-        _, first, last = window_bins(
-            i, window, regular, step, rest, flush_px, rest_bins, period_bins, unit
-        )
-        store_edges(edges_ptr, i, windows, first, last)
+        _, first, last = window_bins(i, window, axis)
+        store_edges(edges_ptr, i, axis.windows, first, last)
 
 
 @triton.jit
@@ -128,11 +125,11 @@ def _clear_bins(bins_ptr, bins_x, t0, t1, u0, u1, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _overlapping(start, window, regular, windows, step, flush_px):
+def _overlapping(start, window, axis):
     """Windows [first, last) along an axis that share pixels with the window at pixel `start`."""
-    first = tl.where(start < window, 0, (start - window) // step + 1)
-    last = tl.minimum((start + window - 1) // step + 1, regular)
-    return first, tl.where(flush_px < start + window, windows, last)
+    first = tl.where(start < window, 0, (start - window) // axis.stride + 1)
+    last = tl.minimum((start + window - 1) // axis.stride + 1, axis.regular)
+    return first, tl.where(axis.flush_px < start + window, axis.windows, last)
 
 
 @triton.jit
@@ -145,10 +142,9 @@ def _many_kernel(
     origins_ptr,  # int32 [B, n, 2] contiguous
     counts_ptr,  # int32 [B, n] contiguous
     num_ptr,  # int32 [B]
-    n, min_pixels,
-    rows, columns, window, regular_y, regular_x, most_y, most_x,
-    step_y, rest_y, flush_px_y, flush_bin_y, rest_bins_y, period_bins_y, unit_y, bins_y,
-    step_x, rest_x, flush_px_x, flush_bin_x, rest_bins_x, period_bins_x, unit_x, bins_x,
+    n, min_pixels, window,
+    grid_y,  # Axis
+    grid_x,
     COVER: tl.constexpr,
     KEY: tl.constexpr,
     PLACE_BITS: tl.constexpr,
@@ -156,6 +152,12 @@ def _many_kernel(
     COLUMNS: tl.constexpr,
 ):  # fmt: skip
     b = tl.program_id(0).to(tl.int64)
+    rows = grid_y.windows
+    columns = grid_x.windows
+    bins_y = grid_y.bins
+    bins_x = grid_x.bins
+    most_y = grid_y.window_bins
+    most_x = grid_x.window_bins
     bins_ptr += b * bins_y * bins_x
     edges_y_ptr = edges_ptr + b * 2 * (rows + columns)
     edges_x_ptr = edges_y_ptr + 2 * rows
@@ -164,10 +166,8 @@ def _many_kernel(
     row_best_ptr += b * rows
     origins_ptr += b * n * 2
     counts_ptr += b * n
-    _all_edges(edges_y_ptr, rows, window, regular_y,
-               step_y, rest_y, flush_px_y, rest_bins_y, period_bins_y, unit_y, COLUMNS)  # fmt: skip
-    _all_edges(edges_x_ptr, columns, window, regular_x,
-               step_x, rest_x, flush_px_x, rest_bins_x, period_bins_x, unit_x, COLUMNS)  # fmt: skip
+    _all_edges(edges_y_ptr, window, grid_y, COLUMNS)
+    _all_edges(edges_x_ptr, window, grid_x, COLUMNS)
     tl.debug_barrier()
     _sum_across(
         bins_ptr, across_ptr, edges_x_ptr, 0, bins_y, 0, bins_x, 0, columns,
@@ -188,8 +188,8 @@ def _many_kernel(
     while (taken < n) & (key_gain(best, PLACE_BITS) >= min_pixels):
         place = key_place(best, PLACE_BITS)
         i, j = place // columns, place % columns
-        y = window_start(i, regular_y, step_y, flush_px_y)
-        x = window_start(j, regular_x, step_x, flush_px_x)
+        y = window_start(i, grid_y)
+        x = window_start(j, grid_x)
         tl.store(origins_ptr + taken * 2, y)
         tl.store(origins_ptr + taken * 2 + 1, x)
         tl.store(counts_ptr + taken, key_gain(best, PLACE_BITS))
@@ -197,8 +197,8 @@ def _many_kernel(
         if COVER:
             t0, t1 = load_edges(edges_y_ptr, i, True)
             u0, u1 = load_edges(edges_x_ptr, j, True)
-            i0, i1 = _overlapping(y, window, regular_y, rows, step_y, flush_px_y)
-            j0, j1 = _overlapping(x, window, regular_x, columns, step_x, flush_px_x)
+            i0, i1 = _overlapping(y, window, grid_y)
+            j0, j1 = _overlapping(x, window, grid_x)
             _sum_across(
                 bins_ptr, across_ptr, edges_x_ptr, t0, t1, u0, u1, j0, j1,
                 columns, most_x, bins_x, BLOCK,

@@ -8,53 +8,84 @@ them counts; along an axis that is not resized both taps are the pixel itself.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+import numpy as np
 import triton
 import triton.language as tl
 
 
+class Logits(NamedTuple):
+    """The coarse logits of an image, on the device."""
+
+    ptr: tl.tensor  # to those of class 0
+    stride_n: tl.tensor  # elements
+    stride_y: tl.tensor
+    stride_x: tl.tensor
+
+
+class Resize(NamedTuple):
+    """An axis of coarse logits and of the image; an argument of kernels as it is."""
+
+    small: int  # source pixels
+    full: int  # pixels
+    scale: float  # small / full
+    ratio: float  # full / small
+
+
+def resize(small: int, full: int) -> Resize:
+    """The axis, quotients in float32."""
+    return Resize(small, full, quotient(small, full), quotient(full, small))
+
+
+def quotient(a: int, b: int) -> float:
+    """Quotient a / b in float32."""
+    return float(np.float32(a) / np.float32(b))
+
+
 @triton.jit
-def source_position(dst, scale):
+def source_position(dst, axis):
     """Clamped source position (float32) of output position `dst`."""
-    return tl.maximum(tl.fma(dst.to(tl.float32) + 0.5, scale + 0.0, -0.5), 0.0)
+    return tl.maximum(tl.fma(dst.to(tl.float32) + 0.5, axis.scale + 0.0, -0.5), 0.0)
 
 
 @triton.jit
-def first_tap(dst, scale, in_size):
+def first_tap(dst, axis):
     """Index of the first of the two taps of `dst`."""
-    # Rounding may reach in_size on long axes; the tap must not.
-    return tl.minimum(source_position(dst, scale).to(tl.int32), in_size - 1)
+    # Rounding may reach the end on long axes; the tap must not.
+    return tl.minimum(source_position(dst, axis).to(tl.int32), axis.small - 1)
 
 
 @triton.jit
-def second_weight(dst, first, scale):
+def second_weight(dst, first, axis):
     """Weight of the second tap of `dst`, whose first tap is `first`; the other's is 1 minus it."""
-    return tl.minimum(source_position(dst, scale) - first.to(tl.float32), 1.0)
+    return tl.minimum(source_position(dst, axis) - first.to(tl.float32), 1.0)
 
 
 @triton.jit
-def to_second_tap(first, in_size, out_size, stride):
+def to_second_tap(first, axis, stride):
     """Elements from the first tap to the second, `stride` or 0."""
-    return tl.where((first < in_size - 1) & (in_size != out_size), stride, 0)
+    return tl.where((first < axis.small - 1) & (axis.small != axis.full), stride, 0)
 
 
 @triton.jit
-def first_output(tap, scale, ratio, in_size, out_size, DYADIC: tl.constexpr):
-    """Smallest output position whose first tap is at least `tap`; out_size for tap >= in_size.
+def first_output(tap, axis, DYADIC: tl.constexpr):
+    """Smallest output position whose first tap is at least `tap`; the end for taps past the last.
 
-    The inverse of first_tap for out_size >= in_size, exact: the estimate is off by at most one, and
-    first_tap's own arithmetic decides. ratio = out / in; DYADIC: it is a power of two, and nothing
-    is rounded.
+    The inverse of first_tap for axes that do not shrink, exact: the estimate is off by at most one,
+    and first_tap's own arithmetic decides. DYADIC: the ratio is a power of two, and nothing is
+    rounded.
     """
     if DYADIC:
-        steps = (tl.zeros([], tl.float32) + ratio).to(tl.int32)
+        steps = (tl.zeros([], tl.float32) + axis.ratio).to(tl.int32)
         found = tl.where(tap <= 0, 0, tap * steps + steps // 2)
-        return tl.where(tap >= in_size, out_size, found)
-    estimate = tl.ceil((tap.to(tl.float32) + 0.5) * ratio - 0.5).to(tl.int32)
+        return tl.where(tap >= axis.small, axis.full, found)
+    estimate = tl.ceil((tap.to(tl.float32) + 0.5) * axis.ratio - 0.5).to(tl.int32)
     wanted = tap.to(tl.float32)
-    estimate = tl.where(source_position(estimate - 1, scale) >= wanted, estimate - 1, estimate)
-    estimate = tl.where(source_position(estimate, scale) < wanted, estimate + 1, estimate)
-    found = tl.where(tap <= 0, 0, tl.minimum(estimate, out_size))
-    return tl.where(tap >= in_size, out_size, found)
+    estimate = tl.where(source_position(estimate - 1, axis) >= wanted, estimate - 1, estimate)
+    estimate = tl.where(source_position(estimate, axis) < wanted, estimate + 1, estimate)
+    found = tl.where(tap <= 0, 0, tl.minimum(estimate, axis.full))
+    return tl.where(tap >= axis.small, axis.full, found)
 
 
 @triton.jit

@@ -26,7 +26,7 @@ NONE = (1 << 31) - 1  # flush start and bin of an axis without a flush window
 
 
 class Axis(NamedTuple):
-    """Windows, bins and tiles along one axis of `size` pixels; what kernels need, by value."""
+    """Windows, bins and tiles along one axis of `size` pixels; an argument of kernels as it is."""
 
     size: int
     stride: int
@@ -43,19 +43,6 @@ class Axis(NamedTuple):
     tile_bins: int
     tile_px: int  # most pixels of a tile
     tiles: int
-
-    def args(self, axis: str) -> dict[str, int]:
-        """The geometry arguments every kernel on this grid takes, for axis "y" or "x"."""
-        return {
-            f"step_{axis}": self.stride,
-            f"rest_{axis}": self.rest,
-            f"flush_px_{axis}": self.flush_px,
-            f"flush_bin_{axis}": self.flush_bin,
-            f"rest_bins_{axis}": self.rest_bins,
-            f"period_bins_{axis}": self.period_bins,
-            f"unit_{axis}": self.unit,
-            f"bins_{axis}": self.bins,
-        }
 
     def edges(self) -> list[int]:
         """First pixels of all bins, and the axis' end: what `bin_start` computes on the device."""
@@ -110,87 +97,64 @@ def make_axis(size: int, window: int, stride: int, flush: bool, tile_px: int) ->
     )
 
 
-def window_args(y: Axis, x: Axis, window: int) -> dict[str, int]:
-    """Arguments of kernels that go over windows of side `window`."""
-    return {
-        **{"rows": y.windows, "columns": x.windows, "window": window},
-        **{"regular_y": y.regular, "regular_x": x.regular},
-        **{"most_y": y.window_bins, "most_x": x.window_bins},
-        **y.args("y"),
-        **x.args("x"),
-    }
+@triton.jit
+def bin_start(e, axis):
+    """First pixel of bin `e`; the end of the axis for bins past the last."""
+    base = tl.where(e > axis.flush_bin, e - 1, e)
+    inside = base % axis.period_bins
+    after = axis.rest + (inside - axis.rest_bins) * axis.unit
+    offset = tl.where(inside < axis.rest_bins, inside * axis.unit, after)
+    start = (base // axis.period_bins) * axis.stride + offset
+    return tl.minimum(tl.where(e == axis.flush_bin, axis.flush_px, start), axis.size)
 
 
 @triton.jit
-def bin_start(e, size, stride, rest, flush_px, flush_bin, rest_bins, period_bins, unit):
-    """First pixel of bin `e`; `size` for bins past the end."""
-    base = tl.where(e > flush_bin, e - 1, e)
-    inside = base % period_bins
-    offset = tl.where(inside < rest_bins, inside * unit, rest + (inside - rest_bins) * unit)
-    start = tl.where(e == flush_bin, flush_px, (base // period_bins) * stride + offset)
-    return tl.minimum(start, size)
-
-
-@triton.jit
-def bin_of(px, stride, rest, flush_px, rest_bins, period_bins, unit):
+def bin_of(px, axis):
     """Bin of pixel `px`."""
-    at = px % stride
-    inside = tl.where(at < rest, at // unit, rest_bins + (at - rest) // unit)
-    return (px // stride) * period_bins + inside + (px >= flush_px).to(tl.int32)
+    at = px % axis.stride
+    after = axis.rest_bins + (at - axis.rest) // axis.unit
+    inside = tl.where(at < axis.rest, at // axis.unit, after)
+    return (px // axis.stride) * axis.period_bins + inside + (px >= axis.flush_px).to(tl.int32)
 
 
 @triton.jit
-def bin_beside(px, first, stride, rest, flush_px, rest_bins, period_bins):
+def bin_beside(px, first, axis):
     """Bin of pixel `px`, as `bin_of`, less than 2^11 past `first`, where a tile has several bins.
 
     There strides are short, thus not cut further, and dividing by one in float32 is exact: the half
     keeps quotients from whole numbers by more than rounding moves them.
     """
-    period = first // stride
-    at = px - period * stride
-    further = ((at.to(tl.float32) + 0.5) * (1.0 / stride)).to(tl.int32)
-    at -= further * stride
-    inside = tl.where(at < rest, 0, rest_bins)
-    return (period + further) * period_bins + inside + (px >= flush_px).to(tl.int32)
+    period = first // axis.stride
+    at = px - period * axis.stride
+    further = ((at.to(tl.float32) + 0.5) * (1.0 / axis.stride)).to(tl.int32)
+    at -= further * axis.stride
+    inside = tl.where(at < axis.rest, 0, axis.rest_bins)
+    return (period + further) * axis.period_bins + inside + (px >= axis.flush_px).to(tl.int32)
 
 
 @triton.jit
-def window_start(i, regular, stride, flush_px):
+def window_start(i, axis):
     """First pixel of window `i`."""
-    return tl.where(i < regular, i * stride, flush_px)
+    return tl.where(i < axis.regular, i * axis.stride, axis.flush_px)
 
 
 @triton.jit
-def window_bins(
-    i, window, regular, stride, rest, flush_px, rest_bins, period_bins, unit
-):  # fmt: skip
-    """First pixel, first bin and bin past the last of window `i`."""
-    start = window_start(i, regular, stride, flush_px)
-    first = bin_of(start, stride, rest, flush_px, rest_bins, period_bins, unit)
-    last = bin_of(start + window - 1, stride, rest, flush_px, rest_bins, period_bins, unit)
-    return start, first, last + 1
+def window_bins(i, window, axis):
+    """First pixel, first bin and bin past the last of window `i`, of side `window`."""
+    start = window_start(i, axis)
+    return start, bin_of(start, axis), bin_of(start + window - 1, axis) + 1
 
 
 @triton.jit
-def window_sum(
-    bins_ptr, index, valid, columns, window, regular_y, regular_x, most_y, most_x, bins_x,
-    step_y, rest_y, flush_px_y, rest_bins_y, period_bins_y, unit_y,
-    step_x, rest_x, flush_px_x, rest_bins_x, period_bins_x, unit_x,
-):  # fmt: skip
+def window_sum(bins_ptr, index, valid, window, grid_y, grid_x):
     """First row, first column and sum of the bins of windows `index` [P] (row-major)."""
-    y, top, bottom = window_bins(
-        index // columns, window, regular_y,
-        step_y, rest_y, flush_px_y, rest_bins_y, period_bins_y, unit_y,
-    )  # fmt: skip
-    x, left, right = window_bins(
-        index % columns, window, regular_x,
-        step_x, rest_x, flush_px_x, rest_bins_x, period_bins_x, unit_x,
-    )  # fmt: skip
-    ptrs = bins_ptr + top * bins_x + left
+    y, top, bottom = window_bins(index // grid_x.windows, window, grid_y)
+    x, left, right = window_bins(index % grid_x.windows, window, grid_x)
+    ptrs = bins_ptr + top * grid_x.bins + left
     sums = tl.zeros_like(index)
-    for _i in range(most_y):
-        for j in range(most_x):
+    for _i in range(grid_y.window_bins):
+        for j in range(grid_x.window_bins):
             sums += tl.load(ptrs + j, mask=valid & (top < bottom) & (left + j < right), other=0)
         top += 1
-        ptrs += bins_x
+        ptrs += grid_x.bins
     return y, x, sums

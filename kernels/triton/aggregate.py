@@ -19,33 +19,24 @@ import triton.language as tl
 from torch import Tensor
 
 from ._cell_counts import QUAD, tile_width
-from ._cells import (
-    Cells,
-    agreed_labels,
-    quotient,
-    store_agreed,
-)
+from ._cells import agreed_labels, cells_over, store_agreed, tile_over
 from ._classes import WORDS, class_words, is_small, words_in_use
 from ._coarse import coarse_logit, coarse_taps
 from ._foreground import foreground
 from ._launch import Launch, ceil_div, class_block, column_block, pow2, strides_of
 from ._merge import add_exp, offer, probability
 from ._merge_probs import plan_probs
-from ._mixed import contenders, corner_offsets, mixed_columns, mixed_labels
-from ._upsample import first_argmax, first_tap
+from ._mixed import contenders, mixed_cells, mixed_labels
+from ._upsample import Logits, first_argmax, resize
 from ._windows import NO_SLOT, next_window, slot_block, slots_in_use, window_origin
 
 
 @triton.jit
 def _coarse_tile(
-    image_ptr, labels_ptr, mixed_ptr, stride_n, stride_y, stride_x,
-    num_classes, h, w, H, W, scale_y, scale_x, ratio_y, ratio_x, y0, y1, x0, x1,
-    RESIZED: tl.constexpr, N: tl.constexpr, CLASS_BLOCK: tl.constexpr, COLUMN_BLOCK: tl.constexpr,
-    UNROLL: tl.constexpr, BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr, POINTS: tl.constexpr,
-    POINTS_X: tl.constexpr, LANES: tl.constexpr, CELL_Y: tl.constexpr, CELL_X: tl.constexpr,
-    CELL_ROWS: tl.constexpr, GROUP: tl.constexpr, DYADIC: tl.constexpr, MOST_Y: tl.constexpr,
-    MOST_X: tl.constexpr, FIRST_Y: tl.constexpr, FIRST_X: tl.constexpr, CHUNK_X: tl.constexpr,
-    QUADS: tl.constexpr,
+    logits, labels_ptr, mixed_ptr, num_classes, resize_y, resize_x, y0, y1, x0, x1,
+    RESIZED: tl.constexpr, N: tl.constexpr, CLASS_BLOCK: tl.constexpr, UNROLL: tl.constexpr,
+    BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr, CELLS: tl.constexpr, LANES: tl.constexpr,
+    CHUNK_X: tl.constexpr, QUADS: tl.constexpr,
 ):  # fmt: skip
     """Writes the coarse labels of a tile."""
     if not RESIZED:
@@ -53,54 +44,47 @@ def _coarse_tile(
         y = y0 + pixel // BLOCK_X
         x = x0 + pixel % BLOCK_X
         inside = (y < y1) & (x < x1)
-        at = labels_ptr + y.to(tl.int64) * W + x
-        offsets = y.to(tl.int64) * stride_y + x.to(tl.int64) * stride_x
-        _, label = first_argmax(image_ptr, offsets, inside, stride_n, N, CLASS_BLOCK)
+        at = labels_ptr + y.to(tl.int64) * resize_x.full + x
+        offsets = y.to(tl.int64) * logits.stride_y + x.to(tl.int64) * logits.stride_x
+        _, label = first_argmax(logits.ptr, offsets, inside, logits.stride_n, N, CLASS_BLOCK)
         tl.store(at, label.to(tl.uint8), mask=inside)
     else:
-        row0 = first_tap(y0, scale_y, h)
-        column0 = first_tap(x0, scale_x, w) // COLUMN_BLOCK * COLUMN_BLOCK
+        tile = tile_over(y0, y1, x0, x1, resize_y, resize_x, CELLS)
         cell_label, mixed = agreed_labels(
-            image_ptr, mixed_ptr, stride_n, stride_y, stride_x,
-            row0, first_tap(y1 - 1, scale_y, h), column0, first_tap(x1 - 1, scale_x, w),
-            h, w, N, CLASS_BLOCK, COLUMN_BLOCK, POINTS, POINTS_X, LANES, UNROLL,
-        )  # fmt: skip
+            logits, mixed_ptr, tile, resize_y, resize_x, N, CLASS_BLOCK, CELLS, LANES, UNROLL
+        )
         store_agreed(
-            cell_label, labels_ptr, row0, column0, y0, y1, x0, x1, scale_y, scale_x, h, w, W,
-            POINTS, POINTS_X, BLOCK_Y, CHUNK_X, QUADS,
-        )  # fmt: skip
+            cell_label, labels_ptr, tile, resize_y, resize_x, CELLS, BLOCK_Y, CHUNK_X, QUADS
+        )
         tl.debug_barrier()
-        for start in range(0, mixed, LANES // GROUP):
-            listed, row, column, one, other, top, bottom, left, right = mixed_columns(
-                mixed_ptr, start, mixed, row0, column0, y0, y1, x0, x1,
-                scale_y, scale_x, ratio_y, ratio_x, h, w, H, W, POINTS_X, LANES, GROUP, DYADIC,
-            )  # fmt: skip
-            first, beside, below = corner_offsets(row, column, stride_y, stride_x, h, w, H, W)
-            contend, most = contenders(
-                image_ptr, stride_n, first, beside, below, one, other,
-                0, min(N, 32), LANES, GROUP,
-            )  # fmt: skip
-            for dy in range(0, tl.where(row0 == 0, FIRST_Y, MOST_Y), CELL_Y):
-                for dx in range(0, tl.where(column0 == 0, FIRST_X, MOST_X), CELL_X):
+        for start in range(0, mixed, LANES // CELLS.group):
+            cell = mixed_cells(
+                mixed_ptr, start, mixed, logits, tile, resize_y, resize_x, CELLS, LANES
+            )
+            contend, most = contenders(logits, cell, 0, min(N, 32), CELLS, LANES)
+            for dy in range(0, tl.where(tile.row0 == 0, CELLS.first_y, CELLS.most_y), CELLS.cell_y):
+                for dx in range(
+                    0, tl.where(tile.column0 == 0, CELLS.first_x, CELLS.most_x), CELLS.cell_x
+                ):
                     py, px, wanted, found = mixed_labels(
-                        image_ptr, stride_n, first, beside, below, one, other, contend, most,
-                        num_classes, listed, row, column, top, bottom, left, right, dy, dx,
-                        scale_y, scale_x, N, LANES, GROUP, CELL_Y, CELL_X, CELL_ROWS,
+                        logits, cell, contend, most, num_classes, dy, dx, resize_y, resize_x,
+                        N, CELLS, LANES,
                     )  # fmt: skip
-                    tl.store(labels_ptr + py.to(tl.int64) * W + px, found.to(tl.uint8), mask=wanted)
+                    at = labels_ptr + py.to(tl.int64) * resize_x.full + px
+                    tl.store(at, found.to(tl.uint8), mask=wanted)
 
 
 @triton.jit
 def _merged_labels(
-    image_ptr, stride_n, y, x, label, small, p_f, wanted, num_classes, stride_y, stride_x,
-    scale_y, scale_x, h, w, H, W, word0, word1, word2, word3, word4, word5, word6, word7,
+    logits, resize_y, resize_x, y, x, label, small, p_f, wanted, num_classes, words,
     RESIZED: tl.constexpr, OFFICIAL: tl.constexpr, NUM_WORDS: tl.constexpr,
 ):  # fmt: skip
     """Labels of the `wanted` pixels after merging; the others keep `label`."""
     at00, at01, at10, at11, wy, wx = coarse_taps(
-        tl.where(wanted, y, 0), tl.where(wanted, x, 0), stride_y, stride_x,
-        scale_y, scale_x, h, w, H, W, RESIZED,
+        tl.where(wanted, y, 0), tl.where(wanted, x, 0), logits.stride_y, logits.stride_x,
+        resize_y, resize_x, RESIZED,
     )  # fmt: skip
+    class_ptr = logits.ptr
     top = tl.zeros_like(p_f) + float("-inf")
     total = tl.zeros_like(p_f)
     best0 = top
@@ -110,9 +94,9 @@ def _merged_labels(
     found = tl.zeros_like(label)
     for i in range(num_classes):
         c = tl.full([], 0, tl.int32) + i
-        value = coarse_logit(image_ptr, at00, at01, at10, at11, wy, wx, wanted, RESIZED)
-        image_ptr += stride_n
-        member = is_small(c, word0, word1, word2, word3, word4, word5, word6, word7, NUM_WORDS)
+        value = coarse_logit(class_ptr, at00, at01, at10, at11, wy, wx, wanted, RESIZED)
+        class_ptr += logits.stride_n
+        member = is_small(c, words, NUM_WORDS)
         if OFFICIAL:
             value += tl.where(member, p_f, 0.0)
             found = tl.where(value > top, c, found)
@@ -142,8 +126,12 @@ def _merge_labels_kernel(
     num_ptr,  # int32 [B]
     coarse_stride_b, coarse_stride_n, coarse_stride_y, coarse_stride_x,
     fine_stride_patch, fine_stride_c, fine_stride_y, fine_stride_x,
-    num_classes, h, w, H, W, scale_y, scale_x, ratio_y, ratio_x,
-    n, window, hf, wf, fine_scale_y, fine_scale_x,
+    num_classes,
+    resize_y,  # Resize
+    resize_x,
+    n, window,
+    fine_y,  # Resize, of a window
+    fine_x,
     tiles_y, tiles_x,
     word0, word1, word2, word3, word4, word5, word6, word7,
     GIVEN: tl.constexpr,
@@ -161,24 +149,11 @@ def _merge_labels_kernel(
     PIXELS: tl.constexpr,  # of them merged at once
     CHUNK_X: tl.constexpr,  # columns of coarse labels stored at once
     QUADS: tl.constexpr,  # four of those are one store
-    COLUMN_BLOCK: tl.constexpr,
-    POINTS: tl.constexpr,
-    POINTS_Y: tl.constexpr,
-    POINTS_X: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
+    CELLS: tl.constexpr,  # Cells
     LANES: tl.constexpr,
-    CELL_Y: tl.constexpr,
-    CELL_X: tl.constexpr,
-    CELL_ROWS: tl.constexpr,
-    GROUP: tl.constexpr,
-    DYADIC: tl.constexpr,
-    MOST_Y: tl.constexpr,
-    MOST_X: tl.constexpr,
-    FIRST_Y: tl.constexpr,
-    FIRST_X: tl.constexpr,
     NONE: tl.constexpr,
 ):  # fmt: skip
+    words = (word0, word1, word2, word3, word4, word5, word6, word7)
     program = tl.program_id(0)
     tile_x = program % tiles_x
     tile_y = (program // tiles_x) % tiles_y
@@ -191,9 +166,12 @@ def _merge_labels_kernel(
         owner = tl.zeros_like(index)
     used = slots_in_use(num_ptr, b, n)
     origins_ptr += b * n * 2
-    image_ptr = coarse_ptr + b * coarse_stride_b
+    image = b * coarse_stride_b
     if CLASS_BLOCK > 0:
-        image_ptr = coarse_ptr + tl.multiple_of(b * coarse_stride_b, CLASS_BLOCK)
+        image = tl.multiple_of(image, CLASS_BLOCK)
+    logits = Logits(coarse_ptr + image, coarse_stride_n, coarse_stride_y, coarse_stride_x)
+    H = resize_y.full
+    W = resize_x.full
     labels_ptr += b * H * W
     fine_ptr += b * n * fine_stride_patch
     if GIVEN:
@@ -210,13 +188,10 @@ def _merge_labels_kernel(
         y1 = tl.minimum(y0 + BLOCK_Y, H)
         x1 = tl.minimum(x0 + BLOCK_X, W)
         if RESIZED:
-            mixed_ptr += program.to(tl.int64) * POINTS
+            mixed_ptr += program.to(tl.int64) * CELLS.points
         _coarse_tile(
-            image_ptr, labels_ptr, mixed_ptr, coarse_stride_n, coarse_stride_y, coarse_stride_x,
-            num_classes, h, w, H, W, scale_y, scale_x, ratio_y, ratio_x, y0, y1, x0, x1,
-            RESIZED, N, CLASS_BLOCK, COLUMN_BLOCK, UNROLL, BLOCK_Y, BLOCK_X, POINTS, POINTS_X,
-            LANES, CELL_Y, CELL_X, CELL_ROWS, GROUP, DYADIC, MOST_Y, MOST_X, FIRST_Y, FIRST_X,
-            CHUNK_X, QUADS,
+            logits, labels_ptr, mixed_ptr, num_classes, resize_y, resize_x, y0, y1, x0, x1,
+            RESIZED, N, CLASS_BLOCK, UNROLL, BLOCK_Y, BLOCK_X, CELLS, LANES, CHUNK_X, QUADS,
         )  # fmt: skip
         if next_window(origins_ptr, used, -1, window, H, W, y0, y1, x0, x1, SLOTS) == NONE:
             return
@@ -233,18 +208,16 @@ def _merge_labels_kernel(
             fine_ptr, origins_ptr, used, owner, window, H, W, y, x, (y < y1) & (x < x1),
             row0, row1, x0, x1,
             fine_stride_patch, fine_stride_c, fine_stride_y, fine_stride_x,
-            hf, wf, fine_scale_y, fine_scale_x, TWO_CHANNELS, FINE_RESIZED, SLOTS,
+            fine_y, fine_x, TWO_CHANNELS, FINE_RESIZED, SLOTS,
         )  # fmt: skip
         at = labels_ptr + y.to(tl.int64) * W + x
         label = tl.load(at, mask=wanted, other=0).to(tl.int32)
-        small = is_small(label, word0, word1, word2, word3, word4, word5, word6, word7, NUM_WORDS)
+        small = is_small(label, words, NUM_WORDS)
         if not OFFICIAL:
             wanted = wanted & (small != (p_f >= 0.5))
         if tl.max(wanted.to(tl.int32), 0) > 0:
             found = _merged_labels(
-                image_ptr, coarse_stride_n, y, x, label, small, p_f, wanted, num_classes,
-                coarse_stride_y, coarse_stride_x, scale_y, scale_x, h, w, H, W,
-                word0, word1, word2, word3, word4, word5, word6, word7,
+                logits, resize_y, resize_x, y, x, label, small, p_f, wanted, num_classes, words,
                 RESIZED, OFFICIAL, NUM_WORDS,
             )  # fmt: skip
             tl.store(at, found.to(tl.uint8), mask=wanted & (found != label))
@@ -277,11 +250,9 @@ def plan_aggregate(
         "num_ptr": num,
         **strides_of("coarse", coarse, "bnyx"),
         **strides_of("fine", fine, ("patch", "c", "y", "x")),
-        **{"h": h, "w": w, "H": height, "W": width},
-        **{"scale_y": quotient(h, height), "scale_x": quotient(w, width)},
-        **{"n": n, "window": window, "hf": fine.shape[2], "wf": fine.shape[3]},
-        **{"fine_scale_y": quotient(fine.shape[2], window)},
-        **{"fine_scale_x": quotient(fine.shape[3], window)},
+        **{"resize_y": resize(h, height), "resize_x": resize(w, width)},
+        **{"n": n, "window": window},
+        **{"fine_y": resize(fine.shape[2], window), "fine_x": resize(fine.shape[3], window)},
         **class_words(table),
     }
     constants = {
@@ -302,10 +273,10 @@ def plan_aggregate(
     programs = (batch * n if given else batch) * tiles_y * tiles_x
     if programs == 0:
         return []
-    cells = Cells(h, w, height, width, block_y, block_x, column_block(coarse))
+    cells = cells_over(h, w, height, width, block_y, block_x, column_block(coarse))
     listed = resized and not given
     if not listed:
-        cells = Cells(1, 1, 1, 1, 1, 1)
+        cells = cells_over(1, 1, 1, 1, 1, 1)
     warps = 8 if max(block_y * block_x, cells.points) >= 2048 else 4
     return [
         Launch(
@@ -318,7 +289,6 @@ def plan_aggregate(
                 "mixed_ptr": scratch("mixed", torch.int32, programs * cells.points)
                 if listed
                 else None,
-                **{"ratio_y": quotient(height, h), "ratio_x": quotient(width, w)},
                 **{"tiles_y": tiles_y, "tiles_x": tiles_x},
             },
             {
@@ -331,7 +301,7 @@ def plan_aggregate(
                 "CHUNK_X": max(block_x, QUAD),
                 "QUADS": width % QUAD == block_x % QUAD == out.data_ptr() % QUAD == 0,
                 "LANES": 32 * warps,
-                **cells.constants(),
+                "CELLS": cells,
                 "NONE": NO_SLOT,
             },
             num_warps=warps,

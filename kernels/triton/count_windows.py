@@ -11,31 +11,27 @@ from torch import Tensor
 
 from ._cell_counts import bin_grid, plan_cell_counts
 from ._launch import Launch, ceil_div
-from ._window_grid import window_args, window_sum
+from ._window_grid import window_sum
 
 
 @triton.jit
 def _window_sums_kernel(
     bins_ptr,  # int32 [B, bins_y, bins_x]
     counts_ptr,  # int32 [B, rows, columns] contiguous
-    rows, columns, regular_y, regular_x, window,
-    step_y, rest_y, flush_px_y, flush_bin_y, rest_bins_y, period_bins_y, unit_y, bins_y,
-    step_x, rest_x, flush_px_x, flush_bin_x, rest_bins_x, period_bins_x, unit_x, bins_x,
-    most_y, most_x,  # bins of a window, at most
+    grid_y,  # Axis
+    grid_x,
+    window,
     blocks,  # programs per image
     BLOCK: tl.constexpr,
-):  # fmt: skip
+):
     program = tl.program_id(0)
     b = (program // blocks).to(tl.int64)
     index = (program % blocks) * BLOCK + tl.arange(0, BLOCK)
-    valid = index < rows * columns
-    _, _, sums = window_sum(
-        bins_ptr + b * bins_y * bins_x, index, valid, columns,
-        window, regular_y, regular_x, most_y, most_x, bins_x,
-        step_y, rest_y, flush_px_y, rest_bins_y, period_bins_y, unit_y,
-        step_x, rest_x, flush_px_x, rest_bins_x, period_bins_x, unit_x,
-    )  # fmt: skip
-    tl.store(counts_ptr + b * rows * columns + index, sums, mask=valid)
+    windows = grid_y.windows * grid_x.windows
+    valid = index < windows
+    bins_ptr += b * grid_y.bins * grid_x.bins
+    _, _, sums = window_sum(bins_ptr, index, valid, window, grid_y, grid_x)
+    tl.store(counts_ptr + b * windows + index, sums, mask=valid)
 
 
 def plan_count_windows(
@@ -64,7 +60,7 @@ def plan_count_windows(
         {
             "bins_ptr": bins,
             "counts_ptr": counts,
-            **window_args(y, x, window),
+            **{"grid_y": y, "grid_x": x, "window": window},
             "blocks": blocks,
         },
         {"BLOCK": block},

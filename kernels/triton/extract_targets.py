@@ -25,6 +25,7 @@ def _extract_targets_kernel(
     NUM_WORDS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
+    words = (word0, word1, word2, word3, word4, word5, word6, word7)
     program = tl.program_id(0)
     patch = (program // blocks).to(tl.int64)
     pixel = (program % blocks) * BLOCK + tl.arange(0, BLOCK)
@@ -39,7 +40,7 @@ def _extract_targets_kernel(
         mask=valid & used,
         other=0,
     )
-    small = is_small(label, word0, word1, word2, word3, word4, word5, word6, word7, NUM_WORDS)
+    small = is_small(label, words, NUM_WORDS)
     ignored = (label.to(tl.int64) == ignore_index) | ~used
     target = tl.where(ignored, ignore_index, small.to(tl.int32))
     tl.store(targets_ptr + patch * window * window + pixel, target.to(tl.uint8), mask=valid)

@@ -31,7 +31,7 @@ from ._selection import (
     make_key,
     store_edges,
 )
-from ._window_grid import Axis, window_args, window_bins, window_start, window_sum
+from ._window_grid import Axis, window_bins, window_start, window_sum
 
 FEW = 2048  # windows, and bins, of an image; rows and columns rounded up to powers of two
 
@@ -52,10 +52,9 @@ def _few_kernel(
     origins_ptr,  # int32 [B, n, 2] contiguous
     counts_ptr,  # int32 [B, n] contiguous
     num_ptr,  # int32 [B]
-    n, min_pixels,
-    rows, columns, window, regular_y, regular_x, most_y, most_x,
-    step_y, rest_y, flush_px_y, flush_bin_y, rest_bins_y, period_bins_y, unit_y, bins_y,
-    step_x, rest_x, flush_px_x, flush_bin_x, rest_bins_x, period_bins_x, unit_x, bins_x,
+    n, min_pixels, window,
+    grid_y,  # Axis
+    grid_x,
     COVER: tl.constexpr,
     KEY: tl.constexpr,
     PLACE_BITS: tl.constexpr,
@@ -65,6 +64,10 @@ def _few_kernel(
     BINS_X: tl.constexpr,
 ):  # fmt: skip
     b = tl.program_id(0).to(tl.int64)
+    rows = grid_y.windows
+    columns = grid_x.windows
+    bins_y = grid_y.bins
+    bins_x = grid_x.bins
     pitch = bins_x + 1
     area = (bins_y + 1) * pitch
     bins_ptr += b * bins_y * bins_x
@@ -86,12 +89,8 @@ def _few_kernel(
         tl.store(sums_ptr + copy * area, 0)
     i = tl.arange(0, ROWS)
     j = tl.arange(0, COLUMNS)
-    _, top, bottom = window_bins(
-        i, window, regular_y, step_y, rest_y, flush_px_y, rest_bins_y, period_bins_y, unit_y
-    )
-    _, left, right = window_bins(
-        j, window, regular_x, step_x, rest_x, flush_px_x, rest_bins_x, period_bins_x, unit_x
-    )
+    _, top, bottom = window_bins(i, window, grid_y)
+    _, left, right = window_bins(j, window, grid_x)
     store_edges(edges_y_ptr, i, rows, top, bottom)
     store_edges(edges_x_ptr, j, columns, left, right)
     tl.debug_barrier()
@@ -117,8 +116,8 @@ def _few_kernel(
     while (taken < n) & (key_gain(best, PLACE_BITS) >= min_pixels):
         chosen = key_place(best, PLACE_BITS)
         row, column = chosen // COLUMNS, chosen % COLUMNS
-        tl.store(origins_ptr + taken * 2, window_start(row, regular_y, step_y, flush_px_y))
-        tl.store(origins_ptr + taken * 2 + 1, window_start(column, regular_x, step_x, flush_px_x))
+        tl.store(origins_ptr + taken * 2, window_start(row, grid_y))
+        tl.store(origins_ptr + taken * 2 + 1, window_start(column, grid_x))
         tl.store(counts_ptr + taken, key_gain(best, PLACE_BITS))
         if COVER:
             t0, t1 = load_edges(edges_y_ptr, row, True)
@@ -142,25 +141,21 @@ def _few_kernel(
 @triton.jit
 def _all_kernel(
     bins_ptr, origins_ptr, counts_ptr, num_ptr,  # as in _few_kernel
-    n, min_pixels,
-    rows, columns, window, regular_y, regular_x, most_y, most_x,
-    step_y, rest_y, flush_px_y, flush_bin_y, rest_bins_y, period_bins_y, unit_y, bins_y,
-    step_x, rest_x, flush_px_x, flush_bin_x, rest_bins_x, period_bins_x, unit_x, bins_x,
+    n, min_pixels, window,
+    grid_y,  # Axis
+    grid_x,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
     b = tl.program_id(0).to(tl.int64)
     origins_ptr += b * n * 2
     counts_ptr += b * n
     found = 0
-    for start in range(0, rows * columns, BLOCK):
+    windows = grid_y.windows * grid_x.windows
+    bins_ptr += b * grid_y.bins * grid_x.bins
+    for start in range(0, windows, BLOCK):
         index = start + tl.arange(0, BLOCK)
-        valid = index < rows * columns
-        y, x, sums = window_sum(
-            bins_ptr + b * bins_y * bins_x, index, valid, columns,
-            window, regular_y, regular_x, most_y, most_x, bins_x,
-            step_y, rest_y, flush_px_y, rest_bins_y, period_bins_y, unit_y,
-            step_x, rest_x, flush_px_x, rest_bins_x, period_bins_x, unit_x,
-        )  # fmt: skip
+        valid = index < windows
+        y, x, sums = window_sum(bins_ptr, index, valid, window, grid_y, grid_x)
         enough = (valid & (sums >= min_pixels)).to(tl.int32)
         slot = found + tl.cumsum(enough, 0) - 1
         kept = (enough != 0) & (slot < n)
@@ -235,7 +230,7 @@ def plan_select_windows(
         "bins_ptr": bins,
         **{"origins_ptr": origins, "counts_ptr": counts, "num_ptr": num},
         **{"n": n, "min_pixels": min(min_pixels, INT32_MAX)},
-        **window_args(y, x, window),
+        **{"window": window, "grid_y": y, "grid_x": x},
     }
     if strategy == "all":
         select = Launch(_all_kernel, batch, args, {"BLOCK": 512}, num_warps=4)
