@@ -95,6 +95,8 @@ def _binary(name: str, run: Callable[[Array, Array], Array]) -> None:
         value = run(_get(machine, args[1], m, kind), _get(machine, args[2], m, kind))
         if "relu" in parts:
             value = np.maximum(value, 0)
+        if "sat" in parts:
+            value = np.clip(value, 0, 1)
         _put(machine, args[0], m, value, kind)
 
     OPERATIONS[name] = both
@@ -190,6 +192,16 @@ def shr(machine: Any, parts: list[str], args: Sequence[str], m: Any) -> None:
 
 
 @operation
+def shf(machine: Any, parts: list[str], args: Sequence[str], m: Any) -> None:
+    """Two words shifted as one of 64 bits, of which the high (l) or the low one (r) is left."""
+    assert parts[1:] == ["wrap", "b32"]
+    low, high, by = (machine.get(name, m, 32).astype(np.uint64) for name in args[1:4])
+    both, by = high << np.uint64(32) | low, by & np.uint64(31)
+    value = both << by >> np.uint64(32) if parts[0] == "l" else both >> by
+    machine.put(args[0], m, (value & np.uint64(0xFFFFFFFF)).astype(np.uint32))
+
+
+@operation
 def bfe(machine: Any, parts: list[str], args: Sequence[str], m: Any) -> None:
     x = machine.get(args[1], m, 32).astype(np.int64)
     first, count = (machine.get(a, m, 32).astype(np.int64) for a in args[2:4])
@@ -204,6 +216,12 @@ def popc(machine: Any, parts: list[str], args: Sequence[str], m: Any) -> None:
     x = machine.get(args[1], m, 32)
     bits = np.unpackbits(x.view(np.uint8).reshape(m.size, 4), axis=1)
     machine.put(args[0], m, bits.sum(1).astype(np.uint32))
+
+
+@operation
+def clz(machine: Any, parts: list[str], args: Sequence[str], m: Any) -> None:
+    x = machine.get(args[1], m, 32)
+    machine.put(args[0], m, (32 - np.frexp(x.astype(np.float64))[1]).astype(np.uint32))
 
 
 @operation
@@ -243,6 +261,25 @@ def _compared(how: str, x: Array, y: Array) -> Array:
     found = getattr(np, names.get(how[:2], {"eq": "equal", "ne": "not_equal"}.get(how[:2], "")))
     answer: Array = found(x, y)
     return answer | nan if how.endswith("u") else answer & ~nan
+
+
+@operation
+def set_(machine: Any, parts: list[str], args: Sequence[str], m: Any) -> None:
+    """Pairs of halves: all bits of a half where it holds."""
+    assert parts[1:] == ["u32", "f16x2"]
+    x, y = (machine.get(name, m, 32).view(np.float16) for name in args[1:3])
+    value = np.where(_compared(parts[0], x, y), 0xFFFF, 0).astype(np.uint16)
+    machine.put(args[0], m, value.view(np.uint32))
+
+
+@operation
+def lop3(machine: Any, parts: list[str], args: Sequence[str], m: Any) -> None:
+    x, y, z = (machine.get(name, m, 32) for name in args[1:4])
+    value, table = np.zeros_like(x), int(args[4], 0)
+    for i in range(8):
+        if table >> i & 1:
+            value |= (x if i & 4 else ~x) & (y if i & 2 else ~y) & (z if i & 1 else ~z)
+    machine.put(args[0], m, value)
 
 
 @operation

@@ -157,7 +157,7 @@ def _plan_upsampled(
         {
             **args,
             **strides_of("seg", seg, "bnyx"),
-            "mixed_ptr": scratch("mixed", torch.int32, programs * cells.points),
+            "mixed_ptr": scratch("mixed", torch.int32, programs * cells.scratch),
             "num_classes": classes,
             **{"resize_y": resize(h, y.size), "resize_x": resize(w, x.size)},
         },
@@ -169,6 +169,7 @@ def _plan_upsampled(
             "QUADS": labels is not None and quad_bins(x) and labels.data_ptr() % QUAD == 0,
             "QUAD_BINS": quad_bins(x),
             "BY_ROW": by_row,
+            "TOGETHER": seg.dtype == torch.float16 and cells.column_block == 2,
             "CELLS": cells,
             "LANES": 32 * warps,
         },

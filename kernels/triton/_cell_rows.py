@@ -11,9 +11,11 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ._cells import list_mixed, mixed_entry
+from ._cells import labels_of_points
 from ._classes import is_small
-from ._upsample import first_argmax, first_output, first_tap
+from ._mixed import bits
+from ._pairs import halves, pair_labels
+from ._upsample import NOT_FINITE, first_output, first_tap
 
 
 @triton.jit
@@ -39,11 +41,34 @@ def _pixel_columns(x0, BLOCK_X: tl.constexpr, SPAN: tl.constexpr):
 
 
 @triton.jit
+def _list_rows(mixed_ptr, even, odd, rows, COLUMNS: tl.constexpr):
+    """Lists the mixed cells of pairs of columns: bit i of `even` and `odd` is row i from the last.
+
+    Returns:
+        how many there are.
+    """
+    PAIRS: tl.constexpr = COLUMNS // 2
+    number = bits(even) + bits(odd)
+    at = mixed_ptr + tl.cumsum(number, 0) - number
+    slot = 2 * tl.arange(0, PAIRS)
+    for i in range(rows):
+        bit = (even >> (rows - 1 - i)) & 1
+        tl.store(at, slot, mask=bit != 0)
+        at += bit
+        bit = (odd >> (rows - 1 - i)) & 1
+        tl.store(at, slot + 1, mask=bit != 0)
+        at += bit
+        slot += COLUMNS
+    return tl.sum(number, 0)
+
+
+@triton.jit
 def agreed_rows(
     logits, labels_ptr, mixed_ptr, tile, resize_y, resize_x, words,
-    N: tl.constexpr, NUM_WORDS: tl.constexpr, CELLS: tl.constexpr, LANES: tl.constexpr,
-    UNROLL: tl.constexpr, BLOCK_X: tl.constexpr,
+    N: tl.constexpr, NUM_WORDS: tl.constexpr, CELLS: tl.constexpr, UNROLL: tl.constexpr,
+    BLOCK_X: tl.constexpr, TOGETHER: tl.constexpr,
     WRITE_LABELS: tl.constexpr, QUADS: tl.constexpr, QUAD_BINS: tl.constexpr,
+    MARK: tl.constexpr = NOT_FINITE,
 ):  # fmt: skip
     """Counts the small pixels of agreed cells, by column of pixels, and lists the mixed cells.
 
@@ -51,59 +76,62 @@ def agreed_rows(
         columns of pixels, or first ones of quads, their counts, and the number of mixed cells.
     """
     COLUMNS: tl.constexpr = CELLS.points_x
-    BLOCK: tl.constexpr = CELLS.column_block
+    PAIRS: tl.constexpr = COLUMNS // 2
     stride_n = logits.stride_n
-    slot = tl.arange(0, COLUMNS)
-    pair = tl.arange(0, 2 * COLUMNS)
-    pair = tl.minimum(pair % COLUMNS + pair // COLUMNS, COLUMNS - 1)
-    column = tile.column0 + tl.arange(0, COLUMNS // BLOCK) * BLOCK
-    if BLOCK > 1:
-        # Past the image, the last block: a cell at the border may count as mixed for that.
-        column = tl.multiple_of(tl.minimum(column, resize_x.small - BLOCK), BLOCK)
-        offsets = (column[:, None] + tl.arange(0, BLOCK)[None, :]).to(tl.int64)
-        stride_n = tl.multiple_of(stride_n, BLOCK)
+    pair = tl.arange(0, PAIRS)
+    if CELLS.column_block == 2:
+        # Past the image, the last pair: a cell at the border may count as mixed for that.
+        column = tl.minimum(tile.column0 + 2 * pair, resize_x.small - 2)
+        column = tl.multiple_of(column, 2)[:, None] + tl.arange(0, 2)[None, :]
+        offsets = column.to(tl.int64)
+        stride_n = tl.multiple_of(stride_n, 2)
     else:
+        column = tile.column0 + 2 * pair[:, None] + tl.arange(0, 2)[None, :]
         offsets = tl.minimum(column, resize_x.small - 1).to(tl.int64) * logits.stride_x
     if WRITE_LABELS:
         quad, pixel = _pixel_columns(tile.x0, BLOCK_X, 4)
-        slots = first_tap(pixel, resize_x) - tile.column0
-        slots = tl.minimum(slots, COLUMNS - 1)
-    small_px = tl.zeros([COLUMNS], tl.int32)
-    upper_low = tl.zeros([COLUMNS], tl.int32)
-    upper_high = tl.zeros([COLUMNS], tl.int32)
-    listed = 0
+        slots = tl.minimum(first_tap(pixel, resize_x) - tile.column0, COLUMNS - 1)
+    # Of what two cells have, one is in the low half of a word and one in the high half.
+    columns = tile.last_column - tile.column0 - 2 * pair
+    wanted = (columns >= 0).to(tl.int32) + ((columns >= 1).to(tl.int32) << 16)
+    small_px = tl.zeros([PAIRS], tl.int32)
+    even = tl.zeros([PAIRS], tl.int32)
+    odd = tl.zeros([PAIRS], tl.int32)
+    upper = tl.zeros([PAIRS], tl.int32)
+    upper_differ = tl.zeros([PAIRS], tl.int32)
+    points_ptr = labels_of_points(mixed_ptr, CELLS).to(tl.pointer_type(tl.int32), bitcast=True)
+    top = tile.y0
     for i in range(tile.row0, tile.last_row + 2):
         row = tl.zeros([], tl.int32) + i
         start = tl.minimum(row, resize_y.small - 1).to(tl.int64) * logits.stride_y
-        row_ptr = logits.ptr + tl.multiple_of(start, BLOCK)
-        best, label = first_argmax(row_ptr, offsets, None, stride_n, N, 0, UNROLL)
-        # A corner at infinity proves nothing about the pixels between.
-        label = tl.reshape(tl.where(tl.abs(best) < float("inf"), label, -1), [COLUMNS])
-        side = tl.reshape(tl.gather(label, pair, 0), [2, COLUMNS])
-        low = tl.min(side, 0)
-        high = tl.max(side, 0)
+        row_ptr = logits.ptr + tl.multiple_of(start, CELLS.column_block)
+        word = pair_labels(row_ptr, offsets, stride_n, N, UNROLL, TOGETHER)
+        tl.store(points_ptr + pair, word)
+        points_ptr += PAIRS
+        following = tl.gather(word, tl.minimum(pair + 1, PAIRS - 1), 0)
+        differ = word ^ (((word >> 16) & 0xFFFF) | (following << 16))
         if row > tile.row0:
-            lowest = tl.minimum(low, upper_low)
-            highest = tl.maximum(high, upper_high)
-            cell = tl.where(lowest == highest, lowest, -1)
-            top = tl.maximum(first_output(row - 1, resize_y, CELLS.dyadic), tile.y0)
+            corners = differ | upper_differ | (word ^ upper) | (word & (MARK * 0x10001))
+            mixed = ((corners + 0x7FFF7FFF) >> 15) & wanted  # 1 where a half is none
             bottom = tl.minimum(first_output(row, resize_y, CELLS.dyadic), tile.y1)
             if WRITE_LABELS:
+                label = halves(word | mixed * 255)
                 _store_row(
-                    cell, slots, labels_ptr, quad, top, bottom, tile.x1, resize_x.full, QUADS
+                    label, slots, labels_ptr, quad, top, bottom, tile.x1, resize_x.full, QUADS
                 )
-            small = is_small(cell, words, NUM_WORDS, N)
-            small_px += tl.where(small, bottom - top, 0)
-            mixed = (cell < 0) & (tile.column0 + slot <= tile.last_column)
-            if tl.max(mixed.to(tl.int32), 0) > 0:
-                entry = mixed_entry((row - 1 - tile.row0) * COLUMNS + slot, lowest, highest)
-                listed = list_mixed(mixed_ptr, entry, mixed, listed, COLUMNS, LANES)
-        upper_low = low
-        upper_high = high
+            low = is_small(word & 255, words, NUM_WORDS, N).to(tl.int32)
+            high = is_small((word >> 16) & 255, words, NUM_WORDS, N).to(tl.int32)
+            small_px += ((low | (high << 16)) & ~mixed) * (bottom - top)
+            even = (even << 1) | (mixed & 1)
+            odd = (odd << 1) | (mixed >> 16)
+            top = bottom
+        upper = word
+        upper_differ = differ
+    listed = _list_rows(mixed_ptr, even, odd, tile.last_row + 1 - tile.row0, COLUMNS)
     # Four pixels beside each other are in one bin, or each may be in its own.
     SPAN: tl.constexpr = 4 if QUAD_BINS else 1
     first, pixel = _pixel_columns(tile.x0, BLOCK_X, SPAN)
-    slots = first_tap(pixel, resize_x) - tile.column0
-    found = tl.gather(small_px, tl.minimum(slots, COLUMNS - 1), 0)
+    slots = tl.minimum(first_tap(pixel, resize_x) - tile.column0, COLUMNS - 1)
+    found = tl.gather(halves(small_px), slots, 0)
     found = tl.sum(tl.reshape(found, [SPAN, BLOCK_X // SPAN]), 0)
     return first, tl.where(first < tile.x1, found, 0), listed

@@ -18,29 +18,26 @@ import triton
 import triton.language as tl
 
 from ._launch import ceil_div, pow2
-from ._upsample import first_argmax, first_output, first_tap
+from ._upsample import NOT_FINITE, first_argmax, first_output, first_tap, marked
 
 
 @triton.jit
-def mixed_entry(slot, lowest, highest):
-    """What is listed of a mixed cell: its slot, the lowest and the highest label of its corners.
-
-    They are -1 and any, or both -1, or differ: the lower one plus 1 is at most 255.
-    """
-    return slot + ((lowest + 1) << 16) + (tl.maximum(highest, 0) << 24)
+def labels_of_points(mixed_ptr, CELLS: tl.constexpr):
+    """Where a tile's labels of source pixels are kept, int16: behind its list of mixed cells."""
+    return (mixed_ptr + CELLS.points).to(tl.pointer_type(tl.int16), bitcast=True)
 
 
 @triton.jit
-def list_mixed(mixed_ptr, entry, mixed, listed, CELLS: tl.constexpr, LANES: tl.constexpr):
-    """Lists the `mixed` ones [CELLS] behind those `listed`; returns how many there are then."""
+def _list_mixed(mixed_ptr, mixed, CELLS: tl.constexpr, LANES: tl.constexpr):
+    """Lists the slots of the `mixed` cells [points]; returns how many there are."""
     # Each thread numbers its own first: what threads have is added up once, not cell by cell.
-    SPAN: tl.constexpr = LANES if LANES < CELLS else CELLS
-    own = tl.reshape(mixed.to(tl.int32), [CELLS // SPAN, SPAN])
+    SPAN: tl.constexpr = LANES if CELLS.points > LANES else CELLS.points
+    own = tl.reshape(mixed.to(tl.int32), [CELLS.points // SPAN, SPAN])
     number = tl.sum(own, 0)
-    up_to = tl.cumsum(number, 0)
-    rank = listed + (up_to - number)[None, :] + tl.cumsum(own, 0) - 1
-    tl.store(mixed_ptr + rank, tl.reshape(entry, [CELLS // SPAN, SPAN]), mask=own != 0)
-    return listed + tl.sum(number, 0)
+    rank = (tl.cumsum(number, 0) - number)[None, :] + tl.cumsum(own, 0) - 1
+    slot = tl.reshape(tl.arange(0, CELLS.points), [CELLS.points // SPAN, SPAN])
+    tl.store(mixed_ptr + rank, slot, mask=own != 0)
+    return tl.sum(number, 0)
 
 
 class Tile(NamedTuple):
@@ -52,7 +49,8 @@ class Tile(NamedTuple):
     x1: tl.tensor
     row0: tl.tensor  # of slot 0
     last_row: tl.tensor
-    column0: tl.tensor  # of slot 0: the first one, or one before it
+    column0: tl.tensor  # of slot 0: the first column, or the one before it
+    first_column: tl.tensor
     last_column: tl.tensor
 
 
@@ -62,15 +60,17 @@ def tile_over(y0, y1, x0, x1, resize_y, resize_x, CELLS: tl.constexpr):
     BLOCK: tl.constexpr = CELLS.column_block
     row0 = first_tap(y0, resize_y)
     last_row = first_tap(y1 - 1, resize_y)
-    column0 = first_tap(x0, resize_x) // BLOCK * BLOCK
+    first_column = first_tap(x0, resize_x)
+    column0 = first_column // BLOCK * BLOCK
     last_column = first_tap(x1 - 1, resize_x)
-    return Tile(y0, y1, x0, x1, row0, last_row, column0, last_column)
+    return Tile(y0, y1, x0, x1, row0, last_row, column0, first_column, last_column)
 
 
 @triton.jit
 def agreed_labels(
     logits, mixed_ptr, tile, resize_y, resize_x, N: tl.constexpr, CLASS_BLOCK: tl.constexpr,
     CELLS: tl.constexpr, LANES: tl.constexpr, UNROLL: tl.constexpr,
+    MARK: tl.constexpr = NOT_FINITE,
 ):  # fmt: skip
     """Labels of the cells of a tile, [points], -1 where mixed; lists and counts the mixed ones.
 
@@ -97,21 +97,20 @@ def agreed_labels(
         column = tl.minimum(column, last).to(tl.int64)
         offsets = row * logits.stride_y + column * logits.stride_x
     best, label = first_argmax(logits.ptr, offsets, None, stride_n, N, CLASS_BLOCK, UNROLL)
-    # A corner at infinity proves nothing about the pixels between.
-    label = tl.where(tl.abs(best) < float("inf"), label, -1)
+    label = tl.reshape(marked(best, label), [POINTS])
+    slot = tl.arange(0, POINTS)
+    tl.store(labels_of_points(mixed_ptr, CELLS) + slot, label.to(tl.int16))
     corner = tl.arange(0, 4 * POINTS)
     beside = corner // POINTS % 2 + corner // (2 * POINTS) * POINTS_X
-    corner = tl.gather(tl.reshape(label, [POINTS]), (corner % POINTS + beside) % POINTS, 0)
+    corner = tl.gather(label, (corner % POINTS + beside) % POINTS, 0)
     corner = tl.reshape(corner, [4, POINTS])
     lowest = tl.min(corner, 0)
     highest = tl.max(corner, 0)
-    label = tl.where(lowest == highest, lowest, -1)
-    slot = tl.arange(0, POINTS)
+    label = tl.where((lowest == highest) & (lowest < MARK), lowest, -1)
     row = tile.row0 + slot // POINTS_X
     column = tile.column0 + slot % POINTS_X
     mixed = (row <= tile.last_row) & (column <= tile.last_column) & (label < 0)
-    entry = mixed_entry(slot, lowest, highest)
-    return label, list_mixed(mixed_ptr, entry, mixed, 0, POINTS, LANES)
+    return label, _list_mixed(mixed_ptr, mixed, CELLS, LANES)
 
 
 @triton.jit
@@ -231,6 +230,7 @@ class Cells(NamedTuple):
 
     column_block: int  # source pixels beside each other that are one load
     points: int  # source pixels of a tile, at most, and their slots
+    scratch: int  # words of a program: its list of mixed cells, labels of source pixels
     points_y: int
     points_x: int
     rows: int  # points_y rounded up to a power of two
@@ -262,12 +262,14 @@ def cells_over(
         column_block = 1
     if by_row:
         points_x = pow2(points_x)
+    points = points_y * points_x if by_row else pow2(points_y * points_x)
     first_y, most_y = _cell_sides(h, H)
     first_x, most_x = _cell_sides(w, W)
     cell_y, cell_x = min(most_y, 4), min(most_x, 8)  # each row takes registers of its lane
     return Cells(
         column_block=column_block,
-        points=points_y * points_x if by_row else pow2(points_y * points_x),
+        points=points,
+        scratch=points + points // 2,
         points_y=points_y,
         points_x=points_x,
         rows=pow2(points_y),

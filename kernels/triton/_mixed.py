@@ -17,7 +17,9 @@ from typing import NamedTuple
 import triton
 import triton.language as tl
 
-from ._upsample import first_output, second_weight, to_second_tap
+from ._cells import labels_of_points
+from ._ptx import append_below, first_bit
+from ._upsample import outputs_of, second_weight, to_second_tap
 
 
 class Cell(NamedTuple):
@@ -45,16 +47,25 @@ def mixed_cells(
     """Mixed cells from number `start` on of `mixed`; a lane per column of pixels."""
     entry = start + tl.arange(0, LANES) // CELLS.group
     listed = entry < mixed
-    cell = tl.load(mixed_ptr + tl.minimum(entry, mixed - 1))
-    slot = cell & 0xFFFF
-    row = tile.row0 + slot // CELLS.points_x
-    column = tile.column0 + slot % CELLS.points_x
-    one = tl.maximum(((cell >> 16) & 255) - 1, 0)
-    other = (cell >> 24) & 255
-    top = tl.maximum(first_output(row, resize_y, CELLS.dyadic), tile.y0)
-    bottom = tl.minimum(first_output(row + 1, resize_y, CELLS.dyadic), tile.y1)
-    left = tl.maximum(first_output(column, resize_x, CELLS.dyadic), tile.x0)
-    right = tl.minimum(first_output(column + 1, resize_x, CELLS.dyadic), tile.x1)
+    slot = tl.load(mixed_ptr + tl.minimum(entry, mixed - 1))
+    slot = slot.to(tl.uint32, bitcast=True)  # to divide them is a shift, or a multiplication
+    row = tile.row0 + (slot // CELLS.points_x).to(tl.int32)
+    column = tile.column0 + (slot % CELLS.points_x).to(tl.int32)
+    corner = labels_of_points(mixed_ptr, CELLS) + slot
+    label00 = tl.load(corner)
+    label01 = tl.load(corner + 1)
+    label10 = tl.load(corner + CELLS.points_x)
+    label11 = tl.load(corner + CELLS.points_x + 1)
+    one = tl.minimum(tl.minimum(label00, label01), tl.minimum(label10, label11)).to(tl.int32) & 255
+    other = (
+        tl.maximum(tl.maximum(label00, label01), tl.maximum(label10, label11)).to(tl.int32) & 255
+    )
+    top, bottom = outputs_of(
+        row, tile.row0, tile.last_row, tile.y0, tile.y1, resize_y, CELLS.dyadic
+    )
+    left, right = outputs_of(
+        column, tile.first_column, tile.last_column, tile.x0, tile.x1, resize_x, CELLS.dyadic
+    )
     first = row.to(tl.int64) * logits.stride_y + column.to(tl.int64) * logits.stride_x
     beside = to_second_tap(column, resize_x, logits.stride_x)
     below = to_second_tap(row, resize_y, logits.stride_y)
@@ -84,7 +95,7 @@ def contenders(
 ):  # fmt: skip
     """Bits of the `classes`, at most 32, from `c0` on that may be largest in a lane's cell.
 
-    The lanes of a cell share its corners.
+    The first class is the highest bit. The lanes of a cell share its corners.
 
     Returns:
         int32 [LANES], and how many bits a lane has at most.
@@ -100,19 +111,19 @@ def contenders(
         margin = tl.fma(tl.abs(value0) + tl.abs(value1), MARGIN, LEAST)
         bound = tl.fma(value0, 0.5, value1 * 0.5) - margin
         at += (tl.zeros([], tl.int64) + c0) * stride_n
-        bit = tl.full([], 1, tl.int32)
+        below = tl.zeros([LANES], tl.int32)
         for _ in tl.range(0, classes, loop_unroll_factor=8):
-            found |= tl.where(tl.load(at).to(tl.float32) < bound, 0, bit)
-            bit = bit << 1
+            below = append_below(below, tl.load(at).to(tl.float32), bound)
             at += stride_n
+        found |= ~below << (32 - classes)
     if GROUP > 1:
         found = tl.reduce_or(tl.reshape(found, [LANES // GROUP, GROUP]), 1)
         found = _to_lanes(found, LANES, GROUP)
-    return found, tl.max(_bits(found), 0)
+    return found, tl.max(bits(found), 0)
 
 
 @triton.jit
-def _bits(x):
+def bits(x):
     """How many bits of each number are set."""
     x = x - ((x >> 1) & 0x55555555)
     x = (x & 0x33333333) + ((x >> 2) & 0x33333333)
@@ -128,12 +139,8 @@ def _offer(best, label, logits, cell, wy, wx, c0, contend, most):
     stride_n = logits.stride_n
     at = logits.ptr + cell.first + (tl.zeros([], tl.int64) + c0) * stride_n
     for _ in range(most):
-        # The lowest bit's number, from the exponent it has as a float. In lanes without one more,
-        # class c0 again: either it cannot be largest or it was seen.
-        lowest = contend & -contend
-        contend ^= lowest
-        power = lowest.to(tl.uint32, bitcast=True).to(tl.float32).to(tl.int32, bitcast=True) >> 23
-        c = tl.maximum(power - 127, 0)
+        # In lanes without one more, class c0 again: either it cannot be largest or it was seen.
+        c, contend = first_bit(contend)
         p00 = at + c.to(tl.int64) * stride_n
         p10 = p00 + cell.below
         left = tl.load(p00).to(tl.float32)

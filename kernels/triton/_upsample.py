@@ -14,6 +14,10 @@ import numpy as np
 import triton
 import triton.language as tl
 
+from ._ptx import difference_in_unit
+
+NOT_FINITE = 1 << 14  # added to labels, which are below it
+
 
 class Logits(NamedTuple):
     """The coarse logits of an image, on the device."""
@@ -44,9 +48,14 @@ def quotient(a: int, b: int) -> float:
 
 
 @triton.jit
+def _unclamped(dst, axis):
+    return tl.fma(dst.to(tl.float32) + 0.5, axis.scale + 0.0, -0.5)
+
+
+@triton.jit
 def source_position(dst, axis):
     """Clamped source position (float32) of output position `dst`."""
-    return tl.maximum(tl.fma(dst.to(tl.float32) + 0.5, axis.scale + 0.0, -0.5), 0.0)
+    return tl.maximum(_unclamped(dst, axis), 0.0)
 
 
 @triton.jit
@@ -59,7 +68,8 @@ def first_tap(dst, axis):
 @triton.jit
 def second_weight(dst, first, axis):
     """Weight of the second tap of `dst`, whose first tap is `first`; the other's is 1 minus it."""
-    return tl.minimum(source_position(dst, axis) - first.to(tl.float32), 1.0)
+    # Positions below 0 have first tap 0, where clamping the weight is clamping the position.
+    return difference_in_unit(_unclamped(dst, axis), first.to(tl.float32))
 
 
 @triton.jit
@@ -69,8 +79,8 @@ def to_second_tap(first, axis, stride):
 
 
 @triton.jit
-def first_output(tap, axis, DYADIC: tl.constexpr):
-    """Smallest output position whose first tap is at least `tap`; the end for taps past the last.
+def inner_output(tap, axis, DYADIC: tl.constexpr):
+    """Smallest output position whose first tap is at least `tap`, which is between 0 and the last.
 
     The inverse of first_tap for axes that do not shrink, exact: the estimate is off by at most one,
     and first_tap's own arithmetic decides. DYADIC: the ratio is a power of two, and nothing is
@@ -78,14 +88,29 @@ def first_output(tap, axis, DYADIC: tl.constexpr):
     """
     if DYADIC:
         steps = (tl.zeros([], tl.float32) + axis.ratio).to(tl.int32)
-        found = tl.where(tap <= 0, 0, tap * steps + steps // 2)
-        return tl.where(tap >= axis.small, axis.full, found)
+        return tap * steps + (steps >> 1)
     estimate = tl.ceil((tap.to(tl.float32) + 0.5) * axis.ratio - 0.5).to(tl.int32)
     wanted = tap.to(tl.float32)
     estimate = tl.where(source_position(estimate - 1, axis) >= wanted, estimate - 1, estimate)
     estimate = tl.where(source_position(estimate, axis) < wanted, estimate + 1, estimate)
-    found = tl.where(tap <= 0, 0, tl.minimum(estimate, axis.full))
+    return tl.minimum(estimate, axis.full)
+
+
+@triton.jit
+def first_output(tap, axis, DYADIC: tl.constexpr):
+    """As `inner_output`, of any tap: 0 for the first one, the end for those past the last."""
+    found = tl.where(tap <= 0, 0, inner_output(tap, axis, DYADIC))
     return tl.where(tap >= axis.small, axis.full, found)
+
+
+@triton.jit
+def outputs_of(tap, first, last, start, end, axis, DYADIC: tl.constexpr):
+    """Output positions [begin, beyond) of those in [start, end) whose first tap is `tap`.
+
+    The first taps of all those are `first` to `last`; a `tap` before them has none.
+    """
+    begin = tl.where(tap <= first, start, inner_output(tap, axis, DYADIC))
+    return begin, tl.where(tap >= last, end, inner_output(tap + 1, axis, DYADIC))
 
 
 @triton.jit
@@ -144,3 +169,12 @@ def first_argmax(
             ptrs += stride_n
         best = best.to(tl.float32)
     return best, label
+
+
+@triton.jit
+def marked(best, label, MARK: tl.constexpr = NOT_FINITE):
+    """Labels, with a mark where the largest logit is infinite or there is none.
+
+    A corner at infinity proves nothing about the pixels between.
+    """
+    return tl.where(tl.abs(best) < float("inf"), label, label | MARK)

@@ -25,7 +25,7 @@ def _upsampled_counts_kernel(
     seg_ptr,  # logits [B, N, h, w]
     labels_ptr,  # uint8 [B, H, W] contiguous, or None
     bins_ptr,  # int32 [B, bins_y, bins_x] contiguous
-    mixed_ptr,  # int32 [programs, points], scratch
+    mixed_ptr,  # int32 [programs, CELLS.scratch], scratch
     seg_stride_b, seg_stride_n, seg_stride_y, seg_stride_x,
     num_classes,
     resize_y,  # Resize
@@ -47,6 +47,7 @@ def _upsampled_counts_kernel(
     QUADS: tl.constexpr,  # four labels are one store
     QUAD_BINS: tl.constexpr,  # four pixels beside each other are in one bin
     BY_ROW: tl.constexpr,  # cells of a wide tile are gone over row by row
+    TOGETHER: tl.constexpr,  # see pair_labels
     CELLS: tl.constexpr,  # Cells
     LANES: tl.constexpr,
 ):  # fmt: skip
@@ -59,7 +60,7 @@ def _upsampled_counts_kernel(
         image = tl.multiple_of(image, CLASS_BLOCK)
     logits = Logits(seg_ptr + image, seg_stride_n, seg_stride_y, seg_stride_x)
     bins_ptr += b * grid_y.bins * grid_x.bins
-    mixed_ptr += program.to(tl.int64) * CELLS.points
+    mixed_ptr += program.to(tl.int64) * CELLS.scratch
     if WRITE_LABELS:
         labels_ptr += b * grid_y.size * grid_x.size
     if not ONE_BIN:
@@ -68,7 +69,7 @@ def _upsampled_counts_kernel(
     if BY_ROW:
         x, counts, mixed = agreed_rows(
             logits, labels_ptr, mixed_ptr, tile, resize_y, resize_x, words,
-            N, NUM_WORDS, CELLS, LANES, UNROLL, BLOCK_X, WRITE_LABELS, QUADS, QUAD_BINS,
+            N, NUM_WORDS, CELLS, UNROLL, BLOCK_X, TOGETHER, WRITE_LABELS, QUADS, QUAD_BINS,
         )  # fmt: skip
     else:
         cell_label, mixed = agreed_labels(

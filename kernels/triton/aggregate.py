@@ -188,7 +188,7 @@ def _merge_labels_kernel(
         y1 = tl.minimum(y0 + BLOCK_Y, H)
         x1 = tl.minimum(x0 + BLOCK_X, W)
         if RESIZED:
-            mixed_ptr += program.to(tl.int64) * CELLS.points
+            mixed_ptr += program.to(tl.int64) * CELLS.scratch
         _coarse_tile(
             logits, labels_ptr, mixed_ptr, num_classes, resize_y, resize_x, y0, y1, x0, x1,
             RESIZED, N, CLASS_BLOCK, UNROLL, BLOCK_Y, BLOCK_X, CELLS, LANES, CHUNK_X, QUADS,
@@ -286,7 +286,7 @@ def plan_aggregate(
                 **args,
                 "labels_ptr": out,
                 "num_classes": classes,
-                "mixed_ptr": scratch("mixed", torch.int32, programs * cells.points)
+                "mixed_ptr": scratch("mixed", torch.int32, programs * cells.scratch)
                 if listed
                 else None,
                 **{"tiles_y": tiles_y, "tiles_x": tiles_x},
