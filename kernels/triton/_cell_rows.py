@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 from ._cells import labels_of_points
-from ._classes import is_small
+from ._classes import small_bit
 from ._mixed import bits
 from ._pairs import halves, pair_labels
 from ._upsample import NOT_FINITE, first_output, first_tap
@@ -119,8 +119,8 @@ def agreed_rows(
                 _store_row(
                     label, slots, labels_ptr, quad, top, bottom, tile.x1, resize_x.full, QUADS
                 )
-            low = is_small(word & 255, words, NUM_WORDS, N).to(tl.int32)
-            high = is_small((word >> 16) & 255, words, NUM_WORDS, N).to(tl.int32)
+            low = small_bit(word & 255, words, NUM_WORDS, N)
+            high = small_bit((word >> 16) & 255, words, NUM_WORDS, N)
             small_px += ((low | (high << 16)) & ~mixed) * (bottom - top)
             even = (even << 1) | (mixed & 1)
             odd = (odd << 1) | (mixed >> 16)

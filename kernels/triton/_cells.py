@@ -239,6 +239,7 @@ class Cells(NamedTuple):
     cell_x: int  # pixels of a cell evaluated at once
     cell_rows: int  # cell_y rounded up to a power of two
     group: int  # lanes of a cell
+    lane_columns: int  # columns of a cell's pixels that a lane evaluates
     dyadic: bool  # a power of two between the sizes
     most_y: int
     most_x: int  # pixels of a cell, at most, save those at
@@ -266,6 +267,8 @@ def cells_over(
     first_y, most_y = _cell_sides(h, H)
     first_x, most_x = _cell_sides(w, W)
     cell_y, cell_x = min(most_y, 4), min(most_x, 8)  # each row takes registers of its lane
+    # With many cells, half as many lanes that do more each; with few, all that there are.
+    lane_columns = 2 if by_row and cell_x >= 4 else 1
     return Cells(
         column_block=column_block,
         points=points,
@@ -277,7 +280,8 @@ def cells_over(
         cell_y=cell_y,
         cell_x=cell_x,
         cell_rows=pow2(cell_y),
-        group=pow2(cell_x),
+        group=pow2(cell_x) // lane_columns,
+        lane_columns=lane_columns,
         dyadic=_dyadic(h, H) and _dyadic(w, W),
         most_y=most_y,
         most_x=most_x,

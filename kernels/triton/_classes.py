@@ -36,16 +36,22 @@ def words_in_use(table: bytes) -> int:
 
 
 @triton.jit
-def is_small(label, words, NUM_WORDS: tl.constexpr, N: tl.constexpr = 256):
-    """Whether each label, of any integer type, is in the set `words`; none outside 0..N-1 is."""
-    if N < 32 and NUM_WORDS == 1:  # nor is bit 31, which -1 asks for
-        return ((words[0] >> (label & 31)) & 1) != 0
+def small_bit(label, words, NUM_WORDS: tl.constexpr, N: tl.constexpr = 256):
+    """1 where a label, of any integer type, is in the set `words`; none outside 0..N-1 is."""
     if label.dtype.primitive_bitwidth < 32:
         label = label.to(tl.int32)
+    if N < 32 and NUM_WORDS == 1:  # nor is bit 31, which -1 asks for
+        return (words[0] >> (label & 31)).to(tl.int32) & 1
     inside = (label >= 0) & (label < 32 * NUM_WORDS)
     label = tl.where(inside, label, 0).to(tl.int32)
     index = label >> 5
     word = tl.zeros_like(label) + words[0]
     for i in tl.static_range(1, NUM_WORDS):
         word = tl.where(index == i, words[i], word)
-    return inside & (((word >> (label & 31)) & 1) != 0)
+    return tl.where(inside, (word >> (label & 31)) & 1, 0)
+
+
+@triton.jit
+def is_small(label, words, NUM_WORDS: tl.constexpr, N: tl.constexpr = 256):
+    """Whether a label is in the set; see `small_bit`."""
+    return small_bit(label, words, NUM_WORDS, N) != 0

@@ -44,7 +44,7 @@ def mixed_cells(
     mixed_ptr, start, mixed, logits, tile, resize_y, resize_x, CELLS: tl.constexpr,
     LANES: tl.constexpr,
 ):  # fmt: skip
-    """Mixed cells from number `start` on of `mixed`; a lane per column of pixels."""
+    """Mixed cells from number `start` on of `mixed`; `group` lanes look at one."""
     entry = start + tl.arange(0, LANES) // CELLS.group
     listed = entry < mixed
     slot = tl.load(mixed_ptr + tl.minimum(entry, mixed - 1))
@@ -143,16 +143,16 @@ def _offer(best, label, logits, cell, wy, wx, c0, contend, most):
         c, contend = first_bit(contend)
         p00 = at + c.to(tl.int64) * stride_n
         p10 = p00 + cell.below
-        left = tl.load(p00).to(tl.float32)
-        right = tl.load(p00 + cell.beside).to(tl.float32)
+        left = tl.load(p00).to(tl.float32)[None, None, :]
+        right = tl.load(p00 + cell.beside).to(tl.float32)[None, None, :]
         top = tl.fma(right, wx, left * wx0)
-        left = tl.load(p10).to(tl.float32)
-        right = tl.load(p10 + cell.beside).to(tl.float32)
+        left = tl.load(p10).to(tl.float32)[None, None, :]
+        right = tl.load(p10 + cell.beside).to(tl.float32)[None, None, :]
         bottom = tl.fma(right, wx, left * wx0)
-        value = tl.fma(bottom[None, :], wy, top[None, :] * wy0)
+        value = tl.fma(bottom, wy, top * wy0)
         better = value > best
         best = tl.where(better, value, best)
-        label = tl.where(better, c0 + c[None, :], label)
+        label = tl.where(better, c0 + c[None, None, :], label)
     return best, label
 
 
@@ -166,26 +166,25 @@ def mixed_labels(
     Once around for most cells; those at the image's border have more pixels.
 
     Returns:
-        rows [cell_rows, LANES] and columns [1, LANES] of pixels, which of them are in their cell,
-        and their labels: first argmax of N interpolated logits; NaN counts as -inf, none above it
-        gives class 0.
+        rows [cell_rows, 1, LANES] and columns [1, lane_columns, LANES] of pixels, which of them are
+        in their cell, and their labels: first argmax of N interpolated logits; NaN counts as -inf,
+        none above it gives class 0.
     """
-    lane = tl.arange(0, LANES) % CELLS.group
-    line = dy + tl.arange(0, CELLS.cell_rows)
-    py = cell.top[None, :] + line[:, None]
-    px = cell.left + dx + lane
-    wanted = (
-        (cell.listed & (lane < CELLS.cell_x) & (px < cell.right))[None, :]
-        & (line < dy + CELLS.cell_y)[:, None]
-        & (py < cell.bottom[None, :])
-    )
-    wy = second_weight(py, cell.row[None, :], resize_y)
-    wx = second_weight(px, cell.column, resize_x)
-    best = tl.zeros_like(wy) + float("-inf")
-    label = tl.zeros_like(wy).to(tl.int32)
+    beside = tl.arange(0, CELLS.lane_columns)[:, None] * CELLS.group
+    beside += (tl.arange(0, LANES) % CELLS.group)[None, :]
+    line = dy + tl.arange(0, CELLS.cell_rows)[:, None]
+    py = cell.top[None, :] + line
+    px = cell.left[None, :] + dx + beside
+    inside_y = (line < dy + CELLS.cell_y) & (py < cell.bottom[None, :])
+    inside_x = cell.listed[None, :] & (beside < CELLS.cell_x) & (px < cell.right[None, :])
+    wanted = inside_y[:, None, :] & inside_x[None, :, :]
+    wy = second_weight(py, cell.row[None, :], resize_y)[:, None, :]
+    wx = second_weight(px, cell.column[None, :], resize_x)[None, :, :]
+    best = tl.zeros_like(wy + wx) + float("-inf")
+    label = tl.zeros_like(best).to(tl.int32)
     best, label = _offer(best, label, logits, cell, wy, wx, 0, contend, most)
     for c0 in range(WORD, N, WORD):
         classes = tl.minimum(num_classes - c0, WORD)
         more, most = contenders(logits, cell, c0, classes, CELLS, LANES)
         best, label = _offer(best, label, logits, cell, wy, wx, c0, more, most)
-    return py, px[None, :], wanted, label
+    return py[:, None, :], px[None, :, :], wanted, label

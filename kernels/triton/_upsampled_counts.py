@@ -15,7 +15,7 @@ from ._cells import (
     store_agreed,
     tile_over,
 )
-from ._classes import WORDS, is_small
+from ._classes import WORDS, is_small, small_bit
 from ._mixed import contenders, mixed_cells, mixed_labels
 from ._upsample import Logits
 
@@ -114,13 +114,12 @@ def _upsampled_counts_kernel(
                 if WRITE_LABELS:
                     at = labels_ptr + py.to(tl.int64) * grid_x.size + px
                     tl.store(at, label.to(tl.uint8), mask=wanted)
-                hit = wanted & is_small(label, words, NUM_WORDS, N)
+                hit = tl.where(wanted, small_bit(label, words, NUM_WORDS, N), 0)
                 if ONE_BIN:
-                    total += tl.sum(tl.sum(hit.to(tl.int32), 0), 0)
+                    total += tl.sum(hit)
                 elif ONE_ROW:
-                    hits = tl.sum(hit.to(tl.int32), 0, keep_dims=True)
-                    add_columns(bins_ptr, bins, grid_x, px, hits)
+                    add_columns(bins_ptr, bins, grid_x, px, tl.sum(hit, 0, keep_dims=True))
                 else:
-                    add_pixels(bins_ptr, grid_y, grid_x, py, px, hit)
+                    add_pixels(bins_ptr, grid_y, grid_x, py, px, hit != 0)
     if ONE_BIN:
         store_total(bins_ptr, bins, grid_x, total)
