@@ -66,6 +66,11 @@ def _bfloat16(value: Array) -> Array:
     return np.where(np.isnan(value), 0x7FFF, even).astype(np.uint16)
 
 
+def _one_nan(value: Array) -> Array:
+    """Arithmetic in float32 knows one NaN, whose sign bit is not set."""
+    return np.where(np.isnan(value), np.uint32(0x7FFFFFFF).view(np.float32), value)
+
+
 def _approximate(value: Array) -> Array:
     exact = ~np.isfinite(value) | (np.frexp(value)[0] == 0.5) | (value == 0)
     off = np.arange(value.size) * 7919 % (2 * APPROXIMATE_ULPS + 1) - APPROXIMATE_ULPS
@@ -97,6 +102,8 @@ def _binary(name: str, run: Callable[[Array, Array], Array]) -> None:
             value = np.maximum(value, 0)
         if "sat" in parts:
             value = np.clip(value, 0, 1)
+        if kind == "f32":
+            value = _one_nan(value)
         _put(machine, args[0], m, value, kind)
 
     OPERATIONS[name] = both
@@ -143,7 +150,7 @@ def ex2(machine: Any, parts: list[str], args: Sequence[str], m: Any) -> None:
 @operation
 def fma(machine: Any, parts: list[str], args: Sequence[str], m: Any) -> None:
     x, y, z = (_get(machine, a, m, "f32").astype(np.longdouble) for a in args[1:4])
-    _put(machine, args[0], m, (x * y + z).astype(np.float32), "f32")
+    _put(machine, args[0], m, _one_nan((x * y + z).astype(np.float32)), "f32")
 
 
 @operation
@@ -156,7 +163,7 @@ def mul(machine: Any, parts: list[str], args: Sequence[str], m: Any) -> None:
         value = product if "wide" in parts else product >> product.dtype.type(bits)
         machine.put(args[0], m, value.view(U[2 * bits]))
         return
-    _put(machine, args[0], m, x * y, kind)
+    _put(machine, args[0], m, _one_nan(x * y) if kind == "f32" else x * y, kind)
 
 
 @operation

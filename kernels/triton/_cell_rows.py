@@ -77,9 +77,10 @@ def agreed_rows(
     """
     COLUMNS: tl.constexpr = CELLS.points_x
     PAIRS: tl.constexpr = COLUMNS // 2
+    BLOCK: tl.constexpr = CELLS.column_block
     stride_n = logits.stride_n
     pair = tl.arange(0, PAIRS)
-    if CELLS.column_block == 2:
+    if BLOCK == 2:
         # Past the image, the last pair: a cell at the border may count as mixed for that.
         column = tl.minimum(tile.column0 + 2 * pair, resize_x.small - 2)
         column = tl.multiple_of(column, 2)[:, None] + tl.arange(0, 2)[None, :]
@@ -104,7 +105,7 @@ def agreed_rows(
     for i in range(tile.row0, tile.last_row + 2):
         row = tl.zeros([], tl.int32) + i
         start = tl.minimum(row, resize_y.small - 1).to(tl.int64) * logits.stride_y
-        row_ptr = logits.ptr + tl.multiple_of(start, CELLS.column_block)
+        row_ptr = logits.ptr + tl.multiple_of(start, BLOCK)
         word = pair_labels(row_ptr, offsets, stride_n, N, UNROLL, TOGETHER)
         tl.store(points_ptr + pair, word)
         points_ptr += PAIRS

@@ -51,7 +51,10 @@ def equal_halves(a, b):
 
 @triton.jit
 def append_below(word, value, bound):
-    """`word` with one bit more behind it: whether a float32 is below its bound; no NaN is."""
+    """`word` with one bit more behind it: whether a float32 is below its bound; no NaN is.
+
+    It is the sign of the difference; that of a GPU's NaN is not set.
+    """
     if INTERPRETED:
         return (word << 1) | (value < bound).to(tl.int32)
     return tl.inline_asm_elementwise(
