@@ -20,6 +20,7 @@ import pytest
 import torch
 from compare import call
 from triton_cases import take_route
+from triton_instructions import CHECKS
 
 from c2fcore import _triton, ops, reference
 from c2fcore.testing.samples import get
@@ -216,6 +217,12 @@ def test_first_output_inverts_first_tap(small: int, full: int) -> None:
         if block <= full:
             most = cells_over(small, 1, full, 1, block, 1).points_y
             assert int((taps[block - 1 :] - taps[: full - block + 1]).max()) + 2 <= most
+
+
+@inside
+@pytest.mark.parametrize("check", CHECKS)
+def test_instructions(check: Any) -> None:
+    check(lambda kernel, *tensors, BLOCK: kernel[(1,)](*tensors, BLOCK=BLOCK))
 
 
 # Paths that the sample lists are too small to take.

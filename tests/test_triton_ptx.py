@@ -18,6 +18,7 @@ import torch
 from glue_inputs import Glue
 from ptx_machine import BASE, Buffer, Fault, Machine, Program
 from triton_cases import take_route
+from triton_instructions import CHECKS
 
 from c2fcore import Windows, _backend, _triton, ops
 from c2fcore.testing import samples
@@ -276,6 +277,11 @@ def _probe(executed: Executed, kernel: Any, *tensors: torch.Tensor, **constants:
 
     names = [p.name for p in kernel.params if not p.is_constexpr]
     executed.run(Launch(kernel, 1, dict(zip(names, tensors, strict=True)), constants, 4))
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_instructions(executed: Executed, check: Any) -> None:
+    check(lambda *args, **constants: _probe(executed, *args, **constants))
 
 
 def test_a_missing_barrier_is_seen(executed: Executed) -> None:

@@ -10,14 +10,19 @@ Files. `<op>.py` holds the kernels of an op and its host function `<op>(...)`, w
 arguments and outputs to fill, in the order of the native modules, and returns nothing. What ops
 share stands in files with a leading underscore:
 
+    _ptx.py           instructions that the language has no word for
     _classes.py       membership in the set of small classes
     _upsample.py      bilinear taps, their inverse, first argmax
+    _pairs.py         first argmax of two source pixels beside each other
     _cells.py         coarse labels of a tile by corner agreement
     _cell_rows.py     the same, of wide tiles, row by row
     _mixed.py         labels in cells whose corners disagree
     _coarse.py        one interpolated coarse logit per pixel
     _window_grid.py   windows and the bins they are unions of, on host and device
-    _cell_counts.py   first launch of counting and selection: bins, and labels
+    _bins.py          bins of a tile, and how its pixels are added to them
+    _cell_counts.py   first launch of counting and selection, bins and labels: tiles, which kernel
+    _direct_counts.py     its kernel where each pixel has its own label or logits
+    _upsampled_counts.py  its kernel from coarse logits
     _selection.py     keys and edges of windows, what both ways of selection write
     _select_many.py   selection among more windows than registers hold
     _windows.py       windows in use, and those that reach a rectangle
@@ -35,7 +40,13 @@ what a user's call would launch, specialisation of strides and sizes included.
 
 Names. `_<op>_kernel`, `coarse_ptr`, `coarse_stride_y`, `BLOCK_X`; capitals are
 constexpr. Options that change code are constexpr; sizes, strides and class words are not, save
-those that are the shape of a block. Class words are listed in `do_not_specialize`.
+those that are the shape of a block. Class words are listed in `do_not_specialize`, which does not
+reach into tuples.
+
+Tuples. What belongs together is a NamedTuple: an axis of the window grid (`Axis`) or of coarse
+logits (`Resize`) as an argument, the shapes of blocks (`Cells`) as one constexpr, a tile, a lane's
+cell or an image's logits on the device. A field of a constexpr is one in arithmetic; where a
+function of the language demands one, it is bound to a name first (triton 3.6).
 
 Variables. A name assigned inside a loop that exists before it is carried through the loop and must
 keep its type and shape there; the interpreter does not mind, the compiler does. Constexpr globals
@@ -58,6 +69,9 @@ kernels write before they read, so replaying a captured graph needs nothing clea
 Determinism. Only integers are added atomically. Floats are summed in a fixed order.
 
 Versions. Triton 3.6 and later; nothing that only one of them has.
+
+Instructions. Inline PTX stands in `_ptx.py` alone, each with the same in the language for the
+interpreter.
 
 Interpreter. With TRITON_INTERPRET=1 in the environment before triton is imported, the same code
 runs on CPU tensors, slowly. It knows nothing of lanes, shared memory and barriers: the compiled

@@ -53,9 +53,11 @@ def row_width(seg: Tensor, height: int, width: int) -> int:
     if not seg.is_floating_point() or height * width * seg.shape[0] < LARGE or class_block(seg):
         return 0
     h, w = seg.shape[-2:]
-    # As many source pixels as a row of a program's threads has, or a few times that.
-    points = cells_over(h, w, height, width, 32, WIDE, column_block(seg)).points_x
-    return WIDE if 32 * ROW_WARPS < points <= 128 * ROW_WARPS else 0
+    # As many source pixels as a row of a program's threads has, or a few times that; and which of
+    # the cells below each other are mixed is bits of a word.
+    cells = cells_over(h, w, height, width, 32, WIDE, column_block(seg), by_row=True)
+    fits = 32 * ROW_WARPS < cells.points_x <= 128 * ROW_WARPS and cells.points_y <= 33
+    return WIDE if fits else 0
 
 
 def bin_grid(

@@ -1,9 +1,9 @@
 """Coarse labels of a wide tile by corner agreement, as in _cells.py, but row by row of cells.
 
-A thread keeps a few columns of source pixels and goes down the tile: what a row of cells needs of
-the one above stays in its registers, and the height of a row is one number for all threads. That
-takes a sixth fewer instructions, a third where labels are written, but one row after the other:
-small images have too few tiles for it.
+A thread keeps pairs of columns of source pixels and goes down the tile: what a row of cells needs
+of the one above stays in its registers, and the height of a row is one number for all threads. Two
+labels, or two answers, are the halves of a word. That takes a third fewer instructions, nearly half
+where labels are written, but one row after the other: small images have too few tiles for it.
 """
 
 from __future__ import annotations

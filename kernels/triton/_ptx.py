@@ -53,10 +53,12 @@ def equal_halves(a, b):
 def append_below(word, value, bound):
     """`word` with one bit more behind it: whether a float32 is below its bound; no NaN is.
 
-    It is the sign of the difference; that of a GPU's NaN is not set.
+    It is the sign of the difference: -0 is below 0, and a GPU's one NaN is not negative.
     """
     if INTERPRETED:
-        return (word << 1) | (value < bound).to(tl.int32)
+        difference = value - bound
+        sign = (difference.to(tl.int32, bitcast=True) >> 31) & 1
+        return (word << 1) | tl.where(difference == difference, sign, 0)
     return tl.inline_asm_elementwise(
         "sub.rn.f32 $0, $2, $3; shf.l.wrap.b32 $0, $0, $1, 1;",
         "=&r,r,r,r",
