@@ -131,13 +131,16 @@ def read(path: str | Path) -> Picture:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is empty or is no image that can be read; the message names it.
+        ValueError: it is no regular file, is empty or no image that can be read; the message
+            names it.
     """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"image must exist, got {path}")
     if path.is_dir():
         raise ValueError(f"image must be a file, got the folder {path}")
+    if not path.is_file():  # opening a pipe waits for a writer
+        raise ValueError(f"image must be a file, got {path}, which is a pipe or a device")
     if path.stat().st_size == 0:
         raise ValueError(f"image must not be empty, got {path} of 0 bytes")
     if _is_for_rasterio(path) and (found := _read_with_rasterio(path)):
@@ -186,6 +189,8 @@ def _picture(pixels: Pixels, known: npt.NDArray[np.bool_]) -> Picture:
 
 def size_of(path: Path) -> tuple[int, int] | None:
     """(H, W) by the file's head, as stored; None if it cannot be read."""
+    if not path.is_file():  # opening a pipe waits for a writer
+        return None
     with suppress(*_UNREADABLE), no_size_limit(), Image.open(path) as image:
         return image.height, image.width
     with suppress(ImportError, ValueError):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
 import sys
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from scenes_on_disk import write
 
 import c2fcore
 from c2fcore import images, pictures
-from c2fcore.images import read_rgb, write_png
+from c2fcore.images import read_rgb, size_of, write_png
 
 RGB = np.random.default_rng(0).integers(0, 256, (9, 13, 3), dtype=np.uint8)
 
@@ -229,6 +231,19 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-40])
     with pytest.raises(ValueError, match=r"must be readable, got .*cut\.png"):
         read_rgb(file)
+
+
+def test_a_pipe_is_refused_not_waited_for(tmp_path: Path) -> None:
+    """Opening a pipe waits until somebody writes, so a folder that holds one must not be stuck."""
+    pipe = tmp_path / "pipe.png"
+    os.mkfifo(pipe)
+    sizes: list[Any] = []
+    reader = threading.Thread(target=lambda: sizes.append(size_of(pipe)), daemon=True)
+    reader.start()
+    reader.join(20)
+    assert sizes == [None]
+    with pytest.raises(ValueError, match=r"must be a file, got .*pipe\.png, which is a pipe"):
+        read_rgb(pipe)
 
 
 def test_labels_keep_every_id(tmp_path: Path) -> None:
