@@ -22,7 +22,7 @@ def as_tensor(op: str, name: str, value: Any) -> Tensor:
 
     Arrays with negative or odd strides or a foreign byte order, which torch cannot view, are the
     one case that is copied. CuPy arrays come through DLPack: torch's current stream waits for
-    CuPy's.
+    CuPy's. Masked arrays (rasterio's `read(masked=True)`) are refused, since a tensor has no mask.
     """
     if isinstance(value, Tensor):
         if not _dense(value):
@@ -38,6 +38,11 @@ def as_tensor(op: str, name: str, value: Any) -> Tensor:
     if isinstance(value, np.ndarray):
         if torch.compiler.is_compiling():  # to torch.compile it is a tensor already
             return torch.as_tensor(value)
+        if isinstance(value, np.ma.MaskedArray):
+            raise TypeError(
+                f"{op}: {name} must have no mask, which would be lost, got a masked array; "
+                "array.filled(value) gives one without"
+            )
         strange = not (value.dtype.isnative and value.flags.aligned)
         if strange or any(s < 0 for s in value.strides):
             value = np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("="))

@@ -167,6 +167,14 @@ def test_refused_kinds() -> None:
             ops.count_windows(bad, (1,), window=1, stride=1)
 
 
+def test_a_mask_is_not_lost() -> None:
+    """A tensor has no mask: what is under it would be segmented like the rest."""
+    masked = np.ma.masked_all((1, 3, 8, 8), dtype=np.uint8)
+    with pytest.raises(TypeError, match=r"seg must have no mask.*got a masked array; array\.filled"):
+        ops.count_windows(masked[:, 0], (1,), window=1, stride=1)
+    assert ops.count_windows(masked[:, 0].filled(1), (1,), window=8, stride=8).item() == 64
+
+
 @pytest.mark.parametrize(
     ("handle", "stream"), [(0xABC, ("external", 0xABC, 1)), (0, ("default", 1)), (7, None)]
 )

@@ -112,6 +112,7 @@ def test_image_dtypes(dtype: torch.dtype) -> None:
         (np.zeros((1, 2, 3, 4)), ValueError, r"\[H, W, C\] or \[H, W\], got \(1, 2, 3, 4\)"),
         (torch.zeros((3, 0, 8)), ValueError, r"with pixels, got shape \(1, 3, 0, 8\)"),
         (torch.zeros((3, 8, 8), dtype=torch.int64), TypeError, "got torch.int64"),
+        (np.ma.masked_all((8, 8, 3), np.uint8), TypeError, "image must have no mask, which"),
         (7, TypeError, "an image must be a path, a Pillow image, an array or a tensor, got int"),
         ("nowhere.png", FileNotFoundError, r"got nowhere\.png"),
     ],
