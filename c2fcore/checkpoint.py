@@ -254,18 +254,18 @@ def _locate(
     if folder.is_dir():
         for name in (CONFIG_FILE, WEIGHTS_FILE):
             if not (folder / name).is_file():
-                # What `c2f train` leaves in the folder of a run.
-                deeper = folder / "checkpoint"
+                deeper = folder / "checkpoint"  # what `c2f train` leaves in the folder of a run
                 hint = f"; {deeper} does" if (deeper / name).is_file() else ""
                 raise FileNotFoundError(
                     f"from_pretrained: {folder} must hold {name}, got none{hint}"
                 )
         return folder / CONFIG_FILE, folder / WEIGHTS_FILE
     text = str(source)
-    if isinstance(source, Path) or text.count("/") != 1 or text.startswith((".", "/", "~")):
+    is_id = text.count("/") == 1 and not isinstance(source, Path) and text[0] not in "./~"
+    if folder.is_file() or not is_id:
         raise FileNotFoundError(
             f"from_pretrained: source must be a folder or a hub id 'owner/name', got {text!r}, "
-            "and there is no such folder"
+            f"and {'that is a file' if folder.is_file() else 'there is no such folder'}"
         )
     try:
         from huggingface_hub import hf_hub_download

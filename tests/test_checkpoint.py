@@ -244,6 +244,18 @@ def test_no_checkpoint_there(source: str | Path) -> None:
         C2FNet.from_pretrained(source)
 
 
+def test_a_file_is_not_looked_for_on_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """folder/config.json reads like owner/name."""
+    hub = pytest.importorskip("huggingface_hub")
+    monkeypatch.setattr(hub, "hf_hub_download", lambda *_, **__: pytest.fail("asked the hub"))
+    monkeypatch.chdir(tmp_path)
+    named().save_pretrained("net")
+    with pytest.raises(FileNotFoundError, match=r"got .net/config\.json., and that is a file"):
+        C2FNet.from_pretrained("net/config.json")
+
+
 def test_from_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub = pytest.importorskip("huggingface_hub")
     net = named()
