@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from ptx_bits import halves, highest
 from ptx_machine import Buffer, Fault, Instruction, Machine, Threads, _decoded
-from ptx_operations import OPERATIONS, U, _bits, _compared, _names, _put
+from ptx_operations import OPERATIONS, U, _bits, _names, _put
 
 ARGUMENT, SHARED = 0x7D00_0000_0000, 0x7E00_0000_0000  # generic addresses of the struct, of shared
 OWN: dict[str, Callable[[Any, list[str], Sequence[str], Any], None]] = {}
@@ -189,30 +190,12 @@ def brev(machine: Any, parts: list[str], args: Sequence[str], m: Any) -> None:
     machine.put(args[0], m, np.ascontiguousarray(turned).view(np.uint32)[:, 0])
 
 
-def _highest(x: NDArray[np.uint32]) -> NDArray[np.int64]:
-    """The number of the highest bit that is set, -1 without one."""
-    return np.frexp(x.astype(np.float64))[1].astype(np.int64) - 1
-
-
 @operation
 def bfind(machine: Any, parts: list[str], args: Sequence[str], m: Any) -> None:
-    found = _highest(machine.get(args[1], m, 32))
+    found = highest(machine.get(args[1], m, 32))
     if "shiftamt" in parts:
         found = np.where(found < 0, -1, 31 - found)
     machine.put(args[0], m, found.astype(np.int32).view(np.uint32))
-
-
-@operation
-def clz(machine: Any, parts: list[str], args: Sequence[str], m: Any) -> None:
-    machine.put(args[0], m, (31 - _highest(machine.get(args[1], m, 32))).astype(np.uint32))
-
-
-@operation
-def shf(machine: Any, parts: list[str], args: Sequence[str], m: Any) -> None:
-    assert parts == ["l", "wrap", "b32"]
-    low, high, by = (machine.get(a, m, 32).astype(np.uint64) for a in args[1:4])
-    both = (high << np.uint64(32) | low) << (by & np.uint64(31))
-    machine.put(args[0], m, (both >> np.uint64(32)).astype(np.uint32))
 
 
 @operation
@@ -248,26 +231,10 @@ def cvt(machine: Any, parts: list[str], args: Sequence[str], m: Any) -> None:
     OPERATIONS["cvt"](machine, parts, args, m)
 
 
-def _halves(machine: Any, name: str, m: Any, kind: str) -> NDArray[np.float32]:
-    """A word of two as numbers."""
-    bits = machine.get(name, m, 32).view(np.uint16)
-    if kind == "bf16x2":
-        return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
-    return bits.view(np.float16).astype(np.float32)
-
-
-@operation
-def set_(machine: Any, parts: list[str], args: Sequence[str], m: Any) -> None:
-    assert parts[1] == "u32"
-    x, y = (_halves(machine, a, m, parts[2]) for a in args[1:3])
-    found = np.where(_compared(parts[0], x, y), 0xFFFF, 0).astype(np.uint16)
-    machine.put(args[0], m, found.view(np.uint32))
-
-
 @operation
 def max_(machine: Any, parts: list[str], args: Sequence[str], m: Any) -> None:
     if parts[-1] != "bf16x2":
         OPERATIONS["max"](machine, parts, args, m)
         return
-    found = np.fmax(*(_halves(machine, a, m, "bf16x2") for a in args[1:3]))
+    found = np.fmax(*(halves(machine, a, m, "bf16x2") for a in args[1:3]))
     machine.put(args[0], m, (found.view(np.uint32) >> np.uint32(16)).astype(np.uint16).view("u4"))

@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from ptx_operations import OPERATIONS, U, width
+from ptx_bits import OPERATIONS
+from ptx_operations import U, width
 
 Bytes = NDArray[np.uint8]
 Threads = NDArray[np.intp]  # numbers of threads

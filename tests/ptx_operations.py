@@ -199,49 +199,6 @@ def shr(machine: Any, parts: list[str], args: Sequence[str], m: Any) -> None:
 
 
 @operation
-def shf(machine: Any, parts: list[str], args: Sequence[str], m: Any) -> None:
-    """Two words shifted as one of 64 bits, of which the high (l) or the low one (r) is left."""
-    assert parts[1:] == ["wrap", "b32"]
-    low, high, by = (machine.get(name, m, 32).astype(np.uint64) for name in args[1:4])
-    both, by = high << np.uint64(32) | low, by & np.uint64(31)
-    value = both << by >> np.uint64(32) if parts[0] == "l" else both >> by
-    machine.put(args[0], m, (value & np.uint64(0xFFFFFFFF)).astype(np.uint32))
-
-
-@operation
-def bfe(machine: Any, parts: list[str], args: Sequence[str], m: Any) -> None:
-    x = machine.get(args[1], m, 32).astype(np.int64)
-    first, count = (machine.get(a, m, 32).astype(np.int64) for a in args[2:4])
-    value = (x >> first) & ((1 << count) - 1)
-    if parts[-1] == "s32":
-        value = np.where((value >> (count - 1)) & 1 == 1, value - (1 << count), value)
-    machine.put(args[0], m, value.astype(np.int32).view(np.uint32))
-
-
-@operation
-def popc(machine: Any, parts: list[str], args: Sequence[str], m: Any) -> None:
-    x = machine.get(args[1], m, 32)
-    bits = np.unpackbits(x.view(np.uint8).reshape(m.size, 4), axis=1)
-    machine.put(args[0], m, bits.sum(1).astype(np.uint32))
-
-
-@operation
-def clz(machine: Any, parts: list[str], args: Sequence[str], m: Any) -> None:
-    x = machine.get(args[1], m, 32)
-    machine.put(args[0], m, (32 - np.frexp(x.astype(np.float64))[1]).astype(np.uint32))
-
-
-@operation
-def prmt(machine: Any, parts: list[str], args: Sequence[str], m: Any) -> None:
-    x, y, how = (machine.get(a, m, 32) for a in args[1:4])
-    given = np.stack([x, y], 1).view(np.uint8)
-    picks = (how[:, None] >> np.uint32(4) * np.arange(4, dtype=np.uint32)) & np.uint32(15)
-    found = np.take_along_axis(given, (picks & 7).astype(np.intp), 1)
-    found = np.where(picks & 8, np.where(found & 0x80, 0xFF, 0), found).astype(np.uint8)
-    machine.put(args[0], m, np.ascontiguousarray(found).view(np.uint32)[:, 0])
-
-
-@operation
 def selp(machine: Any, parts: list[str], args: Sequence[str], m: Any) -> None:
     bits = _bits(parts[-1])
     first, second = (machine.get(a, m, bits) for a in args[1:3])
@@ -268,25 +225,6 @@ def _compared(how: str, x: Array, y: Array) -> Array:
     found = getattr(np, names.get(how[:2], {"eq": "equal", "ne": "not_equal"}.get(how[:2], "")))
     answer: Array = found(x, y)
     return answer | nan if how.endswith("u") else answer & ~nan
-
-
-@operation
-def set_(machine: Any, parts: list[str], args: Sequence[str], m: Any) -> None:
-    """Pairs of halves: all bits of a half where it holds."""
-    assert parts[1:] == ["u32", "f16x2"]
-    x, y = (machine.get(name, m, 32).view(np.float16) for name in args[1:3])
-    value = np.where(_compared(parts[0], x, y), 0xFFFF, 0).astype(np.uint16)
-    machine.put(args[0], m, value.view(np.uint32))
-
-
-@operation
-def lop3(machine: Any, parts: list[str], args: Sequence[str], m: Any) -> None:
-    x, y, z = (machine.get(name, m, 32) for name in args[1:4])
-    value, table = np.zeros_like(x), int(args[4], 0)
-    for i in range(8):
-        if table >> i & 1:
-            value |= (x if i & 4 else ~x) & (y if i & 2 else ~y) & (z if i & 1 else ~z)
-    machine.put(args[0], m, value)
 
 
 @operation
