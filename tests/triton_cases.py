@@ -314,6 +314,7 @@ SOME: list[AnyCase] = [
     Case(dtype=F16, full=6000, low=1500, op="count_windows"),
     Case(sm=100, classes=2, full=512, low=512, op="count_windows", labels=False),
     Case(sm=80, dtype=BF16, channels_last=True, full=512, low=512),
+    Case(dtype=F16, full=6000, low=6000, strategy="all"),
     Case(dtype=U8, classes=0, full=6000, strategy="cover"),
     Case(sm=80, dtype=I64, classes=0, full=6000, stride=16, strategy="top"),
     Case(sm=100, dtype=U8, classes=0, strategy="all"),

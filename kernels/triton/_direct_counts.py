@@ -44,8 +44,11 @@ def _direct_counts_kernel(
     if N == 0:
         label = tl.load(seg_ptr + b * seg_stride_b + offsets, mask=inside, other=0)
     else:
-        # Blocks of classes start at multiples of themselves: class_block in _launch.py.
-        image = tl.multiple_of(b * seg_stride_b, max(CLASS_BLOCK, 1))
+        # Blocks of classes start at multiples of themselves: class_block in _launch.py. Said of
+        # planar maps, as multiples of 1, it would take from the compiler what it finds by itself.
+        image = b * seg_stride_b
+        if CLASS_BLOCK > 0:
+            image = tl.multiple_of(image, CLASS_BLOCK)
         _, label = first_argmax(seg_ptr + image, offsets, inside, seg_stride_n, N, CLASS_BLOCK)
     if WRITE_LABELS:
         at = labels_ptr + b * grid_y.size * grid_x.size + y.to(tl.int64) * grid_x.size + x
