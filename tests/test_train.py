@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,15 @@ def test_no_step_leaves_the_coarse_network_as_it_is(
     start = net.coarse.state_dict()
     assert all(torch.equal(v, start[k]) for k, v in net.fine.network.state_dict().items())
     assert "fine: coarse" in (tmp_path / "run" / "train.yaml").read_text()
+    # What the coarse checkpoint says of its network goes along.
+    other = shutil.copytree(coarse, tmp_path / "other")
+    text = (other / "config.json").read_text()
+    (other / "config.json").write_text(text.replace('multiple": 32', 'multiple": 48'))
+    more = [f"--coarse={other}", f"--out={tmp_path / 'run48'}", "--fine=coarse"]
+    assert (
+        C2FNet.from_pretrained(command.train("fine", [*arguments, *more])).config.stride_multiple
+        == 48
+    )
 
 
 def test_mixed_precision(data: Path, coarse: Path, tmp_path: Path) -> None:

@@ -247,7 +247,7 @@ def _fine_task(made: Any, data: Tiles) -> FineTask:
     settled = [name for name in _SETTLED if name in made.c2f]
     if settled:
         raise ValueError(f"--c2f must not change what the data settle, got {', '.join(settled)}")
-    kept = {"mean": proposed.mean, "std": proposed.std, "scale": proposed.scale}
+    kept = {name: getattr(proposed, name) for name in ("mean", "std", "scale", "stride_multiple")}
     config = C2FConfig.preset(
         made.preset,
         num_classes=proposed.num_classes,
