@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +22,8 @@ from c2fcore.cli import main
 pytest.importorskip("lightning")
 pytest.importorskip("jsonargparse")
 pytest.importorskip("torchmetrics")
+
+from c2fcore.train import command
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -126,6 +131,47 @@ def test_a_state_that_is_an_archive_of_other_things(data: Path, run: Path, said:
             assert f"--resume needs a whole {last}, got a damaged file" in said()
     finally:
         last.write_bytes(saved)
+
+
+def test_a_run_that_was_killed_in_the_validation_before_it_stops(
+    data: Path, run: Path, tmp_path: Path, said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A scheduler kills soon after it asked: the state that was saved at once is not lost."""
+    out, kept = tmp_path / "run", tmp_path / "kept"
+    waiting = out / ".last.ckpt.partial"
+    step = command.CoarseTask.training_step
+
+    def asked(self: Any, batch: Any, batch_idx: int) -> Any:
+        if batch_idx == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, batch, batch_idx)
+
+    def killed(self: Any, batch: Any, batch_idx: int) -> None:
+        if self.trainer.global_step == 4:
+            shutil.copy(waiting, kept)
+            raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(command.CoarseTask, "training_step", asked)
+        patch.setattr(command.CoarseTask, "validation_step", killed)
+        assert main(coarse(data, out)) == 2
+    assert "killed" in said()
+    shutil.copy(kept, waiting)
+    assert torch.load(out / "last.ckpt", weights_only=True)["global_step"] == 2
+    done: list[int] = []
+    monkeypatch.setattr(command.CoarseTask, "training_step",
+                        lambda self, batch, i: done.append(i) or step(self, batch, i))  # fmt: skip
+    assert main(coarse(data, out, "--resume")) == 0
+    assert done == [4, 5]
+    assert not waiting.exists()
+    one, other = (torch.load(o / "last.ckpt", weights_only=True)["state_dict"] for o in (run, out))
+    assert all(torch.equal(value, other[key]) for key, value in one.items())
+    # One older than the last state is of no use.
+    shutil.copy(kept, waiting)
+    os.utime(waiting, (0, 0))
+    assert main(coarse(data, out, "--resume")) == 0
+    assert done == [4, 5]
+    assert not waiting.exists()
 
 
 def test_no_fewer_steps_than_are_done(data: Path, run: Path, said: Said) -> None:

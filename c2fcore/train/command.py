@@ -23,15 +23,8 @@ from ..models import build, foreground_of
 from ..pipeline import C2FNet
 from .batches import Tiles
 from .recipe import Recipe, class_weights
-from .running import (
-    Lines,
-    RunCheckpoint,
-    StopAtStep,
-    check_resumed,
-    check_state,
-    fit,
-    plain_errors,
-)
+from .resuming import check_resumed, check_state
+from .running import Lines, RunCheckpoint, StopAtStep, fit, plain_errors
 from .tasks import CoarseLoss, CoarseTask, FineTask
 
 STAGES: Final = ("coarse", "fine")

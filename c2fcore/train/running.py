@@ -9,61 +9,17 @@ import sys
 import threading
 import time
 import warnings
-import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, Final
 
-import torch
-import yaml
 from lightning import pytorch as pl
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 
 from .._progress import Bar
-from .tasks import NORMALISED
-
-# What a resumed run may change: where things are, and how fast they go. Anything else would be
-# ignored in part (the optimiser's state holds the learning rate) and make another run of it. What
-# lies in data.root, and the network that stage 2 begins with, have to be the same: `check_state`.
-_FREE: Final = (
-    "out",
-    "resume",
-    "config",
-    "data.root",
-    "data.workers",
-    *(
-        f"trainer.{name}"
-        for name in (
-            "accelerator",
-            "strategy",
-            "devices",
-            "num_nodes",
-            "plugins",
-            "max_time",
-            "logger",
-            "log_every_n_steps",
-            "enable_",
-            "num_sanity_val_steps",
-            "profiler",
-            "detect_anomaly",
-            "deterministic",
-            "benchmark",
-        )
-    ),
-)
-# What people change for a reason, and have to know the effect of: it is told.
-_TOLD: Final = {
-    "trainer.max_steps": "the learning rate now falls until then",
-    "trainer.precision": "the steps from here on are rounded otherwise",
-    # What the error of a loss that is no number advises.
-    "trainer.gradient_clip_val": "gradients are clipped so from here on",
-    "trainer.gradient_clip_algorithm": "gradients are clipped so from here on",
-}
-
-_COARSE: Final = "net.coarse."  # in the state of stage 2, which leaves it as it is
+from .resuming import partial_of
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
@@ -115,20 +71,20 @@ class StopAtStep(pl.Callback):
     ) -> None:  # fmt: skip
         """Saves where it was asked to stop, between two steps of the optimiser."""
         if (batch_idx + 1) % trainer.accumulate_grad_batches == 0 and self._agree(trainer):
-            trainer.save_checkpoint(_partial(self.last), weights_only=False)
+            trainer.save_checkpoint(partial_of(self.last), weights_only=False)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Leaves the state to the checkpoint of the validation, which knows the best one now."""
         if self._agree(trainer) and trainer.is_global_zero:
-            _partial(self.last).unlink(missing_ok=True)
+            partial_of(self.last).unlink(missing_ok=True)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Stops where it was asked to: the validation that was due, if one was, is over."""
         if self._agreed:
-            if trainer.is_global_zero and _partial(self.last).exists():
-                os.replace(_partial(self.last), self.last)
+            if trainer.is_global_zero and partial_of(self.last).exists():
+                os.replace(partial_of(self.last), self.last)
             trainer.strategy.barrier()
             raise Stopped(f"after step {trainer.global_step}")
 
@@ -216,11 +172,6 @@ class RunCheckpoint(ModelCheckpoint):
         super().load_state_dict({**state_dict, **moved, "dirpath": self.dirpath})
 
 
-def _partial(last: Path) -> Path:
-    """Where a state waits until no validation is due any more."""
-    return last.with_name(f".{last.name}.partial")
-
-
 def _in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
@@ -288,6 +239,8 @@ def fit(trainer: Any, task: Any, data: Any, last: Path, resume: bool) -> None:
     """
     try:
         with plain_errors(), _handlers_restored():
+            if trainer.is_global_zero:
+                partial_of(last).unlink(missing_ok=True)  # of an earlier run
             trainer.fit(task, data, ckpt_path=str(last) if resume else None)
             trainer.save_checkpoint(last, weights_only=False)
     except Stopped as stopped:
@@ -297,97 +250,4 @@ def fit(trainer: Any, task: Any, data: Any, last: Path, resume: bool) -> None:
         raise KeyboardInterrupt(f"at once; {kept}") from None
     finally:
         if trainer.is_global_zero:
-            _partial(last).unlink(missing_ok=True)
-
-
-def check_resumed(last: Path, before: Path, now: str) -> None:
-    """A run goes on with the options it began with.
-
-    Args:
-        last: its saved state.
-        before: file with the options it began with.
-        now: options of today, as YAML.
-
-    Raises:
-        FileNotFoundError: there is no saved state, or nothing that tells its options.
-        ValueError: it is damaged, or options differ.
-    """
-    for file in (last, before):
-        if not file.is_file():
-            raise FileNotFoundError(f"--resume needs {file}, got none")
-    if not zipfile.is_zipfile(last):
-        raise ValueError(f"--resume needs a whole {last}, got a damaged file")
-    try:
-        begun = yaml.safe_load(before.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
-        begun = None
-    if not isinstance(begun, Mapping):
-        raise ValueError(f"--resume needs a whole {before}, got a damaged file")
-    old, new = _flat(begun), _flat(yaml.safe_load(now))
-    free = (*_FREE, "coarse") if "fine" in new else _FREE  # of stage 2 a place
-    changed = {
-        key: f"{key} {old.get(key)!r} -> {new.get(key)!r}"
-        for key in dict.fromkeys([*old, *new])
-        if old.get(key) != new.get(key) and not key.startswith(free)
-    }
-    if refused := [text for key, text in changed.items() if key not in _TOLD]:
-        raise ValueError(
-            f"--resume goes on with the options of {before}, start in another --out: got "
-            f"{', '.join(refused)}"
-        )
-    if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun started
-        for key, text in changed.items():
-            print(f"note: --resume goes on with {text}: {_TOLD[key]}", file=sys.stderr)
-
-
-def check_state(last: Path, data: Any, task: Any, steps: int) -> None:
-    """A run goes on with the data and the coarse network it began with, wherever they lie now.
-
-    Args:
-        last: its saved state.
-        data: of today, a `Tiles`.
-        task: of today, a `CoarseTask` or a `FineTask`.
-        steps: of today, in all.
-
-    Raises:
-        ValueError: they are others, more steps are done, or the state is damaged.
-    """
-    try:
-        state = torch.load(last, map_location="cpu", weights_only=True, mmap=True)
-        weights, done = state["state_dict"], state["global_step"]
-    except (RuntimeError, UnpicklingError, TypeError, KeyError):
-        raise ValueError(f"--resume needs a whole {last}, got a damaged file") from None
-    before = state.get(type(data).__qualname__)  # where Lightning keeps what `state_dict` says
-    if before is not None and before != data.state_dict():
-        raise ValueError(
-            "--resume goes on with the tiles and classes it began with, start in another --out: "
-            f"got others in {data.prepared.root}"
-        )
-    if steps < done:
-        raise ValueError(
-            f"trainer.max_steps must be at least the {done} that are done, got {steps}"
-        )
-    begun, normalised = state.get(NORMALISED), task.normalised()
-    if begun is not None and begun != normalised:
-        changed = [f"{name} {begun[name]} -> {now}" for name, now in normalised.items()
-                   if begun[name] != now]  # fmt: skip
-        raise ValueError(
-            "--resume goes on with pixels normalised as they were, start in another --out: got "
-            f"{', '.join(changed)} in --coarse"
-        )
-    frozen = {name: now for name, now in task.state_dict().items() if name.startswith(_COARSE)}
-    if any(name not in weights or not torch.equal(weights[name], frozen[name]) for name in frozen):
-        raise ValueError(
-            "--resume goes on with the coarse network it began with, start in another --out: got "
-            "another in --coarse"
-        )
-
-
-def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            found.update(_flat(value, f"{before}{key}."))
-        else:
-            found[before + key] = value
-    return found
+            partial_of(last).unlink(missing_ok=True)
