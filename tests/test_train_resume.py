@@ -133,17 +133,18 @@ def test_a_state_that_is_an_archive_of_other_things(data: Path, run: Path, said:
         last.write_bytes(saved)
 
 
-def test_a_run_that_was_killed_in_the_validation_before_it_stops(
-    data: Path, run: Path, tmp_path: Path, said: Said, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("number", [0, signal.SIGTERM])
+def test_a_run_that_was_killed_in_a_validation(
+    number: int, data: Path, run: Path, tmp_path: Path, said: Said, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A scheduler kills soon after it asked: the state that was saved at once is not lost."""
+    """Also soon after it was asked to stop, as schedulers do: the step before it is not lost."""
     out, kept = tmp_path / "run", tmp_path / "kept"
     waiting = out / ".last.ckpt.partial"
     step = command.CoarseTask.training_step
 
     def asked(self: Any, batch: Any, batch_idx: int) -> Any:
         if batch_idx == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
         return step(self, batch, batch_idx)
 
     def killed(self: Any, batch: Any, batch_idx: int) -> None:
@@ -172,6 +173,12 @@ def test_a_run_that_was_killed_in_the_validation_before_it_stops(
     assert main(coarse(data, out, "--resume")) == 0
     assert done == [4, 5]
     assert not waiting.exists()
+    # In the first validation there is no other.
+    (out / "last.ckpt").unlink()
+    shutil.rmtree(out / "checkpoint")
+    shutil.copy(kept, waiting)
+    assert main(coarse(data, out, "--resume")) == 0
+    assert done == [4, 5] * 2
 
 
 def test_no_fewer_steps_than_are_done(data: Path, run: Path, said: Said) -> None:

@@ -104,7 +104,7 @@ def check_resumed(last: Path, before: Path, now: str) -> None:
 
 
 def _recover(last: Path) -> None:
-    """The state of a run that was asked to stop, and killed in the validation before it did."""
+    """Takes the state from before a validation in which the run was killed."""
     waiting = partial_of(last)
     with suppress(FileNotFoundError):  # also of another process of the run, which was faster
         newer = not last.exists() or waiting.stat().st_mtime > last.stat().st_mtime

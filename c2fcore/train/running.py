@@ -69,13 +69,19 @@ class StopAtStep(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any,
         batch_idx: int,
     ) -> None:  # fmt: skip
-        """Saves where it was asked to stop, between two steps of the optimiser."""
-        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0 and self._agree(trainer):
+        """Saves where it was asked to stop, between two steps of the optimiser.
+
+        And before a validation, which may take long and be the last that a run does.
+        """
+        batches, every = batch_idx + 1, trainer.val_check_batch
+        due = trainer.enable_validation and isinstance(every, int) and batches % every == 0
+        if batches % trainer.accumulate_grad_batches == 0 and (self._agree(trainer) or due):
             trainer.save_checkpoint(partial_of(self.last), weights_only=False)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Leaves the state to the checkpoint of the validation, which knows the best one now."""
-        if self._agree(trainer) and trainer.is_global_zero:
+        self._agree(trainer)
+        if trainer.is_global_zero:
             partial_of(self.last).unlink(missing_ok=True)
 
     def on_train_batch_start(
