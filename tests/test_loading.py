@@ -8,7 +8,7 @@ import pickle
 import signal
 import time
 from collections.abc import Callable
-from multiprocessing import forkserver
+from multiprocessing import connection, forkserver
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ pytest.importorskip("jsonargparse")
 pytest.importorskip("torchmetrics")
 
 from c2fcore.train import command
+from c2fcore.train.running import plain_errors
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -111,6 +112,13 @@ def test_one_that_is_killed_ends_training_in_one_line(
     monkeypatch.setattr(command.CoarseTask, "training_step", killing)
     assert main(coarse(data, tmp_path / "run", "--data.workers=1", "--data.val=null")) == 2
     assert "every loading process must live, got one ended from outside (out of" in said()
+
+
+def test_what_a_lost_process_had_sent() -> None:
+    with pytest.raises(RuntimeError, match="every loading process must live"), plain_errors():
+        connection.Client("/nowhere", "AF_UNIX")
+    with pytest.raises(FileNotFoundError), plain_errors():
+        Path("/nowhere").read_text()
 
 
 def test_other_processes_of_the_server_can_be_ended() -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import signal
 import sys
 import threading
 import time
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -208,6 +210,14 @@ def _without_asides() -> Iterator[None]:
         said.removeFilter(_worth_telling)
 
 
+def _of_lost_process(error: Exception) -> bool:
+    """Whether a loading process is gone: DataLoader says so, or what it had sent cannot be had."""
+    if isinstance(error, (OSError, EOFError)):
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        return Path(last.filename).parent == Path(multiprocessing.__file__).parent
+    return str(error).startswith("DataLoader worker (pid")
+
+
 @contextmanager
 def plain_errors() -> Iterator[None]:
     """Errors of Lightning and of loading processes as those of this project are; no remarks."""
@@ -218,12 +228,12 @@ def plain_errors() -> Iterator[None]:
             yield
     except MisconfigurationException as error:
         raise ValueError(f"trainer: {' '.join(str(error).split())}") from error
-    except (ValueError, TypeError, OSError, RuntimeError) as error:
+    except (ValueError, TypeError, OSError, EOFError, RuntimeError) as error:
         lines = str(error).strip().splitlines()
         if len(lines) > 1 and "in DataLoader worker process" in lines[0]:
             # The error itself stands below that process's traceback.
             raise ValueError(lines[-1].partition(": ")[2] or lines[-1]) from error
-        if lines and lines[0].startswith("DataLoader worker (pid"):
+        if _of_lost_process(error):
             raise RuntimeError(
                 "every loading process must live, got one ended from outside (out of memory, or of "
                 "a container's shared memory?): go on with --resume and fewer --data.workers"
