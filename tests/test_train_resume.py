@@ -177,6 +177,8 @@ def test_a_run_that_was_killed_in_a_validation(
     (out / "last.ckpt").unlink()
     shutil.rmtree(out / "checkpoint")
     shutil.copy(kept, waiting)
+    assert main(coarse(data, out)) == 2
+    assert "holds a run already; give --resume" in said()
     assert main(coarse(data, out, "--resume")) == 0
     assert done == [4, 5] * 2
 

@@ -194,6 +194,7 @@ class _Plan:
     def _trained(self, setting: Setting, coarse: str, root: Path) -> Path:
         """The checkpoint of stage 2 trained for a setting; goes on with an interrupted run."""
         from ..train.command import EXPORTED, LAST, train
+        from ..train.resuming import is_begun
 
         out = self.folder / _RUNS / slug(setting.name)
         options = [
@@ -215,7 +216,7 @@ class _Plan:
             return out / EXPORTED
         out.parent.mkdir(parents=True, exist_ok=True)
         _files.write_text(record, json.dumps(wanted, indent=1) + "\n")
-        resume = ["--resume"] if (out / LAST).is_file() else []
+        resume = ["--resume"] if is_begun(out / LAST) else []
         try:
             return train("fine", [*options, f"--out={out}", *resume])
         except KeyboardInterrupt:

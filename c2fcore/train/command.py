@@ -23,7 +23,7 @@ from ..models import build, foreground_of
 from ..pipeline import C2FNet
 from .batches import Tiles
 from .recipe import Recipe, class_weights
-from .resuming import check_resumed, check_state
+from .resuming import check_resumed, check_state, is_begun
 from .running import Lines, RunCheckpoint, StopAtStep, fit, plain_errors
 from .tasks import CoarseLoss, CoarseTask, FineTask
 
@@ -137,7 +137,7 @@ def train(stage: str, arguments: Sequence[str]) -> Path:
         check_resumed(last, out / CONFIG_FILE, _dumped(parser, config))
     elif out.exists() and not out.is_dir():
         raise FileExistsError(f"--out must be a folder, got the file {out}")
-    elif any((out / name).exists() for name in (LAST, EXPORTED)):
+    elif (out / EXPORTED).exists() or is_begun(last):
         raise FileExistsError(f"{out} holds a run already; give --resume, or another --out")
     if stage == "fine":
         _checks.integer("train", "calibrate", config.calibrate, 0)

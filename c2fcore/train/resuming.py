@@ -62,6 +62,11 @@ def partial_of(last: Path) -> Path:
     return last.with_name(f".{last.name}.partial")
 
 
+def is_begun(last: Path) -> bool:
+    """Whether a run has a state to go on from, maybe only that from before a validation."""
+    return last.exists() or zipfile.is_zipfile(partial_of(last))
+
+
 def check_resumed(last: Path, before: Path, now: str) -> None:
     """A run goes on with the options it began with.
 
