@@ -91,7 +91,7 @@ def _to_lanes(x, LANES: tl.constexpr, GROUP: tl.constexpr):
 @triton.jit
 def contenders(
     logits, cell, c0, classes, CELLS: tl.constexpr, LANES: tl.constexpr,
-    MARGIN: tl.constexpr = 2.0**-18, LEAST: tl.constexpr = 2.0**-100,
+    UNROLL: tl.constexpr = 8, MARGIN: tl.constexpr = 2.0**-18, LEAST: tl.constexpr = 2.0**-100,
 ):  # fmt: skip
     """Bits of the `classes`, at most 32, from `c0` on that may be largest in a lane's cell.
 
@@ -112,7 +112,7 @@ def contenders(
         bound = tl.fma(value0, 0.5, value1 * 0.5) - margin
         at += (tl.zeros([], tl.int64) + c0) * stride_n
         below = tl.zeros([LANES], tl.int32)
-        for _ in tl.range(0, classes, loop_unroll_factor=8):
+        for _ in tl.range(0, classes, loop_unroll_factor=UNROLL):
             below = append_below(below, tl.load(at).to(tl.float32), bound)
             at += stride_n
         found |= ~below << (32 - classes)
@@ -185,6 +185,7 @@ def mixed_labels(
     best, label = _offer(best, label, logits, cell, wy, wx, 0, contend, most)
     for c0 in range(WORD, N, WORD):
         classes = tl.minimum(num_classes - c0, WORD)
-        more, most = contenders(logits, cell, c0, classes, CELLS, LANES)
+        # Four loads in flight here: with eight, sm_100 spills.
+        more, most = contenders(logits, cell, c0, classes, CELLS, LANES, 4)
         best, label = _offer(best, label, logits, cell, wy, wx, c0, more, most)
     return py[:, None, :], px[None, :, :], wanted, label
