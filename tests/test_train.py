@@ -306,7 +306,8 @@ def test_weights_of_both_losses_are_checked(
     ("change", "message"),
     [
         (["--trainer.max_steps=0"], "max_steps must be at least 1, got 0"),
-        (["--data.train=test"], "split must be one of train, val, got test"),
+        (["--data.train=test"], "--data.train must be one of train, val, got test"),
+        (["--data.val=test"], "--data.val must be one of train, val, or none, got test"),
         (["--data.batch_size=0"], "batch_size must be at least 1"),
         (["--data.small=[car]"], "class must be an id or one of ground, square, got car"),
         (["--coarse=resnet"], "name must be one of"),

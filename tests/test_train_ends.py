@@ -175,7 +175,7 @@ def test_a_loss_that_is_no_number_ends_training(
     assert all(value.isfinite().all() for value in weights(out).values())
 
 
-@pytest.mark.parametrize("more", ["--data.val=null", "--trainer.limit_val_batches=0"])
+@pytest.mark.parametrize("more", ["--data.val=none", "--trainer.limit_val_batches=0"])
 def test_states_are_saved_without_validation(
     more: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import torch
 from lightning import pytorch as pl
@@ -14,6 +14,8 @@ from ..data import loading
 from ..data.augment import Augment
 from ..data.draws import Draws, Share, Whole
 from ..data.prepared import PreparedData, TileDataset
+
+_NONE: Final = "none"  # what the parser of options leaves a string
 
 
 class Tiles(pl.LightningDataModule):
@@ -51,9 +53,17 @@ class Tiles(pl.LightningDataModule):
             )
         self.prepared = PreparedData.open(root)
         self.small = self.prepared.small(small)
-        for name in (train, val):
-            if name is not None and not self.prepared.split(name).tiles:
-                raise ValueError(f"data: split must hold tiles, got {name} without any")
+        splits = self.prepared.splits
+        if val == _NONE and _NONE not in splits:
+            val = None
+        for option, name in (("train", train), ("val", val)):
+            if name is None:
+                continue
+            if name not in splits:
+                known = ", ".join(splits) + (f", or {_NONE}" if option == "val" else "")
+                raise ValueError(f"--data.{option} must be one of {known}, got {name}")
+            if not splits[name].tiles:
+                raise ValueError(f"--data.{option} must hold tiles, got {name} without any")
         self.train_split, self.val_split = train, val
         self.batch_size, self.workers = batch_size, workers
         self.augment: Augment | None = None
