@@ -228,7 +228,8 @@ def _targets(
         if owner.setdefault(files[0], image) != image:
             raise ValueError(
                 f"images must have different names, got {owner[files[0]]} and {image} "
-                f"for {files[0]}"
+                f"for {files[0]}; segment them one after the other, each with an OUT of its own "
+                f"(a pattern, such as '{image.parent / f'*{image.suffix}'}', names a part)"
             )
         if taken := [f for f in files if os.path.realpath(f) in given]:
             raise ValueError(f"OUT must not replace an image given, got {image} for {taken[0]}")
