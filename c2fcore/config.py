@@ -105,6 +105,11 @@ class C2FConfig:
                 f"{_WHO}: zoom must be above 0 and window * zoom round to at least 1, "
                 f"got {self.zoom} with window {self.window}"
             )
+        if round(self.window * self.zoom) > _checks.INT32_MAX:
+            raise ValueError(
+                f"{_WHO}: window * zoom must be at most {_checks.INT32_MAX}, got {self.window} * "
+                f"{self.zoom}"
+            )
         for name, options in (
             ("mode", MODES),
             ("strategy", STRATEGIES),

@@ -11,6 +11,7 @@ from PIL import Image
 
 from c2fcore import C2FConfig, C2FNet, _backend, _self_check
 from c2fcore.cli import main
+from c2fcore.cli.errors import text_of
 from c2fcore.models import build
 
 
@@ -203,7 +204,10 @@ def test_names_that_clash_are_refused(
     out = photo.parent / "out"
     files = [str(photo), str(twin)]
     assert main(["predict", *files, "-o", str(out), "--checkpoint", str(checkpoint)]) == 2
-    assert "images must have different names" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "images must have different names" in said
+    assert "each with an OUT of its own" in said
+    assert f"(a pattern, such as '{photo.parent}/*.jpg', names a part)" in said
     assert not out.exists()
 
 
@@ -287,7 +291,7 @@ def test_results_never_go_into_this_folder_by_an_unset_variable(
 
 def test_memory_that_does_not_suffice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", "--size", "10000000", "-o", str(tmp_path)]) == 2
-    assert capsys.readouterr().err.startswith("c2f demo: error: Unable to allocate")
+    assert capsys.readouterr().err.startswith("c2f demo: error: memory must suffice for another ")
 
 
 def test_memory_that_does_not_suffice_for_an_image(
@@ -297,6 +301,13 @@ def test_memory_that_does_not_suffice_for_an_image(
     assert main([*common, str(checkpoint), "--window", "1000000"]) == 1
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
     assert line.startswith(f"c2f predict: error: {photo}: memory must suffice for another ")
+
+
+def test_memory_that_nothing_has() -> None:
+    with pytest.raises(RuntimeError) as error:
+        torch.empty(2**60, 64)
+    text = "memory must suffice for another [1152921504606846976, 64] values, and does not"
+    assert text_of(error.value) == text
 
 
 def test_demo_of_a_scene_without_some_classes(

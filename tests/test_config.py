@@ -101,6 +101,10 @@ def test_cannot_be_changed_in_place() -> None:
         ({"stride_multiple": 0}, "stride_multiple must be at least 1, got 0"),
         ({"zoom": 0}, "zoom must be above 0"),
         ({"zoom": float("nan")}, "zoom must be finite, got nan"),
+        (
+            {"window": 64, "zoom": 1e9},
+            r"window \* zoom must be at most 2147483647, got 64 \* 10+",
+        ),
         ({"zoom": 0.001}, "window \\* zoom round to at least 1, got 0.001 with window 64"),
         ({"mode": "area"}, "mode must be one of 'nearest', .*, got 'area'"),
         ({"strategy": "best"}, "strategy must be one of 'cover', 'top', 'all', got 'best'"),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from photos import draw, pixels_of
 
-from c2fcore import images
+from c2fcore import _backend, images
 from c2fcore.cli import main, predict
 
 
@@ -111,3 +111,20 @@ def test_no_overlay_stays_of_an_image_that_changed(
                 assert main([*command, "--skip-existing"]) == 0
                 assert pixels_of(out / "a_labels.png").shape == (height, 50)
                 assert pixels_of(out / "a_overlay.png").shape[:2] == (height, 50)
+
+
+@pytest.mark.parametrize("name", ["triton", "cuda"])
+def test_a_backend_that_cannot_run_here_is_told_once(
+    name: str, photos: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """And not of each image, also where the variable asks for it."""
+    monkeypatch.setitem(_backend._missing, ("select_windows", name), "no GPU")
+    command = ["predict", str(photos), "-o", str(tmp_path / "out"), "--checkpoint", str(checkpoint)]
+    rule = f"c2f predict: error: select_windows: backend '{name}' cannot run here: no GPU\n"
+    assert main([*command, "--backend", name]) == 2
+    assert capsys.readouterr().err == rule
+    monkeypatch.setattr(_backend, "_of_process", name)
+    assert main(command) == 2
+    assert capsys.readouterr().err == rule
+    assert not (tmp_path / "out").exists()

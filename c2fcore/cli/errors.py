@@ -8,6 +8,11 @@ from typing import Final
 
 # What torch's allocator says between remarks on its own source.
 _TOO_LARGE: Final = re.compile(r"can't allocate memory: you tried to allocate (\d+) bytes")
+# What no memory could hold: torch and NumPy say so in words of their own.
+_FAR_TOO_LARGE: Final = (
+    (re.compile(r"Storage size calculation overflowed with sizes=(\[[\d, ]+\])"), "values"),
+    (re.compile(r"Unable to allocate (\S+ \wiB) for an array"), ""),
+)
 # Arguments of functions that options are called otherwise for.
 _CALLED: Final = {"target": "out", "value_range": "range", "source": "checkpoint"}
 
@@ -35,4 +40,8 @@ def text_of(error: BaseException, parser: argparse.ArgumentParser | None = None)
 def _text_of(error: BaseException) -> str:
     if found := _TOO_LARGE.search(str(error)):
         return f"memory must suffice for another {int(found[1]) / 2**30:.1f} GiB, and does not"
+    for pattern, what in _FAR_TOO_LARGE:
+        if found := pattern.search(str(error)):
+            needed = f"{found[1]} {what}".rstrip()
+            return f"memory must suffice for another {needed}, and does not"
     return str(error) or type(error).__name__

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import torch
 
+from .. import _backend
 from .._progress import tell
 from ..config import EDGES, RULES, STRATEGIES
 from ..data.tiling import boxes
@@ -16,6 +17,7 @@ from ..pipeline import C2FNet
 from .demo import DEMO_WEIGHTS
 
 _OVERRIDES = ("window", "stride", "n", "zoom", "strategy", "edge", "rule", "max_batch", "backend")
+_OPS: Final = ("select_windows", "extract_patches", "aggregate")  # of a second look
 
 _DEMO_ONLY: Final = (
     "note: these are the networks of `c2f demo`, which know synthetic scenes only; --checkpoint "
@@ -72,6 +74,7 @@ def engine_of(args: argparse.Namespace) -> Engine:
 
     Raises:
         ValueError: no such device is here.
+        RuntimeError: the backend cannot run here, or not on the device.
     """
     device = _device(args.device)
     if args.checkpoint is None:
@@ -79,6 +82,7 @@ def engine_of(args: argparse.Namespace) -> Engine:
     source = DEMO_WEIGHTS if args.checkpoint is None else args.checkpoint
     net = C2FNet.from_pretrained(source, trust_code=args.trust_code).eval()
     net.config = net.config.replace(**config_changes(args))
+    _check_backend(net.config.backend, device)
     return net.to(device).compile(batch=args.batch, precision=args.precision)
 
 
@@ -94,6 +98,15 @@ def _device(name: str) -> torch.device:
             "--device cpu needs none"
         )
     return device
+
+
+def _check_backend(name: str, device: torch.device) -> None:
+    """Refuses a backend that would fail with every image."""
+    name = _backend.of_process() if name == "auto" else name
+    if name != "auto":
+        probe = torch.empty(0, dtype=torch.uint8, device=device)
+        for op in _OPS:
+            _backend.choose(op, name, probe)
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
