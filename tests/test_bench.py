@@ -164,6 +164,8 @@ def test_a_peak_that_is_not_known_says_why(monkeypatch: pytest.MonkeyPatch) -> N
         (("--n", ""), "--n must be whole numbers from 1 by commas, got ''"),
         (("--rounds", "0"), "--rounds must be at least 1, got 0"),
         (("--masks", "nothing.png"), "--masks must be files, got nothing.png"),
+        (("--image", "nothing.png"), "nothing.png"),
+        (("--checkpoint", "./nothing"), "--checkpoint must be a folder or a hub id"),
         (("--op", "nothing"), "--op must be all, count_windows"),
         (("--ways", "reference,cqu"), "--ways must be among coarse, reference, engine"),
         (

@@ -29,6 +29,8 @@ from ..bench import (
 )
 from ..bench.lists import floats, numbers, sizes, words
 from ..bench.provenance import device_slug, provenance
+from ..images import read_rgb
+from ..pipeline import C2FNet
 from ..testing import samples
 from .paths import path_of
 
@@ -232,6 +234,10 @@ def _network(args: argparse.Namespace) -> Iterator[rows.Row]:
             sizes(args.sizes), numbers("n", args.n), floats("zooms", args.zooms)
         )
     ]
+    if args.image:  # what every row would fail of is told before any replaces one
+        read_rgb(args.image)
+    if args.checkpoint:
+        C2FNet.from_pretrained(args.checkpoint)
     effort = network_suite.Effort(args.rounds, args.warmup, args.budget, not args.no_memory)
     origin = provenance(args.threads, args.device)
     with Bar(specs, unit="configuration") as bar:
