@@ -21,10 +21,12 @@ class Verdict(NamedTuple):
     Attributes:
         sample: its name.
         error: "" if the answer agrees with the reference's, else what is wrong.
+        refused: why the function does not take it: it raised NotImplementedError.
     """
 
     sample: str
     error: str
+    refused: str = ""
 
 
 def load(name: str) -> Callable[..., Any]:
@@ -61,17 +63,19 @@ def check(op: str, function: Callable[..., Any], device: str = "cpu") -> Iterato
     for sample in samples.of(op):
         args = sample.args(device)
         before = [t.clone() for t in _tensors(args)]
+        error = refused = ""
         try:
             got = _on_host(function(*args, **{**defaults, **sample.options}))
             want = getattr(ops, op)(*sample.args(), **sample.options, backend="reference")
             agree.assert_agrees(op, sample, got, want)
             if not all(_same(t, was) for t, was in zip(_tensors(args), before)):
                 raise agree.Differs("it wrote into its input")
-            error = ""
+        except NotImplementedError as failure:
+            refused = first_line(failure) or "NotImplementedError"
         except (Exception, SystemExit) as failure:  # a stranger's code may raise anything
             said = first_line if isinstance(failure, agree.Differs) else reason
             error = said(failure)
-        yield Verdict(sample.name, error)
+        yield Verdict(sample.name, error, refused)
 
 
 def _on_host(answer: Any) -> Any:

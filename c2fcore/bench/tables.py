@@ -98,9 +98,15 @@ def _op_line(row: Row) -> list[str]:
         f"{ratio[0]:.1f}x" if ratio else "",
         f"{result['gbs']:.2f}",
         f"{result['share_of_copy']:.1%}",
-        f"{result['max_error']:.1e}",
+        _error(case, result["max_error"]),
         str(result.get("launches", "")),
     ]
+
+
+def _error(case: dict[str, Any], found: float) -> str:
+    """The largest difference of floats; of labels and counts the share of pixels that differ."""
+    of_floats = case["op"] == "extract_patches" or case["options"].get("output") == "probs"
+    return f"{found:.1e}" if of_floats else f"{found:.3%} px"
 
 
 def scale(found: Sequence[Row]) -> str:

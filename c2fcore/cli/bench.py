@@ -44,7 +44,8 @@ examples:
                                                    small_classes, *, size, rule, output)
 
 --impl functions take what the public op takes, less backend, and get every option by name:
-help(c2fcore.ops.count_windows) and so on. One sample by itself:
+help(c2fcore.ops.count_windows) and so on. What they cannot do they refuse by NotImplementedError;
+one that is wrong in any other sample is not timed. One sample by itself:
   sample = c2fcore.testing.samples.get("aggregate", NAME); fn(*sample.args(), **sample.options)
 
 Networks are called as function(num_classes, in_channels=3). They need no trained weights: they run
@@ -248,39 +249,38 @@ def _network(args: argparse.Namespace) -> Iterator[rows.Row]:
 
 
 def _impl(args: argparse.Namespace, file: Path) -> int:
-    """Checks a stranger's kernel, then times it; the row of a wrong one is a failure."""
+    """Checks a stranger's kernel, then times it unless it is wrong where it does not refuse."""
     if args.op not in samples.OPS:
         raise ValueError(f"--impl needs --op, one of {', '.join(samples.OPS)}, got {args.op}")
     function = foreign.load(args.impl)
     listed = samples.of(args.op)
     wrong: list[str] = []
+    refused: dict[str, str] = {}
     with Bar(foreign.check(args.op, function, args.device), total=len(listed)) as bar:
         for verdict in bar:
+            if verdict.refused:
+                refused[verdict.sample] = verdict.refused
             if verdict.error:
-                wrong.append(f"{verdict.sample}: {verdict.error}")
+                wrong.append(verdict.sample)
                 if len(wrong) <= _WRONG_SHOWN:
-                    bar.write(wrong[-1])
-    if len(wrong) > _WRONG_SHOWN:
-        print(f"... and {len(wrong) - _WRONG_SHOWN} more")
-    print(f"{args.impl}: {len(listed) - len(wrong)} of {len(listed)} samples of {args.op} agree")
-    if args.op == "extract_targets":  # no suite of its own
-        return 1 if wrong else 0
-    if len(wrong) == len(listed):
-        tell("nothing is timed: a kernel must agree in one sample at least")
+                    bar.write(f"{verdict.sample}: {verdict.error}")
+    if more := wrong[_WRONG_SHOWN:]:
+        print(f"... and {len(more)} more: {', '.join(more)}")
+    if refused:
+        why = next(iter(refused.values()))
+        print(f"{len(refused)} refused ({why}): {', '.join(refused)}")
+    agree = len(listed) - len(wrong) - len(refused)
+    print(f"{args.impl}: {agree} of {len(listed)} samples of {args.op} agree")
+    if wrong or not agree:
+        tell(
+            "nothing is timed: a kernel must agree in one sample at least, and in all that it does "
+            f"not refuse (NotImplementedError), got {len(wrong)} wrong"
+        )
         return 1
+    if args.op == "extract_targets":  # no suite of its own
+        return 0
     left_out: list[str] = []
-    measured = _ops(args, left_out, {args.impl: function})
-    if wrong:
-        why = f"wrong in {len(wrong)} of {len(listed)} samples, such as {wrong[0]}"
-        measured = (_refused(row, args.impl, why) for row in measured)
-    return finish(measured, tables.ops, file, left_out)
-
-
-def _refused(row: rows.Row, way: str, why: str) -> rows.Row:
-    """The row, of this way a failure that still says what it took."""
-    if row["case"]["provider"] != way or row["error"]:
-        return row
-    return {**row, "result": {}, "error": f"{why}; took {row['result']['ms'][0]} ms"}
+    return finish(_ops(args, left_out, {args.impl: function}), tables.ops, file, left_out)
 
 
 def _ops(
