@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import _checks, ops
+from . import _channels, _checks, ops
 from .config import C2FConfig
 from .models.outputs import all_logits, logits_of
 from .windows import Windows, grid_shape
@@ -93,15 +93,17 @@ def coarse_logits(
 
     Raises:
         TypeError: an output form that is not known.
-        ValueError: not num_classes channels, not one map per image, a map above (H', W'), or a
-            network on another device.
+        ValueError: an image of other channels than the network takes; not num_classes channels,
+            not one map per image, a map above (H', W'), or a network on another device.
     """
-    size = coarse_size(network, (image.shape[-2], image.shape[-1]), config)
+    true_size = (image.shape[-2], image.shape[-1])
+    _channels.check("C2FNet", _channels.needed(config, network), image.shape[1], true_size)
+    size = coarse_size(network, true_size, config)
     if not len(image):
         none = (0, config.num_classes, 1, 1)
         return torch.zeros(none, dtype=torch.float32, device=image.device), size
     pixels = pad(normalise(image, config), size)
-    answer = network(fed(pixels, network, config))
+    answer = _channels.call("C2FNet", network, fed(pixels, network, config), true_size)
     return check_coarse(answer, len(image), size, config), size
 
 

@@ -104,18 +104,45 @@ def built(**options: Any) -> C2FNet:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (np.zeros((40, 50), dtype=np.uint8), "must have 3 channels, got 1 in an image of 40 x 50"),
-        (np.zeros((40, 50, 4), dtype=np.uint8), "must have 3 channels, got 4"),
+        (
+            np.zeros((40, 50), dtype=np.uint8),
+            ".*must have 3 channels, got 1 in an image of 40 x 50",
+        ),
+        (np.zeros((40, 50, 4), dtype=np.uint8), r".*got 4 in .*; Pillow's image.convert\('RGB'\)"),
         (
             torch.zeros((40, 50, 3)),
-            r"got 40 in an image of 50 x 3; arrays are \[H, W, C\], tensors",
+            r".*got 40 in an image of 50 x 3; arrays are \[H, W, C\], tensors",
         ),
-        (torch.zeros((2, 40, 50, 3)), "must have 3 channels, got 40 in an image of 50 x 3"),
+        (torch.zeros((2, 40, 50, 3)), ".*must have 3 channels, got 40 in an image of 50 x 3"),
+        (np.zeros((3, 40, 50), dtype=np.uint8), r".*image of 3 x 40; .*image.transpose\(1, 2, 0\)"),
     ],
 )
 def test_channels_are_told_before_a_network_meets_them(given: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         built().compile()(given)
+    with pytest.raises(ValueError, match=f"^Engine: image {message}"):  # nothing tells but failing
+        network(Plain(4), Plain(1)).compile()(given)
+    with pytest.raises(ValueError, match=f"^Engine: image {message}"):
+        network(mean=(0.5, 0.5, 0.5)).compile()(given)
+
+
+class Plain(nn.Module):
+    """A module given by hand."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, channels, 1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        answer: Tensor = self.layers(image)
+        return answer
+
+
+def test_a_first_convolution_that_sees_no_image_is_no_rule() -> None:
+    coarse = Coarse()
+    coarse.unused = nn.Conv2d(7, 4, 1)
+    net, image = network(coarse), scene(96, 128, objects=20)[0]
+    assert torch.equal(net.compile()(image), net(image))
 
 
 def test_dense_tensors_only() -> None:

@@ -83,6 +83,8 @@ IMAGE = torch.zeros(1, 3, 40, 40)
         (IMAGE.to("meta"), {}, ValueError, "image must have memory, .* got device meta"),
         (IMAGE[0], {}, ValueError, r"image must be \[B, C, H, W\] with pixels, got shape"),
         (IMAGE[..., :0], {}, ValueError, "with pixels, got shape"),
+        (IMAGE[:, :2], {"std": (1.0,) * 3}, ValueError, "3 channels, got 2 in .*; Pillow"),
+        (IMAGE.permute(0, 2, 3, 1), {"mean": (0.0,) * 3}, ValueError, "got 40 .*image.permute"),
         (
             IMAGE,
             {"mean": (1.0,)},

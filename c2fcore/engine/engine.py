@@ -159,8 +159,9 @@ class Engine:
         """The labels of one image, or of a batch of one size.
 
         Args:
-            image: a path; a Pillow image; a NumPy or CuPy array [H, W, C] or [H, W]; a tensor
-                [C, H, W] or [B, C, H, W]. Raw pixel values of the dtypes that `C2FNet.forward`
+            image: a path; a Pillow image; a NumPy or CuPy array [H, W, C] or [H, W] (rasterio's
+                `read()` gives [C, H, W]); a tensor [C, H, W] or [B, C, H, W]; C as the networks
+                take. Raw pixel values of the dtypes that `C2FNet.forward`
                 takes. Arrays of CuPy are not copied, and its current stream is waited for.
 
         Returns:

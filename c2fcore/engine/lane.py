@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .. import _backend, _stages
+from .. import _backend, _channels, _stages
 from .._clock import Clock
 from ..models import logits_of
 from .cuda_graphs import CudaGraphs
@@ -214,14 +214,8 @@ class Lane:
 
     def _make(self, shape: Shape) -> ShapePlan:
         settings = self._settings
-        needed = self._networks.channels
-        if needed not in (None, shape.channels):
-            swapped = needed in (shape.height, shape.width)
-            raise ValueError(
-                f"Engine: image must have {needed} channels, got {shape.channels} in an image of "
-                f"{shape.height} x {shape.width}"
-                f"{'; arrays are [H, W, C], tensors [C, H, W]' if swapped else ''}"
-            )
+        size = (shape.height, shape.width)
+        _channels.check("Engine", self._networks.channels, shape.channels, size)
         return ShapePlan(
             shape,
             self._networks,
@@ -260,7 +254,9 @@ class Lane:
             fed = _stages.fed(pixels, networks.coarse, networks.config)
             if not networks.config.channels_last:
                 fed = fed.contiguous()
-            return logits_of(networks.coarse(fed), "coarse network")
+            size = self._current().true_size
+            answer = _channels.call("Engine", networks.coarse, fed, size)
+            return logits_of(answer, "coarse network")
 
     @contextmanager
     def _running(self) -> Iterator[None]:

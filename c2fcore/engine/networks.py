@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from torch import nn
 
-from .. import _checks, _stages
+from .. import _channels, _checks, _stages
 from ..models import low_resolution
 from .folding import fold
 
@@ -38,7 +38,7 @@ class Networks:
         precision: of autocast, or None.
         compiled: options of torch.compile, or None.
         folded: normalisations that are part of their convolutions, of both networks.
-        channels: of images, if the networks are known to need that many.
+        channels: of images, where it is known how many the networks take.
     """
 
     def __init__(
@@ -55,8 +55,7 @@ class Networks:
         coarse, fine = copy.deepcopy(net.coarse), copy.deepcopy(net.fine)
         self.device = next((p.device for p in coarse.parameters()), torch.device("cpu"))
         self.precision = _precision(precision, self.device, (coarse, fine))
-        spec = getattr(coarse, "c2f_spec", None) or {}
-        self.channels: int | None = spec.get("kwargs", {}).get("in_channels")
+        self.channels = _channels.needed(net.config, coarse, fine)
         self.coarse = low_resolution(coarse)
         same_size = round(net.config.window * net.config.zoom) == net.config.window
         self.fine = low_resolution(fine) if same_size else fine
@@ -79,8 +78,7 @@ class Networks:
 
     def _channels(self, network: nn.Module) -> int:
         """Of a network's input, as far as can be told: its first convolution's."""
-        convolutions = (m.in_channels for m in network.modules() if isinstance(m, nn.Conv2d))
-        return next(convolutions, 3) if self.channels is None else self.channels
+        return self.channels or _channels.first_convolution(network) or 3
 
     def _sides(self, network: nn.Module) -> tuple[int, int]:
         """Two small sides that a network's input may have."""
