@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any, SupportsIndex, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ._classes import MAX_CLASSES
 from .windows import Windows
@@ -226,6 +226,20 @@ def same_device(op: str, name: str, tensor: Tensor, like: Tensor) -> None:
             f"{op}: {name} must be on the same device as the first argument, "
             f"got {tensor.device} and {like.device}"
         )
+
+
+def network(who: str, name: str, value: object) -> nn.Module | None:
+    """A network as it is, None if none is given.
+
+    Raises:
+        TypeError: something else, such as a name.
+    """
+    if value is None or isinstance(value, nn.Module):
+        return value
+    got, hint = type(value).__name__, ""
+    if isinstance(value, str):
+        hint = f" {value!r}; models.build(name, ...) makes a module of a name"
+    raise TypeError(f"{who}: {name} must be an nn.Module, got {got}{hint}")
 
 
 def per_channel(op: str, name: str, value: object, channels: int) -> list[float] | None:

@@ -35,6 +35,19 @@ def whole(path: Path) -> Iterator[Path]:
         raise
 
 
+def make_folder(name: str, folder: Path) -> None:
+    """Makes a folder, and those above it, where they are missing.
+
+    Raises:
+        FileExistsError: a file has its name, or that of one above it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        file = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+        raise FileExistsError(f"{name} must be a folder, got {folder}: {file} is a file") from None
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a text file in one move."""
     with whole(path) as partial:

@@ -53,6 +53,19 @@ def check_image(image: Tensor) -> None:
         )
 
 
+def check_memory(who: str, image: Tensor) -> None:
+    """The image has pixels to be read.
+
+    Raises:
+        ValueError: it is on the device meta.
+    """
+    if image.is_meta:
+        raise ValueError(
+            f"{who}: image must have memory, since the host reads how many patches there are, "
+            "got device meta"
+        )
+
+
 def normalise(image: Tensor, config: C2FConfig) -> Tensor:
     """(v * scale - mean) / std in float32, as `ops.extract_patches` does it."""
     pixels, scale = image.float(), scale_of(image.dtype, config)

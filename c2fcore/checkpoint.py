@@ -5,8 +5,7 @@ options it was built from (null for a module given by hand). Weights are named "
 "fine.*". A checkpoint of stage 1 is the same without a fine network (`save_coarse`, `load_coarse`).
 
 huggingface_hub's PyTorchModelHubMixin is not used: it rebuilds the model from the arguments of
-__init__, which cannot be written down for modules given by hand, and fills a dataclass from
-config.json without telling of keys it does not know.
+__init__, which cannot be written down for modules given by hand, and is silent on unknown keys.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from torch import Tensor, nn
 
-from . import _files
+from . import _checks, _files
 from .config import C2FConfig
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ def save(
         overwrite: replace a checkpoint that is there.
 
     Raises:
-        FileExistsError: there is a checkpoint, and `overwrite` is False.
+        FileExistsError: there is a checkpoint, and `overwrite` is False; or a file has the name.
         TypeError: a network was built with options that JSON cannot hold.
         ImportError: safetensors is not installed.
     """
@@ -99,7 +98,7 @@ def _write(
         text = json.dumps(description, indent=2) + "\n"
     except TypeError as error:
         raise TypeError(f"{who}: network options must be JSON values: {error}") from None
-    folder.mkdir(parents=True, exist_ok=True)
+    _files.make_folder(f"{who}: directory", folder)
     # Both stand under second names first, so that no failure leaves half of a checkpoint, or parts
     # of two.
     with (
@@ -144,7 +143,7 @@ def load(
         FileNotFoundError: no checkpoint there.
         ValueError: the files are damaged or of another format, a network is missing, or the weights
             do not fit the networks or are no numbers; the message names the first.
-        TypeError: a field of the configuration, or of `changes`, is of the wrong type.
+        TypeError: a field of the configuration or of `changes`, or a network, is of another type.
         ImportError: safetensors, huggingface_hub or the package of a network is not installed.
     """
     config_path, weights_path = _locate(source, revision, token, local_files_only)
@@ -166,7 +165,7 @@ def load(
         )
     networks: list[nn.Module] = []
     for stage, given in (("coarse", coarse), ("fine", fine)):
-        network = given
+        network = _checks.network("from_pretrained", stage, given)
         if network is None:
             if not held[stage]:
                 raise ValueError(
@@ -209,9 +208,10 @@ def load_coarse(
         (coarse network in eval mode, configuration)
 
     Raises:
-        FileNotFoundError, ImportError: as `load`.
+        FileNotFoundError, TypeError, ImportError: as `load`.
         ValueError: the files are damaged, hold no coarse weights, or do not fit the network.
     """
+    coarse = _checks.network("load_coarse", "coarse", coarse)
     config_path, weights_path = _locate(source, revision, token, local_files_only)
     description = _describe(config_path)
     weights = _of_stage(_read(weights_path), "coarse")

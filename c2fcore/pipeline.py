@@ -85,8 +85,8 @@ class C2FNet(nn.Module):
         """
         super().__init__()
         for name, module in (("coarse", coarse), ("fine", fine)):
-            if not isinstance(module, nn.Module):
-                raise TypeError(f"C2FNet: {name} must be an nn.Module, got {type(module).__name__}")
+            if _checks.network("C2FNet", name, module) is None:
+                raise TypeError(f"C2FNet: {name} must be an nn.Module, got None")
         if not isinstance(config, C2FConfig):
             raise TypeError(f"C2FNet: config must be a C2FConfig, got {type(config).__name__}")
         shared = {id(p) for p in coarse.parameters()} & {id(p) for p in fine.parameters()}
@@ -246,11 +246,7 @@ class C2FNet(nn.Module):
         self, image: Tensor, output: str, clock: Clock, keep_coarse: bool = False
     ) -> _Answer:
         _stages.check_image(image)
-        if image.is_meta:
-            raise ValueError(
-                "C2FNet: image must have memory, since the host reads how many patches there are, "
-                "got device meta"
-            )
+        _stages.check_memory("C2FNet", image)
         _checks.choice("C2FNet", "output", output, OUTPUTS)
         if self.training:
             raise RuntimeError(

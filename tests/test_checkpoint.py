@@ -183,6 +183,22 @@ def test_weights_of_another_network(tmp_path: Path, fine: nn.Module, message: st
     assert all(torch.equal(value, before[key]) for key, value in fine.state_dict().items())
 
 
+def test_names_are_no_networks(tmp_path: Path) -> None:
+    named().save_pretrained(tmp_path)
+    with pytest.raises(TypeError, match=r"coarse must be an nn.Module, got str 'tiny_fcn'; models"):
+        C2FNet.from_pretrained(tmp_path, coarse="tiny_fcn")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"load_coarse: coarse must be an nn.Module, got dict"):
+        load_coarse(tmp_path, {})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("below", ["", "deeper/still"])
+def test_a_file_is_no_folder_to_save_to(tmp_path: Path, below: str) -> None:
+    file = tmp_path / "net.safetensors"
+    file.touch()
+    with pytest.raises(FileExistsError, match=r"directory must be a folder, got .*ors is a file"):
+        named().save_pretrained(file / below)
+
+
 def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     path = folder / "config.json"
     content = json.loads(path.read_text())

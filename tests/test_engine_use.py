@@ -145,6 +145,15 @@ def test_a_first_convolution_that_sees_no_image_is_no_rule() -> None:
     assert torch.equal(net.compile()(image), net(image))
 
 
+def test_tensors_without_memory_are_told_as_the_net_tells_them() -> None:
+    for given in (
+        torch.rand((3, 40, 50), device="meta"),
+        torch.rand((1, 3, 40, 50), device="meta"),
+    ):
+        with pytest.raises(ValueError, match="Engine: image must have memory, .* got device meta"):
+            network().compile()(given)
+
+
 def test_dense_tensors_only() -> None:
     for given in (torch.rand((3, 40, 50)).to_sparse(), torch.rand((1, 3, 40, 50)).to_sparse()):
         with pytest.raises(TypeError, match="must be a dense tensor, got"):

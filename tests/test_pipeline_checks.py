@@ -102,7 +102,7 @@ def test_refuses_images(
 
 def test_refuses_what_is_no_network() -> None:
     config = C2FConfig(**BASE)
-    with pytest.raises(TypeError, match=r"C2FNet: coarse must be an nn.Module, got str"):
+    with pytest.raises(TypeError, match=r"C2FNet: coarse must be .*, got str 'unet'; models.build"):
         C2FNet("unet", Fine(), config)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="C2FNet: config must be a C2FConfig, got dict"):
         C2FNet(Coarse(), Fine(), BASE)  # type: ignore[arg-type]

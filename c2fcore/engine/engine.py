@@ -174,6 +174,7 @@ class Engine:
         if isinstance(image, Tensor) and image.ndim == 4:
             image = _arrays.as_tensor(_WHO, "image", image)
             _stages.check_image(image)
+            _stages.check_memory(_WHO, image)
             ready = [one.permute(1, 2, 0) for one in image]
             labels = [self.answer(part).labels for part in self.batches(ready)]
             empty = torch.empty((0, *image.shape[2:]), dtype=torch.uint8, device="cpu")

@@ -115,4 +115,5 @@ def on_a_stream(item: Any) -> bool:
 def _checked(pixels: Tensor) -> Tensor:
     """[H, W, C] of a shape and dtype that the network can take."""
     _stages.check_image(pixels.permute(2, 0, 1)[None])
+    _stages.check_memory("Engine", pixels)
     return pixels
