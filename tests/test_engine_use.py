@@ -150,8 +150,22 @@ def test_tensors_without_memory_are_told_as_the_net_tells_them() -> None:
         torch.rand((3, 40, 50), device="meta"),
         torch.rand((1, 3, 40, 50), device="meta"),
     ):
-        with pytest.raises(ValueError, match="Engine: image must have memory, .* got device meta"):
+        with pytest.raises(ValueError, match=r"Engine: image must have memory, .* got device meta"):
             network().compile()(given)
+
+
+def test_what_engines_and_results_say_of_themselves() -> None:
+    engine = built(backend="reference").compile(precision="bfloat16", sizes=[(40, 48)])
+    assert repr(engine) == (
+        "Engine(device='cpu', precision='bfloat16', channels_last=True, folded=32, compiled=False, "
+        "graphs=False, buckets='exact', batch=1, lanes=1, sizes=[(40, 48)])"
+    )
+    good, bad = engine.run([("a", np.zeros((64, 50, 3), np.uint8)), np.zeros((9, 9, 4), np.uint8)])
+    assert (
+        repr(good) == f"Result(index=0, name='a', labels of (64, 50), {len(good.windows)} windows)"
+    )
+    assert repr(bad).startswith("Result(index=1, name='image 1', error=ValueError(")
+    assert "(64, 50)]" in repr(engine)
 
 
 def test_dense_tensors_only() -> None:

@@ -20,7 +20,7 @@ from .cuda_graphs import no_conditional_nodes
 from .inputs import check_many, load
 from .lane import Answer, Lane, Settings
 from .networks import Networks
-from .plan import Shape
+from .plan import Shape, ShapePlan
 from .programs import RUNS_BEFORE_CAPTURE, Plans
 from .running import Result, run_items
 from .working_set import patches_in_cache
@@ -136,7 +136,7 @@ class Engine:
         self.threads = None if threads is None else _checks.integer(_WHO, "threads", threads, 1)
         self._limits: dict[int, int] = {}
         self._probing, self._warming = threading.Lock(), threading.Lock()
-        settings = Settings(
+        self._settings = Settings(
             graphs=graphs,
             conditional=on_gpu and graphs and not no_conditional_nodes(),
             limit=self.patches_at_once,
@@ -144,7 +144,7 @@ class Engine:
         )
         count = (_LANES_GPU if on_gpu else 1) if lanes is None else lanes
         self._all_lanes = [
-            Lane(i, self.networks, settings, self._plans)
+            Lane(i, self.networks, self._settings, self._plans)
             for i in range(_checks.integer(_WHO, "lanes", count, 1))
         ]
         self.lanes = len(self._all_lanes)
@@ -288,6 +288,26 @@ class Engine:
                 len(self._all_lanes),
                 self._plans.bound,
             )
+
+    def __repr__(self) -> str:
+        """What the engine runs as, the graphs captured so far, and the sizes (H, W) it holds."""
+        plans = [plan for _, plan in self._plans.items()]
+        programs = [program for plan in plans for program in list(plan.programs.values())]
+        sizes = dict.fromkeys(plan.true_size for plan in plans if isinstance(plan, ShapePlan))
+        networks, wanted = self.networks, self._settings.graphs and self.device.type == "cuda"
+        told = {
+            "device": str(self.device),
+            "precision": networks.precision and str(networks.precision).removeprefix("torch."),
+            "channels_last": networks.config.channels_last,
+            "folded": networks.folded,
+            "compiled": networks.compiled is not None,
+            "graphs": sum(program.captured for program in programs) if wanted else False,
+            "buckets": self._settings.sizes,
+            "batch": self.batch,
+            "lanes": self.lanes,
+            "sizes": list(sizes),
+        }
+        return f"Engine({', '.join(f'{name}={value!r}' for name, value in told.items())})"
 
     def __reduce__(self) -> Any:
         """Raises: an engine has threads, streams and graphs, which belong to one process."""

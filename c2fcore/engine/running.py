@@ -51,6 +51,16 @@ class Result:
     error: Exception | None = None
     known: npt.NDArray[np.bool_] | None = None
 
+    def __repr__(self) -> str:
+        """The sizes of what there is, without a pixel."""
+        if self.error is not None:
+            return f"Result(index={self.index}, name={self.name!r}, error={self.error!r})"
+        labels = None if self.labels is None else tuple(self.labels.shape)
+        windows = None if self.windows is None else len(self.windows)
+        return (
+            f"Result(index={self.index}, name={self.name!r}, labels of {labels}, {windows} windows)"
+        )
+
 
 @dataclass(frozen=True)
 class _Job:
