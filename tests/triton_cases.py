@@ -311,6 +311,7 @@ SOME: list[AnyCase] = [
     Case(sm=80, classes=150, full=500, low=213, stride=5, labels=False),
     Case(dtype=F16, classes=256, channels_last=True, small=(3, 200)),
     Case(sm=100, dtype=F16, classes=7, full=500, low=480, stride=50),
+    Case(dtype=F16, full=500, low=480, stride=50),
     Case(dtype=F16, full=6000, low=1500, op="count_windows"),
     Case(sm=100, classes=2, full=512, low=512, op="count_windows", labels=False),
     Case(sm=80, dtype=BF16, channels_last=True, full=512, low=512),

@@ -152,10 +152,9 @@ def _plan_upsampled(
     programs = batch * y.tiles * x.tiles
     by_row = y.tile_bins == 1 < x.tile_bins and x.tile_px >= ROW_PX
     cells = cells_over(h, w, y.size, x.size, y.tile_px, x.tile_px, column_block(seg), by_row)
-    warps = ROW_WARPS if by_row else 4 if cells.points <= MOST_POINTS else 8
-    unroll = 16 if cells.points <= 128 * warps else 8
-    if not by_row and cells.points > 128 * warps * cells.column_block:
-        unroll = 4  # triton 3.6 spills with more than 32 loads of a thread in flight
+    # Of planar maps four loads a class and thread; with eight of single pixels registers spill.
+    few = MOST_POINTS if class_block(seg) else MOST_POINTS // 2 * cells.column_block
+    warps = ROW_WARPS if by_row else 4 if cells.points <= few else 8
     return Launch(
         _upsampled_counts_kernel,
         programs,
@@ -169,7 +168,7 @@ def _plan_upsampled(
         {
             **constants,
             **{"N": classes, "CLASS_BLOCK": class_block(seg)},
-            "UNROLL": unroll,
+            "UNROLL": 16 if cells.points <= 128 * warps else 8,
             "CHUNK_X": min(max(constants["BLOCK_X"], QUAD), 128),
             "QUADS": labels is not None and quad_bins(x) and labels.data_ptr() % QUAD == 0,
             "QUAD_BINS": quad_bins(x),
