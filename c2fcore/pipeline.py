@@ -124,7 +124,7 @@ class C2FNet(nn.Module):
     def compile(self, **options: Any) -> Engine:  # type: ignore[override]
         """An `Engine` that answers like this network, faster; `Engine` tells the options.
 
-        It works on copies: what is trained afterwards needs a new one. To compile a network for
+        It works on copies, in eval mode: what is trained afterwards needs a new one. To compile a network for
         training, call `net.fine.compile()`.
         """
         from .engine import Engine
@@ -152,7 +152,7 @@ class C2FNet(nn.Module):
             uint8 [B, H, W], or float32 [B, N, H, W].
 
         Raises:
-            RuntimeError: the module is in training mode.
+            RuntimeError: the module, or the fine network by itself, is in training mode.
             ValueError: a shape that does not fit, of the image or of a network's output.
             TypeError: a dtype or an output form that is not known.
             NotImplementedError: called by torch.export or torch.jit.trace.
@@ -231,15 +231,23 @@ class C2FNet(nn.Module):
             Slope and shift; earlier ones are not built on.
 
         Raises:
-            RuntimeError: the module is in training mode.
+            RuntimeError: the module, or the fine network by itself, is in training mode.
             ValueError: no window holds small objects and others, or p_f is no better than chance.
         """
-        if self.training:
-            raise RuntimeError("C2FNet: call eval() before calibrate(examples)")
-        self.coarse.eval()
+        self._check_eval("calibrate(examples)")
         slope, shift = _calibration.fit(self.coarse, self.fine, self.config, examples)
         self.config = self.config.replace(fine_slope=slope, fine_shift=shift)
         return slope, shift
+
+    def _check_eval(self, purpose: str) -> None:
+        """Both networks in eval mode; the fine one may have been put into another by itself.
+
+        Only as a whole: who has its dropout alone draw samples means it.
+        """
+        self.coarse.eval()
+        if self.training or self.fine.training:
+            hint = "" if self.training else "; got the fine network in training mode by itself"
+            raise RuntimeError(f"C2FNet: call eval() before {purpose}{hint}")
 
     @torch.no_grad()
     def _infer(
@@ -248,11 +256,7 @@ class C2FNet(nn.Module):
         _stages.check_image(image)
         _stages.check_memory("C2FNet", image)
         _checks.choice("C2FNet", "output", output, OUTPUTS)
-        if self.training:
-            raise RuntimeError(
-                "C2FNet: call eval() before inference, or fine_loss(image, labels) to train"
-            )
-        self.coarse.eval()
+        self._check_eval("inference, or fine_loss(image, labels) to train")
         config = self.config
         true_size = (image.shape[-2], image.shape[-1])
         with clock.stage("coarse"):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 import torch
-from networks import BASE, Answering, Coarse, Fine, network, scene
+from networks import BASE, Answering, Coarse, Fine, Learner, network, scene
 from torch import nn
 
 from c2fcore import C2FConfig, C2FNet
@@ -122,3 +123,19 @@ def test_refuses_what_is_no_network() -> None:
         network(fine=Fine().to("meta"))(scene(40, 40, objects=3)[0])
     with pytest.raises(RuntimeError, match=r"C2FNet: call eval\(\) before inference"):
         net.train()(IMAGE)
+
+
+def test_a_fine_network_in_training_mode_by_itself() -> None:
+    net = network(fine=Learner(1))
+    image, labels = scene(96, 96, objects=9)
+    expected, statistics = net(image), copy.deepcopy(net.fine.norm.state_dict())
+    net.fine.train()
+    for call in (net, net.detailed, net.profile, lambda image: net.calibrate([(image, labels)])):
+        with pytest.raises(RuntimeError, match="got the fine network in training mode"):
+            call(image)
+    assert torch.equal(net.compile()(image), expected)  # on copies, in eval mode
+    for name, value in net.fine.norm.state_dict().items():
+        assert torch.equal(value, statistics[name])
+    net.fine.eval()
+    net.fine.pooled.train()  # parts are their owner's affair
+    net(image)
