@@ -242,6 +242,23 @@ def network(who: str, name: str, value: object) -> nn.Module | None:
     raise TypeError(f"{who}: {name} must be an nn.Module, got {got}{hint}")
 
 
+def finite(name: str, stage: str, network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Weights of a network are numbers.
+
+    Raises:
+        ValueError: one is not; says which.
+    """
+    trained = dict(network.named_parameters(remove_duplicate=False))
+    for key, value in weights.items():
+        # A buffer may hold infinity on purpose, such as the mask of an attention.
+        bad = value.isnan() if key not in trained else ~value.isfinite()
+        if bad.any():
+            raise ValueError(
+                f"{name} must be finite, got {float(value[bad][0])} in {stage}.{key} "
+                f"({int(bad.sum())} of {value.numel()} values)"
+            )
+
+
 def per_channel(op: str, name: str, value: object, channels: int) -> list[float] | None:
     """`value` (None, a number, or one per channel) as floats, one per channel."""
     if value is None:

@@ -383,15 +383,7 @@ def check_fit(
             f"{who}: weights of {source} must fit the {stage} network, "
             f"got {', '.join(wrong[:_SHOWN])}{more}"
         )
-    trained = dict(network.named_parameters(remove_duplicate=False))
-    for key, value in weights.items():
-        # A buffer may hold infinity on purpose, such as the mask of an attention.
-        bad = value.isnan() if key not in trained else ~value.isfinite()
-        if bad.any():
-            raise ValueError(
-                f"{who}: weights of {source} must be finite, got {float(value[bad][0])} "
-                f"in {stage}.{key} ({int(bad.sum())} of {value.numel()} values)"
-            )
+    _checks.finite(f"{who}: weights of {source}", stage, network, weights)
 
 
 def _plain(module: nn.Module) -> nn.Module:

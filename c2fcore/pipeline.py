@@ -124,8 +124,8 @@ class C2FNet(nn.Module):
     def compile(self, **options: Any) -> Engine:  # type: ignore[override]
         """An `Engine` that answers like this network, faster; `Engine` tells the options.
 
-        It works on copies, in eval mode: what is trained afterwards needs a new one. To compile a network for
-        training, call `net.fine.compile()`.
+        It works on copies, in eval mode: what is trained afterwards needs a new one. To
+        compile a network for training, call `net.fine.compile()`.
         """
         from .engine import Engine
 
@@ -139,6 +139,11 @@ class C2FNet(nn.Module):
         self, image: Tensor, output: str = "labels", *, labels: Tensor | None = None
     ) -> Tensor:
         """The refined segmentation of a batch, without gradients.
+
+        Logits that are no numbers are read as the ops tell; where all of a pixel are NaN it gets
+        class 0. Nothing looks for them: it would cost a pass over the logits at every call, and on
+        a GPU a wait. Weights that are no numbers are refused where networks are loaded and by
+        `compile`.
 
         Args:
             image: [B, C, H, W] raw pixel values, uint8/uint16/int16/float16/bfloat16/float32/

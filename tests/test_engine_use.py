@@ -168,6 +168,18 @@ def test_what_engines_and_results_say_of_themselves() -> None:
     assert "(64, 50)]" in repr(engine)
 
 
+@pytest.mark.parametrize("stage", ["coarse", "fine"])
+def test_weights_that_are_no_numbers(stage: str) -> None:
+    """All would be class 0, image after image."""
+    net = network()
+    with torch.no_grad():
+        getattr(net, stage).more = nn.Parameter(torch.zeros(2).to(torch.float8_e4m3fn))
+        net.compile()
+        getattr(net, stage).bias.fill_(torch.nan)
+    with pytest.raises(ValueError, match=rf"Engine: weights must be finite, got nan in {stage}.bi"):
+        net.compile()
+
+
 def test_dense_tensors_only() -> None:
     for given in (torch.rand((3, 40, 50)).to_sparse(), torch.rand((1, 3, 40, 50)).to_sparse()):
         with pytest.raises(TypeError, match="must be a dense tensor, got"):

@@ -114,7 +114,7 @@ class Engine:
             progress: show a progress bar while warming up.
 
         Raises:
-            ValueError: an option breaks its rule.
+            ValueError: an option breaks its rule, or a weight is no number.
             TypeError: an option is of the wrong type.
         """
         from ..pipeline import C2FNet

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .. import _channels, _checks, _stages
 from ..models import low_resolution
@@ -53,6 +53,8 @@ class Networks:
         """Makes the copies; see `Engine` for the options."""
         self.config = net.config.replace(channels_last=channels_last)
         coarse, fine = copy.deepcopy(net.coarse), copy.deepcopy(net.fine)
+        for stage, network in (("coarse", coarse), ("fine", fine)):
+            _checks.finite("Engine: weights", stage, network, _plain_floats(network))
         self.device = next((p.device for p in coarse.parameters()), torch.device("cpu"))
         self.precision = _precision(precision, self.device, (coarse, fine))
         self.channels = _channels.needed(net.config, coarse, fine)
@@ -95,6 +97,13 @@ class Networks:
         """
         wanted = self.precision is not None
         return torch.autocast(self.device.type, self.precision, enabled=wanted, cache_enabled=False)
+
+
+def _plain_floats(network: nn.Module) -> dict[str, Tensor]:
+    """Weights that can be asked whether they are finite; quantised ones need not know."""
+    state = network.state_dict().items()
+    known = _checks.FLOAT_DTYPES
+    return {key: value for key, value in state if type(value) is Tensor and value.dtype in known}
 
 
 def native_bfloat16(device: torch.device) -> bool:
