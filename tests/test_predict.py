@@ -99,6 +99,8 @@ def test_a_bad_overlap_is_refused_before_anything_is_read(
     given = ["predict", str(tmp_path / "none.png"), "-o", str(tmp_path / "out")]
     assert main([*given, "--tile", "64"]) == 2
     assert "--overlap must be below --tile, got 256 and 64; small tiles" in capsys.readouterr().err
+    assert main([*given, "--tile", "-5"]) == 2
+    assert "--tile must be at least 0, which cuts no image, got -5" in capsys.readouterr().err
     assert main([*given, "--overlap", "-1"]) == 2
     assert "overlap must be in 0..tile-1, got -1" in capsys.readouterr().err
 

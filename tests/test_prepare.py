@@ -183,10 +183,12 @@ def test_tiles_out_of_range_are_refused() -> None:
 # Preparing
 
 
-def test_isaid_raw(isaid: Path, tmp_path: Path) -> None:
+def test_isaid_raw(isaid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
-    command = ["prepare", "isaid", str(isaid), "-o", str(out), "--tile", "16", "--overlap", "4"]
-    assert main([*command, "--workers", "0"]) == 0
+    command = ["prepare", "isaid", str(isaid), "--workers", "0", "--tile", "16"]
+    assert main([*command, "-o", str(tmp_path / "apart")]) == 0
+    assert "note: --tile 16 comes without overlap; isaid usually" in capsys.readouterr().err
+    assert main([*command, "-o", str(out), "--overlap", "4"]) == 0
     data = PreparedData.open(out)
     assert data.small_classes == (1, 8, 9, 10, 11, 14, 15)
     split = data.split("train")

@@ -143,7 +143,7 @@ def test_layouts_are_told_apart(mine: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--tile", "-5"], "tile must be at least 1, got -5"),
+        (["--tile", "-5"], "--tile must be at least 0, which is for whole images, got -5"),
         (["--tile", "0", "--overlap", "4"], "overlap needs tiles, got 4 for whole images"),
         (["--splits", "test"], "split test must be in"),
         (["--small", "cars"], "got cars (did you mean car?)"),

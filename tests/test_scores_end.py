@@ -96,9 +96,9 @@ def test_a_checkpoint_that_is_nowhere(tiles: Path, said: Said) -> None:
 
 def test_weights_that_are_no_file(tmp_path: Path, net: Path, said: Said) -> None:
     out = ["-o", str(tmp_path / "out")]
-    for path in (tmp_path / "none.pdparams", tmp_path):
+    for path, why in ((tmp_path / "none.pdparams", "no such file"), (tmp_path, "a folder")):
         assert main(["import-paddle", str(path), *out]) == 2
-        assert f"weights must be a .pdparams file, got {path}" in said()
+        assert f"weights must be a .pdparams file, got {path} ({why})" in said()
     empty = tmp_path / "empty.pdparams"
     empty.write_bytes(pickle.dumps({}))
     assert main(["import-paddle", str(empty), "--coarse", str(tmp_path / "no"), *out]) == 2

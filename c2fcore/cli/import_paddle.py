@@ -46,7 +46,9 @@ def run(args: argparse.Namespace) -> int:
     """Writes the checkpoint."""
     for path in (args.weights, args.coarse):
         if path is not None and not (path.is_file() or (path == args.coarse and path.is_dir())):
-            raise FileNotFoundError(f"weights must be a .pdparams file, got {path}")
+            why = "a folder" if path.is_dir() else "a special file"
+            why = why if path.exists() else "no such file"
+            raise FileNotFoundError(f"weights must be a .pdparams file, got {path} ({why})")
     found = paddle_weights.load(args.weights)
     if found.stage == "coarse":
         if args.coarse is not None:

@@ -115,6 +115,8 @@ def run(args: argparse.Namespace) -> int:
     logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it cannot read GDAL may
     images = images_of(args.images, lambda file: _is_result(file, args.out))
     targets = _targets(images, args.out, args.overwrite, args.skip_existing)
+    if (args.tile or 0) < 0:
+        raise ValueError(f"--tile must be at least 0, which cuts no image, got {args.tile}")
     check_tiles(args.tile or _TILE_PX, args.overlap)  # now, not at the first large image
     engine = engine_of(args)
     options = {**network_options(engine), "tile": args.tile, "overlap": args.overlap}

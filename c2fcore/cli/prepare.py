@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from .._progress import tell
 from ..data import catalogue, sources
 from ..data.catalogue import DatasetInfo
 from ..data.masks import RGB, read_mask, shown
@@ -37,9 +38,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--layout", choices=sources.LAYOUTS, help="of ROOT; guessed if not given")
     parser.add_argument("--splits", nargs="+", metavar="SPLIT", help="which; all there are")
     parser.add_argument("--tile", type=int, help="side in pixels, 0 for whole images; the data "
-                        "set's usual (isaid 896, potsdam and vaihingen 512)")  # fmt: skip
-    parser.add_argument("--overlap", type=int, help="of neighbouring tiles in pixels; usually "
-                        "isaid 384, potsdam and vaihingen 0 (or 256)")  # fmt: skip
+                        "set's usual (isaid 896, loveda 1024, others 512)")  # fmt: skip
+    parser.add_argument("--overlap", type=int, help="of neighbouring tiles in pixels; the data "
+                        "set's usual (isaid 384, others 0), and 0 with --tile")  # fmt: skip
     parser.add_argument("--labels", choices=sources.LABELS, default="eroded",
                         help="raw potsdam, vaihingen: without or with object borders")  # fmt: skip
     parser.add_argument("--encoding", help="of the masks: rgb, mmseg, paddle, torchgeo; custom: "
@@ -58,6 +59,8 @@ def run(args: argparse.Namespace) -> int:
     """Prepares the data set and prints what it holds."""
     if args.workers < 0:
         raise ValueError(f"--workers must be at least 0, got {args.workers}")
+    if args.tile is not None and args.tile < 0:
+        raise ValueError(f"--tile must be at least 0, which is for whole images, got {args.tile}")
     info = _info(args)
     layout = args.layout or sources.guess_layout(info, args.root)
     found = sources.find(info, args.root, layout, args.splits, args.labels)
@@ -66,6 +69,11 @@ def run(args: argparse.Namespace) -> int:
     overlap = args.overlap
     if overlap is None:
         overlap = info.overlap if args.tile is None else 0
+        if tile and overlap < info.overlap:
+            tell(
+                f"note: --tile {tile} comes without overlap; {info.name} usually has tiles of "
+                f"{info.tile} that overlap by {info.overlap} (--overlap)"
+            )
     raw_isprs = info.name in ("potsdam", "vaihingen") and layout == "raw"
     options = Options(encoding, tile, overlap, args.labels if raw_isprs else "", args.unknown)
     made = prepare(info, found, args.out, options, args.workers)
