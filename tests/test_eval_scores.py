@@ -13,7 +13,7 @@ import torch
 
 from c2fcore import C2FConfig
 from c2fcore.data.tiling import Box
-from c2fcore.evaluation import gallery, report, runner
+from c2fcore.evaluation import gallery, report, runner, tables
 from c2fcore.evaluation.predictor import Answer
 from c2fcore.evaluation.runner import Result, UnitScore
 from c2fcore.evaluation.samples import (
@@ -56,6 +56,9 @@ def test_absent_classes_follow_the_policy(absent: str, mean: float) -> None:
     assert summary["absent_classes"] == ["green"]
     assert summary["classes"][2]["coarse"]["iou"] == {"nan": None, "1": 1.0, "0": 0.0}[absent]
     assert "| green |" in report.markdown(summary).replace("  ", "")
+    table = tables.markdown(tables.table("table4"), {"PSPNet": summary, "HRNetW48": summary}, {})
+    rule = {"nan": "left out of the means", "0": "counted as 0", "1": "counted as 1 where"}[absent]
+    assert table.count(f"Not in the truth, {rule}") == 1
     json.dumps(summary, allow_nan=False)
 
 

@@ -282,21 +282,26 @@ def _title(summary: Mapping[str, Any]) -> str:
     return f"{what}: {summary['images']} {unit}, in percent"
 
 
+def absent_note(summary: Mapping[str, Any]) -> str:
+    """Which classes the truth lacks and what becomes of them in the means; "" if it lacks none."""
+    if not summary["absent_classes"]:
+        return ""
+    rule = {
+        "nan": "left out of the means",
+        "1": "counted as 1 where the answer does not hold it either",
+        "0": "counted as 0",
+    }
+    return f"Not in the truth, {rule[summary['absent']]}: {', '.join(summary['absent_classes'])}."
+
+
 def _notes(summary: Mapping[str, Any]) -> str:
     windows, speed = summary["windows"], summary["speed"]
     lines = [
         f"\\* small classes. {windows['count']} windows ({windows['per_tile']:.1f} a tile) cover "
         f"{percent(windows['covered'])} % of the small-object pixels."
     ]
-    if summary["absent_classes"]:
-        rule = {
-            "nan": "left out of the means",
-            "1": "counted as 1 where the answer does not hold it either",
-            "0": "counted as 0",
-        }
-        lines.append(
-            f"Not in the truth, {rule[summary['absent']]}: {', '.join(summary['absent_classes'])}."
-        )
+    if absent := absent_note(summary):
+        lines.append(absent)
     if speed["fps"] is not None:
         alone = ""
         if "refined" in summary["means"]["all"]:

@@ -230,6 +230,7 @@ def markdown(which: Table, done: Mapping[str, Summary], missing: Mapping[str, st
     if strange:
         text += ["", strange]
     text += ["", *_notes(which, rows, every=not strange)]
+    text += dict.fromkeys(filter(None, map(report.absent_note, done.values())))
     text += [f"No figures of ours for {name}: {why}." for name, why in missing.items()]
     return "\n".join(text) + "\n"
 
