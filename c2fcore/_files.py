@@ -125,3 +125,23 @@ def software_of_geojson(path: Path) -> str | None:
     with path.open("rb") as file:
         head = file.read(len(GEOJSON_HEAD) + len(SOFTWARE)).decode("utf-8", errors="replace")
     return head.removeprefix(GEOJSON_HEAD) if head.startswith(GEOJSON_HEAD) else None
+
+
+def why_no_hub_id(source: str | Path, pinned: bool) -> str:
+    """Why what is no folder is none of the hub's models either; "" if it may be one.
+
+    Args:
+        source: as the user gave it.
+        pinned: the hub is meant for certain, or not asked.
+    """
+    path, text = Path(source), str(source)
+    if path.is_file():
+        return "that is a file"
+    if text.count("/") != 1 or isinstance(source, Path) or text[0] in "./~":
+        return "there is no such folder"
+    if path.parent.is_dir() and not pinned:  # a mistyped name more likely than an owner's
+        return (
+            f"the folder {path.parent} is here without it; a model of that name on the hub is "
+            "asked for from another folder, or with revision='main'"
+        )
+    return ""

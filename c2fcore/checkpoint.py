@@ -261,11 +261,11 @@ def _locate(
                 )
         return folder / CONFIG_FILE, folder / WEIGHTS_FILE
     text = str(source)
-    is_id = text.count("/") == 1 and not isinstance(source, Path) and text[0] not in "./~"
-    if folder.is_file() or not is_id:
+    pinned = revision is not None or local_files_only
+    if why := _files.why_no_hub_id(source, pinned):
         raise FileNotFoundError(
             f"from_pretrained: source must be a folder or a hub id 'owner/name', got {text!r}, "
-            f"and {'that is a file' if folder.is_file() else 'there is no such folder'}"
+            f"and {why}"
         )
     try:
         from huggingface_hub import hf_hub_download

@@ -270,6 +270,10 @@ def test_a_file_is_not_looked_for_on_the_hub(
     named().save_pretrained("net")
     with pytest.raises(FileNotFoundError, match=r"got .net/config\.json., and that is a file"):
         C2FNet.from_pretrained("net/config.json")
+    with pytest.raises(FileNotFoundError, match=r"got 'net/there', and the folder net is here wit"):
+        C2FNet.from_pretrained("net/there")
+    with pytest.raises(pytest.fail.Exception, match="asked the hub"):
+        C2FNet.from_pretrained("net/there", revision="main")
 
 
 def test_from_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
