@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import re
 import sys
+import zipfile
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -116,3 +118,20 @@ def test_a_note_stands_above_the_bar(
         capsys.readouterr()
         tell("note: this")
     assert re.search(r"\r +\rnote: this\n\rwork:", capsys.readouterr().err)
+
+
+def test_without_stderr_training_keeps_its_notes_to_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("lightning")
+    from c2fcore.train import command, resuming, running
+
+    last, options = tmp_path / "last.ckpt", tmp_path / "train.yaml"
+    with zipfile.ZipFile(resuming.partial_of(last), "w"):
+        pass
+    options.write_text("trainer: {max_steps: 1}")
+    monkeypatch.setattr(sys, "stderr", None)
+    resuming.check_resumed(last, options, "trainer: {max_steps: 2}")
+    running.StopAtStep(last)._ask(2, None)
+    command._load_best(None, "")
+    assert capsys.readouterr().out == ""

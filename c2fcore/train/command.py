@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch import nn
 
 from .. import _checks, _files
 from .._fine_loss import FineLoss
-from .._progress import on_terminal
+from .._progress import on_terminal, tell
 from ..checkpoint import load_coarse
 from ..config import C2FConfig
 from ..data import loading
@@ -307,10 +306,9 @@ def _load_best(task: Any, path: str) -> None:
     import torch
 
     if not path:
-        print(
+        tell(
             "note: no validation ran (--trainer.val_check_interval says when), so the checkpoint "
-            "holds the weights of the last step",
-            file=sys.stderr,
+            "holds the weights of the last step"
         )
         return
     task.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -14,6 +13,7 @@ from typing import Any, Final
 import torch
 import yaml
 
+from .._progress import tell
 from .tasks import NORMALISED
 
 # What a resumed run may change: where things are, and how fast they go. Anything else would be
@@ -105,7 +105,7 @@ def check_resumed(last: Path, before: Path, now: str) -> None:
         )
     if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun started
         for key, text in changed.items():
-            print(f"note: --resume goes on with {text}: {_TOLD[key]}", file=sys.stderr)
+            tell(f"note: --resume goes on with {text}: {_TOLD[key]}")
 
 
 def _recover(last: Path) -> None:
@@ -115,7 +115,7 @@ def _recover(last: Path) -> None:
         newer = not last.exists() or waiting.stat().st_mtime > last.stat().st_mtime
         if newer and zipfile.is_zipfile(waiting):
             os.replace(waiting, last)
-            print("note: --resume goes on behind a validation that was cut off", file=sys.stderr)
+            tell("note: --resume goes on behind a validation that was cut off")
 
 
 def check_state(last: Path, data: Any, task: Any, steps: int) -> None:

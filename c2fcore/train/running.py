@@ -6,7 +6,6 @@ import logging
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
 import traceback
@@ -20,7 +19,7 @@ from lightning import pytorch as pl
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 
-from .._progress import Bar
+from .._progress import Bar, tell
 from .resuming import partial_of
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
@@ -108,7 +107,7 @@ class StopAtStep(pl.Callback):
             self._asked = now
             if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun started
                 said = "stopping after this step, and its validation if one is due"
-                print(f"{said} (a second time: at once)", file=sys.stderr, flush=True)
+                tell(f"{said} (a second time: at once)")
         elif now - self._asked >= self._patience:
             raise KeyboardInterrupt
 
