@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,9 @@ import torch
 from PIL import Image
 
 from c2fcore import C2FConfig, C2FNet, _backend, _self_check
-from c2fcore.cli import main
+from c2fcore.cli import demo, main
 from c2fcore.cli.errors import text_of
+from c2fcore.evaluation import report
 from c2fcore.models import build
 
 
@@ -311,13 +313,36 @@ def test_memory_that_nothing_has() -> None:
 
 
 def test_demo_of_a_scene_without_some_classes(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     arguments = ["demo", "--scenes", "1", "--seed", "1", "--size", "256"]
     assert main([*arguments, "-o", str(tmp_path)]) == 0
     with Image.open(tmp_path / "demo.png") as picture:
         assert picture.size[0] == 5 * (480 + 12) + 12
-    rows = capsys.readouterr().out.splitlines()
+    said = capsys.readouterr().out
+    assert "time per scene, 1 thread, median" in said
+    rows = said.splitlines()
     (ship,) = [row.split() for row in rows if row.startswith("ship *")]
     assert ship == ["ship", "*", *"-" * 6]
     assert not any("nan" in row for row in rows)
+
+
+def test_no_gain_is_no_negative_zero(capsys: pytest.CaptureFixture[str]) -> None:
+    demo._print_row("ship", [50.04, 50.0, 7.0, 7.25])
+    assert capsys.readouterr().out.split() == ["ship", "50.0", "50.0", "+0.0", "7.0", "7.2", "+0.2"]
+    assert report.percent(-0.00001, signed=True) == "+0.00"
+
+
+def test_damaged_exif_is_no_news(
+    checkpoint: Path, photo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = Image.open(photo).convert("RGB")
+    exif = image.getexif()
+    exif[0x010E], exif[0x0112] = "x" * 200, 6
+    image.save(photo.with_name("p.jpg"), exif=exif.tobytes()[:60])
+    command = ["predict", str(photo.with_name("p.jpg")), "-o", str(photo.parent / "out")]
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        assert main([*command, "--checkpoint", str(checkpoint)]) == 0
+    assert not told

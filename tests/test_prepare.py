@@ -286,7 +286,9 @@ def test_unknown_values_are_reported_or_refused(
     command = ["prepare", "custom", str(root), "--classes", "ground,car", "--small", "car",
                "--tile", "0", "--workers", "0"]  # fmt: skip
     assert main([*command, "-o", str(tmp_path / "out")]) == 0
-    assert "unknown colour or id: 3 px, 77 (3 px)" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "unknown colour or id: 3 px, 77 (3 px)" in said
+    assert "all: 1 image, 1 tile\n" in said
     described = json.loads((tmp_path / "out/dataset.json").read_text())
     assert described["splits"]["all"]["unknown"] == {"77": 3}
     assert described["splits"]["all"]["tiles"][0]["name"] == "a"

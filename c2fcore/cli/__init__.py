@@ -9,6 +9,7 @@ import select
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -114,6 +115,8 @@ def _run(argv: Sequence[str] | None) -> int:
     if args.command is None:
         parser.print_help()
         return 0
+    # Of damaged EXIF, with lines of Pillow's source: the pixels are whole.
+    warnings.filterwarnings("ignore", module=r"PIL\.TiffImagePlugin")
     try:
         return int(args.run(args))
     except _EXPECTED as error:

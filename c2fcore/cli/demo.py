@@ -21,6 +21,7 @@ from ..data import scenes
 from ..images import Pixels, write_png
 from ..pipeline import C2FNet
 from ..windows import Windows
+from .answers import counted
 from .paths import check_folder, path_of
 
 DEMO_WEIGHTS = Path(__file__).parent.parent / "weights" / "demo"
@@ -132,7 +133,7 @@ def _print_scores(net: C2FNet, scores: _Scores, args: argparse.Namespace) -> Non
         [m(x) * 100 for m in (metrics.iou, metrics.f1) for x in (scores.coarse, scores.refined)], 1
     )
     side = args.size
-    count = "1 scene" if args.scenes == 1 else f"{args.scenes} scenes"
+    count = counted(args.scenes, "scene")
     print(f"\n{count} of {side} x {side} px never seen in training; in percent")
     print(f"{'':<14}{'IoU':^26}{'F1':^26}".rstrip())
     columns = f"{'coarse':>9}{'refined':>9}{'gain':>8}"
@@ -143,7 +144,7 @@ def _print_scores(net: C2FNet, scores: _Scores, args: argparse.Namespace) -> Non
     _print_row("mean", table.nanmean(0).tolist())
     config = net.config
     print(
-        f"\n* small classes. {scores.windows} windows of {config.window} px looked at "
+        f"\n* small classes. {counted(scores.windows, 'window')} of {config.window} px looked at "
         f"({scores.windows / args.scenes:.1f} a scene) at zoom {config.zoom:g}; they cover "
         f"{scores.covered_px / max(scores.small_px, 1):.1%} of the small-object pixels"
     )
@@ -155,14 +156,15 @@ def _print_row(name: str, row: list[float]) -> None:
     for coarse, refined in (row[:2], row[2:]):
         absent = isnan(coarse) or isnan(refined)
         cells += [f"{'-':>9}" if isnan(value) else f"{value:9.1f}" for value in (coarse, refined)]
-        cells.append(f"{'-':>8}" if absent else f"{refined - coarse:+8.1f}")
+        gain = round(refined - coarse, 1) + 0.0  # which makes 0.0 of -0.0
+        cells.append(f"{'-':>8}" if absent else f"{gain:+8.1f}")
     print("".join(cells))
 
 
 def _print_times(scores: _Scores, glue: dict[str, float]) -> None:
     stages = {stage: median(values) * 1e3 for stage, values in scores.seconds.items()}
     total = sum(stages.values())
-    print(f"\ntime per scene, {torch.get_num_threads()} threads, median")
+    print(f"\ntime per scene, {counted(torch.get_num_threads(), 'thread')}, median")
     for stage, value in stages.items():
         print(f"  {stage:<12}{value:9.1f} ms {value / total:6.1%}")
     slow = glue["reference"]

@@ -13,6 +13,7 @@ from ..data import catalogue, sources
 from ..data.catalogue import DatasetInfo
 from ..data.masks import RGB, read_mask, shown
 from ..data.prepare import DATASET_FILE, Options, prepare
+from .answers import counted
 from .paths import path_of
 
 
@@ -111,7 +112,8 @@ def _encoding(info: DatasetInfo, layout: str, found: dict[str, list[sources.Pair
 def _report(made: Mapping[str, Any]) -> None:
     for name, split in made["splits"].items():
         total = sum(split["pixels"]) + split["ignored"]
-        print(f"\n{name}: {len(split['sources'])} images, {len(split['tiles'])} tiles")
+        images, tiles = len(split["sources"]), len(split["tiles"])
+        print(f"\n{name}: {counted(images, 'image')}, {counted(tiles, 'tile')}")
         for c, (label, count) in enumerate(zip(made["class_names"], split["pixels"])):
             mark = " *" if c in made["small_classes"] else ""
             print(f"  {c:3d} {label + mark:<24}{count:>14} px {count / total:8.3%}")

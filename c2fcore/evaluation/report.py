@@ -243,7 +243,7 @@ def percent(value: float | None, signed: bool = False) -> str:
     """A fraction in percent with two decimals, "-" for none."""
     if value is None:
         return "-"
-    return f"{100 * value:+.2f}" if signed else f"{100 * value:.2f}"
+    return f"{round(100 * value, 2) + 0.0:+.2f}" if signed else f"{100 * value:.2f}"
 
 
 def _numeric(cell: str) -> bool:
@@ -278,8 +278,9 @@ def _three(row: Mapping[str, Any], stages: Sequence[str], key: str) -> list[str]
 
 def _title(summary: Mapping[str, Any]) -> str:
     what = f"{summary['checkpoint']} on {summary['data']}" if "checkpoint" in summary else "scores"
-    unit = "scenes" if summary.get("protocol") == "whole" else "tiles"
-    return f"{what}: {summary['images']} {unit}, in percent"
+    unit = "scene" if summary.get("protocol") == "whole" else "tile"
+    count = summary["images"]
+    return f"{what}: {count} {unit}{'' if count == 1 else 's'}, in percent"
 
 
 def absent_note(summary: Mapping[str, Any]) -> str:
