@@ -86,6 +86,18 @@ def test_comparison_tells_ratio_and_noise() -> None:
     assert change.noise == pytest.approx((0.1**2 + (0.5 / 5.5) ** 2) ** 0.5)
 
 
+@pytest.mark.parametrize(("runs", "drift"), [(1, True), (2, False)])
+@pytest.mark.parametrize(("load", "busy"), [(2.0, False), (2.1, True)])
+def test_comparison_says_what_its_noise_does_not_hold(
+    runs: int, drift: bool, load: float, busy: bool
+) -> None:
+    row = op_row([10.0, 9.0, 11.0])
+    row["origin"] = {**row["origin"], "cores": 2, "load": load}
+    said = compare.table(*(compare.Side(name, [[row]] * runs) for name in "ab"))
+    assert ("note: one run of a side: noise is without the drift of the machine" in said) == drift
+    assert ("note: load up to 2.1 on 2 cores" in said) == busy
+
+
 def test_what_cost_nothing_has_no_ratio() -> None:
     sides = [compare.Side(name, [[op_row([ms] * 3)]]) for name, ms in (("a", 0.0), ("b", 1.0))]
     (change,) = compare.changes(*sides)
@@ -125,8 +137,8 @@ def test_comparison_of_files_has_no_verdict(
     assert main(["bench", "--compare", *paths]) == 0
     said = capsys.readouterr().out
     assert "1.200" in said
-    assert "1 cases in A only" in said
-    assert "1 cases in B only" in said
+    assert "1 case in A only" in said
+    assert "1 case in B only" in said
     assert "load" in said
     assert not {"faster", "slower", "better", "worse"} & set(said.split())
 

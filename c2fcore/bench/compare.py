@@ -144,14 +144,40 @@ def table(a: Side, b: Side) -> str:
     ]
     text = columns(("case", "A", "B", "B / A", "noise"), lines)
     only = [len(_costs(x).keys() - _costs(y).keys()) for x, y in ((a, b), (b, a))]
-    notes = [f"{count} cases in {name} only" for count, name in zip(only, "AB") if count]
+    notes = [
+        f"{_counted(count, 'case')} in {name} only" for count, name in zip(only, "AB") if count
+    ]
     origins = "\n".join(f"{name}: {side.name}, {_origin(side)}" for name, side in zip("AB", (a, b)))
     return "\n".join([
         text,
         origins,
         *notes,
         "noise: scatter of the ratio, from samples (20th to 80th percentile) and repeated runs",
+        *_cautions(a, b),
     ])  # fmt: skip
+
+
+def _cautions(*both: Side) -> list[str]:
+    """What the noise does not hold: a drift of the machine, and what else it had to do."""
+    found = []
+    if any(len(side.runs) < 2 for side in both):
+        found.append(
+            "note: one run of a side: noise is without the drift of the machine between the sides "
+            "(commits are measured in turn by --repeats 2 or more)"
+        )
+    origins = [row.get("origin", row) for side in both for run in side.runs for row in run]
+    busy = [o for o in origins if o["load"] > o.get("cores", math.inf)]
+    if busy:
+        worst = max(busy, key=lambda origin: float(origin["load"]))
+        found.append(
+            f"note: load up to {worst['load']:g} on {_counted(worst['cores'], 'core')}: times are "
+            "of a machine that had other work, too"
+        )
+    return found
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def _costs(side: Side) -> dict[str, tuple[Any, ...]]:
@@ -203,9 +229,10 @@ def _origin(side: Side) -> str:
     loads = [origin["load"] for origin in origins]
     dirty = " with changes" if first["dirty"] else ""
     return (
-        f"commit {first['commit'][:10]}{dirty}, {first['device']}, {first['threads']} threads, "
+        f"commit {first['commit'][:10]}{dirty}, {first['device']}, "
+        f"{_counted(first['threads'], 'thread')}, "
         f"torch {first['torch']}, {first['native']}, load {min(loads):g} to {max(loads):g}, "
-        f"{len(side.runs)} runs"
+        f"{_counted(len(side.runs), 'run')}"
     )
 
 
