@@ -310,6 +310,8 @@ def test_memory_that_nothing_has() -> None:
         torch.empty(2**60, 64)
     text = "memory must suffice for another [1152921504606846976, 64] values, and does not"
     assert text_of(error.value) == text
+    numpys = MemoryError("Unable to allocate 142. PiB for an array with shape (9, 9)")
+    assert text_of(numpys) == "memory must suffice for another 142 PiB, and does not"
 
 
 def test_demo_of_a_scene_without_some_classes(

@@ -42,6 +42,6 @@ def _text_of(error: BaseException) -> str:
         return f"memory must suffice for another {int(found[1]) / 2**30:.1f} GiB, and does not"
     for pattern, what in _FAR_TOO_LARGE:
         if found := pattern.search(str(error)):
-            needed = f"{found[1]} {what}".rstrip()
+            needed = f"{found[1]} {what}".replace(". ", " ").rstrip()  # NumPy's "142. PiB"
             return f"memory must suffice for another {needed}, and does not"
     return str(error) or type(error).__name__
