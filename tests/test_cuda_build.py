@@ -5,12 +5,12 @@ Skipped where the build left it out; `make test` compiles it wherever nvcc is fo
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 
 import cuda_resources
+import cuda_table
 import pytest
 import torch
 
@@ -98,14 +98,8 @@ def test_the_committed_table(module: str, tool: Path) -> None:
     Another compiler finds other registers: of those only names, architectures and stacks are
     compared, of modules for fewer architectures only these.
     """
-    path = Path(__file__).parents[1] / "benchmarks" / "cuda_table.py"
-    spec = importlib.util.spec_from_file_location("cuda_table", path)
-    assert spec is not None
-    assert spec.loader is not None
-    table = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(table)
-    written = table.TABLE.read_text(encoding="utf-8").splitlines()
-    now = list(table.lines(tool, module))
+    written = cuda_table.TABLE.read_text(encoding="utf-8").splitlines()
+    now = list(cuda_table.lines(tool, module))
     same = any(f"nvcc {cuda_resources.compiler(module)} " in line for line in written)
     architectures = {str(kernel.sm) for kernel in cuda_resources.usage(tool, module)}
 
