@@ -217,6 +217,8 @@ def _merge_cases(sm: int) -> Iterator[MergeCase]:
                 at = MergeCase(sm=sm, dtype=dtype, classes=classes, channels_last=channels_last)
                 yield at
                 yield at._replace(output="probs")
+            yield MergeCase(sm=sm, dtype=dtype, classes=classes, full=500, low=480)  # ratio near 1
+            yield MergeCase(sm=sm, dtype=dtype, classes=classes, full=2000, low=1000)
         for classes in (16, 256):
             yield MergeCase(sm=sm, dtype=dtype, classes=classes, given=True)
             yield MergeCase(sm=sm, dtype=dtype, classes=classes, given=True, rule="official")
@@ -334,6 +336,7 @@ SOME: list[AnyCase] = [
     MergeCase(sm=80, dtype=F16, classes=21, channels_last=True, given=True, channels=1),
     MergeCase(sm=100, dtype=BF16, classes=150, rule="official", low=512, side=128),
     MergeCase(sm=80, classes=256, rule="normalized", small=(3, 200)),
+    MergeCase(sm=80, dtype=F16, full=500, low=480, n=1),
     MergeCase(sm=100, classes=6, output="probs"),
     MergeCase(dtype=F16, classes=16, output="probs", full=6000, low=1500),
     MergeCase(dtype=F16, classes=7, output="probs", rule="normalized", channels_last=True),

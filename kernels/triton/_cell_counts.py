@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._cells import cells_over
+from ._cells import Cells, cells_over
 from ._classes import class_words, words_in_use
 from ._direct_counts import _direct_counts_kernel
 from ._launch import Launch, class_block, column_block, pow2, strides_of
@@ -58,6 +58,15 @@ def row_width(seg: Tensor, height: int, width: int) -> int:
     cells = cells_over(h, w, height, width, 32, WIDE, column_block(seg), by_row=True)
     fits = 32 * ROW_WARPS < cells.points_x <= 128 * ROW_WARPS and cells.points_y <= 33
     return WIDE if fits else 0
+
+
+def label_warps(seg: Tensor, cells: Cells) -> int:
+    """Warps of a program that labels the source pixels of a tile.
+
+    Of planar maps four loads a class and thread; with eight of single pixels registers spill.
+    """
+    few = MOST_POINTS if class_block(seg) else MOST_POINTS // 2 * cells.column_block
+    return 4 if cells.points <= few else 8
 
 
 def bin_grid(
@@ -152,9 +161,7 @@ def _plan_upsampled(
     programs = batch * y.tiles * x.tiles
     by_row = y.tile_bins == 1 < x.tile_bins and x.tile_px >= ROW_PX
     cells = cells_over(h, w, y.size, x.size, y.tile_px, x.tile_px, column_block(seg), by_row)
-    # Of planar maps four loads a class and thread; with eight of single pixels registers spill.
-    few = MOST_POINTS if class_block(seg) else MOST_POINTS // 2 * cells.column_block
-    warps = ROW_WARPS if by_row else 4 if cells.points <= few else 8
+    warps = ROW_WARPS if by_row else label_warps(seg, cells)
     return Launch(
         _upsampled_counts_kernel,
         programs,

@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._cell_counts import QUAD, tile_width
+from ._cell_counts import QUAD, label_warps, tile_width
 from ._cells import agreed_labels, cells_over, store_agreed, tile_over
 from ._classes import WORDS, class_words, is_small, words_in_use
 from ._coarse import coarse_logit, coarse_taps
@@ -277,7 +277,7 @@ def plan_aggregate(
     listed = resized and not given
     if not listed:
         cells = cells_over(1, 1, 1, 1, 1, 1)
-    warps = 8 if max(block_y * block_x, cells.points) >= 2048 else 4
+    warps = 8 if block_y * block_x >= 2048 else label_warps(coarse, cells)
     return [
         Launch(
             _merge_labels_kernel,
