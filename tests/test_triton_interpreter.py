@@ -152,6 +152,26 @@ def test_bins_cut_where_windows_start_and_end(
 
 
 @inside
+@pytest.mark.parametrize("window", [1, 2, 127, 46340])
+@pytest.mark.parametrize("stride", [1, 2, 3, 31, 127, 65536, 2**30 - 1])
+def test_bins_of_the_longest_axis(window: int, stride: int) -> None:
+    """No number of the last window wraps, nor one that comes up on the way to it."""
+    from triton_probes import last_kernel
+
+    from c2fcore.kernels.triton._launch import MOST_ALONG
+    from c2fcore.kernels.triton._window_grid import make_axis
+
+    for tile in (32, 480):
+        axis = make_axis(MOST_ALONG, window, stride, True, tile)
+        found = torch.empty(5, dtype=torch.int32)
+        last_kernel[(1,)](found, window, axis)
+        start, first, last, first_px, end_px = found.tolist()
+        assert start == first_px == MOST_ALONG - window
+        assert (last, end_px) == (axis.bins, MOST_ALONG)
+        assert 0 <= first < last
+
+
+@inside
 @pytest.mark.parametrize("window", [5, 64, 193])
 @pytest.mark.parametrize("flush", [True, False])
 def test_bins_beside_the_first_of_a_tile(window: int, flush: bool) -> None:
@@ -319,12 +339,3 @@ def _same_counts_and_labels(seg: torch.Tensor, small: tuple[int, ...], **options
     )
     assert torch.equal(labels, wanted_labels)
     assert torch.equal(windows.origins, wanted.origins)
-
-
-@inside
-def test_grids_beyond_32_bits_are_refused() -> None:
-    seg = torch.zeros(1, 1, 1, dtype=torch.uint8).expand(1, 1 << 16, 1 << 16)
-    with pytest.raises(NotImplementedError, match=r"count_windows: backend 'triton' takes grids"):
-        _triton.kernels("count_windows").plan_count_windows(
-            seg, bytes([1]) * 256, 1 << 16, 1 << 16, 1, 1, True, None, None, None
-        )

@@ -13,7 +13,7 @@ from c2fcore.kernels.triton._ptx import (
     larger_halves,
 )
 from c2fcore.kernels.triton._upsample import first_output, first_tap
-from c2fcore.kernels.triton._window_grid import bin_beside, bin_of, bin_start
+from c2fcore.kernels.triton._window_grid import bin_beside, bin_of, bin_start, window_bins
 
 
 @triton.jit
@@ -21,6 +21,17 @@ def bins_kernel(starts_ptr, of_pixel_ptr, axis, BLOCK: tl.constexpr):
     i = tl.arange(0, BLOCK)
     tl.store(starts_ptr + i, bin_start(i, axis), mask=i <= axis.bins)
     tl.store(of_pixel_ptr + i, bin_of(i, axis), mask=i < axis.size)
+
+
+@triton.jit
+def last_kernel(found_ptr, window, axis):
+    """Of the last window: first pixel, first bin, bin past the last, and where those two start."""
+    start, first, last = window_bins(axis.windows - 1, window, axis)
+    tl.store(found_ptr, start)
+    tl.store(found_ptr + 1, first)
+    tl.store(found_ptr + 2, last)
+    tl.store(found_ptr + 3, bin_start(first, axis))
+    tl.store(found_ptr + 4, bin_start(last, axis))
 
 
 @triton.jit

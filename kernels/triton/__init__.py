@@ -30,7 +30,7 @@ share stands in files with a leading underscore:
     _foreground.py    p_f under the windows
     _merge.py         the merge rule
     _merge_probs.py   scores of aggregate
-    _launch.py        what a launch is made of; rules for the number of warps
+    _launch.py        what a launch is made of, and how large a call may be
     _compile.py       ahead-of-time compilation of a launch, registers, shared memory, spills
 
 Plan, then launch. A host function builds its launches with `plan_<op>(...) -> list[Launch]`, a pure
@@ -54,6 +54,8 @@ do not mix with integers in the interpreter: use parameters with a default.
 
 Addresses. Offsets are int64 wherever a tensor may exceed 2^31 elements: cast the index, not the
 product. Inside a plane too: a channels_last map of 256 classes passes 2^31 at 2900 x 2900 pixels.
+What is counted along an axis or within an image, a block past the last one included, is int32;
+plans refuse more than that holds, and resized sides too long for float32 (limits in `_launch.py`).
 
 Arithmetic. float32 throughout; multiply-adds that F.interpolate contracts are written `tl.fma`.
 NaN never wins a strict `>`, so it counts as -inf. The interpreter does not contract.

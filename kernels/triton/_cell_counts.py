@@ -14,12 +14,21 @@ from torch import Tensor
 from ._cells import Cells, cells_over
 from ._classes import class_words, words_in_use
 from ._direct_counts import _direct_counts_kernel
-from ._launch import Launch, class_block, column_block, pow2, strides_of
+from ._launch import (
+    MOST_NUMBERED,
+    Launch,
+    class_block,
+    column_block,
+    lacking,
+    pow2,
+    require_image,
+    require_resized,
+    strides_of,
+)
 from ._upsample import resize
 from ._upsampled_counts import _upsampled_counts_kernel
 from ._window_grid import NONE, Axis, make_axis
 
-INT32_MAX = (1 << 31) - 1
 QUAD = 4  # labels that are one store
 LARGE = 1 << 24  # pixels from which on tiles are as wide as can be
 MOST_POINTS = 1024  # source pixels of a tile: eight of each thread of four warps
@@ -73,6 +82,8 @@ def bin_grid(
     op: str, seg: Tensor, height: int, width: int, window: int, stride: int, flush: bool
 ) -> tuple[Axis, Axis]:
     """The window grid of an image, cut into tiles."""
+    require_image(op, height, width)
+    require_resized(op, "logits", seg.shape[-2:], (height, width))
     # A tile is one row of bins from strides of 8 on: then columns are summed before they are added.
     y = make_axis(height, window, stride, flush, min(stride, 32) if stride >= 8 else 16)
     # Bins of several rows are counted pixel by pixel, which takes registers.
@@ -81,13 +92,9 @@ def bin_grid(
     if y.tile_bins == 1 and 2 * min(stride, width - window + 1) <= by_row:
         widest = by_row
     x = make_axis(width, window, stride, flush, widest)
-    # Within an image pixels, bins and windows are numbered in 32 bits.
-    largest = max(height, width, y.bins * x.bins, y.windows * x.windows)
-    if largest > INT32_MAX:
-        raise NotImplementedError(
-            f"{op}: backend 'triton' takes grids of less than 2^31 windows and cells, "
-            f"got {largest}; 'reference' can run this"
-        )
+    bins = y.bins * x.bins  # no fewer than windows
+    if bins > MOST_NUMBERED:
+        raise lacking(op, f"at most {MOST_NUMBERED} bins (parts of windows) per image", bins)
     return y, x
 
 

@@ -213,6 +213,8 @@ def _most_points(small: int, full: int, block: int) -> int:
 @lru_cache(maxsize=256)
 def _cell_sides(small: int, full: int) -> tuple[int, int]:
     """Pixels along an axis of a cell, at most: of any one, and of any but the first one."""
+    if small == full:  # which may be too long to write down
+        return 1, 1
     # As `first_tap`; a float64 holds the product of two float32.
     scale = float(np.float32(small) / np.float32(full))
     position = ((np.arange(full) + 0.5) * scale - 0.5).astype(np.float32)
@@ -247,6 +249,7 @@ class Cells(NamedTuple):
     first_x: int  # and the left one
 
 
+@lru_cache(maxsize=256)
 def cells_over(
     h: int, w: int, H: int, W: int, block_y: int, block_x: int,
     column_block: int = 1, by_row: bool = False,

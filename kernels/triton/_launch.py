@@ -7,6 +7,12 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+# Kernels count within an image in 32 bits, and up to a block past the last one.
+MOST_ALONG = (1 << 30) - 1  # pixels along an axis; slots: two numbers belong to each
+MOST_NUMBERED = (1 << 31) - (1 << 12)  # windows, bins
+MOST_RESIZED = 1 << 22  # pixels along an axis: float32 positions skip some beyond 2^23
+MOST_PROGRAMS = (1 << 31) - 1
+
 
 class Launch(NamedTuple):
     """One launch of one kernel.
@@ -31,11 +37,41 @@ class Launch(NamedTuple):
 
     def run(self) -> None:
         """Enqueues it on the current stream of the current device."""
-        self.kernel[(self.grid,)](**self.args, **self.constants, **self.options())
+        if self.grid > MOST_PROGRAMS:
+            raise NotImplementedError(
+                f"backend 'triton' launches at most {MOST_PROGRAMS} programs, got {self.grid} of "
+                f"{self.kernel.__name__}; 'reference' can run this"
+            )
+        values = {**self.args, **self.constants}
+        # In order: Python takes 5 us longer to match dozens of names.
+        ordered = [values[name] for name in self.kernel.arg_names]
+        self.kernel[(self.grid,)](*ordered, **self.options())
 
     def options(self) -> dict[str, int]:
         """What the compiler is told."""
         return {"num_warps": self.num_warps, "maxnreg": self.max_registers}
+
+
+def lacking(op: str, taken: str, got: object) -> NotImplementedError:
+    """Of a valid call that is beyond these kernels; `taken` says what they take."""
+    return NotImplementedError(
+        f"{op}: backend 'triton' takes {taken}, got {got}; 'reference' can run this"
+    )
+
+
+def require_image(op: str, height: int, width: int, n: int = 0) -> None:
+    """The pixels along each axis of an image, and its `n` windows, can be numbered."""
+    if max(height, width) > MOST_ALONG:
+        raise lacking(op, f"images of at most {MOST_ALONG} pixels a side", f"{height} x {width}")
+    if n > MOST_ALONG:
+        raise lacking(op, f"at most {MOST_ALONG} windows per image", n)
+
+
+def require_resized(op: str, what: str, before: Sequence[int], after: Sequence[int]) -> None:
+    """The sides of `what`, if it is resized, are short enough for float32 positions."""
+    if max(*before, *after) > MOST_RESIZED and tuple(before) != tuple(after):
+        rule = f"at most {MOST_RESIZED} pixels a side of resized {what}"
+        raise lacking(op, rule, f"{before[0]} x {before[1]} to {after[0]} x {after[1]}")
 
 
 def pow2(value: int) -> int:

@@ -8,6 +8,7 @@ them counts; along an axis that is not resized both taps are the pixel itself.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -37,6 +38,7 @@ class Resize(NamedTuple):
     ratio: float  # full / small
 
 
+@lru_cache(maxsize=256)
 def resize(small: int, full: int) -> Resize:
     """The axis, quotients in float32."""
     return Resize(small, full, quotient(small, full), quotient(full, small))

@@ -23,7 +23,16 @@ from ._cells import agreed_labels, cells_over, store_agreed, tile_over
 from ._classes import WORDS, class_words, is_small, words_in_use
 from ._coarse import coarse_logit, coarse_taps
 from ._foreground import foreground
-from ._launch import Launch, ceil_div, class_block, column_block, pow2, strides_of
+from ._launch import (
+    Launch,
+    ceil_div,
+    class_block,
+    column_block,
+    pow2,
+    require_image,
+    require_resized,
+    strides_of,
+)
 from ._merge import add_exp, offer, probability
 from ._merge_probs import plan_probs
 from ._mixed import contenders, mixed_cells, mixed_labels
@@ -242,6 +251,9 @@ def plan_aggregate(
     n = origins.shape[1]
     if out.numel() == 0:
         return []
+    require_image("aggregate", height, width, n)
+    require_resized("aggregate", "coarse logits", (h, w), (height, width))
+    require_resized("aggregate", "fine logits", fine.shape[2:], (window, window))
     resized = (h, w) != (height, width)
     args = {
         "coarse_ptr": coarse,
@@ -273,10 +285,10 @@ def plan_aggregate(
     programs = (batch * n if given else batch) * tiles_y * tiles_x
     if programs == 0:
         return []
-    cells = cells_over(h, w, height, width, block_y, block_x, column_block(coarse))
     listed = resized and not given
-    if not listed:
-        cells = cells_over(1, 1, 1, 1, 1, 1)
+    cells = cells_over(1, 1, 1, 1, 1, 1)
+    if listed:
+        cells = cells_over(h, w, height, width, block_y, block_x, column_block(coarse))
     warps = 8 if block_y * block_x >= 2048 else label_warps(coarse, cells)
     return [
         Launch(

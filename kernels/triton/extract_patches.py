@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._launch import Launch, ceil_div, pow2, strides_of
+from ._launch import Launch, ceil_div, pow2, require_image, require_resized, strides_of
 from ._resample import (
     cell_of,
     first_in_cell,
@@ -198,6 +198,8 @@ def plan_extract_patches(
     channels, side = patches.shape[1:3]
     if patches.numel() == 0:
         return []
+    require_image("extract_patches", *image.shape[2:], origins.shape[1])
+    require_resized("extract_patches", "windows", (window, window), (side, side))
     taps, axis = axis_args(mode, window, side)
     gains, biases = gains_and_biases(channels, scale, mean, std)
     launches = []

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._launch import Launch, ceil_div, strides_of
+from ._launch import Launch, ceil_div, require_image, require_resized, strides_of
 from ._resample import cell_of, first_in_cell, of_channel, tap_source, tap_weight
 from ._windows import NO_SLOT, next_window, slot_block, slots_in_use, window_origin
 from .extract_patches import CHANNELS, axis_args, gains_and_biases
@@ -129,6 +129,9 @@ def plan_extract_patches_backward(
     taps, axis = axis_args(mode, window, grad.shape[2])
     gains, _ = gains_and_biases(channels, scale, None, std)
     n = origins.shape[1]
+    op, side = "extract_patches_backward", grad.shape[2]
+    require_image(op, height, width, n)
+    require_resized(op, "windows", (window, window), (side, side))
     block_y, block_x = 32, 32
     tiles_y, tiles_x = ceil_div(height, block_y), ceil_div(width, block_x)
     return [

@@ -9,8 +9,10 @@ import triton.language as tl
 from torch import Tensor
 
 from ._classes import WORDS, class_words, is_small, words_in_use
-from ._launch import Launch, ceil_div, strides_of
+from ._launch import Launch, ceil_div, lacking, require_image, strides_of
 from ._windows import slots_in_use, window_origin
+
+MOST_WINDOW = 46340  # its pixels, and up to a block past the last one, are numbered in 32 bits
 
 
 @triton.jit(do_not_specialize=WORDS)
@@ -59,11 +61,10 @@ def plan_extract_targets(
     """The launch of `extract_targets`."""
     if targets.numel() == 0:
         return []
-    if window > 46340:  # pixels of a window are numbered in 32 bits
-        raise NotImplementedError(
-            "extract_targets: backend 'triton' takes windows of at most 46340, "
-            f"got {window}; 'reference' can run this"
-        )
+    n = origins.shape[1]
+    require_image("extract_targets", *labels.shape[1:], n)
+    if window > MOST_WINDOW:
+        raise lacking("extract_targets", f"windows of at most {MOST_WINDOW} pixels a side", window)
     block = 1024
     blocks = ceil_div(window * window, block)
     return [
@@ -76,7 +77,7 @@ def plan_extract_targets(
                 "num_ptr": num,
                 "targets_ptr": targets,
                 **strides_of("labels", labels, "byx"),
-                **{"n": origins.shape[1], "H": labels.shape[1], "W": labels.shape[2]},
+                **{"n": n, "H": labels.shape[1], "W": labels.shape[2]},
                 **{"window": window, "ignore_index": ignore_index, "blocks": blocks},
                 **class_words(table),
             },

@@ -19,8 +19,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._cell_counts import INT32_MAX, bin_grid, plan_cell_counts
-from ._launch import Launch, pow2
+from ._cell_counts import bin_grid, plan_cell_counts
+from ._launch import Launch, pow2, require_image
 from ._select_many import plan_many
 from ._selection import (
     clear_slots,
@@ -219,17 +219,14 @@ def plan_select_windows(
     batch = seg.shape[0]
     if batch == 0:
         return []
+    require_image("select_windows", height, width, n)
     step = window if strategy == "all" else stride
     y, x = bin_grid("select_windows", seg, height, width, window, step, flush)
     bins = scratch("bins", torch.int32, batch * y.bins * x.bins)
-    if n > INT32_MAX // 2:
-        raise NotImplementedError(
-            f"select_windows: backend 'triton' takes n below 2^30, got {n}; 'reference' runs it"
-        )
     args = {
         "bins_ptr": bins,
         **{"origins_ptr": origins, "counts_ptr": counts, "num_ptr": num},
-        **{"n": n, "min_pixels": min(min_pixels, INT32_MAX)},
+        **{"n": n, "min_pixels": min_pixels},
         **{"window": window, "grid_y": y, "grid_x": x},
     }
     if strategy == "all":
