@@ -26,17 +26,18 @@ def integer(op: str, name: str, value: object, low: int, high: int | None = None
     """`value` as an int within low..high."""
     if isinstance(value, bool):
         raise TypeError(f"{op}: {name} must be an integer, got {value!r}")
-    if type(value) is not int:
+    # A symbolic size of a traced call stays symbolic.
+    if type(value) is not int and not isinstance(value, torch.SymInt):
         try:
             value = operator.index(cast(SupportsIndex, value))
         except TypeError:
             raise TypeError(f"{op}: {name} must be an integer, got {value!r}") from None
-    assert isinstance(value, int)
+    assert isinstance(value, (int, torch.SymInt))
     if value < low or (high is not None and value > high):
         open_ended = high is None or (high == INT32_MAX and value < low)
         rule = f"at least {low}" if open_ended else f"in {low}..{high}"
         raise ValueError(f"{op}: {name} must be {rule}, got {value}")
-    return value
+    return value  # type: ignore[return-value]
 
 
 def number(op: str, name: str, value: object) -> float:
@@ -169,8 +170,7 @@ def _size(op: str, size: object) -> tuple[int, int]:
 def _side(op: str, side: Any) -> int:
     if type(side) is int and 1 <= side <= INT32_MAX:
         return side
-    # A symbolic size of a traced call stays symbolic.
-    return side if isinstance(side, torch.SymInt) else integer(op, "size", side, 1, INT32_MAX)  # type: ignore[return-value]
+    return integer(op, "size", side, 1, INT32_MAX)
 
 
 def window_fits(op: str, window: object, height: int, width: int, hint: str = "") -> int:

@@ -83,6 +83,12 @@ def run(op: str, first: Tensor, *args: Any) -> None:
     The function gets the arguments and, last, the workspace: (name, dtype, numel) -> Tensor.
     """
     function = getattr(kernels(op), op)
+    for given in (first, *args):  # the launcher takes no memory for a pointer of 0
+        if isinstance(given, Tensor) and not given.data_ptr() and given.numel():
+            raise ValueError(
+                f"{op}: tensors must hold their numbers in memory, got one without: freed, or of "
+                "a compiler"
+            )
     args = (*args, functools.partial(workspace, first.device))
     if first.is_cuda:
         with torch.cuda.device(first.device):

@@ -289,42 +289,70 @@ def test_meta_tensors(
             assert (g.shape, g.dtype, g.stride()) == (w.shape, w.dtype, w.stride())
 
 
+OUTSIDE = WINDOWS.origins + 14  # windows that leave the image
 UNCHECKED = [  # operator, argument number, value that the public function would refuse
+    ("count_windows", 0, LOGITS[0]),
+    ("count_windows", 0, LOGITS.double()),
+    ("count_windows", 1, []),
+    ("count_windows", 1, [5]),  # of five classes
     ("count_windows", 2, 22),  # window over the image
     ("count_windows", 2, 0),
     ("count_windows", 3, 0),  # stride
     ("count_windows", 4, 3),  # height below the logits' own
+    ("count_windows", 5, 2**31),
+    ("count_windows", 6, "wrap"),
     ("select_windows", 7, 0),  # n
     ("select_windows", 8, "best"),
     ("extract_patches", 1, WINDOWS.origins[:1]),  # fewer images than the batch
     ("extract_patches", 1, WINDOWS.origins.long()),
-    ("extract_patches", 1, WINDOWS.origins + 14),  # outside
+    ("extract_patches", 1, OUTSIDE),
+    ("extract_patches", 1, WINDOWS.origins[..., 0]),
     ("extract_patches", 2, WINDOWS.num + 3),  # more than there are slots
     ("extract_patches", 3, 100),
+    ("extract_patches", 4, 0),  # side of a patch
+    ("extract_patches", 5, "cubic"),
     ("extract_patches", 7, [0.5]),  # mean of one channel for three
+    ("extract_patches", 8, [1.0, 0.0, 1.0]),
+    ("extract_patches", 9, torch.uint8),
     ("extract_patches_backward", 0, torch.zeros(5, 3, 12, 12)),
+    ("extract_patches_backward", 0, torch.zeros(6, 3, 12, 11)),
+    ("extract_patches_backward", 0, torch.zeros(6, 3, 12, 12, dtype=torch.int32)),
+    ("extract_patches_backward", 1, IMAGE[:1]),
+    ("extract_patches_backward", 2, WINDOWS.origins.long()),
+    ("extract_patches_backward", 4, 22),
+    ("extract_patches_backward", 5, "cubic"),
     ("extract_targets", 0, MAP.float()),
-    ("extract_targets", 1, WINDOWS.origins + 14),
+    ("extract_targets", 1, OUTSIDE),
     ("extract_targets", 3, 22),
+    ("extract_targets", 5, 256),
     ("aggregate", 1, FINE[:5]),
     ("aggregate", 1, FINE.repeat(1, 2, 1, 1)),
-    ("aggregate", 2, WINDOWS.origins + 14),
+    ("aggregate", 1, FINE.double()),
+    ("aggregate", 2, OUTSIDE),
     ("aggregate", 4, 0),
     ("aggregate", 6, 3),
     ("aggregate", 8, "mean"),
+    ("aggregate", 9, "scores"),
 ]
 
 
 @pytest.mark.parametrize(("name", "place", "value"), UNCHECKED,
                          ids=[f"{u[0]}-{u[1]}-{i}" for i, u in enumerate(UNCHECKED)])  # fmt: skip
-def test_direct_calls_are_checked_too(backend: str, name: str, place: int, value: Any) -> None:
-    """torch.ops.c2fcore.* skips the public function; memory stays guarded all the same."""
-    if backend != "cpu":
-        pytest.skip("guards what native kernels read")
+def test_direct_calls_are_checked_too(
+    backend: str, device: str, name: str, place: int, value: Any
+) -> None:
+    """torch.ops.c2fcore.* skips the public function, and no check; nor does a compiler's fake."""
     args = list(_calls(backend)[name])
     args[place] = value
-    with pytest.raises((ValueError, TypeError, RuntimeError, ZeroDivisionError)):
-        getattr(LIB, name)(*args)
+    for _ in range(2):  # what is wrong is not remembered as right
+        with pytest.raises((ValueError, TypeError), match=rf"^{name}: "):
+            getattr(LIB, name)(*(a.to(device) if isinstance(a, torch.Tensor) else a for a in args))
+    if value is OUTSIDE or (name == "extract_patches" and place == 2):  # what tensors hold
+        return
+    with FakeTensorMode() as mode:
+        args = [mode.from_tensor(a) if isinstance(a, torch.Tensor) else a for a in args]
+        with pytest.raises((ValueError, TypeError), match=rf"^{name}: "):
+            getattr(LIB, name)(*args)
 
 
 def test_vmap_and_subclasses_do_not_reach_a_pointer() -> None:

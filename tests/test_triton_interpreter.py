@@ -22,7 +22,7 @@ from compare import call
 from triton_cases import take_route
 from triton_instructions import CHECKS
 
-from c2fcore import _triton, ops, reference
+from c2fcore import Windows, _triton, ops, reference
 from c2fcore.testing.samples import get
 from c2fcore.testing.samples.inputs import blob_logits, grid_logits, laid_out
 from c2fcore.windows import grid_origins
@@ -339,3 +339,12 @@ def _same_counts_and_labels(seg: torch.Tensor, small: tuple[int, ...], **options
     )
     assert torch.equal(labels, wanted_labels)
     assert torch.equal(windows.origins, wanted.origins)
+
+
+@inside
+def test_an_image_whose_memory_was_freed() -> None:
+    image, num = torch.zeros(1, 3, 8, 8), torch.ones(1, dtype=torch.int32)
+    windows = Windows(torch.zeros(1, 1, 2, dtype=torch.int32), num[:, None], num, 4)
+    image.untyped_storage().resize_(0)
+    with pytest.raises(ValueError, match=r"^extract_patches: tensors must hold their numbers"):
+        ops.extract_patches(image, windows, backend="triton")

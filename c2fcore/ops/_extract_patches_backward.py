@@ -8,15 +8,64 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import _triton
+from .. import _checks, _triton
 from ..reference.extract_patches import extract_patches_backward
 from ..windows import Windows
 from . import _library
 
+MODES = ("nearest", "bilinear", "bicubic")
+
 
 def windows_of(origins: Tensor, num: Tensor, window: int) -> Windows:
-    """Windows for cutting, where counts play no part."""
-    return Windows(origins, origins[..., 0], num, window)
+    """Windows for cutting, where counts play no part: any tensor stands for them."""
+    return Windows(origins, num, num, window)
+
+
+def check_cut(op: str, image: Tensor, windows: Windows) -> int:
+    """Checks the image and the windows of patches; returns n."""
+    if image.ndim != 4 or image.shape[1] < 1:
+        raise ValueError(f"{op}: image must be [B, C, H, W], got shape {tuple(image.shape)}")
+    batch, _, height, width = image.shape
+    return _checks.windows(op, windows, batch, height, width, image)
+
+
+def check_options(
+    op: str, image: Tensor, mode: str, mean: object, std: object
+) -> tuple[list[float] | None, list[float] | None]:
+    """Checks what patches and their gradient share; returns mean and std, one per channel."""
+    if mode not in MODES:
+        _checks.choice(op, "mode", mode, MODES)
+    means = _checks.per_channel(op, "mean", mean, image.shape[1])
+    stds = _checks.per_channel(op, "std", std, image.shape[1])
+    if stds is not None:
+        _checks.nonzero(op, "std", stds, std)
+    return means, stds
+
+
+def _check_call(
+    grad: Tensor,
+    image: Tensor,
+    origins: Tensor,
+    num: Tensor,
+    window: int,
+    mode: str,
+    scale: float,
+    std: Sequence[float] | None,
+) -> None:
+    op = "extract_patches_backward"
+    for name, tensor in (("grad", grad), ("image", image)):
+        if tensor.dtype not in _checks.FLOAT_DTYPES:
+            raise TypeError(f"{op}: {name} must be of a float type, got {tensor.dtype}")
+    n = check_cut(op, image, windows_of(origins, num, window))
+    shape, wanted = grad.shape, (image.shape[0] * n, image.shape[1])
+    if len(shape) != 4 or shape[:2] != wanted or shape[2] != shape[3] or shape[2] < 1:
+        raise ValueError(
+            f"{op}: grad must be [B*n, C, p, p], got shape {tuple(shape)} for B*n={wanted[0]}, "
+            f"C={wanted[1]}"
+        )
+    _checks.same_device(op, "image", image, grad)
+    _checks.number(op, "scale", scale)
+    check_options(op, image, mode, None, std)
 
 
 def _reference_backward(
@@ -85,6 +134,7 @@ _library.register(
 _library.define(
     "extract_patches_backward(Tensor grad, Tensor image, Tensor origins, Tensor num, int window, "
     "str mode, float scale, float[]? std, str backend) -> Tensor",
+    _check_call,
     _fake_backward,
 )
 torch.library.register_autograd(

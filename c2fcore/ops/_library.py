@@ -25,7 +25,10 @@ _MOST_KNOWN: Final = 1024  # checked calls per op; some 300 bytes each
 
 
 def define(
-    schema: str, fake: Callable[..., Any], complete: Callable[[Any], Any] | None = None
+    schema: str,
+    check: Callable[..., Any],
+    fake: Callable[..., Any],
+    complete: Callable[[Any], Any] | None = None,
 ) -> None:
     """Registers an op for CPU and CUDA tensors.
 
@@ -34,16 +37,25 @@ def define(
 
     Args:
         schema: the op's schema; the first argument is a Tensor, the last one `str backend`.
-        fake: the shape function.
+        check: raises what is wrong with these arguments, which torch.ops takes as they come. It
+            does not look into the tensors.
+        fake: the shape function, of arguments that were checked.
         complete: makes what a backend returns fit the schema, where a direct call need not.
     """
-    op = schema.split("(", 1)[0]
+    op, arguments = schema.split("(", 1)
+    tensors = arguments.count("Tensor ")
+    known = remembered(lambda *args: check(*args) or True, tensors)
 
     def run(*args: Any) -> Any:
+        known(*args[:-1]) or check(*args[:-1])
         found = _backend.choose(op, args[-1], args[0])(*args[:-1])
         return found if complete is None else complete(found)
 
-    define_as(schema, fake, run)
+    def checked_fake(*args: Any) -> Any:
+        check(*args[:-1])
+        return fake(*args)
+
+    define_as(schema, checked_fake, run)
 
 
 def define_as(schema: str, fake: Callable[..., Any], run: Callable[..., Any]) -> None:

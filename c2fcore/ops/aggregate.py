@@ -143,6 +143,22 @@ def _check_aggregate(
 _checked = _library.remembered(_check_aggregate, tensors=2)
 
 
+def _check_call(
+    coarse: Tensor,
+    fine: Tensor,
+    origins: Tensor,
+    num: Tensor,
+    window: int,
+    ids: Sequence[int],
+    height: int,
+    width: int,
+    rule: str,
+    output: str,
+) -> None:
+    windows = windows_of(origins, num, window)
+    _check_aggregate(coarse, fine, windows, tuple(ids), (height, width), rule, output)
+
+
 def _reference(
     coarse: Tensor,
     fine: Tensor,
@@ -225,6 +241,7 @@ _library.define(
     "aggregate(Tensor coarse, Tensor fine, Tensor origins, Tensor num, int window, "
     "int[] small_classes, SymInt height, SymInt width, str rule, str output, str backend) "
     "-> Tensor",
+    _check_call,
     _fake,
 )
 torch.library.register_autograd(

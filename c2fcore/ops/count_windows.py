@@ -93,6 +93,12 @@ def check_grid(
 _checked = _library.remembered(check_grid, tensors=2)  # the op's name, and seg
 
 
+def _check_call(
+    seg: Tensor, ids: Sequence[int], window: int, stride: int, height: int, width: int, edge: str
+) -> None:
+    check_grid("count_windows", seg, tuple(ids), window, stride, (height, width), edge)
+
+
 def _reference(
     seg: Tensor,
     ids: Sequence[int],
@@ -142,5 +148,6 @@ _library.register("count_windows", _by_kernels, _reference)
 _library.define(
     "count_windows(Tensor seg, int[] small_classes, int window, int stride, SymInt height, "
     "SymInt width, str edge, str backend) -> Tensor",
+    _check_call,
     _fake,
 )

@@ -12,9 +12,8 @@ from .. import _arrays, _backend, _checks, _triton, reference
 from ..reference.extract_patches import check_inside
 from ..windows import Windows
 from . import _library
-from ._extract_patches_backward import windows_of
-
-MODES = ("nearest", "bilinear", "bicubic")
+from ._extract_patches_backward import MODES as MODES
+from ._extract_patches_backward import check_cut, check_options, windows_of
 
 _Channels = list[float] | None  # one value per channel
 # p, mode, scale, mean, std, dtype, channels_last
@@ -110,15 +109,7 @@ def _check_extract_patches(
 ) -> tuple[_Options, bool]:
     """Checks a call; returns its options, and whether the patches are to be float64 afterwards."""
     op = "extract_patches"
-    floats = image.dtype in _checks.FLOAT_DTYPES
-    if not floats and image.dtype not in _checks.INTEGER_IMAGE_DTYPES:
-        raise TypeError(
-            f"{op}: image must be uint8/uint16/int16/float16/bfloat16/float32, got {image.dtype}"
-        )
-    if image.ndim != 4 or image.shape[1] < 1:
-        raise ValueError(f"{op}: image must be [B, C, H, W], got shape {tuple(image.shape)}")
-    batch, channels, height, width = image.shape
-    _checks.windows(op, windows, batch, height, width, image)
+    floats = _check_image(image, windows)
     zoom = _checks.number(op, "zoom", zoom)
     if zoom <= 0:
         raise ValueError(f"{op}: zoom must be above 0, got {zoom}")
@@ -132,20 +123,11 @@ def _check_extract_patches(
             f"{op}: window * zoom must be at most {_checks.INT32_MAX}, "
             f"got {windows.window} * {zoom}"
         )
-    if mode not in MODES:
-        _checks.choice(op, "mode", mode, MODES)
     if scale is None:
         scale = 1 / 255 if image.dtype == torch.uint8 else 1.0
-    else:
-        scale = _checks.number(op, "scale", scale)
-    means = _checks.per_channel(op, "mean", mean, channels)
-    stds = _checks.per_channel(op, "std", std, channels)
-    if stds is not None:
-        _checks.nonzero(op, "std", stds, std)
     if dtype is None:
         dtype = image.dtype if floats else torch.float32
-    elif dtype not in _checks.FLOAT_DTYPES:
-        raise TypeError(f"{op}: dtype must be a float type, got {dtype}")
+    scale, means, stds = _check_values(image, mode, scale, mean, std, dtype)
     if type(channels_last) is not bool:
         raise TypeError(f"{op}: channels_last must be a bool, got {channels_last!r}")
     # Computed in float32 all the same: backends need no float64 for it.
@@ -155,6 +137,46 @@ def _check_extract_patches(
 
 
 _checked = _library.remembered(_check_extract_patches)
+
+
+def _check_image(image: Tensor, windows: Windows) -> bool:
+    """Checks the image and the windows; returns whether it is of floats."""
+    floats = image.dtype in _checks.FLOAT_DTYPES
+    if not floats and image.dtype not in _checks.INTEGER_IMAGE_DTYPES:
+        raise TypeError(
+            "extract_patches: image must be uint8/uint16/int16/float16/bfloat16/float32, "
+            f"got {image.dtype}"
+        )
+    check_cut("extract_patches", image, windows)
+    return floats
+
+
+def _check_values(
+    image: Tensor, mode: str, scale: object, mean: object, std: object, dtype: torch.dtype
+) -> tuple[float, _Channels, _Channels]:
+    """Checks how values are made; returns scale, mean and std, one per channel."""
+    scale = _checks.number("extract_patches", "scale", scale)
+    if dtype not in _checks.FLOAT_DTYPES:
+        raise TypeError(f"extract_patches: dtype must be a float type, got {dtype}")
+    return scale, *check_options("extract_patches", image, mode, mean, std)
+
+
+def _check_call(
+    image: Tensor,
+    origins: Tensor,
+    num: Tensor,
+    window: int,
+    side: int,
+    mode: str,
+    scale: float,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    dtype: torch.dtype,
+    channels_last: bool,
+) -> None:
+    _check_image(image, windows_of(origins, num, window))
+    _checks.integer("extract_patches", "side", side, 1, _checks.INT32_MAX)
+    _check_values(image, mode, scale, mean, std, dtype)
 
 
 def _reference(
@@ -251,6 +273,7 @@ _library.define(
     "extract_patches(Tensor image, Tensor origins, Tensor num, int window, int side, str mode, "
     "float scale, float[]? mean, float[]? std, ScalarType dtype, bool channels_last, str backend) "
     "-> Tensor",
+    _check_call,
     _fake,
 )
 torch.library.register_autograd(

@@ -73,6 +73,17 @@ def _check_extract_targets(
 _checked = _library.remembered(_check_extract_targets)
 
 
+def _check_call(
+    labels: Tensor,
+    origins: Tensor,
+    num: Tensor,
+    window: int,
+    ids: Sequence[int],
+    ignore_index: int,
+) -> None:
+    _check_extract_targets(labels, windows_of(origins, num, window), tuple(ids), ignore_index)
+
+
 def _reference(
     labels: Tensor,
     origins: Tensor,
@@ -118,5 +129,6 @@ _library.register("extract_targets", _by_kernels, _reference)
 _library.define(
     "extract_targets(Tensor labels, Tensor origins, Tensor num, int window, int[] small_classes, "
     "int ignore_index, str backend) -> Tensor",
+    _check_call,
     _fake,
 )

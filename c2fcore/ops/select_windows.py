@@ -118,6 +118,23 @@ def _check_select_windows(
 _checked = _library.remembered(_check_select_windows)
 
 
+def _check_call(
+    seg: Tensor,
+    ids: Sequence[int],
+    window: int,
+    stride: int,
+    height: int,
+    width: int,
+    edge: str,
+    n: int,
+    strategy: str,
+    min_pixels: int,
+    return_labels: bool,
+) -> None:
+    size = (height, width)
+    _check_select_windows(seg, tuple(ids), window, stride, size, edge, n, strategy, min_pixels)
+
+
 def _reference(
     seg: Tensor,
     ids: Sequence[int],
@@ -224,6 +241,7 @@ _library.define(
     "select_windows(Tensor seg, int[] small_classes, int window, int stride, SymInt height, "
     "SymInt width, str edge, SymInt n, str strategy, int min_pixels, bool return_labels, "
     "str backend) -> (Tensor, Tensor, Tensor, Tensor)",
+    _check_call,
     _fake,
     _complete,
 )

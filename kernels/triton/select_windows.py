@@ -38,7 +38,10 @@ FEW = 2048  # windows, and bins, of an image; rows and columns rounded up to pow
 
 @triton.jit
 def _held(sums_ptr, pitch, top, bottom, left, right):
-    """What the bins [top, bottom) x [left, right) hold; sums[t, u] is of all bins before t, u."""
+    """What the bins [top, bottom) x [left, right) hold; sums[t, u] is of all bins before t, u.
+
+    Sums of more than 2^31 pixels wrap; their differences, of a window at most, are right again.
+    """
     below = tl.load(sums_ptr + bottom * pitch + right) - tl.load(sums_ptr + bottom * pitch + left)
     above = tl.load(sums_ptr + top * pitch + right) - tl.load(sums_ptr + top * pitch + left)
     return below - above
