@@ -32,7 +32,6 @@ from c2fcore.bench import (
     ways,
 )
 from c2fcore.bench.scripted import CoarseAnswer, FineAnswer, Place, scripted_net
-from c2fcore.cli import main
 from c2fcore.config import C2FConfig
 from c2fcore.engine import working_set
 
@@ -152,35 +151,6 @@ def test_a_peak_that_is_not_known_says_why(monkeypatch: pytest.MonkeyPatch) -> N
     found = [row["result"] for row in network_suite.run(spec, effort, {}, only=["reference"])]
     assert [result["peak_mib"] for result in found] == [None, None]
     assert {result["peak_error"] for result in found} == {"RuntimeError: memory of x: Killed"}
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (("--sizes", "0"), "--sizes must be sides from 1 or HEIGHTxWIDTH, got '0'"),
-        (("--sizes", "64,1x2x3"), "--sizes must be sides from 1 or HEIGHTxWIDTH, got '1x2x3'"),
-        (("--sizes", "x"), "--sizes must be sides from 1 or HEIGHTxWIDTH, got 'x'"),
-        (("--zooms", "a"), "--zooms must be positive numbers by commas, got 'a'"),
-        (("--n", ""), "--n must be whole numbers from 1 by commas, got ''"),
-        (("--rounds", "0"), "--rounds must be at least 1, got 0"),
-        (("--masks", "nothing.png"), "--masks must be files, got nothing.png"),
-        (("--image", "nothing.png"), "nothing.png"),
-        (("--checkpoint", "./nothing"), "--checkpoint must be a folder or a hub id"),
-        (("--op", "nothing"), "--op must be all, count_windows"),
-        (("--ways", "reference,cqu"), "--ways must be among coarse, reference, engine"),
-        (
-            ("--op", "count_windows", "--sizes", "64", "--ways", "roi-align"),
-            "one of --ways must do this job here, got none that does",
-        ),
-        (("--scale", "area", "--largest", "9"), "--largest must be at least 512, got 9"),
-    ],
-)
-def test_bad_options(
-    options: tuple[str, ...], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["bench", "-o", str(tmp_path / "out"), *options]) == 2
-    assert said in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
 
 
 def test_op_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

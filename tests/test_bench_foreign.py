@@ -204,7 +204,7 @@ def test_an_error_widens_no_column() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--impl", "a:b"), "--impl needs --op, one of count_windows"),
+        (("--impl", "a:b"), "--impl must come with --op, got it without"),
         (("--op", "aggregate", "--impl", "nothing"), "--impl must be module:function"),
         (("--op", "aggregate", "--impl", "no_such:fn"), "--impl no_such:fn: must be importable"),
     ],

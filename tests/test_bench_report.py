@@ -119,12 +119,16 @@ def test_files_of_the_user_are_found_from_where_commits_are_measured(
     (tmp_path / "net").mkdir()
     for name in ("a.png", "m.png"):
         write_png(tmp_path / name, np.eye(64, dtype=np.uint8))
-    files = ["--image", "a.png", "--masks", "m.png", "--checkpoint", "net"]
-    assert main(["bench", "--compare", "A", "B", *files]) == 0
-    assert main(["bench", "--compare", "A", "B", "--checkpoint", "owner/name"]) == 0
-    for option, value in zip(files[::2], files[1::2], strict=True):
-        assert given[0][given[0].index(option) + 1] == str(tmp_path / value)
-    assert given[1][given[1].index("--checkpoint") + 1] == "owner/name"
+    common = ["bench", "--compare", "A", "B"]
+    assert main([*common, "--image", "a.png", "--masks", "m.png"]) == 0
+    assert main([*common, "--checkpoint", "net", "--image", "a.png", "--channels-last"]) == 0
+    assert main([*common, "--checkpoint", "owner/name", "--repeats", "3", "--no-memory"]) == 0
+    here, fixed = str(tmp_path), ["--no-charts", "--no-memory"]
+    assert given == [
+        [*fixed, "--image", f"{here}/a.png", "--masks", f"{here}/m.png"],
+        [*fixed, "--checkpoint", f"{here}/net", "--image", f"{here}/a.png", "--channels-last"],
+        [*fixed, "--checkpoint", "owner/name"],
+    ]
 
 
 def test_comparison_of_files_has_no_verdict(
@@ -152,6 +156,10 @@ def test_comparison_needs_rows_or_a_commit(
     empty.mkdir()
     assert main(["bench", "--compare", str(empty), str(empty)]) == 2
     assert "must hold rows of results, got none" in capsys.readouterr().err
+    assert main(["bench", "--compare", str(empty), str(empty), "--n", "8"]) == 2
+    assert "--n must come with a commit to measure, got --compare of files" in (
+        capsys.readouterr().err
+    )
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs a git checkout")

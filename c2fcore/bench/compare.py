@@ -30,7 +30,15 @@ from .rows import Row
 from .tables import columns
 
 # What a commit is measured with: the code of this checkout lies over the commit's own.
-_HARNESS = ("bench", "testing", "cli/bench.py", "cli/paths.py", "_errors.py", "_progress.py")
+_HARNESS = (
+    "bench",
+    "testing",
+    "cli/bench.py",
+    "cli/bench_options.py",
+    "cli/paths.py",
+    "_errors.py",
+    "_progress.py",
+)
 _CHILD = """\
 import argparse, sys
 from c2fcore.cli import bench

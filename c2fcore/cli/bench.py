@@ -32,6 +32,7 @@ from ..bench.provenance import device_slug, provenance
 from ..images import read_rgb
 from ..pipeline import C2FNet
 from ..testing import samples
+from .bench_options import add_how, add_what, check, given, line_of
 from .paths import path_of
 
 _EPILOG = """\
@@ -69,62 +70,16 @@ def add_parser(commands: Any) -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    _add_what(parser.add_argument_group("what is measured"))
-    _add_how(parser.add_argument_group("how"))
+    add_what(parser.add_argument_group("what is measured"))
+    add_how(parser.add_argument_group("how"))
     parser.add_argument("-o", "--out", type=path_of, default=rows.FOLDER, help="folder of results "
                         "(benchmarks/results)")  # fmt: skip
-    parser.set_defaults(run=run)
-
-
-def _add_what(what: argparse._ArgumentGroup) -> None:
-    what.add_argument("--coarse", default="tiny_fcn", help="network by name or module:function "
-                      "(tiny_fcn)")  # fmt: skip
-    what.add_argument("--fine", help="likewise; the same as --coarse if not given")
-    what.add_argument("--checkpoint", help="a trained pair instead: folder or hub id")
-    what.add_argument("--sizes", default="512", help="sides, or HEIGHTxWIDTH, by commas (512)")
-    what.add_argument("--zooms", default="1,2,3,4", help="of the patches (1,2,3,4)")
-    what.add_argument("--n", default="32", help="windows per image (32)")
-    what.add_argument("--preset", default="paper", help="paper (default), fast, official, or "
-                      "cover: as few of the paper's windows as cover what its 32 do")  # fmt: skip
-    what.add_argument("--image", default="", help="segment this file; its size counts")
-    what.add_argument("--masks", nargs="+", metavar="FILE", help="class maps to make answers from, "
-                      "in iSAID's colours or ids; else those that C2F_BENCH_MASKS lists, else "
-                      "iSAID masks in ../shared/data beside a checkout, else synthetic scenes; "
-                      "rows say which")  # fmt: skip
-    what.add_argument("--op", help="time an op instead: all, glue, or an op's name")
-    what.add_argument("--impl", metavar="MODULE:FUNCTION", help="with --op: check a kernel of "
-                      "yours against the reference on the shared samples, then time it beside "
-                      "ours")  # fmt: skip
-    what.add_argument("--scale", nargs="?", const=",".join(scale_suite.AXES), metavar="AXES",
-                      help="how cost grows: area, n, classes, batch, threads (all)")  # fmt: skip
-    what.add_argument("--largest", type=int, default=12000, help="side of the largest image of "
-                      "--scale area (12000)")  # fmt: skip
-    what.add_argument("--compare", nargs=2, metavar=("A", "B"), help="two result files or folders, "
-                      "or two commits of this checkout, which are then measured in turn with the "
-                      "other options given")  # fmt: skip
-    what.add_argument("--charts", type=path_of, metavar="FOLDER",
-                      help="only draw the charts of the rows in FOLDER")  # fmt: skip
-
-
-def _add_how(how: argparse._ArgumentGroup) -> None:
-    how.add_argument("--ways", default="", help="only these: reference, cpu, compiled, ...")
-    how.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    how.add_argument("--dtype", default="float32", choices=list(network_suite.DTYPES),
-                     help="of the networks; amp is autocast to bfloat16")  # fmt: skip
-    how.add_argument("--channels-last", action="store_true", help="memory format")
-    how.add_argument("--compile", action="store_true", help="compile both networks")
-    how.add_argument("--threads", type=int, help="of torch; what it takes by itself")
-    how.add_argument("--rounds", type=int, default=10, help="samples of each way (10)")
-    how.add_argument("--warmup", type=int, default=2, help="calls before them (2)")
-    how.add_argument("--budget", type=float, default=20.0, help="seconds for the rounds of one "
-                     "configuration; at least 3 are made (20)")  # fmt: skip
-    how.add_argument("--repeats", type=int, default=2, help="runs of each commit of --compare (2)")
-    how.add_argument("--no-charts", action="store_true", help="leave out the charts")
-    how.add_argument("--no-memory", action="store_true", help="leave out the peak memory")
+    parser.set_defaults(run=run, parser=parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Measures, prints a table, writes the rows and draws them."""
+    check(args)
     if args.charts:
         return _draw(args.charts)
     if args.compare:
@@ -133,9 +88,9 @@ def run(args: argparse.Namespace) -> int:
     folder = args.out / device_slug(args.device)
     if args.impl is not None:
         return _impl(args, folder / "ops.jsonl")
-    if args.scale:
+    if args.scale is not None:
         status = finish(_scale(args), tables.scale, folder / "scale.jsonl")
-    elif args.op:
+    elif args.op is not None:
         left_out: list[str] = []
         status = finish(_ops(args, left_out), tables.ops, folder / "ops.jsonl", left_out)
     else:
@@ -161,7 +116,7 @@ def prepare(args: argparse.Namespace) -> None:
     if unknown := [way for way in words(args.ways) if way not in known]:
         listed = ", ".join(dict.fromkeys(known))
         raise ValueError(f"--ways must be among {listed}, got {unknown[0]}")
-    if args.scale and "area" in words(args.scale):
+    if args.scale is not None and "area" in words(args.scale):
         least = scale_suite.AXES["area"].values[0]
         if args.largest < least:
             raise ValueError(f"--largest must be at least {least}, got {args.largest}")
@@ -217,8 +172,8 @@ def finish(
 def _network(args: argparse.Namespace) -> Iterator[rows.Row]:
     specs = [
         network_suite.Spec(
-            coarse=args.checkpoint or args.coarse,
-            fine="" if args.checkpoint else args.fine or args.coarse,
+            coarse=args.coarse if args.checkpoint is None else args.checkpoint,
+            fine="" if args.checkpoint is not None else args.fine or args.coarse,
             height=height,
             width=width,
             zoom=zoom,
@@ -229,15 +184,15 @@ def _network(args: argparse.Namespace) -> Iterator[rows.Row]:
             compile=args.compile,
             device=args.device,
             threads=args.threads,
-            image=os.path.abspath(args.image) if args.image else "",
+            image=os.path.abspath(args.image) if args.image is not None else "",
         )
         for (height, width), n, zoom in itertools.product(
             sizes(args.sizes), numbers("n", args.n), floats("zooms", args.zooms)
         )
     ]
-    if args.image:  # what every row would fail of is told before any replaces one
+    if args.image is not None:  # what every row would fail of is told before any replaces one
         read_rgb(args.image)
-    if args.checkpoint:
+    if args.checkpoint is not None:
         C2FNet.from_pretrained(args.checkpoint)
     effort = network_suite.Effort(args.rounds, args.warmup, args.budget, not args.no_memory)
     origin = provenance(args.threads, args.device)
@@ -251,7 +206,7 @@ def _network(args: argparse.Namespace) -> Iterator[rows.Row]:
 def _impl(args: argparse.Namespace, file: Path) -> int:
     """Checks a stranger's kernel, then times it unless it is wrong where it does not refuse."""
     if args.op not in samples.OPS:
-        raise ValueError(f"--impl needs --op, one of {', '.join(samples.OPS)}, got {args.op}")
+        raise ValueError(f"--op must be one of {', '.join(samples.OPS)} with --impl, got {args.op}")
     function = foreign.load(args.impl)
     listed = samples.of(args.op)
     wrong: list[str] = []
@@ -323,9 +278,9 @@ def _ops(
 
 def _scale(args: argparse.Namespace) -> Iterator[rows.Row]:
     axes = words(args.scale)
-    if unknown := [axis for axis in axes if axis not in scale_suite.AXES]:
+    if unknown := [axis for axis in axes or [""] if axis not in scale_suite.AXES]:
         known = ", ".join(scale_suite.AXES)
-        raise ValueError(f"--scale must be axes among {known}, got {unknown[0]}")
+        raise ValueError(f"--scale must be axes among {known}, got {unknown[0]!r}")
     chosen = words(args.ways) or [ways.EAGER, *ways.backends_of("glue", args.device)]
     origin = provenance(args.threads, args.device)
     top = {"area": args.largest, "threads": os.cpu_count() or 1}
@@ -346,25 +301,12 @@ def _scale(args: argparse.Namespace) -> Iterator[rows.Row]:
 
 
 def _compare(args: argparse.Namespace) -> int:
-    a, b = compare.sides(args.compare, _options(args), args.repeats)
+    others = [option for name, option in given(args).items() if name != "compare"]
+    if others and all(Path(side).exists() for side in args.compare):
+        raise ValueError(f"{others[0]} must come with a commit to measure, got --compare of files")
+    a, b = compare.sides(args.compare, line_of(args), args.repeats)
     print(compare.table(a, b))
     return 0
-
-
-def _options(args: argparse.Namespace) -> list[str]:
-    """The command line that measures the same, for a run of a commit."""
-    found = ["--no-charts", "--no-memory"]
-    for name in ("coarse", "fine", "checkpoint", "sizes", "zooms", "n", "preset", "image", "op",
-                 "scale", "largest", "ways", "device", "dtype", "threads", "rounds", "warmup",
-                 "budget"):  # fmt: skip
-        value = getattr(args, name)
-        if name in ("image", "checkpoint") and value and Path(value).exists():
-            value = os.path.abspath(value)  # measured in another folder
-        if value not in (None, ""):
-            found += [f"--{name}", str(value)]
-    for name in ("channels_last", "compile"):
-        found += [f"--{name.replace('_', '-')}"] if getattr(args, name) else []
-    return [*found, *(["--masks", *map(os.path.abspath, args.masks)] if args.masks else [])]
 
 
 def _draw(folder: Path) -> int:
