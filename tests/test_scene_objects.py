@@ -17,7 +17,7 @@ from c2fcore._progress import Bar
 rasterio = pytest.importorskip("rasterio", reason="whole scenes: c2fcore[scene]")
 ndimage = pytest.importorskip("scipy.ndimage", reason="components: c2fcore[train]")
 
-from c2fcore.scene import components  # noqa: E402
+from c2fcore.scene import components, objects  # noqa: E402
 
 CONFIG = C2FConfig(num_classes=4, small_classes=(0, 2), class_names=NAMES)
 NOWHERE = {"crs": None, "transform": rasterio.Affine.identity(), "nodata": 255}
@@ -253,6 +253,37 @@ def test_points_that_do_not_tell_where_it_lies(tmp_path: Path) -> None:
         scene.check_place(source)
     with pytest.raises(ValueError, match=rule):
         scene.write_objects(source, tmp_path / "o.geojson", CONFIG)
+
+
+def test_objects_beyond_the_edge_of_the_earth(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a disk seen from space: what reaches beyond has no geometry, all else is as ever."""
+    labels = np.full((40, 40), 1, dtype=np.uint8)
+    labels[::3, ::3] = 2
+    where = rasterio.Affine(3e5, 0, -6e6, 0, -3e5, 6e6)
+    disk = {"crs": "+proj=geos +h=35785831 +lon_0=10 +sweep=x", "transform": where}
+    features = _objects(tmp_path, labels, **disk)
+    assert len(features) == 14**2
+    off = [feature for feature in features if feature["geometry"] is None]
+    columns_and_rows = {(x + 0.5, y + 0.5) for x in range(0, 40, 3) for y in range(0, 40, 3)}
+    # By the sphere's edge at 5.43 million metres: 18.1 pixels of the middle; corners are nearest.
+    beyond = {at for at in columns_and_rows if np.hypot(at[0] - 20, at[1] - 20) > 18.1}
+    found = {tuple(feature["properties"]["centroid"]) for feature in off}
+    assert beyond <= found
+    assert all(np.hypot(x - 20, y - 20) > 18.1 - 2**0.5 for x, y in found)
+    assert all(feature["properties"].keys() == {"class_id", "class", "pixels", "centroid"}
+               for feature in off)  # fmt: skip
+    assert f"of 196 objects {len(off)} lie where there are no degrees" in caplog.text
+    monkeypatch.setattr(objects, "_AT_ONCE", 1)
+    assert _objects(tmp_path, labels, **disk) == features
+    caplog.clear()
+    middle = {**disk, "transform": where @ rasterio.Affine.translation(10, 10)}
+    assert all(f["geometry"] for f in _objects(tmp_path, labels[10:30, 10:30], **middle))
+    assert not caplog.text
+    nowhere = {**disk, "transform": rasterio.Affine(3e5, 0, 6e6, 0, -3e5, 6e6)}
+    with pytest.raises(ValueError, match=r"must lie where there are degrees, got .*labels.tif in "):
+        _objects(tmp_path, labels, **nowhere)
 
 
 def test_corners_of_no_system_are_on_the_map(tmp_path: Path) -> None:

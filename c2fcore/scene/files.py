@@ -212,7 +212,9 @@ def write_objects(
     it is. Of a raster without a reference system, or without a transform, corners are in its own
     coordinates: (column, row) without a transform. Properties: class_id, class, pixels, centroid,
     and unless there are no degrees m2: on the ground, not on the map, and as if all its pixels were
-    as large as one at its centre.
+    as large as one at its centre. An object that reaches beyond the Earth, as at the edge of a disk
+    seen from space, has no geometry (null), no m2, and its centroid as (column, row); a warning
+    tells how many there are.
 
     The raster is read in strips; memory grows with the corners of the objects in a few of them.
 
@@ -228,7 +230,7 @@ def write_objects(
 
     Raises:
         ImportError: rasterio is not installed.
-        ValueError: the labels cannot be read, or lie where there are no degrees; or the target is a
+        ValueError: the labels cannot be read, or no part of them has degrees; or the target is a
             file that c2fcore did not write.
         OSError: the target cannot be written.
     """
@@ -247,7 +249,7 @@ def check_place(scene: str | Path) -> bool:
 
     Raises:
         ImportError: rasterio is not installed.
-        ValueError: its middle has no degrees, or it cannot be read.
+        ValueError: no part of it has degrees, or it cannot be read.
     """
     _check_rasterio()
     from . import objects

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -23,6 +24,13 @@ from .rings import DIGITS, Ring, cut_at_antimeridian, turned
 _AT_ONCE: Final = 1000  # features whose corners are transformed together
 _AXIS_M: Final = 6378137.0  # of WGS 84, at the equator
 _ECCENTRICITY_2: Final = 0.00669437999014
+_LOOKED_AT: Final = 9  # columns, and rows, of points that tell whether a scene is on the Earth
+
+_LOG = logging.getLogger(__name__)
+
+
+class _OffEarth(ValueError):
+    """A point has no degrees."""
 
 
 def write(labels: str | Path, target: Path, config: C2FConfig, progress: bool) -> int:
@@ -42,13 +50,10 @@ def check_place(scene: str | Path) -> bool:
         Whether there are degrees: not of a scene that lies nowhere.
 
     Raises:
-        ValueError: the middle of the scene has no degrees, or the scene cannot be read.
+        ValueError: no part of the scene has degrees, or the scene cannot be read.
     """
     with ExitStack() as opened:
-        source = opened.enter_context(open_quietly(scene))
-        place, on_earth = _place_of(source, opened)
-        place(np.array([[source.width / 2, source.height / 2]]))
-        return on_earth
+        return _place_of(opened.enter_context(open_quietly(scene)), opened)[1]
 
 
 def _write(labels: str | Path, target: Path, config: C2FConfig, progress: bool) -> int:
@@ -60,20 +65,30 @@ def _write(labels: str | Path, target: Path, config: C2FConfig, progress: bool) 
                 f"labels must be one band of uint8, got {labels} with {', '.join(source.dtypes)}"
             )
         place, on_earth = _place_of(source, opened)
-        count = 0
+        count = unlocated = 0
         file = opened.enter_context(_files.whole(target)).open("w", encoding="utf-8")
         opened.enter_context(file)
         file.write(f'{_files.GEOJSON_HEAD}{_files.SOFTWARE}", "features": [')
         for many in _groups(components(source, config.small_classes, progress)):
-            for feature in _features(many, place, on_earth, names_of(config)):
+            for feature in _features_or_less(many, place, on_earth, names_of(config)):
                 file.write(("\n" if count == 0 else ",\n") + json.dumps(feature))
                 count += 1
+                unlocated += feature["geometry"] is None
         file.write("\n]}\n")
+    if unlocated:
+        _LOG.warning(
+            "note: of %d objects %d lie where there are no degrees: they have no geometry in %s, "
+            "and their centroid as (column, row)", count, unlocated, target,
+        )  # fmt: skip
     return count
 
 
 def _place_of(source: Any, opened: ExitStack) -> tuple[Callable[[Ring], Ring], bool]:
-    """What takes (column, row) to degrees, and whether there are any: else they stay."""
+    """What takes (column, row) to degrees, and whether there are any: else they stay.
+
+    Raises:
+        ValueError: no part of the scene has degrees.
+    """
     points, crs = source.gcps
     if points:
         try:
@@ -98,19 +113,35 @@ def _place_of(source: Any, opened: ExitStack) -> tuple[Callable[[Ring], Ring], b
 
     def place(at: Ring) -> Ring:
         x, y = on_map(at)
-        placed = None
-        with suppress(*ERRORS):
+        try:
             if crs is not None:
                 x, y = rasterio.warp.transform(crs, "EPSG:4326", x, y)
-            placed = np.stack([x, y], axis=1)
-        if placed is None or not np.isfinite(placed).all():
-            raise ValueError(
-                f"to have objects a scene must lie where there are degrees, got {source.name} in "
-                f"{' '.join(str(crs).split())[:60]}"
-            )
+        except ERRORS as error:
+            raise _OffEarth from error
+        placed = np.stack([x, y], axis=1)
+        if not np.isfinite(placed).all():
+            raise _OffEarth
         return placed
 
+    if not any(_is_placed(at, place) for at in _spread(source.width, source.height)):
+        raise ValueError(
+            f"to have objects a scene must lie where there are degrees, got {source.name} in "
+            f"{' '.join(str(crs).split())[:60]}"
+        )
     return place, crs is not None
+
+
+def _is_placed(at: Ring, place: Callable[[Ring], Ring]) -> bool:
+    with suppress(_OffEarth):
+        return bool(len(place(at)))
+    return False
+
+
+def _spread(width: int, height: int) -> Iterator[Ring]:
+    """Points all over a raster, the middle first."""
+    yield np.array([[width / 2, height / 2]])
+    for y, x in itertools.product(np.linspace(0, 1, _LOOKED_AT), repeat=2):
+        yield np.array([[x * width, y * height]])
 
 
 def _pixel_m2(left: Ring, right: Ring, top: Ring, bottom: Ring) -> npt.NDArray[np.float64]:
@@ -165,6 +196,33 @@ def _groups(found: Iterator[Found]) -> Iterator[list[Found]]:
         yield many
 
 
+def _features_or_less(
+    many: list[Found], place: Callable[[Ring], Ring], on_earth: bool, names: Any
+) -> list[dict[str, Any]]:
+    """As `_features`; one that reaches beyond the Earth, as at the edge of a disk, has no geometry.
+
+    That is RFC 7946's word for a feature that lies nowhere (section 3.2).
+    """
+    try:
+        return list(_features(many, place, on_earth, names))
+    except _OffEarth:
+        if (half := len(many) // 2) > 0:
+            halves = (many[:half], many[half:])
+            return [f for part in halves for f in _features_or_less(part, place, on_earth, names)]
+    properties = _properties(many[0], many[0].centre.tolist(), {}, names)
+    return [{"type": "Feature", "geometry": None, "properties": properties}]
+
+
+def _properties(one: Found, centroid: Any, area: dict[str, float], names: Any) -> dict[str, Any]:
+    return {
+        "class_id": one.label,
+        "class": names[one.label],
+        "pixels": one.pixels,
+        **area,
+        "centroid": centroid,
+    }
+
+
 def _features(
     many: list[Found], place: Callable[[Ring], Ring], on_earth: bool, names: Any
 ) -> Iterator[dict[str, Any]]:
@@ -198,11 +256,5 @@ def _features(
                 "type": "MultiPolygon" if several else "Polygon",
                 "coordinates": parts if several else parts[0],
             },
-            "properties": {
-                "class_id": one.label,
-                "class": names[one.label],
-                "pixels": one.pixels,
-                **area,
-                "centroid": centre,
-            },
+            "properties": _properties(one, centre, area, names),
         }
