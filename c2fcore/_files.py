@@ -120,6 +120,11 @@ def check_replaceable(path: Path, software_of: Callable[[Path], str | None]) -> 
         )
 
 
+def head_of_geojson(min_area: float) -> str:
+    """How a file of objects begins, of those that are at least so large."""
+    return f'{GEOJSON_HEAD}{SOFTWARE}", "min_area": {float(min_area)!r}, "features": ['
+
+
 def software_of_geojson(path: Path) -> str | None:
     """What wrote a file of objects, if it begins as ours do."""
     with path.open("rb") as file:

@@ -290,6 +290,19 @@ def test_objects_without_degrees_are_told(
         assert max(first["properties"]["centroid"]) > 10  # columns and rows
 
 
+def test_small_objects_are_left_out(given: list[str], tmp_path: Path) -> None:
+    """Also of labels that are done; what is there already is not written again."""
+    target = tmp_path / "o.json"
+    for least, left in ((0.0, 1), (173.0, 1), (174.0, 0), (0.0, 1)):
+        written = []
+        for _ in range(2):
+            objects = ["--objects", str(target), "--min-area", str(least)]
+            assert main([*given, *objects, "--resume"]) == 0
+            written.append(target.stat().st_mtime_ns)
+        assert written[0] == written[1]
+        assert len(json.loads(target.read_text())["features"]) == left
+
+
 def test_objects_that_have_no_place_are_refused_before_computing(
     given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -365,6 +378,8 @@ def test_a_stopped_run_says_how_to_go_on(
         (["--objects", "SCENE"], "SCENE, LABELS and GEOJSON must be different files, got"),
         (["--objects", "o.shp"], "GEOJSON must end in .geojson or .json, got o.shp"),
         (["--objects", "SCENE/o.json"], "GEOJSON must be in a folder to write into, got"),
+        (["--min-area", "3"], "--min-area must come with --objects, got 3.0 without"),
+        (["--objects", "o.json", "--min-area", "-3"], "--min-area must be at least 0, and finite"),
         (["--device", "nowhere"], "--device must be cpu, cuda, cuda:1, ..., got nowhere"),
         (["--device", "cuda:99"], "--device must be one that is here, got cuda:99 with"),
     ],

@@ -225,6 +225,28 @@ def test_no_square_metres_nowhere(tmp_path: Path) -> None:
     assert found["properties"]["centroid"] == [7, 7]
 
 
+@pytest.mark.parametrize(("crs", "per_pixel"), [("EPSG:32633", 4 / 0.9996**2), (None, 1)])
+def test_objects_below_an_area_are_left_out(
+    tmp_path: Path, crs: str | None, per_pixel: float
+) -> None:
+    """In m2 on the ground; where there are no degrees, in pixels."""
+    labels = np.ones((20, 60), dtype=np.uint8)
+    for i in range(1, 9):
+        labels[:i, 6 * i] = 2
+    where = rasterio.Affine(2, 0, 500000, 0, -2, 5400000)
+    source = write(tmp_path / "labels.tif", labels[None], crs=crs, transform=where)
+    for pixels, left in ((0, 8), (0.1, 8), (5.0, 4), (5.1, 3), (9, 0)):
+        target = tmp_path / "objects.geojson"
+        area = pixels * per_pixel * (1 - 1e-6)
+        assert scene.write_objects(source, target, CONFIG, min_area=area) == left
+        found = json.loads(target.read_text())
+        assert found["min_area"] == area
+        assert [f["properties"]["pixels"] for f in found["features"]] == [*range(9 - left, 9)]
+    for bad in (-1, np.nan, np.inf):
+        with pytest.raises(ValueError, match="min_area must be at least 0, and finite, got "):
+            scene.write_objects(source, target, CONFIG, min_area=bad)
+
+
 def test_ground_control_points(tmp_path: Path) -> None:
     labels = np.ones((40, 50), dtype=np.uint8)
     labels[10:20, 10:30] = 2

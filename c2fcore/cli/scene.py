@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import math
 import textwrap
 from contextlib import suppress
 from datetime import timedelta
@@ -64,6 +65,14 @@ def add_parser(commands: Any) -> None:
         help="also write every object of the small classes, as polygons in degrees (WGS 84; of a "
         "scene without a reference system in its own coordinates) with class, pixels, m2 on the "
         "ground and centroid",
+    )
+    parser.add_argument(
+        "--min-area",
+        type=float,
+        default=0.0,
+        metavar="M2",
+        help="leave out objects below this area on the ground, m2 (of a scene without a reference "
+        "system: pixels)",
     )
     add_checkpoint_options(parser)
     there = parser.add_mutually_exclusive_group()
@@ -143,6 +152,7 @@ def run(args: argparse.Namespace) -> int:
         tell(
             f"note: {args.scene} has no reference system, or no transform, so the objects' corners "
             "will be in its own coordinates, not degrees"
+            f"{', and --min-area counts pixels' if args.min_area else ''}"
         )
     engine = engine_of(args)
     if args.bands is None:
@@ -153,10 +163,14 @@ def run(args: argparse.Namespace) -> int:
         tell(f"{args.out} is done already")
     else:
         print(_told(found, args.scene, engine.config))
-    objects = args.objects is not None and not (done and _is_newer(args.objects, args.out))
+    objects = args.objects is not None and not (
+        done and _are_of(args.objects, args.out, args.min_area)
+    )
     if objects:
         try:
-            count = scene.write_objects(args.out, args.objects, engine.config)
+            count = scene.write_objects(
+                args.out, args.objects, engine.config, min_area=args.min_area
+            )
         except KeyboardInterrupt:
             raise KeyboardInterrupt("when the labels were done; --resume goes on") from None
         print(f"{counted(count, 'object')}\n  -> {args.objects}")
@@ -206,9 +220,13 @@ def _told(found: scene.SceneFile, name: str, config: C2FConfig) -> str:
     )
 
 
-def _is_newer(objects: Path, labels: Path) -> bool:
-    """Whether they can be of these labels: a run that was stopped may have left earlier ones."""
-    return objects.exists() and objects.stat().st_mtime_ns >= labels.stat().st_mtime_ns
+def _are_of(objects: Path, labels: Path, min_area: float) -> bool:
+    """Whether they are of these labels: a run that was stopped may have left earlier ones."""
+    if not objects.exists() or objects.stat().st_mtime_ns < labels.stat().st_mtime_ns:
+        return False
+    head = _files.head_of_geojson(min_area).encode()
+    with objects.open("rb") as file:
+        return file.read(len(head)) == head
 
 
 def _tell_bands(path: str, channels: int) -> None:
@@ -227,6 +245,10 @@ def _tell_bands(path: str, channels: int) -> None:
 
 def _check_targets(args: argparse.Namespace) -> None:
     """Refuses to replace what nobody asked to replace, before anything is computed."""
+    if not 0 <= args.min_area < math.inf:
+        raise ValueError(f"--min-area must be at least 0, and finite, got {args.min_area}")
+    if args.min_area and args.objects is None:
+        raise ValueError(f"--min-area must come with --objects, got {args.min_area} without")
     wanted = [path for path in (args.out, args.objects) if path is not None]
     files = [Path(args.scene), *wanted]
     if any(_is_same(one, other) for one, other in itertools.combinations(files, 2)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections import deque
@@ -202,7 +203,12 @@ def _finished(target: Path, options: dict[str, Any], tiles: int, started: float)
 
 
 def write_objects(
-    labels: str | Path, target: str | Path, config: C2FConfig, *, progress: bool = True
+    labels: str | Path,
+    target: str | Path,
+    config: C2FConfig,
+    *,
+    min_area: float = 0.0,
+    progress: bool = True,
 ) -> int:
     """Writes every object of a small class in a label raster as a feature of GeoJSON (RFC 7946).
 
@@ -223,22 +229,26 @@ def write_objects(
         target: the file to write; there when it is whole. What is there is replaced, if c2fcore
             wrote it.
         config: of the network, for its classes.
+        min_area: leave out objects that are smaller: in m2 on the ground, of a raster without
+            degrees in pixels. Those without geometry stay.
         progress: show a bar.
 
     Returns:
-        How many objects there are.
+        How many objects were written.
 
     Raises:
         ImportError: rasterio is not installed.
-        ValueError: the labels cannot be read, or no part of them has degrees; or the target is a
-            file that c2fcore did not write.
+        ValueError: `min_area` is below 0; the labels cannot be read, or no part of them has
+            degrees; or the target is a file that c2fcore did not write.
         OSError: the target cannot be written.
     """
     _check_rasterio()
     from . import objects
 
     _check_classes(config)
-    return objects.write(labels, Path(target), config, progress)
+    if not 0 <= min_area < math.inf:
+        raise ValueError(f"min_area must be at least 0, and finite, got {min_area}")
+    return objects.write(labels, Path(target), config, min_area, progress)
 
 
 def check_place(scene: str | Path) -> bool:

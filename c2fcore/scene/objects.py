@@ -33,10 +33,12 @@ class _OffEarth(ValueError):
     """A point has no degrees."""
 
 
-def write(labels: str | Path, target: Path, config: C2FConfig, progress: bool) -> int:
+def write(
+    labels: str | Path, target: Path, config: C2FConfig, min_area: float, progress: bool
+) -> int:
     """`scene.write_objects`, once rasterio is there."""
     try:
-        return _write(labels, target, config, progress)
+        return _write(labels, target, config, min_area, progress)
     except ERRORS as error:
         raise ValueError(
             f"labels must be readable, got {labels}: {error.__cause__ or error}"
@@ -56,7 +58,9 @@ def check_place(scene: str | Path) -> bool:
         return _place_of(opened.enter_context(open_quietly(scene)), opened)[1]
 
 
-def _write(labels: str | Path, target: Path, config: C2FConfig, progress: bool) -> int:
+def _write(
+    labels: str | Path, target: Path, config: C2FConfig, min_area: float, progress: bool
+) -> int:
     _files.check_replaceable(target, _files.software_of_geojson)
     with ExitStack() as opened:
         source = opened.enter_context(open_quietly(labels))
@@ -68,9 +72,12 @@ def _write(labels: str | Path, target: Path, config: C2FConfig, progress: bool) 
         count = unlocated = 0
         file = opened.enter_context(_files.whole(target)).open("w", encoding="utf-8")
         opened.enter_context(file)
-        file.write(f'{_files.GEOJSON_HEAD}{_files.SOFTWARE}", "features": [')
+        file.write(_files.head_of_geojson(min_area))
         for many in _groups(components(source, config.small_classes, progress)):
             for feature in _features_or_less(many, place, on_earth, names_of(config)):
+                about = feature["properties"]
+                if about.get("m2", np.inf if on_earth else about["pixels"]) < min_area:
+                    continue
                 file.write(("\n" if count == 0 else ",\n") + json.dumps(feature))
                 count += 1
                 unlocated += feature["geometry"] is None
