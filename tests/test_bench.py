@@ -141,6 +141,22 @@ def test_a_way_that_fails_while_it_is_timed_leaves_the_others(
     assert errors == {"coarse": "", "reference": "", "cpu": "MemoryError: no more"}
 
 
+def test_stages_that_cannot_be_timed_leave_the_other_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    breakdown = network_suite._breakdown
+
+    def some(spec: Any, net: Any, image: Any, way: str, *more: Any) -> Any:
+        if way == "reference":
+            raise MemoryError("no more")
+        return breakdown(spec, net, image, way, *more)
+
+    monkeypatch.setattr(network_suite, "_breakdown", some)
+    spec = network_suite.Spec("tiny_fcn", "tiny_fcn", 128, 128, n=1)
+    effort = network_suite.Effort(rounds=1, memory=False)
+    found = list(network_suite.run(spec, effort, {}, only=["reference", "cpu"]))
+    errors = {row["case"]["way"]: row["error"] for row in found}
+    assert errors == {"coarse": "", "reference": "MemoryError: no more", "cpu": ""}
+
+
 def test_a_peak_that_is_not_known_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: Any) -> float:
         raise RuntimeError("memory of x: Killed")

@@ -135,10 +135,13 @@ def run(
         if alone:
             result["of_coarse_alike"] = [rows.rounded(v) for v in measure.ratio(alone, times[way])]
         if way not in OF_COARSE and _frames(calls[way]) == 1:
-            with torch.inference_mode():
-                slow = statistics.median(times[way]) > 1.0
-                passes = 1 if slow else min(count, 5)
-                result.update(_breakdown(spec, net, image, way, passes, calls[way]))
+            passes = 1 if statistics.median(times[way]) > 1.0 else min(count, 5)
+            try:
+                with torch.inference_mode():
+                    result.update(_breakdown(spec, net, image, way, passes, calls[way]))
+            except Exception as error:  # whatever it is becomes a row
+                yield rows.make(SUITE, case, origin, error=_errors.reason(error))
+                continue
         if effort.memory:
             say(f"{_title(spec)}: memory of {way}")
             result.update(_peak(spec, way))
