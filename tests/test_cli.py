@@ -303,6 +303,8 @@ def test_memory_that_does_not_suffice_for_an_image(
     assert main([*common, str(checkpoint), "--window", "1000000"]) == 1
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
     assert line.startswith(f"c2f predict: error: {photo}: memory must suffice for another ")
+    said = "a smaller --zoom, --window, --tile, --max-batch, --batch needs less"
+    assert line.endswith(f", and does not; {said}")
 
 
 def test_memory_that_nothing_has() -> None:
@@ -312,6 +314,9 @@ def test_memory_that_nothing_has() -> None:
     assert text_of(error.value) == text
     numpys = MemoryError("Unable to allocate 142. PiB for an array with shape (9, 9)")
     assert text_of(numpys) == "memory must suffice for another 142 PiB, and does not"
+    of_gpu = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB. GPU 0 has a")
+    assert text_of(of_gpu) == "memory must suffice for another 9.00 GiB on the GPU, and does not"
+    assert text_of(MemoryError()) == "memory must suffice, and does not"
 
 
 def test_demo_of_a_scene_without_some_classes(
