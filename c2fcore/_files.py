@@ -147,6 +147,6 @@ def why_no_hub_id(source: str | Path, pinned: bool) -> str:
     if path.parent.is_dir() and not pinned:  # a mistyped name more likely than an owner's
         return (
             f"the folder {path.parent} is here without it; a model of that name on the hub is "
-            "asked for from another folder, or with revision='main'"
+            f"asked for from another folder, or as '{text}@main'"
         )
     return ""

@@ -124,7 +124,8 @@ def load(
     """Reads a checkpoint: both networks with their weights, and the configuration.
 
     Args:
-        source: a folder, or the id of a model on the Hugging Face hub.
+        source: a folder, or the id of a model on the Hugging Face hub, 'owner/name', which a
+            revision may follow: 'owner/name@v1'.
         coarse: the coarse network, needed if the checkpoint does not say how to build it. If the
             checkpoint holds coarse weights they are loaded into it; if not, it is taken as it is.
         fine: the fine network, likewise.
@@ -196,7 +197,8 @@ def load_coarse(
     """Reads the coarse network of any checkpoint that holds one: of stage 1, or of a whole C2FNet.
 
     Args:
-        source: a folder, or the id of a model on the Hugging Face hub.
+        source: a folder, or the id of a model on the Hugging Face hub, 'owner/name', which a
+            revision may follow: 'owner/name@v1'.
         coarse: the network, needed if the checkpoint does not say how to build it.
         device: where it goes.
         revision: branch, tag or commit on the hub.
@@ -260,12 +262,17 @@ def _locate(
                     f"from_pretrained: {folder} must hold {name}, got none{hint}"
                 )
         return folder / CONFIG_FILE, folder / WEIGHTS_FILE
-    text = str(source)
+    text, _, tag = str(source).partition("@")
+    if tag and revision is not None:
+        raise ValueError(
+            f"from_pretrained: revision must be given once, got {revision!r} with {source!r}"
+        )
+    revision = tag or revision
     pinned = revision is not None or local_files_only
-    if why := _files.why_no_hub_id(source, pinned):
+    if why := _files.why_no_hub_id(source if isinstance(source, Path) else text, pinned):
         raise FileNotFoundError(
-            f"from_pretrained: source must be a folder or a hub id 'owner/name', got {text!r}, "
-            f"and {why}"
+            "from_pretrained: source must be a folder or a hub id 'owner/name', or "
+            f"'owner/name@revision', got {str(source)!r}, and {why}"
         )
     try:
         from huggingface_hub import hf_hub_download

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from c2fcore import C2FConfig, C2FNet, models
-from c2fcore.checkpoint import load_coarse, save_coarse
+from c2fcore.checkpoint import load_coarse, save_coarse, stages
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -254,7 +254,9 @@ def test_weights_of_nobody(tmp_path: Path) -> None:
         C2FNet.from_pretrained(tmp_path)
 
 
-@pytest.mark.parametrize("source", ["nowhere", "./a/b", "/a/b", "a/b/c", Path("a/b")])
+@pytest.mark.parametrize(
+    "source", ["nowhere", "./a/b", "/a/b", "a/b/c", Path("a/b"), Path("a/b@c"), "a@b/c", "@a/b"]
+)
 def test_no_checkpoint_there(source: str | Path) -> None:
     with pytest.raises(FileNotFoundError, match="must be a folder or a hub id 'owner/name'"):
         C2FNet.from_pretrained(source)
@@ -272,8 +274,10 @@ def test_a_file_is_not_looked_for_on_the_hub(
         C2FNet.from_pretrained("net/config.json")
     with pytest.raises(FileNotFoundError, match=r"got 'net/there', and the folder net is here wit"):
         C2FNet.from_pretrained("net/there")
+    with pytest.raises(FileNotFoundError, match=r"from another folder, or as 'net/there@main'"):
+        C2FNet.from_pretrained("net/there")
     with pytest.raises(pytest.fail.Exception, match="asked the hub"):
-        C2FNet.from_pretrained("net/there", revision="main")
+        C2FNet.from_pretrained("net/there@main")
 
 
 def test_from_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,6 +298,16 @@ def test_from_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("owner/name", "config.json", options),
         ("owner/name", "model.safetensors", options),
     ]
+    for source, revision in (("owner/name", None), ("owner/name@v1", "v1"),
+                             ("owner/name@refs/pr/1", "refs/pr/1")):  # fmt: skip
+        asked.clear()
+        assert same(C2FNet.from_pretrained(source), net)
+        assert stages(source) == ("coarse", "fine")
+        assert {(repo, options["revision"]) for repo, _, options in asked} == {
+            ("owner/name", revision)
+        }
+    with pytest.raises(ValueError, match="revision must be given once, got 'v2' with 'owner/name@"):
+        C2FNet.from_pretrained("owner/name@v1", revision="v2")
 
 
 def test_code_is_only_run_if_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

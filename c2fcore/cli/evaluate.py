@@ -40,7 +40,8 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("data", type=path_of,
                         help="folder of `c2f prepare`, or with images/, masks/")  # fmt: skip
     parser.add_argument("--checkpoint", required=True, help="folder of save_pretrained or of "
-                        "`c2f train`, or a hub id; stage 1 alone is scored, too")  # fmt: skip
+                        "`c2f train`, or a hub id (owner/name, owner/name@revision); stage 1 alone "
+                        "is scored, too")  # fmt: skip
     parser.add_argument("--coarse", help="checkpoint of the coarse network, if CHECKPOINT holds "
                         "the fine one alone")  # fmt: skip
     parser.add_argument("--trust-code", action="store_true", help="build networks that the "

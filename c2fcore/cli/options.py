@@ -31,7 +31,10 @@ WITHOUT_CHECKPOINT: Final = (
 
 def add_checkpoint_options(parser: argparse.ArgumentParser) -> None:
     """Adds options that say which networks are used."""
-    parser.add_argument("--checkpoint", help="folder written by save_pretrained, or a hub id")
+    parser.add_argument(
+        "--checkpoint",
+        help="folder written by save_pretrained, or a hub id: owner/name, owner/name@revision",
+    )
     parser.add_argument(
         "--trust-code",
         action="store_true",
