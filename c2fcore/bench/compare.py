@@ -41,6 +41,9 @@ _HARNESS = (
 )
 _CHILD = """\
 import argparse, sys
+# An editable installation lends a commit the modules that it lacks: this checkout's.
+own = [f for f in sys.meta_path if "_editable___c2fcore_" not in getattr(f, "__module__", "")]
+sys.meta_path[:] = own
 from c2fcore.cli import bench
 parser = argparse.ArgumentParser()
 bench.add_parser(parser.add_subparsers())
