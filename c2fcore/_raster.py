@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import warnings
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from .data.tiling import Box
 from .images import Stretch
 
+_LOG = logging.getLogger(__name__)
 RAW: Final = "raw"
 # Some functions let errors of GDAL pass, and what it does not explain is a SystemError.
 ERRORS: Final = (RasterioError, CPLE_BaseError, SystemError)
@@ -79,6 +81,8 @@ class Raster:
         self._nodata = nodata
         self._lock = threading.Lock()
         self.source = open_quietly(path)
+        if pages := len(self.source.subdatasets):
+            _LOG.warning("note: %s has %d images: the first is read", self.name, pages)
         try:
             self.height, self.width = self.source.height, self.source.width
             self._set_bands(bands, channels)

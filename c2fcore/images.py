@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,7 +29,8 @@ _SCAN_PX = 1024
 _ORIENTATION, _PHOTOMETRIC, _SAMPLES, _GDAL_NODATA = 274, 262, 277, 42113  # TIFF tags
 _WHITE_IS_0 = 0
 _PLAIN = (_WHITE_IS_0, 1, 2, 3)  # values of the second; 1: black is 0, RGB, palette
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError)
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+_LOG = logging.getLogger(__name__)
 _lock = threading.Lock()
 _befores: list[int | None] = []  # limits that were found, the first one below
 
@@ -149,14 +152,33 @@ def read(path: str | Path) -> Picture:
         with no_size_limit(), Image.open(path) as image:
             if _is_cropped(image):
                 raise UnidentifiedImageError
+            _tell_what_is_lost(path, image)
             return picture_of(image)
     except UnidentifiedImageError:
         raise ValueError(
             f"image must be a JPEG, 8-bit PNG or TIFF, got {path}; for more bits or bands: "
             f"pip install 'c2fcore[scene]'"
         ) from None
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise ValueError(f"image must be readable, got {path}: {error}") from error
+
+
+def _tell_what_is_lost(path: Path, image: Image.Image) -> None:
+    """Frames after the first, and the orientation where EXIF, which holds it, is damaged."""
+    count = 1
+    with suppress(*UNREADABLE):  # a later one
+        count = getattr(image, "n_frames", 1)
+    if count > 1 and image.format != "MPO":  # of a camera, with previews
+        _LOG.warning("note: %s has %d images: the first is read", path, count)
+    with _lock, warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        with suppress(*UNREADABLE):
+            Image.Exif().load(image.info.get("exif", b""))
+    if found:
+        why = str(found[0].message).strip()
+        _LOG.warning(
+            "note: %s: its EXIF is damaged, and may not tell which way is up: %s", path, why
+        )
 
 
 def read_rgb(path: str | Path) -> Pixels:
@@ -191,7 +213,7 @@ def size_of(path: Path) -> tuple[int, int] | None:
     """(H, W) by the file's head, as stored; None if it cannot be read."""
     if not path.is_file():  # opening a pipe waits for a writer
         return None
-    with suppress(*_UNREADABLE), no_size_limit(), Image.open(path) as image:
+    with suppress(*UNREADABLE), no_size_limit(), Image.open(path) as image:
         return image.height, image.width
     with suppress(ImportError, ValueError):
         from . import _raster
@@ -218,7 +240,7 @@ def write_png(path: Path, pixels: Pixels, **texts: str) -> None:
 
 def text_of_png(path: Path, key: str = "Software") -> str | None:
     """What a PNG says: by default, what wrote it."""
-    with suppress(*_UNREADABLE), Image.open(path) as image:
+    with suppress(*UNREADABLE), no_size_limit(), Image.open(path) as image:
         text = image.info.get(key)
         return text if isinstance(text, str) else None
     return None
@@ -255,7 +277,7 @@ def _is_for_rasterio(path: Path) -> bool:
             return _is_cropped(image) or (plain and image.mode != "1")
     except UnidentifiedImageError:
         return True
-    except _UNREADABLE:
+    except UNREADABLE:
         return False
 
 

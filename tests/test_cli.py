@@ -341,15 +341,25 @@ def test_no_gain_is_no_negative_zero(capsys: pytest.CaptureFixture[str]) -> None
     assert report.percent(-0.00001, signed=True) == "+0.00"
 
 
-def test_damaged_exif_is_no_news(
-    checkpoint: Path, photo: Path, capsys: pytest.CaptureFixture[str]
+def test_what_is_lost_is_told_in_a_line(
+    checkpoint: Path, photo: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """An orientation in damaged EXIF, and frames after the first; by Pillow no word."""
     image = Image.open(photo).convert("RGB")
     exif = image.getexif()
     exif[0x010E], exif[0x0112] = "x" * 200, 6
     image.save(photo.with_name("p.jpg"), exif=exif.tobytes()[:60])
-    command = ["predict", str(photo.with_name("p.jpg")), "-o", str(photo.parent / "out")]
+    image.save(photo.with_name("a.png"), save_all=True, append_images=[image.rotate(9)])
+    image.save(photo.with_name("t.tif"), save_all=True, append_images=[image] * 2)
+    names = [str(photo.with_name(name)) for name in ("p.jpg", "a.png", "t.tif", "photo.png")]
+    command = ["predict", *names, "-o", str(photo.parent / "out")]
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         assert main([*command, "--checkpoint", str(checkpoint)]) == 0
-    assert not told
+    assert not [one for one in told if "PIL" in str(one.filename)]
+    damage = "its EXIF is damaged, and may not tell which way is up: Tag data larger than file."
+    assert caplog.messages == [
+        f"note: {names[0]}: {damage} Skipping tag 270",
+        f"note: {names[1]} has 2 images: the first is read",
+        f"note: {names[2]} has 3 images: the first is read",
+    ]

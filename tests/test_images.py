@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import os
+import struct
 import sys
 import threading
 import warnings
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from scenes_on_disk import write
 
 import c2fcore
 from c2fcore import images, pictures
+from c2fcore.data.masks import read_mask
 from c2fcore.images import read_rgb, size_of, write_png
 
 RGB = np.random.default_rng(0).integers(0, 256, (9, 13, 3), dtype=np.uint8)
@@ -231,6 +234,21 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-40])
     with pytest.raises(ValueError, match=r"must be readable, got .*cut\.png"):
         read_rgb(file)
+
+
+def test_a_head_that_promises_too_much(tmp_path: Path) -> None:
+    """Pillow's error of decompression bombs is of no usual kind."""
+    path = tmp_path / "bomb.png"
+    write_png(path, np.zeros((4, 4), np.uint8))
+    whole = path.read_bytes()
+    kind = b"IHDR" + struct.pack(">II", 2**31 - 1, 2**31 - 1) + whole[24:29]
+    path.write_bytes(whole[:12] + kind + struct.pack(">I", zlib.crc32(kind)) + whole[33:])
+    with pytest.raises(ValueError, match=r"got .*bomb.png: .*exceeds limit"):
+        images.read(path)
+    assert images.size_of(path) is None
+    assert images.text_of_png(path) is None
+    with pytest.raises(ValueError, match=r"got .*bomb.png: .*exceeds limit"):
+        read_mask(path)
 
 
 def test_a_pipe_is_refused_not_waited_for(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from ..images import Pixels, no_size_limit, read_rgb
+from ..images import UNREADABLE, Pixels, no_size_limit, read_rgb
 from .catalogue import IGNORED, DatasetInfo
 
 RGB: Final = "rgb"
@@ -36,7 +36,7 @@ def read_mask(path: str | Path) -> npt.NDArray[Any]:
             return np.asarray(image.convert("RGB"))
     except UnidentifiedImageError:
         raise ValueError(f"mask must be an image, got {path}") from None
-    except (OSError, SyntaxError, EOFError, ValueError) as error:
+    except UNREADABLE as error:
         if isinstance(error, OSError) and error.filename is not None:
             raise  # missing or not permitted: the system's error names the file
         raise ValueError(f"mask must be readable, got {path}: {error}") from error

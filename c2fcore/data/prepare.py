@@ -22,7 +22,7 @@ from PIL import Image
 
 from .. import _files
 from .._progress import Bar
-from ..images import Pixels
+from ..images import Pixels, no_size_limit
 from .catalogue import IGNORED, DatasetInfo
 from .masks import MaskDecoder, add_counts, read_pair, shown
 from .sources import Pair
@@ -310,7 +310,7 @@ def _write_png(path: Path, pixels: Pixels) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with _files.whole(path) as partial:
         Image.fromarray(np.ascontiguousarray(pixels)).save(partial, format="PNG", compress_level=3)
-        with Image.open(partial) as written:
+        with no_size_limit(), Image.open(partial) as written:
             if not np.array_equal(np.asarray(written), pixels):
                 raise ValueError(f"{path} must read back as it was written, got other pixels")
 

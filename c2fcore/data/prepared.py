@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..config import C2FConfig
-from ..images import no_size_limit
+from ..images import UNREADABLE, no_size_limit
 from .catalogue import IGNORED, class_ids
 from .prepare import DATASET_FILE, FORMAT, FORMAT_VERSION
 from .tiling import Box
@@ -221,7 +221,7 @@ def _read(path: Path) -> Any:
     try:
         with no_size_limit(), Image.open(path) as image:
             return np.array(image)
-    except (OSError, SyntaxError, ValueError) as error:
+    except UNREADABLE as error:
         what = "no such file" if isinstance(error, FileNotFoundError) else str(error)
         raise ValueError(
             f"{path} must be as `c2f prepare` wrote it, remove it and run that again: got {what}"

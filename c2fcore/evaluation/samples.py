@@ -28,7 +28,7 @@ from ..data.masks import MaskDecoder, read_pair, shown
 from ..data.prepare import DATASET_FILE
 from ..data.prepared import PreparedData, TileDataset
 from ..data.tiling import Box, boxes, cut, owned
-from ..images import Pixels, no_size_limit
+from ..images import UNREADABLE, Pixels, no_size_limit
 
 PROTOCOLS: Final = ("tiles", "whole")
 
@@ -162,7 +162,7 @@ def _cut_scene(pair: sources.Pair, tile: int | None, overlap: int) -> Scene:
     try:
         with no_size_limit(), Image.open(pair.mask) as mask:
             width, height = mask.size
-    except OSError as error:
+    except UNREADABLE as error:
         raise ValueError(f"mask must be an image, got {pair.mask}: {error}") from None
     found = boxes(height, width, tile, overlap)
     if tile is None:
