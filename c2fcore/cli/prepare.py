@@ -65,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
     info = _info(args)
     layout = args.layout or sources.guess_layout(info, args.root)
     found = sources.find(info, args.root, layout, args.splits, args.labels)
+    _tell_other_names(info, found)
     encoding = args.encoding or _encoding(info, layout, found)
     tile = info.tile if args.tile is None else args.tile or None
     overlap = args.overlap
@@ -94,6 +95,19 @@ def _info(args: argparse.Namespace) -> DatasetInfo:
     if args.small:
         info = replace(info, small_classes=catalogue.class_ids(args.small, info.class_names))
     return info
+
+
+def _tell_other_names(info: DatasetInfo, found: dict[str, list[sources.Pair]]) -> None:
+    """Ids of one data set are ids of another, too: only its images' names tell them apart."""
+    stems = [pair.image.stem for pairs in found.values() for pair in pairs]
+    others = {catalogue.named_as(stem): stem for stem in reversed(stems)}
+    others.pop("", None)
+    if others and info.name not in {*others, "custom"}:
+        other, stem = others.popitem()
+        tell(
+            f"note: images such as {stem} are named as those of {other}, not of {info.name}: if "
+            f"they are, their classes are others (c2f prepare {other})"
+        )
 
 
 def _encoding(info: DatasetInfo, layout: str, found: dict[str, list[sources.Pair]]) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -130,6 +131,19 @@ _LOVEDA = DatasetInfo(
 DATASETS: Final[dict[str, DatasetInfo]] = {
     info.name: info for info in (_ISAID, _POTSDAM, _VAIHINGEN, _LOVEDA)
 }
+# Names of images as distributed, and of tiles cut from them.
+_IMAGE_NAMES: Final = {
+    "isaid": r"P\d{4}(_\d+){0,4}",
+    "potsdam": r"(top_potsdam_)?\d_\d\d?(_RGB|_IRRG)?(_\d+){0,4}",
+    "vaihingen": r"(top_mosaic_09cm_)?area\d\d?(_\d+){0,4}",
+    "loveda": r"\d+",
+}
+
+
+def named_as(image: str) -> str:
+    """The data set whose images have such names; "" if that is nobody's way."""
+    found = (name for name, way in _IMAGE_NAMES.items() if re.fullmatch(way, image))
+    return next(found, "")
 
 
 def custom(classes: str, small: Sequence[str | int] = ()) -> DatasetInfo:
