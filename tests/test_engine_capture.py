@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -276,3 +278,29 @@ def test_nothing_is_freed_while_a_graph_is_captured() -> None:
         assert held.programs
     thread.join(5)
     assert not held.programs
+
+
+def test_lanes_that_got_the_same_stream_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch hands 32 streams out in turn: a capture would hold the other engine's work."""
+    streams = iter([SimpleNamespace(cuda_stream=number) for number in (7, 7, 8)])
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: next(streams))
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    networks: Any = SimpleNamespace(device=torch.device("cuda:0"))
+    settings = lane.Settings(False, False, lambda channels: 8, "powers")
+    one, same, other = (lane.Lane(i, networks, settings, Plans(1, 1)) for i in range(3))
+    within: list[str] = []
+
+    def work(which: lane.Lane, name: str) -> None:
+        with which._running():
+            within.append(name)
+
+    threads = [threading.Thread(target=work, args=a) for a in ((same, "same"), (other, "other"))]
+    with one._running():
+        for thread in threads:
+            thread.start()
+        threads[1].join(5)
+        threads[0].join(0.2)
+        assert within == ["other"]
+    threads[0].join(5)
+    assert within == ["other", "same"]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import logging
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,6 +30,10 @@ from .programs import (
 )
 
 _log = logging.getLogger("c2fcore")
+
+# By stream. torch has 32 for a device and hands them out in turn, so that lanes of several engines
+# may have the same one: what one of them enqueued while the other captures would be captured, too.
+_turns: Final[dict[int, AbstractContextManager[Any]]] = {}
 
 
 @dataclass(frozen=True)
@@ -114,9 +119,12 @@ class Lane:
 
     def look(self, images: Sequence[Tensor], clock: Clock | None = None) -> None:
         """Uploads images [H, W, C] of one shape and dtype, and starts the first look."""
+        callers: Any = None
         if self._stream is not None and any(image.is_cuda for image in images):
-            self._stream.wait_stream(torch.cuda.current_stream(self._networks.device))
+            callers = torch.cuda.current_stream(self._networks.device)
         with self._running():
+            if callers is not None:
+                self._stream.wait_stream(callers)
             plan = self._take(Shape.of(images))
             plan.clock = clock or Clock()
             self._upload(plan, images)
@@ -179,8 +187,9 @@ class Lane:
             self._renew()
             return
         try:
-            if self._stream is not None:
-                self._stream.synchronize()
+            with self._turn():
+                if self._stream is not None:
+                    self._stream.synchronize()
         finally:
             self._release()
 
@@ -260,12 +269,18 @@ class Lane:
 
     @contextmanager
     def _running(self) -> Iterator[None]:
-        with torch.inference_mode():
+        with torch.inference_mode(), self._turn():
             if self._stream is None:
                 yield
                 return
             with torch.cuda.device(self._networks.device), torch.cuda.stream(self._stream):
                 yield
+
+    def _turn(self) -> AbstractContextManager[Any]:
+        """No other lane uses the stream inside."""
+        if self._stream is None:
+            return nullcontext()
+        return _turns.setdefault(self._stream.cuda_stream, threading.RLock())
 
     def _record(self) -> Any:
         if self._stream is None:

@@ -356,6 +356,32 @@ def test_threads_and_engines_at_once(everyone: str) -> None:
     assert not wrong
 
 
+def test_engines_that_got_the_same_stream(everyone: str) -> None:
+    """torch hands 32 streams of a device out in turn: what one enqueues, a capture would hold."""
+    net = made(everyone, n=6)
+    one, *others = (net.compile(lanes=1, fold_norms=False) for _ in range(33))
+    (stream,) = (lane._stream for lane in one._all_lanes)
+    same = next(e for e in others if e._all_lanes[0]._stream.cuda_stream == stream.cuda_stream)
+    plain = net.compile(graphs=False, lanes=1, fold_norms=False)
+    given = [images(RUNS_BEFORE_CAPTURE + 3, 75 + 8 * i) for i in range(4)]
+    expected = [[plain(image) for image in of_size] for of_size in given]
+    wrong: list[int] = []
+
+    def work(engine: Engine) -> None:
+        for i, (of_size, labels) in enumerate(zip(given, expected, strict=True)):
+            found = [engine(image) for image in of_size]
+            wrong.extend(i for a, b in zip(found, labels, strict=True) if not torch.equal(a, b))
+
+    threads = [threading.Thread(target=work, args=(engine,)) for engine in (one, same)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert captured(one)
+    assert captured(same)
+
+
 class Forgetful(nn.Module):
     """A network without the record of its calls, for which it would be compiled at each of them."""
 
