@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -46,6 +46,10 @@ class Replayed:
                 static.copy_(fresh)
 
         return replay, outputs
+
+    def rehearse(self, parts: Sequence[Callable[[], Any]]) -> None:
+        for part in parts:
+            self._recorded(part)
 
     def _recorded(self, body: Callable[[], Any]) -> Any:
         """What is inside a graph never meets the recorder again, in a replay either."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
@@ -232,15 +232,20 @@ def test_a_lane_whose_stream_goes_on_capturing_gets_another(
     assert torch.equal(engine(images[0]), net(images[0]))
 
 
-def test_branches_are_captured_by_themselves_first() -> None:
+def test_parts_are_rehearsed_before_what_branches_is_captured() -> None:
     """One that fails inside the whole would end the process."""
     seen: list[str] = []
 
     class Noting(Replayed):
+        def rehearse(self, parts: Sequence[Callable[[], Any]]) -> None:
+            for part in parts:
+                seen.append(part())
+                if seen[-1] == "waits for the device":
+                    raise RuntimeError("operation not permitted")
+
         def capture(self, body: Callable[[], Any], memory: str) -> Any:
+            assert memory == programs.OWN
             seen.append(body())
-            if seen[-1] == "waits for the device":
-                raise RuntimeError("operation not permitted")
             return (lambda: None), None
 
     def whole() -> str:
@@ -248,8 +253,8 @@ def test_branches_are_captured_by_themselves_first() -> None:
 
     for names, captured in ((["4", "8"], True), (["4", "waits for the device"], False)):
         seen.clear()
-        branches = [lambda name=name: name for name in names]
-        program: Program[str] = Program("whole", whole, Noting(), branches=branches)
+        parts = [lambda name=name: name for name in names]
+        program: Program[str] = Program("whole", whole, Noting(), memory=programs.OWN, parts=parts)
         for _ in range(RUNS_BEFORE_CAPTURE + 2):
             program.run()
         assert seen == [*names, *["whole"] * captured]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from c2fcore.engine import cuda_graphs, programs
 from c2fcore.engine.cuda_graphs import CudaGraphs
-from c2fcore.engine.programs import FRAME, NETWORK
+from c2fcore.engine.programs import FRAME, NETWORK, OWN
 
 
 class FakeCuda:
@@ -28,6 +28,7 @@ class FakeCuda:
         self.allocating = False  # to the memory of a capture that has failed
         self.graphs: list[weakref.ref[Any]] = []
         self.handles = 0
+        self.free = 0
         fake = self
 
         class Graph:
@@ -68,6 +69,9 @@ class FakeCuda:
             ("graph_pool_handle", handle),
             ("set_stream", lambda stream: fake.done.append(("set_stream", stream))),
             ("is_current_stream_capturing", lambda: fake.capturing),
+            ("empty_cache", lambda: fake.done.append("empty")),
+            ("mem_get_info", lambda device: (fake.free, 1 << 40)),
+            ("memory_snapshot", lambda pool: [{"total_size": 1 << 30}, {"total_size": 1 << 29}]),
         ):
             monkeypatch.setattr(torch.cuda, name, value)
 
@@ -197,3 +201,26 @@ def test_a_branch_that_fails_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ended == ["end"]
     with pytest.raises(RuntimeError, match="invalidated"):
         recorder.when(torch.tensor(True), lambda: None)
+
+
+def test_what_branches_is_captured_where_there_is_memory_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A branch that runs out of memory would end the process; no memory serves two of them."""
+    fake = FakeCuda(monkeypatch)
+    recorder = CudaGraphs(torch.device("cuda:0"), "lane's", True)  # type: ignore[arg-type]
+    parts = [lambda: None] * 3
+    fake.free = 5 << 30  # of 3 x 1.5 GiB, and some for others
+    with pytest.raises(
+        RuntimeError, match=r"parts take 4\.50 GiB beside each other, and of 5\.00 "
+    ):
+        recorder.rehearse(parts)
+    assert fake.done[-1] == "empty"
+    fake.free = 6 << 30
+    recorder.rehearse(parts)
+    recorder.capture(lambda: None, OWN)
+    recorder.capture(lambda: None, OWN)
+    captures = [given["pool"] for given in fake.done if isinstance(given, dict)]
+    assert len(set(captures)) == len(captures) == 2 * 3 + 2
+    gc.collect()
+    assert not any(graph() for graph in fake.graphs)

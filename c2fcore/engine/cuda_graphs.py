@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 from torch.torch_version import TorchVersion
 
-from .programs import FRAME, NETWORK, Body, T, capturing
+from .programs import FRAME, NETWORK, OWN, Body, T, capturing
 
 # Conditional nodes came with CUDA 12.4. torch captures them since 2.12, but at first on streams of
 # the pool that lanes have theirs from: another lane's work could have ended up in a branch.
 _CONDITIONAL_DRIVER: Final = 12040
 _CONDITIONAL_TORCH: Final = "2.14"
+
+_ROOM: Final = 1.25  # times what a graph was seen to take: other lanes go on allocating
 
 # Graphs that torch's allocator of pinned memory goes on asking whether they capture: nothing ends
 # that where a capture has failed, and of a graph that is gone it would read freed memory.
@@ -40,6 +42,8 @@ class CudaGraphs:
 
     def capture(self, body: Body[T], memory: str) -> tuple[Callable[[], None], T]:
         """The graph's replay, to be called on the lane's stream, and its outputs."""
+        if memory == OWN:
+            self._pools[OWN] = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
         # Other threads may go on allocating and waiting: only this one's calls are restricted.
         recorded = torch.cuda.graph(
@@ -64,6 +68,22 @@ class CudaGraphs:
             finally:
                 self.recording = False
         return graph.replay, outputs
+
+    def rehearse(self, parts: Sequence[Body[Any]]) -> None:
+        """Captures each part in memory of its own, and sees what all take beside each other."""
+        needed = 0
+        for part in parts:
+            held = self.capture(part, OWN)
+            segments = torch.cuda.memory_snapshot(self._pools[OWN])
+            needed += sum(segment["total_size"] for segment in segments)
+            del held
+        torch.cuda.empty_cache()
+        free, _ = torch.cuda.mem_get_info(self._device)
+        if free < _ROOM * needed:
+            raise RuntimeError(
+                f"its parts take {needed / 2**30:.2f} GiB beside each other, and of "
+                f"{free / 2**30:.2f} GiB that are free at most {1 / _ROOM:.0%} are taken"
+            )
 
     def _leave(self, graph: torch.cuda.CUDAGraph, memory: str) -> None:
         """Ends whatever a failed capture has left behind."""

@@ -16,7 +16,7 @@ from ..windows import Windows
 from . import packing
 from .buckets import Buckets, Chunk
 from .networks import Networks
-from .programs import Body, Plan, Program, Recorder, T
+from .programs import FRAME, OWN, Body, Plan, Program, Recorder, T
 
 
 class Looked(NamedTuple):
@@ -173,7 +173,7 @@ class ShapePlan(Plan):
         """Both looks in one program, which branches on the number of windows by itself."""
         sizes = self.buckets.sizes
         branches = [functools.partial(self._second_in_one, size) for size in sizes]
-        self.looked, merged = self._run("whole", self._whole, branches)
+        self.looked, merged = self._run("whole", self._whole, [self._look, *branches])
         return merged
 
     def branches(self) -> bool:
@@ -183,7 +183,7 @@ class ShapePlan(Plan):
         whole = self.programs.get("whole")
         return whole is None or not whole.refused  # called, it would take every branch
 
-    def _run(self, name: Hashable, body: Body[T], branches: Sequence[Body[Any]] = ()) -> T:
+    def _run(self, name: Hashable, body: Body[T], parts: Sequence[Body[Any]] = ()) -> T:
         """Runs a program of this plan, which is made when it is first asked for.
 
         What follows the first look reads its answer where it lay at the capture: it can be captured
@@ -194,7 +194,8 @@ class ShapePlan(Plan):
         program: Program[T] | None = self.programs.get(name)
         if program is None:
             title = f"{name} of {self.shape}"
-            program = Program(title, body, self._recorder, branches=branches)
+            memory = OWN if parts else FRAME
+            program = Program(title, body, self._recorder, memory=memory, parts=parts)
             self.programs[name] = program
         first = name in ("look", "whole")
         return program.run(may_capture=first or self.programs["look"].captured)

@@ -30,6 +30,9 @@ NETWORK_RUNS_BEFORE_CAPTURE: Final = 3 * RUNS_BEFORE_CAPTURE
 # graphs are captured in the order of their replays; a network's may come between them at any time.
 FRAME: Final = "frame"
 NETWORK: Final = "network"
+# Branches share no memory: torch captures each on a stream of its own, and never gives memory of
+# one stream to another. In that of all frames, what evicted graphs leave would be of no more use.
+OWN: Final = "own"
 
 # One capture at a time in the process, and nothing freed meanwhile: freeing pinned memory records
 # events on the streams that used it, of which one may be capturing.
@@ -56,7 +59,16 @@ class Recorder(Protocol):
     def capture(self, body: Body[T], memory: str) -> tuple[Callable[[], None], T]:
         """Records what `body` does: a function that does it again, and its static outputs.
 
-        Graphs of one memory, FRAME or NETWORK, share what they do not give back.
+        Graphs of one memory, FRAME or NETWORK, share what they do not give back; that of OWN goes
+        with its graph.
+        """
+
+    def rehearse(self, parts: Sequence[Body[Any]]) -> None:
+        """Records each part by itself, and forgets it.
+
+        Raises:
+            RuntimeError: the device has not the memory for all of them beside each other.
+            Exception: one cannot be captured.
         """
 
     def when(self, condition: Tensor, body: Body[Any]) -> None:
@@ -75,6 +87,10 @@ class Direct:
         """Never asked for."""
         raise AssertionError("Direct captures nothing")
 
+    def rehearse(self, parts: Sequence[Body[Any]]) -> None:
+        """Never asked for."""
+        raise AssertionError("Direct captures nothing")
+
     def when(self, condition: Tensor, body: Body[Any]) -> None:
         """Waits for the device, and decides here."""
         if bool(condition):
@@ -87,8 +103,8 @@ class Program(Generic[T]):
     A capture that fails (a network that waits for the device, say) is logged once, and the program
     goes on being called.
 
-    What `Recorder.when` gets is captured by itself before: a capture that fails inside a branch is
-    the end of the process with the drivers there are (issue 2918 of NVIDIA/cuda-python).
+    One with branches (`Recorder.when`) is rehearsed part by part: a capture that fails inside a
+    branch is the end of the process with the drivers there are (issue 2918 of NVIDIA/cuda-python).
 
     Attributes:
         refused: whether a capture has failed.
@@ -101,15 +117,18 @@ class Program(Generic[T]):
         recorder: Recorder,
         runs: int = RUNS_BEFORE_CAPTURE,
         memory: str = FRAME,
-        branches: Sequence[Body[Any]] = (),
+        parts: Sequence[Body[Any]] = (),
     ) -> None:
-        """A program of `body` with `branches`, to be captured in a memory after so many runs."""
+        """A program of `body`, to be captured in a memory after so many runs.
+
+        Of one with branches `parts` are those, and what else it does.
+        """
         self.name = name
         self.refused = False
         self._before = runs
         self._memory = memory
         self._body = body
-        self._branches = branches
+        self._parts = parts
         self._recorder = recorder
         self._runs = 0
         self._graph: tuple[Callable[[], None], T] | None = None
@@ -132,9 +151,12 @@ class Program(Generic[T]):
                 if self._warm is not thread:
                     # Handles and chosen algorithms of cuDNN are a thread's: none in a capture.
                     self._body()
-                for branch in self._branches:
-                    self._recorder.capture(branch, self._memory)
-                self._graph = self._recorder.capture(self._body, self._memory)
+                # No other capture takes the memory that the rehearsal finds, or keeps it from
+                # emptying torch's cache.
+                with capturing:
+                    if self._parts:
+                        self._recorder.rehearse(self._parts)
+                    self._graph = self._recorder.capture(self._body, self._memory)
             except Exception as error:
                 if self._recorder.lost:
                     raise

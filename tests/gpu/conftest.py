@@ -6,6 +6,7 @@ pytest tests/gpu --backend cuda      one; C2F_REQUIRE=cuda makes its absence a f
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -40,3 +41,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         some = None if torch.cuda.is_available() else 1
         calls = [(op, sample) for op in samples.OPS for sample in samples.of(op)[:some]]
         metafunc.parametrize("call", calls, ids=[f"{op}-{sample}" for op, sample in calls])
+
+
+@pytest.fixture
+def full_float32() -> Iterator[None]:
+    """Convolutions without TF32, so that networks answer like those of the eager path."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    yield
+    torch.backends.cudnn.allow_tf32 = before
