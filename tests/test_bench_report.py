@@ -205,7 +205,7 @@ def test_tables_show_figures_and_failures(tmp_path: Path) -> None:
     rows.write(folder / "x.jsonl", made)
     text = "a\n<!-- rows: ops results -->\nold\n<!-- end of rows -->\nb\n"
     full = report.filled(text, tmp_path)
-    assert "| aggregate 64^2 | fold | 3 | 2x | 10.0% | 0.0e+00 |" in full
+    assert "| aggregate 64^2 float32 | fold | 3 (2..4) | 2x | 1 | 10.0% | 0.000% px |  |" in full
     assert "failed: RuntimeError: no memory" in full
     assert "a processor, 2 cores, 2 threads" in full
     assert "\nold\n" not in full

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import gc
-import math
-import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 Call = Callable[[], Any]
@@ -25,15 +24,7 @@ class Spread(NamedTuple):
 
 def spread(samples: Sequence[float]) -> Spread:
     """Median and percentiles, interpolated linearly between samples."""
-    ordered = sorted(samples)
-
-    def at(share: float) -> float:
-        place = share * (len(ordered) - 1)
-        low = math.floor(place)
-        high = min(low + 1, len(ordered) - 1)
-        return ordered[low] + (place - low) * (ordered[high] - ordered[low])
-
-    return Spread(statistics.median(ordered), at(0.2), at(0.8))
+    return Spread(*map(float, np.percentile(samples, (50, 20, 80))))
 
 
 def ratio(slow: Sequence[float], fast: Sequence[float]) -> Spread:

@@ -17,7 +17,17 @@ from .frames import COARSE
 from .rows import Row
 from .scale_suite import SUITE as SCALE
 from .scale_suite import growth
-from .tables import GROWTH_COLUMNS, glue_ms, growth_line, markdown, networks_of, op_title
+from .tables import (
+    GROWTH_COLUMNS,
+    NETWORK_COLUMNS,
+    OP_COLUMNS,
+    growth_line,
+    markdown,
+    network_line,
+    networks_of,
+    op_line,
+    spread,
+)
 from .training_suite import SUITE as TRAINING
 
 _PLACE = re.compile(
@@ -82,33 +92,10 @@ def _measured(row: Row) -> str:
 def fps(found: Sequence[Row]) -> str:
     """Frames per second by network, size, windows and zoom."""
     chosen = _network_rows(found)
-    lines = []
-    for row in chosen:
-        case, result = row["case"], row["result"]
-        start = [networks_of(case), f"{case['height']} x {case['width']}", str(case["n"])]
-        start += [f"{case['zoom']:g}", case["way"]]
-        if row["error"]:
-            lines.append([*start, f"failed: {row['error']}", "", "", ""])
-            continue
-        ms = result["ms"]
-        glue = f"{glue_ms(row):.1f}" if "stages_ms" in result else ""
-        share = result.get("of_coarse")  # none where the coarse network alone has failed
-        peak = result.get("peak_mib")
-        lines.append(
-            [
-                *start,
-                f"{result['fps']:.3g}",
-                f"{_ms(ms['median'])} ({_ms(ms['p20'])}..{_ms(ms['p80'])})",
-                f"{share[0]:.2f}" if share else "",
-                glue,
-                f"{peak:.0f}" if peak is not None else "",
-            ]
-        )
-    header = ("network", "image", "n", "zoom", "way", "FPS", "ms (p20..p80)", "of coarse",
-              "glue ms", "peak MiB")  # fmt: skip
+    table = markdown(NETWORK_COLUMNS, map(network_line, chosen))
     paper = ", ".join(f"{share:.2f} at zoom {zoom}" for zoom, share in PAPER_SHARES)
     below = f"{_OF_COARSE} In the paper (V100): {paper}."
-    return _with_origin(f"{markdown(header, lines)}\n\n{below}", chosen)
+    return _with_origin(f"{table}\n\n{below}", chosen)
 
 
 def fps_by_zoom(found: Sequence[Row]) -> str:
@@ -140,32 +127,10 @@ def _network_rows(found: Sequence[Row]) -> list[Row]:
     return [row for row in found if row.get("suite") == "network"]
 
 
-def _ms(value: float) -> str:
-    return f"{value:.0f}" if value >= 1000 else f"{value:.4g}"
-
-
 def ops(found: Sequence[Row]) -> str:
     """Times of every op and way."""
     chosen = [row for row in found if row.get("suite") == "op"]
-    lines = []
-    for row in chosen:
-        case, result = row["case"], row["result"]
-        start = [f"{op_title(case)} {case['size']}^2", case["provider"]]
-        if row["error"]:
-            lines.append([*start, f"failed: {row['error']}", "", "", ""])
-            continue
-        ratio = result.get("over_reference")
-        lines.append(
-            [
-                *start,
-                f"{result['ms'][0]:.3g}",
-                f"{ratio[0]:.3g}x" if ratio else "",
-                f"{result['share_of_copy']:.1%}",
-                f"{result['max_error']:.1e}",
-            ]
-        )
-    header = ("job", "way", "ms", "over reference", "of copy bandwidth", "max error")
-    return _with_origin(markdown(header, lines), chosen)
+    return _with_origin(markdown(OP_COLUMNS, map(op_line, chosen)), chosen)
 
 
 def scale(found: Sequence[Row]) -> str:
@@ -183,11 +148,10 @@ def training(found: Sequence[Row]) -> str:
         line = [f"{case['batch']} x {case['size']} x {case['size']}", str(case["n"])]
         line += [case["provider"]]
         if row["error"]:
-            lines.append([*line, f"failed: {row['error']}", "", ""])
+            lines.append([*line, f"failed: {row['error']}"])
             continue
-        spread = f"{result['ms']:.4g} ({result['ms_p20']:.4g}..{result['ms_p80']:.4g})"
-        ratio = f"{result['times_unfold']:.3g}x"
-        lines.append([*line, spread, ratio, f"{result['peak_mib']:.4g}"])
+        ms = spread(result["ms"], result["ms_p20"], result["ms_p80"])
+        lines.append([*line, ms, f"{result['times_unfold']:.3g}x", f"{result['peak_mib']:.4g}"])
     header = ("batch", "n", "way", "ms (p20..p80)", "over unfold", "peak MiB")
     return _with_origin(markdown(header, lines), chosen)
 

@@ -8,8 +8,12 @@ from typing import Any, Final
 from .rows import Row
 from .scale_suite import Growth, growth
 
-GROWTH_COLUMNS = ("op", "axis", "way", "from", "to", "exponent", "worst step", "should be")
-_ERROR_CHARS: Final = 80  # the row has the rest
+NETWORK_COLUMNS: Final = ("network", "image", "n", "zoom", "way", "FPS", "ms (p20..p80)",
+                          "of coarse", "glue ms", "windows", "peak MiB")  # fmt: skip
+OP_COLUMNS: Final = ("job", "way", "ms (p20..p80)", "over reference", "GB/s", "of copy bandwidth",
+                     "max error", "launches")  # fmt: skip
+GROWTH_COLUMNS: Final = ("op", "axis", "way", "from", "to", "exponent", "worst step", "should be")
+_REMARK_CHARS: Final = 88  # the row has the rest
 
 
 def columns(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
@@ -24,7 +28,7 @@ def columns(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
         "  ".join(
             [
                 *(c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(known, widths))),
-                *row[len(known) :],
+                *(remark[:_REMARK_CHARS] for remark in row[len(known) :]),
             ]
         ).rstrip()
         for row, known in zip(cells, columns_of)
@@ -32,36 +36,42 @@ def columns(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 
 
 def markdown(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
+    """A Markdown table; shorter lines end in empty cells."""
     rows = [list(header), ["---"] * len(header), *(list(line) for line in lines)]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    filled = ([*row, *[""] * (len(header) - len(row))] for row in rows)
+    return "\n".join("| " + " | ".join(row) + " |" for row in filled)
 
 
 def network(found: Sequence[Row]) -> str:
     """End-to-end rows for the terminal."""
-    header = ("network, image, n, zoom", "way", "FPS", "median ms", "p20..p80", "of coarse",
-              "glue ms", "windows", "peak MiB")  # fmt: skip
-    return columns(header, (_network_line(row) for row in found))
+    return columns(NETWORK_COLUMNS, map(network_line, found))
 
 
-def _network_line(row: Row) -> list[str]:
+def network_line(row: Row) -> list[str]:
+    """An end-to-end row, for NETWORK_COLUMNS."""
     case, result = row["case"], row["result"]
-    title = f"{networks_of(case)} {case['height']}x{case['width']} n {case['n']} z {case['zoom']:g}"
+    line = [networks_of(case), f"{case['height']} x {case['width']}", str(case["n"]),
+            f"{case['zoom']:g}", case["way"]]  # fmt: skip
     if row["error"]:
-        return [title, case["way"], f"failed: {row['error'][:_ERROR_CHARS]}"]
-    ms, share = result["ms"], result.get("of_coarse")
+        return [*line, f"failed: {row['error']}"]
+    share = result.get("of_coarse")  # none where the coarse network alone has failed
     peak = result.get("peak_mib")
     return [
-        title,
-        case["way"],
-        f"{result['fps']:.2f}",
-        f"{ms['median']:.1f}",
-        f"{ms['p20']:.1f}..{ms['p80']:.1f}",
+        *line,
+        f"{result['fps']:.3g}",
+        spread(*(result["ms"][name] for name in ("median", "p20", "p80"))),
         f"{share[0]:.2f}" if share else "",
         f"{glue_ms(row):.1f}" if "stages_ms" in result else "",
         str(result.get("windows", "")),
         f"{peak:.0f}" if peak is not None else "",
     ]
+
+
+def spread(median: float, low: float, high: float) -> str:
+    """Median and percentiles."""
+    return "{} ({}..{})".format(
+        *(f"{v:.0f}" if v >= 1000 else f"{v:.4g}" for v in (median, low, high))
+    )
 
 
 def networks_of(case: dict[str, Any]) -> str:
@@ -78,25 +88,21 @@ def glue_ms(row: Row) -> float:
 
 def ops(found: Sequence[Row]) -> str:
     """Op rows for the terminal."""
-    header = ("job", "way", "median ms", "p20..p80", "over reference", "GB/s", "of copy",
-              "max error", "launches")  # fmt: skip
-    return columns(header, (_op_line(row) for row in found))
+    return columns(OP_COLUMNS, map(op_line, found))
 
 
-def _op_line(row: Row) -> list[str]:
+def op_line(row: Row) -> list[str]:
+    """An op row, for OP_COLUMNS."""
     case, result = row["case"], row["result"]
-    title = f"{op_title(case)} {case['size']}^2 {case['dtype']}"
+    line = [f"{op_title(case)} {case['size']}^2 {case['dtype']}", case["provider"]]
     if row["error"]:
-        return [title, case["provider"], f"failed: {row['error'][:_ERROR_CHARS]}"]
+        return [*line, f"failed: {row['error']}"]
     ratio = result.get("over_reference")
-    ms = result["ms"]
     return [
-        title,
-        case["provider"],
-        f"{ms[0]:.3f}",
-        f"{ms[1]:.3f}..{ms[2]:.3f}",
-        f"{ratio[0]:.1f}x" if ratio else "",
-        f"{result['gbs']:.2f}",
+        *line,
+        spread(*result["ms"]),
+        f"{ratio[0]:.3g}x" if ratio else "",
+        f"{result['gbs']:.3g}",
         f"{result['share_of_copy']:.1%}",
         _error(case, result["max_error"]),
         str(result.get("launches", "")),
@@ -137,7 +143,7 @@ def demands(found: Sequence[Row]) -> str:
         bound = f"{'>=' if row['unit'] == 'x' else '<='} {row['bound']:g}"
         verdict = {True: "yes", False: "NO", None: "-"}[row["met"]]
         if row["error"]:
-            lines.append(f"{row['text']:58} {bound:>8}  failed: {row['error'][:_ERROR_CHARS]}")
+            lines.append(f"{row['text']:58} {bound:>8}  failed: {row['error'][:_REMARK_CHARS]}")
             continue
         low_high = f"{row['p20']:.4g}..{row['p80']:.4g}"
         measured = f"{row['value']:.4g} {row['unit']}"
