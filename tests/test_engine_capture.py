@@ -21,10 +21,10 @@ from c2fcore.engine.plan import Shape, ShapePlan
 from c2fcore.engine.programs import (
     NETWORK_RUNS_BEFORE_CAPTURE,
     RUNS_BEFORE_CAPTURE,
-    Direct,
     Plan,
     Plans,
     Program,
+    Recorder,
 )
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -194,7 +194,7 @@ def test_what_goes_to_a_gpu_and_comes_back_is_pinned(monkeypatch: pytest.MonkeyP
     for name in ("zeros", "empty"):
         monkeypatch.setattr(torch, name, on_the_cpu(getattr(torch, name)))
     shape = Shape(2, 40, 50, 3, torch.uint8)
-    plan = ShapePlan(shape, networks, Direct(), lambda: 8, "powers", lambda stage, pixels: pixels)
+    plan = ShapePlan(shape, networks, Recorder(), lambda: 8, "powers", lambda stage, pixels: pixels)
     host = (plan.staged, plan.host_num, plan.host_origins, plan.host_labels)
     assert [id(tensor) for tensor in pinned] == [id(tensor) for tensor in host]
     assert plan.staged.shape == plan.image.shape

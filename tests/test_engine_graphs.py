@@ -22,7 +22,7 @@ from c2fcore.engine import packing
 from c2fcore.engine.buckets import Buckets, Chunk
 from c2fcore.engine.cuda_graphs import no_conditional_nodes as reason
 from c2fcore.engine.plan import Shape
-from c2fcore.engine.programs import RUNS_BEFORE_CAPTURE, Direct, Plan, Plans, Program
+from c2fcore.engine.programs import RUNS_BEFORE_CAPTURE, Plan, Plans, Program, Recorder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -141,7 +141,7 @@ def test_an_input_that_fails_says_nothing_of_graphs() -> None:
 class Owner(Plan):
     def __init__(self, count: int) -> None:
         super().__init__()
-        body = Program("", Counter(), Direct())
+        body = Program("", Counter(), Recorder())
         self.programs.update(dict.fromkeys(range(count), body))
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.torch_version import TorchVersion
 
-from .programs import FRAME, NETWORK, OWN, Body, T, capturing
+from .programs import FRAME, NETWORK, OWN, Body, Recorder, T, capturing
 
 # Conditional nodes came with CUDA 12.4. torch captures them since 2.12, but at first on streams of
 # the pool that lanes have theirs from: another lane's work could have ended up in a branch.
@@ -27,15 +27,13 @@ _ROOM: Final = 1.25  # times what a graph was seen to take: other lanes go on al
 _failed: Final[list[torch.cuda.CUDAGraph]] = []
 
 
-class CudaGraphs:
+class CudaGraphs(Recorder):
     """Programs as CUDA graphs on the stream of a lane, where they never run together."""
 
     graphs = True
 
     def __init__(self, device: torch.device, stream: torch.cuda.Stream, glue: bool) -> None:
         self.glue = glue
-        self.recording = False
-        self.lost = False
         self._device = device
         self._stream = stream
         self._pools = {memory: torch.cuda.graph_pool_handle() for memory in (FRAME, NETWORK)}
@@ -110,8 +108,7 @@ class CudaGraphs:
     def when(self, condition: Tensor, body: Body[Any]) -> None:
         """A conditional node while capturing; a decision on the host otherwise."""
         if not self.recording:
-            if bool(condition):
-                body()
+            super().when(condition, body)
             return
         graph: Any = torch.cuda.CUDAGraph.get_currently_capturing_graph()  # type: ignore[attr-defined,unused-ignore]
         graph.begin_capture_to_if_node(condition)

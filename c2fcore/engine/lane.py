@@ -22,7 +22,6 @@ from .plan import Shape, ShapePlan
 from .programs import (
     NETWORK,
     NETWORK_RUNS_BEFORE_CAPTURE,
-    Direct,
     Plan,
     Plans,
     Program,
@@ -198,7 +197,7 @@ class Lane:
         _log.warning("engine: a capture could not be ended; lane %d does without", self._number)
         self._plans.drop(lambda key: key[0] == self._number)
         self._stream = torch.cuda.Stream(self._networks.device)
-        self._recorder = Direct()
+        self._recorder = Recorder()
 
     def _current(self) -> ShapePlan:
         assert self._plan is not None, "no batch in this lane"
@@ -293,7 +292,7 @@ class Lane:
 def recorder_for(networks: Networks, stream: Any) -> Recorder:
     """What runs the programs of a lane: graphs on its CUDA stream, if it has one."""
     if stream is None:
-        return Direct()
+        return Recorder()
     return CudaGraphs(networks.device, stream, _glue_captures(networks))
 
 

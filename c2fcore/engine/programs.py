@@ -14,7 +14,7 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from torch import Tensor
 
@@ -41,8 +41,8 @@ capturing: Final = threading.RLock()
 _log = logging.getLogger("c2fcore")
 
 
-class Recorder(Protocol):
-    """What runs the programs of a lane.
+class Recorder:
+    """What runs the programs of a lane; this one calls them, `CudaGraphs` captures and replays.
 
     Attributes:
         graphs: whether programs are captured.
@@ -51,10 +51,10 @@ class Recorder(Protocol):
         lost: whether one could not be ended: the stream is of no use any more.
     """
 
-    graphs: bool
-    glue: bool
-    recording: bool
-    lost: bool
+    graphs = False
+    glue = False
+    recording = False
+    lost = False
 
     def capture(self, body: Body[T], memory: str) -> tuple[Callable[[], None], T]:
         """Records what `body` does: a function that does it again, and its static outputs.
@@ -62,6 +62,7 @@ class Recorder(Protocol):
         Graphs of one memory, FRAME or NETWORK, share what they do not give back; that of OWN goes
         with its graph.
         """
+        raise NotImplementedError
 
     def rehearse(self, parts: Sequence[Body[Any]]) -> None:
         """Records each part by itself, and forgets it.
@@ -70,29 +71,13 @@ class Recorder(Protocol):
             RuntimeError: the device has not the memory for all of them beside each other.
             Exception: one cannot be captured.
         """
+        raise NotImplementedError
 
     def when(self, condition: Tensor, body: Body[Any]) -> None:
-        """Runs `body` where `condition`, a bool of no dimensions on the device, is true."""
+        """Runs `body` where `condition`, a bool of no dimensions on the device, is true.
 
-
-class Direct:
-    """Programs that are called, on any device."""
-
-    graphs = False
-    glue = False
-    recording = False
-    lost = False
-
-    def capture(self, body: Body[T], memory: str) -> tuple[Callable[[], None], T]:
-        """Never asked for."""
-        raise AssertionError("Direct captures nothing")
-
-    def rehearse(self, parts: Sequence[Body[Any]]) -> None:
-        """Never asked for."""
-        raise AssertionError("Direct captures nothing")
-
-    def when(self, condition: Tensor, body: Body[Any]) -> None:
-        """Waits for the device, and decides here."""
+        Here that is waited for, and decided on the host.
+        """
         if bool(condition):
             body()
 
