@@ -7,7 +7,8 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent import futures
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -68,11 +69,9 @@ class _Job:
     name: str
     loading: Future[Loaded]
 
-
-@dataclass(frozen=True)
-class _Ready:
-    job: _Job
-    loaded: Loaded
+    @property
+    def loaded(self) -> Loaded:
+        return self.loading.result()  # of one that is done
 
     def kind(self) -> tuple[Any, ...]:
         """Images of one kind may pass the networks together."""
@@ -142,7 +141,7 @@ class _Run:
         self._jobs = _Channel(prefetch, self._stopping)
         self.results = _Channel(prefetch, self._stopping)
         self._readers = ThreadPoolExecutor(readers, thread_name_prefix="c2f-read")
-        self._in_flight: deque[tuple[Lane, list[_Ready]]] = deque()
+        self._in_flight: deque[tuple[Lane, list[_Job]]] = deque()
         self._finished: dict[int, Result] = {}
         self._next = 0  # index of the result to hand out
         stream = _current_stream(engine.device)
@@ -212,47 +211,45 @@ class _Run:
 
     def _take_jobs(self) -> Any:
         """Computes until the jobs end; returns what ended them."""
-        batch: list[_Ready] = []
+        batch: list[_Job] = []
         while True:
             if self._jobs.empty():  # nothing to overlap with: do not keep results waiting
                 self._settle()
             job = self._jobs.get()
-            ready = self._ready(job) if isinstance(job, _Job) else None
-            ended = not isinstance(job, _Job)
-            if ended or (batch and ready is not None and ready.kind() != batch[0].kind()):
+            if not isinstance(job, _Job):
+                self._advance_all(batch)
+                return job
+            if not self._is_loaded(job):
+                continue
+            if batch and job.kind() != batch[0].kind():
                 self._advance_all(batch)
                 batch = []
-            if ended:
-                return job
-            if ready is not None:
-                batch.append(ready)
+            batch.append(job)
             if len(batch) == self._engine.batch:
                 self._advance_all(batch)
                 batch = []
 
-    def _ready(self, job: _Job) -> _Ready | None:
+    def _is_loaded(self, job: _Job) -> bool:
         """Waits for the pixels; an image that cannot be read is a result already."""
         if not job.loading.done():
             self._settle()
-        _until(self._stopping, lambda: _wait_for(job.loading), TimeoutError)
-        error = job.loading.exception()
-        if error is None:
-            return _Ready(job, job.loading.result())
-        self._fail(job, None, error)
-        return None
+        error = _until(self._stopping, lambda: job.loading.exception(_POLL_S), futures.TimeoutError)
+        if error is not None:
+            self._fail(job, None, error)
+        return error is None
 
-    def _advance_all(self, ready: list[_Ready]) -> None:
-        for batch in self._engine.batches(ready):
+    def _advance_all(self, jobs: list[_Job]) -> None:
+        for batch in self._engine.batches(jobs):
             self._advance(list(batch))
 
-    def _advance(self, batch: list[_Ready]) -> None:
+    def _advance(self, batch: list[_Job]) -> None:
         """Starts the first look of a batch, and only then the second look of the one before.
 
         By then its number of windows has come from the device: nobody waits for it.
         """
         lane = self._take_lane()
         try:
-            lane.look([ready.loaded.pixels for ready in batch])
+            lane.look([job.loaded.pixels for job in batch])
         except Exception as error:
             self._give_up(lane, batch, error)
             return
@@ -263,7 +260,7 @@ class _Run:
         if self._engine.lanes == 1:
             self._settle()
 
-    def _second(self, lane: Lane, batch: list[_Ready]) -> None:
+    def _second(self, lane: Lane, batch: list[_Job]) -> None:
         try:
             lane.second()
         except Exception as error:
@@ -299,19 +296,19 @@ class _Run:
             elif self._stopping.is_set():
                 raise _Stopped
 
-    def _give_up(self, lane: Lane, batch: list[_Ready], error: Exception) -> None:
+    def _give_up(self, lane: Lane, batch: list[_Job], error: Exception) -> None:
         """After an error in a batch: each of its images by itself, to find the one that fails."""
         self._drop(lane)
         if len(batch) == 1:
-            self._fail(batch[0].job, batch[0].loaded.pixels, error)
+            self._fail(batch[0], batch[0].loaded.pixels, error)
             return
         while self._in_flight:  # to hold no lane while waiting for one
             self._finish_oldest()
-        for ready in batch:
+        for job in batch:
             try:
-                self._succeed([ready], self._engine.answer([ready.loaded.pixels]))
+                self._succeed([job], self._engine.answer([job.loaded.pixels]))
             except Exception as own:
-                self._fail(ready.job, ready.loaded.pixels, own)
+                self._fail(job, job.loaded.pixels, own)
 
     def _drop(self, lane: Lane) -> None:
         """Gives a lane back whose batch is lost."""
@@ -320,9 +317,9 @@ class _Run:
         finally:
             self._engine.give_lane(lane)
 
-    def _succeed(self, batch: list[_Ready], answer: Answer) -> None:
-        for ready, labels, windows in zip(batch, answer.labels, answer.origins, strict=True):
-            job, loaded = ready.job, ready.loaded
+    def _succeed(self, batch: list[_Job], answer: Answer) -> None:
+        for job, labels, windows in zip(batch, answer.labels, answer.origins, strict=True):
+            loaded = job.loaded
             # A copy: a result must not keep the labels of its whole batch.
             own = labels.clone() if len(batch) > 1 else labels
             self._finished[job.index] = Result(
@@ -362,8 +359,3 @@ def _on(stream: Any, work: Callable[[], None]) -> None:
     """`work` with that stream current: images made on it are waited for on it."""
     with nullcontext() if stream is None else torch.cuda.stream(stream):
         work()
-
-
-def _wait_for(loading: Future[Loaded]) -> None:
-    if not wait([loading], timeout=_POLL_S).done:
-        raise TimeoutError
