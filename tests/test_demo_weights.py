@@ -37,15 +37,17 @@ def test_networks_are_recorded_by_name(net: C2FNet) -> None:
 
 
 def test_second_look_helps_on_scenes_never_trained_on(net: C2FNet) -> None:
-    result = demo_report.score(net, [20_001, 20_005, 20_007], 512)
-    coarse, refined = iou(result.coarse), iou(result.refined)
+    scenes = demo_report.SceneSamples([20_001, 20_005, 20_007], 512)
+    result = demo_report.score(net, scenes)
+    assert result.refined is not None
+    coarse, refined = iou(result.coarse.confusion), iou(result.refined.confusion)
     small = list(SMALL_CLASSES)
     gain = refined[small].nanmean() - coarse[small].nanmean()
     assert gain > 0.01
     assert coarse[small].nanmean() > 0.3  # a coarse network worth improving
     large = [c for c in range(len(CLASSES)) if c not in small]
     assert float((coarse - refined)[large].nan_to_num(0).max()) < 0.005
-    assert result.coverage > 0.8
+    assert result.covered_px > 0.8 * result.small_px
 
 
 def test_seeds_are_disjoint() -> None:
@@ -91,10 +93,15 @@ def test_both_stages_train_and_repeat() -> None:
 
 
 def test_report_tables(net: C2FNet) -> None:
-    variants = {"own": {}, "one window": {"n": 1 / 48}}
-    own = net.config
-    results = demo_report.score_variants(net, [20_000], 128, variants)
+    own, scenes = net.config, demo_report.SceneSamples([20_000], 128)
+    results = {
+        "own": demo_report.score(net, scenes),
+        "one window": demo_report.score(net, scenes, n=1 / 48),
+    }
     assert net.config == own
     assert results["one window"].windows <= 1
-    assert demo_report.table(net, results["own"]).count("\n| ") == len(CLASSES) + 1
-    assert "| one window |" in demo_report.variants_table(net, results)
+    assert demo_report.table(net, results["own"]).count("\n| ") == len(CLASSES) + 3
+    table = demo_report.variants_table(net, results)
+    assert [line.split("|")[1].strip() for line in table.splitlines()[2:]] == [
+        "coarse alone", "own", "one window",
+    ]  # fmt: skip

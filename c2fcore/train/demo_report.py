@@ -1,29 +1,34 @@
 """Score a checkpoint on synthetic scenes: `python -m c2fcore.train.demo_report DIR --split test`.
 
-Prints Markdown: IoU per class of the coarse answer and after the second look, for the checkpoint's
-own settings and for variants of them.
+Prints Markdown: scores per class of the coarse answer and after the second look, for the
+checkpoint's own settings and for variants of them.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
+import functools
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from c2fcore import metrics
-from c2fcore._progress import Bar
 from c2fcore.config import names_of
-from c2fcore.data.scenes import make_scene
+from c2fcore.data.scenes import CLASSES, PALETTE, make_scene
+from c2fcore.data.tiling import Box
+from c2fcore.evaluation import report
+from c2fcore.evaluation.predictor import TwoStages
+from c2fcore.evaluation.runner import Result, evaluate
+from c2fcore.evaluation.samples import Scene, Tile
+from c2fcore.evaluation.tally import Measures
 from c2fcore.pipeline import C2FNet
 
 VAL_SEEDS = range(10_000, 20_000)  # every choice was made on these
 TEST_SEEDS = range(20_000, 30_000)  # and scored on these, once it was made
 _SPLITS = {"val": VAL_SEEDS, "test": TEST_SEEDS}
-# Changes of the configuration that are scored next to the checkpoint's own.
+# Changes of the configuration that are scored next to the checkpoint's own; n is a factor.
 VARIANTS: dict[str, dict[str, Any]] = {
     'as shipped (rule "normalized")': {},
     'rule "paper"': {"rule": "paper"},
@@ -35,116 +40,71 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-class Score(NamedTuple):
-    """What a network does on a set of scenes.
+class SceneSamples:
+    """Synthetic scenes, each shown whole: `evaluation.samples.Samples` of seeds.
 
-    Attributes:
-        coarse: confusion matrix of the coarse answer, int64 [N, N].
-        refined: the same after the second look.
-        windows: windows looked at per scene.
-        coverage: share of the small-object pixels inside them.
-        seconds: network and glue, per scene.
+    Args:
+        seeds: one per scene.
+        size: side of the scenes, pixels.
     """
 
-    coarse: Tensor
-    refined: Tensor
-    windows: float
-    coverage: float
-    seconds: float
+    name = "synthetic scenes"
+    class_names = CLASSES
+    palette = tuple((int(r), int(g), int(b)) for r, g, b in PALETTE)
 
-
-def score(net: C2FNet, seeds: Iterable[int], size: int) -> Score:
-    """Scores `net` on the scenes of `seeds`."""
-    return score_variants(net, seeds, size, {"": {}})[""]
-
-
-def score_variants(
-    net: C2FNet, seeds: Iterable[int], size: int, variants: dict[str, dict[str, Any]]
-) -> dict[str, Score]:
-    """Scores `net` with each of `variants` of its configuration; n is a factor on its own n."""
-    own = net.config
-    ids = torch.tensor(own.small_classes)
-    empty = torch.zeros((own.num_classes, own.num_classes), dtype=torch.int64)
-    found = {name: Score(empty, empty, 0.0, 0.0, 0.0) for name in variants}
-    configs = {}
-    for name, changes in variants.items():
-        factor = {"n": round(own.n * changes["n"])} if "n" in changes and own.n else {}
-        configs[name] = own.replace(**{**changes, **factor})
-    small_px, count = 0, 0
-    for seed in Bar(list(seeds), "scenes"):
-        scene = make_scene(seed, size)
-        image = torch.from_numpy(scene.image).permute(2, 0, 1)[None]
-        truth = torch.from_numpy(scene.labels)[None]
-        small = torch.isin(truth, ids)
-        small_px, count = small_px + int(small.sum()), count + 1
-        for name, net.config in configs.items():
-            start = time.perf_counter()
-            answer = net.detailed(image)
-            seconds = time.perf_counter() - start
-            covered = metrics.covered_mask(answer.windows, *truth.shape[1:])
-            was = found[name]
-            found[name] = Score(
-                was.coarse + metrics.confusion_matrix(answer.coarse_labels, truth, len(empty)),
-                was.refined + metrics.confusion_matrix(answer.labels, truth, len(empty)),
-                was.windows + int(answer.windows.num.sum()),
-                was.coverage + int((small & covered).sum()),
-                was.seconds + seconds,
-            )
-    net.config = own
-    return {
-        name: s._replace(
-            windows=s.windows / max(count, 1),
-            coverage=s.coverage / max(small_px, 1),
-            seconds=s.seconds / max(count, 1),
+    def __init__(self, seeds: Iterable[int], size: int) -> None:
+        whole = Box(0, size, 0, size)
+        self.scenes = tuple(
+            Scene(str(seed), size, size, (Tile(str(seed), whole),)) for seed in seeds
         )
-        for name, s in found.items()
-    }
+        self._made = functools.cache(make_scene)  # every variant looks at them again
+
+    def read(self, scene: Scene, tile: Tile) -> tuple[Tensor, Tensor]:
+        """Pixels uint8 [3, size, size] and ids uint8 [size, size]."""
+        made = self._made(int(scene.name), scene.height)
+        pixels = torch.from_numpy(made.image).permute(2, 0, 1).contiguous()
+        return pixels, torch.from_numpy(made.labels)
 
 
-def table(net: C2FNet, result: Score) -> str:
-    """Markdown table of IoU per class in percent, and a line on the windows."""
-    names = names_of(net.config)
-    small = sorted(net.config.small_classes)
-    columns = [100 * metrics.iou(m) for m in (result.coarse, result.refined)]
-    rows = [
-        (names[c] + (" *" if c in small else ""), columns[0][c], columns[1][c])
-        for c in range(len(names))
-    ]
-    before, after = (c[small].nanmean() for c in columns)
-    rows.append(("mean of small *", before, after))
-    lines = ["| class | coarse IoU | refined IoU | gain |", "|---|---:|---:|---:|"]
-    lines += [f"| {name} | {a:.1f} | {b:.1f} | {b - a:+.2f} |" for name, a, b in rows]
-    lines.append(
-        f"\n{result.windows:.1f} windows per scene cover {result.coverage:.1%} of the small-object "
-        f"pixels; {result.seconds:.2f} s per scene."
-    )
-    return "\n".join(lines)
+def score(net: C2FNet, samples: SceneSamples, **changes: Any) -> Result:
+    """Counts of `net` on scenes, with changes of its configuration; n is a factor on its own."""
+    own = net.config
+    if own.n and "n" in changes:
+        changes["n"] = round(own.n * changes["n"])
+    net.config = own.replace(**changes)
+    try:
+        return evaluate(TwoStages(net), samples, measures=Measures(boundary=0, sizes=None))
+    finally:
+        net.config = own
 
 
-def variants_table(net: C2FNet, results: dict[str, Score]) -> str:
+def table(net: C2FNet, result: Result) -> str:
+    """Markdown table of IoU and F1 per class in percent, and lines on windows and speed."""
+    return report.markdown(report.summarise(result, names_of(net.config)))
+
+
+def variants_table(net: C2FNet, results: dict[str, Result]) -> str:
     """Markdown table with one row per variant: refined IoU of the small classes."""
     names = names_of(net.config)
     small = sorted(net.config.small_classes)
     large = [c for c in range(len(names)) if c not in small]
-    lines = [
-        "| setting | "
-        + " | ".join(names[c] for c in small)
-        + " | mean | worst large class | windows | coverage |",
-        "|---|" + "---:|" * (len(small) + 4),
-    ]
-    first = next(iter(results.values()))
-    for name, result in {"coarse alone": None, **results}.items():
-        before = 100 * metrics.iou(first.coarse)
-        after = before if result is None else 100 * metrics.iou(result.refined)
-        cells = [f"{after[c]:.1f}" for c in small] + [f"{after[small].nanmean():.1f}"]
-        if result is None:
-            cells += ["", "", ""]
-        else:
-            worst = min(large, key=lambda c: float(after[c] - before[c]))
-            cells.append(f"{names[worst]} {after[worst] - before[worst]:+.2f}")
-            cells += [f"{result.windows:.1f}", f"{result.coverage:.1%}"]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    head = ["setting", *(names[c] for c in small), "mean", "worst large class", "windows",
+            "coverage"]  # fmt: skip
+    before = 100 * metrics.iou(next(iter(results.values())).coarse.confusion)
+
+    def of_small(iou: Tensor) -> list[str]:
+        return [f"{value:.1f}" for value in (*iou[small].tolist(), float(iou[small].nanmean()))]
+
+    rows = [["coarse alone", *of_small(before), "", "", ""]]
+    for name, result in results.items():
+        assert result.refined is not None
+        after = 100 * metrics.iou(result.refined.confusion)
+        worst = min(large, key=lambda c: float(after[c] - before[c]))
+        loss = f"{names[worst]} {after[worst] - before[worst]:+.2f}"
+        covered = result.covered_px / max(1, result.small_px)
+        windows = f"{result.windows / result.tiles:.1f}"
+        rows.append([name, *of_small(after), loss, windows, f"{covered:.1%}"])
+    return report.table(head, rows)
 
 
 def main() -> None:
@@ -159,12 +119,13 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     net = C2FNet.from_pretrained(args.checkpoint)
-    variants = dict(list(VARIANTS.items())[: 1 if args.plain else None])
-    results = score_variants(net, _SPLITS[args.split][: args.scenes], args.size, variants)
+    samples = SceneSamples(_SPLITS[args.split][: args.scenes], args.size)
+    variants = list(VARIANTS.items())[: 1 if args.plain else None]
+    results = {name: score(net, samples, **changes) for name, changes in variants}
     print(f"{args.scenes} {args.split} scenes of {args.size} x {args.size}\n")
     print(table(net, next(iter(results.values()))))
     if len(results) > 1:
-        print("\n" + variants_table(net, results))
+        print(variants_table(net, results))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from c2fcore.config import C2FConfig
 from c2fcore.data.scenes import CLASSES, PALETTE, SMALL_CLASSES, make_scene
 from c2fcore.models import build
 from c2fcore.pipeline import C2FNet
-from c2fcore.train.demo_report import TEST_SEEDS, VAL_SEEDS, score, table
+from c2fcore.train.demo_report import TEST_SEEDS, VAL_SEEDS, SceneSamples, score, table
 
 TRAIN_SEEDS = range(10_000)
 # Of images in 0..1; the scenes' own statistics to one digit, the same for both networks.
@@ -231,7 +231,7 @@ def main() -> None:
     )
     done("fine network")
     net.save_pretrained(args.out, overwrite=True)
-    print(table(net, score(net, VAL_SEEDS[: args.val_scenes], args.size)))
+    print(table(net, score(net, SceneSamples(VAL_SEEDS[: args.val_scenes], args.size))))
     done("validation")
 
 
