@@ -9,14 +9,15 @@ import torch
 from . import Sample
 from .inputs import blob_logits, clustered_map, grid_logits, label_map, laid_out
 
-STRATEGIES = ("top", "cover", "all")
-
 
 def _map(
     name: str,
+    kind: str,
     shape: tuple[int, int, int],
+    window: int,
+    stride: int,
+    n: int,
     *,
-    kind: str = "clusters",
     classes: Any = (1, 2),
     dtype: torch.dtype = torch.uint8,
     layout: str = "planar",
@@ -41,6 +42,7 @@ def _map(
             seg = label_map(*shape, seed=sum(shape))
         return laid_out(seg.to(dtype).to(device), layout), classes
 
+    options = {"window": window, "stride": stride, "n": n, **options}
     return Sample(name, make, options, loops=loops, exact=True)
 
 
@@ -54,106 +56,45 @@ def _logits(name: str, *, kind: str, loops: bool, exact: bool, **options: Any) -
     return Sample(name, make, options, loops=loops, exact=exact)
 
 
-def _every_strategy() -> list[Sample]:
-    samples = []
-    for strategy in STRATEGIES:
-        s: dict[str, Any] = {"strategy": strategy}
-        samples += [
-            _map(f"{strategy}-clusters", (1, 37, 53), window=8, stride=4, n=6, **s),
-            _map(f"{strategy}-primes-drop", (2, 31, 43), window=7, stride=3, n=5, edge="drop", **s),
-            _map(f"{strategy}-stride-over-window", (1, 37, 41), window=5, stride=9, n=8, **s),
-            _map(f"{strategy}-stride-1", (1, 17, 19), window=5, stride=1, n=4, **s),
-            _map(f"{strategy}-window-is-image", (1, 16, 16), window=16, stride=3, n=3, **s),
-            _map(f"{strategy}-one-pixel", (1, 1, 1), kind="full", window=1, stride=1, n=1, **s),
-            _map(f"{strategy}-full", (1, 20, 24), kind="full", window=8, stride=4, n=5, **s),
-            _map(
-                f"{strategy}-checkers", (1, 24, 24), kind="checkers", window=8, stride=4, n=5, **s
-            ),
-            _map(f"{strategy}-n-over-windows", (1, 20, 20), window=8, stride=8, n=50, **s),
-            _map(f"{strategy}-n-1", (1, 37, 53), window=8, stride=4, n=1, **s),
-            _map(
-                f"{strategy}-none-small", (2, 20, 20), classes=(77,), window=8, stride=4, n=3, **s
-            ),
-            _map(
-                f"{strategy}-every-class",
-                (1, 17, 23),
-                classes=(0, 1, 2),
-                window=6,
-                stride=4,
-                n=7,
-                **s,
-            ),
-            _map(
-                f"{strategy}-mixed-batch",
-                (4, 26, 27),
-                kind="mixed-batch",
-                window=6,
-                stride=3,
-                n=9,
-                **s,
-            ),
-            _map(
-                f"{strategy}-min-pixels", (1, 37, 53), window=8, stride=4, n=12, min_pixels=20, **s
-            ),
-            _map(
-                f"{strategy}-min-pixels-out-of-reach",
-                (1, 20, 20),
-                window=4,
-                stride=4,
-                n=3,
-                min_pixels=17,
-                **s,
-            ),
-            _map(
-                f"{strategy}-scattered",
-                (1, 29, 33),
-                kind="scattered",
-                window=9,
-                stride=5,
-                n=10,
-                **s,
-            ),
-            _map(f"{strategy}-empty-batch", (0, 16, 16), window=8, stride=4, n=3, **s),
-            _map(
-                f"{strategy}-int64-strided",
-                (1, 37, 53),
-                dtype=torch.int64,
-                layout="strided",
-                window=8,
-                stride=4,
-                n=6,
-                **s,
-            ),
-            _logits(
-                f"{strategy}-logits-x4",
-                kind="grid",
-                loops=True,
-                exact=True,
-                size=(28, 36),
-                window=8,
-                stride=4,
-                n=6,
-                **s,
-            ),
-            _logits(
-                f"{strategy}-logits-blobs",
-                kind="blobs",
-                loops=False,
-                exact=False,
-                size=(160, 192),
-                window=32,
-                stride=16,
-                n=7,
-                **s,
-            ),
-            _map(f"{strategy}-large", (2, 301, 257), loops=False, window=64, stride=16, n=16, **s),
-        ]
-    return samples
-
+# Kind, shape, window, stride, n, further options.
+_Row = tuple[str, tuple[int, int, int], int, int, int, dict[str, Any]]
+_MAPS: dict[str, _Row] = {
+    "clusters": ("clusters", (1, 37, 53), 8, 4, 6, {}),
+    "primes-drop": ("clusters", (2, 31, 43), 7, 3, 5, {"edge": "drop"}),
+    "stride-over-window": ("clusters", (1, 37, 41), 5, 9, 8, {}),
+    "stride-1": ("clusters", (1, 17, 19), 5, 1, 4, {}),
+    "window-is-image": ("clusters", (1, 16, 16), 16, 3, 3, {}),
+    "one-pixel": ("full", (1, 1, 1), 1, 1, 1, {}),
+    "full": ("full", (1, 20, 24), 8, 4, 5, {}),
+    "checkers": ("checkers", (1, 24, 24), 8, 4, 5, {}),
+    "n-over-windows": ("clusters", (1, 20, 20), 8, 8, 50, {}),
+    "n-1": ("clusters", (1, 37, 53), 8, 4, 1, {}),
+    "none-small": ("clusters", (2, 20, 20), 8, 4, 3, {"classes": (77,)}),
+    "every-class": ("clusters", (1, 17, 23), 6, 4, 7, {"classes": (0, 1, 2)}),
+    "mixed-batch": ("mixed-batch", (4, 26, 27), 6, 3, 9, {}),
+    "min-pixels": ("clusters", (1, 37, 53), 8, 4, 12, {"min_pixels": 20}),
+    "min-pixels-out-of-reach": ("clusters", (1, 20, 20), 4, 4, 3, {"min_pixels": 17}),
+    "scattered": ("scattered", (1, 29, 33), 9, 5, 10, {}),
+    "empty-batch": ("clusters", (0, 16, 16), 8, 4, 3, {}),
+    "int64-strided": (
+        "clusters", (1, 37, 53), 8, 4, 6, {"dtype": torch.int64, "layout": "strided"},
+    ),
+    "large": ("clusters", (2, 301, 257), 64, 16, 16, {"loops": False}),
+}  # fmt: skip
+_LOGITS: dict[str, dict[str, Any]] = {
+    "logits-x4": {
+        **{"kind": "grid", "loops": True, "exact": True},
+        **{"size": (28, 36), "window": 8, "stride": 4, "n": 6},
+    },
+    "logits-blobs": {
+        **{"kind": "blobs", "loops": False, "exact": False},
+        **{"size": (160, 192), "window": 32, "stride": 16, "n": 7},
+    },
+}
 
 # Where kernels with a limit to what overlaps a window, to its bins or to the number of windows
-# change their ways: kind, shape, window, stride, n, further options.
-_GRIDS: dict[str, tuple[str, tuple[int, int, int], int, int, int, dict[str, Any]]] = {
+# change their ways.
+_GRIDS: dict[str, _Row] = {
     "7-overlap": ("clusters", (2, 52, 60), 16, 4, 12, {}),
     "7-overlap-ties": ("full", (1, 36, 44), 16, 4, 40, {}),
     "7-overlap-few": ("scattered", (1, 44, 40), 16, 4, 12, {"min_pixels": 60}),
@@ -173,30 +114,26 @@ _GRIDS: dict[str, tuple[str, tuple[int, int, int], int, int, int, dict[str, Any]
     "many": ("scattered", (1, 60, 61), 6, 1, 33, {}),
 }
 
-
-def _every_grid() -> list[Sample]:
-    return [
-        _map(
-            f"{strategy}-{name}",
-            shape,
-            kind=kind,
-            window=window,
-            stride=stride,
-            n=n,
-            strategy=strategy,
-            **options,
-        )
-        for strategy in ("top", "cover")
-        for name, (kind, shape, window, stride, n, options) in _GRIDS.items()
-    ]
-
+_OF_COVER: dict[str, _Row] = {
+    "odd-grid": ("scattered", (1, 61, 67), 13, 5, 12, {}),
+    "window-1": ("scattered", (1, 9, 9), 1, 1, 81, {}),
+    "flush-overlap": ("clusters", (1, 33, 35), 16, 16, 9, {}),
+}
+_ROWS = {
+    "top": {**_MAPS, **_GRIDS},
+    "cover": {**_MAPS, **_GRIDS, **_OF_COVER},
+    "all": _MAPS,
+}
 
 SAMPLES: list[Sample] = [
-    *_every_strategy(),
-    *_every_grid(),
-    _map(
-        "cover-odd-grid", (1, 61, 67), kind="scattered", window=13, stride=5, n=12, strategy="cover"
+    *(
+        _map(f"{strategy}-{name}", *row[:-1], strategy=strategy, **row[-1])
+        for strategy, rows in _ROWS.items()
+        for name, row in rows.items()
     ),
-    _map("cover-window-1", (1, 9, 9), kind="scattered", window=1, stride=1, n=81, strategy="cover"),
-    _map("cover-flush-overlap", (1, 33, 35), window=16, stride=16, n=9, strategy="cover"),
+    *(
+        _logits(f"{strategy}-{name}", strategy=strategy, **options)
+        for strategy in _ROWS
+        for name, options in _LOGITS.items()
+    ),
 ]
