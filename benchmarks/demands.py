@@ -217,7 +217,7 @@ def overhead(plan: Plan) -> Iterator[tuple[str, Outcome]]:
 
 
 def _timed(call: Callable[[], Any], into: list[float]) -> None:
-    into.append(measure.per_call(call, 2000))
+    into.append(measure.per_call(call, measure.OVERHEAD_CALLS))
 
 
 def engine(plan: Plan) -> Iterator[tuple[str, Outcome]]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from c2fcore.bench import charts, compare, report, rows, scale_suite
+from c2fcore.bench import charts, compare, report, rows, scale_suite, ways
 from c2fcore.cli import main
 from c2fcore.images import write_png
 
@@ -58,7 +58,7 @@ def test_a_way_that_fails_on_large_images_leaves_the_others(
         raise MemoryError("too large")
 
     calls = {"good": lambda: None, "bad": bad}
-    monkeypatch.setattr(scale_suite, "call_of", lambda job, way, case: calls[way])
+    monkeypatch.setattr(ways, "call_of", lambda job, way, case: calls[way])
     monkeypatch.setattr(scale_suite, "case_arguments", lambda axis, value: {"size": 64, "n": value})
     monkeypatch.setattr(scale_suite, "JOBS", ("count_windows",))
     monkeypatch.setattr(scale_suite, "REFERENCE_SIDE", 0)

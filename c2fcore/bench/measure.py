@@ -13,6 +13,8 @@ import torch
 
 Call = Callable[[], Any]
 
+OVERHEAD_CALLS = 2000  # of a block
+
 
 class Spread(NamedTuple):
     """Median and the 20th and 80th percentile of some samples."""
@@ -106,30 +108,28 @@ def _per_call_cuda(call: Call, loops: int, device: str) -> float:
         return float(start.elapsed_time(end)) / 1e3 / loops
 
 
-def overhead(
-    call: Call, *, calls: int = 2000, blocks: int = 15, tick: Callable[[], Any] = lambda: None
-) -> list[float]:
+def overhead(call: Call, *, blocks: int, tick: Callable[[], Any] = lambda: None) -> list[float]:
     """Seconds per call in each of several blocks of many calls."""
-    per_call(call, max(10, calls // 10))
+    per_call(call, OVERHEAD_CALLS // 10)
     found = []
     with _quiet():
         for _ in range(blocks):
-            found.append(per_call(call, calls))
+            found.append(per_call(call, OVERHEAD_CALLS))
             tick()
     return found
 
 
-def copy_gbs(device: str = "cpu", mib: int | None = None, rounds: int = 7) -> float:
+def copy_gbs(device: str = "cpu", mib: int | None = None) -> float:
     """Measured copy bandwidth in GB/s: bytes read and bytes written by Tensor.copy_.
 
-    The median of `rounds` copies between buffers of `mib` MiB, by default 128 or, on a GPU, 1024:
+    The median of seven copies between buffers of `mib` MiB, by default 128 or, on a GPU, 1024:
     many times any last-level cache in use, and so long that starting a copy does not count.
     """
     if mib is None:
         mib = 128 if torch.device(device).type == "cpu" else 1024
     source = torch.ones(mib * 2**18, dtype=torch.float32, device=device)
     target = torch.empty_like(source)
-    times = interleaved({"copy": lambda: target.copy_(source)}, rounds, target_s=0.0, device=device)
+    times = interleaved({"copy": lambda: target.copy_(source)}, 7, target_s=0.0, device=device)
     return 2 * 4 * source.numel() / spread(times["copy"]).median / 1e9
 
 

@@ -11,7 +11,7 @@ import torch
 from .. import _errors
 from . import contest, floors, inputs, measure, memory, rows
 from .op_suite import JOBS
-from .ways import EAGER, Job, call_of
+from .ways import EAGER, Job
 
 SUITE = "scale"
 # The reference's tensors of all classes at full size: beyond this side they do not fit, or take
@@ -112,16 +112,14 @@ def _times(
     try:
         case = inputs.make_case(**arguments).to(identity["device"])
         job = Job(op, {})
-        if arguments["size"] <= REFERENCE_SIDE:
-            held = contest.hold(job, case, names, rounds, device=identity["device"])
-        else:
-            held = contest.Contest(calls={w: call_of(job, w, case) for w in names})
-            held.times = measure.interleaved(
-                held.calls,
-                rounds,
-                device=identity["device"],
-                failed=lambda way, error: held.failures.update({way: _errors.reason(error)}),
-            )
+        held = contest.hold(
+            job,
+            case,
+            names,
+            rounds,
+            device=identity["device"],
+            compared=arguments["size"] <= REFERENCE_SIDE,
+        )
     except Exception as error:  # a point that does not fit is a row
         for way in names:
             yield rows.make(SUITE, {**identity, "way": way}, origin, error=_errors.reason(error))

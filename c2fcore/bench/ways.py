@@ -155,19 +155,7 @@ def _glue(way: str, case: Case) -> Call:
         "edge": case.edge,
     }
     look: dict[str, Any] = {"mean": MEAN, "std": STD}
-    if way == SHARED:
-
-        def shared() -> tuple[Windows, Tensor, Tensor]:
-            full = upsample_logits(case.logits, case.size)
-            windows = reference.select_windows(full, case.small_classes, **grid)
-            patches = reference.extract_patches(case.image, windows, **look)
-            merged = reference.aggregate(
-                full, case.fine, windows, case.small_classes, rule=case.rule
-            )
-            return windows, patches, merged
-
-        return shared
-    if way in (EAGER, COMPILED):
+    if way in (EAGER, SHARED, COMPILED):
         # Without the hand-over of labels: the reference has no use for it and would only copy.
         pick = _compiled if way == COMPILED else functools.partial(getattr, reference)
         select, extract, merge = (
@@ -176,9 +164,10 @@ def _glue(way: str, case: Case) -> Call:
         classes = as_class_set(case.small_classes)
 
         def unfused() -> tuple[Windows, Tensor, Tensor]:
-            windows = select(case.logits, classes, size=case.size, **grid)
+            logits = case.logits if way != SHARED else upsample_logits(case.logits, case.size)
+            windows = select(logits, classes, size=case.size, **grid)
             patches = extract(case.image, windows, **look)
-            merged = merge(case.logits, case.fine, windows, classes, size=case.size, rule=case.rule)
+            merged = merge(logits, case.fine, windows, classes, size=case.size, rule=case.rule)
             return windows, patches, merged
 
         return unfused
