@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .. import _checks
+from ..data.catalogue import IGNORED
 
 _WHO = "boundary"
 
@@ -58,17 +59,14 @@ def band(labels: Tensor, width: int) -> Tensor:
     return near
 
 
-def counts(
-    predicted: Tensor, truth: Tensor, num_classes: int, width: int, ignore_index: int = 255
-) -> Tensor:
+def counts(predicted: Tensor, truth: Tensor, num_classes: int, width: int) -> Tensor:
     """Pixels of the bands of both masks, per class.
 
     Args:
         predicted: integers [H, W].
-        truth: integers [H, W]; pixels of `ignore_index` are in no mask.
+        truth: integers [H, W]; pixels of 255 are in no mask.
         num_classes: ids are 0..N-1.
         width: d in pixels.
-        ignore_index: label of pixels that are not scored.
 
     Returns:
         int64 [N, 3]: in both bands (of one class), in the truth's, in the answer's. Counts of
@@ -79,7 +77,7 @@ def counts(
             f"{_WHO}: predicted and truth must have one shape, got {tuple(predicted.shape)} and "
             f"{tuple(truth.shape)}"
         )
-    ignored = truth == ignore_index
+    ignored = truth == IGNORED
     # One label for all ignored pixels of both maps, which no class has. In bytes where they do:
     # most of the time is memory traffic.
     dtype = torch.uint8 if num_classes < 256 else torch.int32

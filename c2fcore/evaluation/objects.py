@@ -24,6 +24,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from ..data.catalogue import IGNORED
 from ..images import Pixels
 
 EDGES: Final = (8.0, 16.0, 32.0, 64.0)
@@ -38,10 +39,9 @@ class TruthObjects:
     """The objects of a truth, to be compared with any number of answers.
 
     Args:
-        truth: ids uint8 [H, W].
+        truth: ids uint8 [H, W]; 255 is not scored, and cuts objects and answers apart.
         classes: whose objects.
         edges: ascending sides in pixels; bin i holds sides in [edges[i-1], edges[i]).
-        ignore_index: label of pixels that are not scored; they cut objects and answers apart.
 
     Raises:
         ValueError: edges are not ascending and above 0.
@@ -53,13 +53,12 @@ class TruthObjects:
         truth: Pixels,
         classes: Sequence[int],
         edges: Sequence[float] = EDGES,
-        ignore_index: int = 255,
     ) -> None:
         check_edges(edges)
         self._label = _scipy_label()
         self._classes = tuple(classes)
         self._areas = np.array([edge * edge for edge in edges])
-        self._ignored = truth == ignore_index
+        self._ignored = truth == IGNORED
         self._objects = [self._components(truth == c) for c in self._classes]
 
     def counts(self, predicted: Pixels) -> Counts:

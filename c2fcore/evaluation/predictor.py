@@ -35,6 +35,11 @@ class Answer(NamedTuple):
     coarse_seconds: float
     seconds: float
 
+    def maps(self, b: int, truth: Tensor) -> dict[str, Tensor]:
+        """What image `b` is scored by, uint8 [H, W] each: "truth", "coarse", and "refined"."""
+        found = {"truth": truth, "coarse": self.coarse[b]}
+        return found if self.refined is None else {**found, "refined": self.refined[b]}
+
 
 class Predictor(Protocol):
     """Something that answers images uint8 [B, 3, H, W] on its device."""

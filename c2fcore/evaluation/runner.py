@@ -164,10 +164,7 @@ class _Run:
             unit = self.units[u]
             canvas = self.canvases.get(u) or Canvas(unit, self.predict.device)
             self.canvases[u] = canvas
-            maps = {"truth": truth[b], "coarse": answer.coarse[b]}
-            if answer.refined is not None:
-                maps["refined"] = answer.refined[b]
-            if canvas.add(unit.tiles[t], maps):
+            if canvas.add(unit.tiles[t], answer.maps(b, truth[b])):
                 self._score(u, self.canvases.pop(u).maps)
 
     def _coverage(self, answer: Answer, truth: Tensor) -> None:
@@ -223,10 +220,7 @@ def answer_of(predict: Predictor, samples: Samples, unit: Unit) -> tuple[Tensor,
     for tile in unit.tiles:
         image, labels = samples.read(unit.scene, tile)
         answer = predict(image[None].to(predict.device))
-        maps = {"truth": labels.to(predict.device), "coarse": answer.coarse[0]}
-        if answer.refined is not None:
-            maps["refined"] = answer.refined[0]
-        canvas.add(tile, maps)
+        canvas.add(tile, answer.maps(0, labels.to(predict.device)))
         if not unit.whole:
             return image, canvas.maps
         target = pixels[:, tile.box.y0 : tile.box.y1, tile.box.x0 : tile.box.x1]

@@ -12,9 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import torch
 from PIL import Image
@@ -124,17 +123,8 @@ class FolderSamples:
         self._pairs = {pair.name: pair for pair in pairs}
         self._decode = MaskDecoder(info, encoding)
         self._unknown = unknown
-        self._whole = lru_cache(maxsize=1)(self._read_pair)  # its tiles follow each other
+        self._last: tuple[str, tuple[Pixels, Pixels]] | None = None  # its tiles follow each other
         self.scenes = tuple(_cut_scene(pair, tile, overlap) for pair in pairs)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Processes that read get a cache of their own."""
-        return {key: value for key, value in self.__dict__.items() if key != "_whole"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """The counterpart of __getstate__."""
-        self.__dict__.update(state)
-        self._whole = lru_cache(maxsize=1)(self._read_pair)
 
     def read(self, scene: Scene, tile: Tile) -> tuple[Tensor, Tensor]:
         """Pixels and ids of a tile.
@@ -142,7 +132,9 @@ class FolderSamples:
         Raises:
             ValueError: image and mask differ in size, or unknown ids.
         """
-        image, labels = self._whole(scene.name)
+        if self._last is None or self._last[0] != scene.name:
+            self._last = scene.name, self._read_pair(scene.name)
+        image, labels = self._last[1]
         pixels = torch.from_numpy(cut(image, tile.box, 0).copy()).permute(2, 0, 1)
         return pixels.contiguous(), torch.from_numpy(cut(labels, tile.box, IGNORED).copy())
 
