@@ -12,34 +12,16 @@ from .layers import Pyramid, PyramidDecoder, conv_bn_relu
 from .registry import optional_import
 
 
-def _encoder(name: str, in_channels: int, pretrained: bool, options: dict[str, Any]) -> Any:
-    """Features of timm's `name` at 1/4, 1/8, 1/16 and 1/32."""
-    timm = optional_import("timm", name)
-    return timm.create_model(
-        name,
-        pretrained=pretrained,
-        in_chans=in_channels,
-        features_only=True,
-        out_indices=(1, 2, 3, 4),
-        **options,
-    )
-
-
-class FarSeg(nn.Module):
-    """Foreground-aware relation network, logits at 1/4.
-
-    Zheng et al., "Foreground-Aware Relation Network for Geospatial Object Segmentation in High
-    Spatial Resolution Remote Sensing Imagery", CVPR 2020. A vector of the whole scene is compared
-    with every pixel of the feature pyramid; pixels that relate to it are strengthened. Its
-    foreground-aware loss, which weighs hard pixels, is not part of the network.
+class _OnPyramid(nn.Module):
+    """A network on features of timm's `encoder` at 1/4, 1/8, 1/16 and 1/32.
 
     Args:
         num_classes: channels of the logits.
         in_channels: image channels.
         encoder: a network of timm.
         pretrained: download ImageNet weights of the encoder.
-        width: channels of the pyramid and of its relations.
-        decoder: channels of the decoder.
+        width: channels of feature pyramids.
+        decoder: channels of decoders.
         **options: further options of timm.create_model.
     """
 
@@ -57,8 +39,32 @@ class FarSeg(nn.Module):
         **options: Any,
     ) -> None:
         super().__init__()
-        self.encoder = _encoder(encoder, in_channels, pretrained, options)
-        channels = self.encoder.feature_info.channels()
+        timm = optional_import("timm", encoder)
+        self.encoder = timm.create_model(
+            encoder,
+            pretrained=pretrained,
+            in_chans=in_channels,
+            features_only=True,
+            out_indices=(1, 2, 3, 4),
+            **options,
+        )
+        self._build(self.encoder.feature_info.channels(), num_classes, width, decoder)
+
+    def _build(self, channels: list[int], num_classes: int, width: int, decoder: int) -> None:
+        """Makes what comes behind the encoder, whose levels have these channels."""
+        raise NotImplementedError
+
+
+class FarSeg(_OnPyramid):
+    """Foreground-aware relation network, logits at 1/4.
+
+    Zheng et al., "Foreground-Aware Relation Network for Geospatial Object Segmentation in High
+    Spatial Resolution Remote Sensing Imagery", CVPR 2020. A vector of the whole scene is compared
+    with every pixel of the feature pyramid; pixels that relate to it are strengthened. Its
+    foreground-aware loss, which weighs hard pixels, is not part of the network.
+    """
+
+    def _build(self, channels: list[int], num_classes: int, width: int, decoder: int) -> None:
         self.pyramid = Pyramid(channels, width)
         self.scene = nn.ModuleList(
             nn.Sequential(
@@ -83,7 +89,7 @@ class FarSeg(nn.Module):
         return logits
 
 
-class FactSeg(nn.Module):
+class FactSeg(_OnPyramid):
     """Foreground activation and semantics in two decoders, merged as probabilities; logits at 1/4.
 
     Ma et al., "FactSeg: Foreground Activation-Driven Small Object Semantic Segmentation in
@@ -93,32 +99,10 @@ class FactSeg(nn.Module):
     times that of background. The logits are its logarithm, so cross-entropy is the paper's
     collaborative loss; its mining of small objects is a matter of the loss and not part of this.
 
-    Args:
-        num_classes: channels of the logits, 0 being background; 1 for foreground against the rest.
-        in_channels: image channels.
-        encoder: a network of timm.
-        pretrained: download ImageNet weights of the encoder.
-        width: channels of the pyramids.
-        decoder: channels of the decoders.
-        **options: further options of timm.create_model.
+    Class 0 is background; a single class is foreground against the rest.
     """
 
-    stride_multiple = 32
-
-    def __init__(
-        self,
-        num_classes: int,
-        in_channels: int = 3,
-        *,
-        encoder: str = "resnet50",
-        pretrained: bool = False,
-        width: int = 256,
-        decoder: int = 128,
-        **options: Any,
-    ) -> None:
-        super().__init__()
-        self.encoder = _encoder(encoder, in_channels, pretrained, options)
-        channels = self.encoder.feature_info.channels()
+    def _build(self, channels: list[int], num_classes: int, width: int, decoder: int) -> None:
         self.activation_pyramid = Pyramid(channels, width)
         self.semantic_pyramid = Pyramid(channels, width)
         self.activation = PyramidDecoder(len(channels), width, decoder)
