@@ -104,8 +104,11 @@ def test_other_sweeps(
     assert all("mean" in rows[line, "ours"] for line in lines)
     assert "no figure of the paper's" in (tmp_path / table / "table.md").read_text()
     if table == "fig2":
+        pytest.importorskip("matplotlib")
         drawn = ElementTree.parse(tmp_path / table / "fig2.svg").getroot()
-        assert len(drawn.findall(".//{*}circle")) == 4
+        assert {"second look", "coarse alone"} <= {
+            text.text for text in drawn.findall(".//{*}text")
+        }
 
 
 def test_a_figure_without_small_objects_is_left_out(net: Path, tmp_path: Path) -> None:

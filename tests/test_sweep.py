@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -39,6 +40,17 @@ def test_names_of_files_and_charts() -> None:
     assert slug("../../etc") == "..-..-etc"
     with pytest.raises(ValueError, match="at least one point"):
         chart.lines("t", "x", "y", {"a": []})
-    flat = ElementTree.fromstring(chart.lines("a < b", "x", "y", {"one": [(4, 50.0), (8, 50.0)]}))
-    heights = {circle.get("cy") for circle in flat.findall("{*}circle")}
-    assert len(heights) == 1
+    pytest.importorskip("matplotlib")
+    series = {"one": [(4, 50.0), (32, 50.0), (8, 60.0)], "two": [(8, 40.0)]}
+    text = chart.lines("a < b", "x", "y", series)
+    told = {
+        "".join(found.itertext()) for found in ElementTree.fromstring(text).findall(".//{*}text")
+    }
+    assert {"a < b", "x", "y", "4", "8", "32", "one", "two"} <= told
+    assert text == chart.lines("a < b", "x", "y", series)
+
+
+def test_a_chart_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ImportError, match=r"pip install c2fcore\[plot\]"):
+        chart.lines("t", "x", "y", {"a": [(1, 1.0)]})

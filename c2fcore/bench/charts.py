@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from .._plots import pyplot
 from .rows import Row
 from .scale_suite import growth
 from .tables import networks_of, op_title
@@ -44,7 +45,7 @@ def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
     Raises:
         ImportError: matplotlib is not installed.
     """
-    plt = _pyplot()
+    plt = pyplot()
     good = [row for row in rows if "suite" in row and not row["error"]]
     made = []
     charts: tuple[tuple[str, Callable[[Any, list[Row]], Any]], ...] = (
@@ -63,27 +64,6 @@ def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
         figure.savefig(made[-1], metadata={"Date": None}, bbox_inches="tight")
         plt.close(figure)
     return made
-
-
-def _pyplot() -> Any:
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise ImportError(f"charts need matplotlib ({error}); pip install c2fcore[plot]") from error
-    matplotlib.use("svg")
-    import matplotlib.pyplot as plt
-
-    plt.rcParams.update(
-        {
-            "svg.fonttype": "none",  # text stays text: small, and readable by search
-            "svg.hashsalt": "c2fcore",
-            "font.size": 9,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "figure.facecolor": "white",
-        }
-    )
-    return plt
 
 
 def _roofline(plt: Any, rows: list[Row]) -> Any:

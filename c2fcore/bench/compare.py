@@ -37,6 +37,7 @@ _HARNESS = (
     "cli/bench_options.py",
     "cli/paths.py",
     "_errors.py",
+    "_plots.py",
     "_progress.py",
 )
 _CHILD = """\

@@ -231,7 +231,10 @@ class _Plan:
         written = {"table.md": text, "table.json": json.dumps(rows, indent=1) + "\n"}
         if self.table.name == "fig2" and (curves := _curves(self.table, rows)):
             axes = ("patches per image", "mean IoU of the small classes")
-            written["fig2.svg"] = chart.lines(self.table.title, *axes, curves)
+            try:
+                written["fig2.svg"] = chart.lines(self.table.title, *axes, curves)
+            except ImportError as error:
+                tell(f"note: no fig2.svg: {error}")
         print(f"\n{text}")
         for name, content in written.items():
             there = (self.folder / name).exists()
