@@ -29,6 +29,7 @@ class FakeCuda:
         self.graphs: list[weakref.ref[Any]] = []
         self.handles = 0
         self.free = 0
+        self.allowed = 1.0
         fake = self
 
         class Graph:
@@ -70,7 +71,9 @@ class FakeCuda:
             ("set_stream", lambda stream: fake.done.append(("set_stream", stream))),
             ("is_current_stream_capturing", lambda: fake.capturing),
             ("empty_cache", lambda: fake.done.append("empty")),
-            ("mem_get_info", lambda device: (fake.free, 1 << 40)),
+            ("mem_get_info", lambda device: (fake.free, 16 << 30)),
+            ("get_per_process_memory_fraction", lambda device: fake.allowed),
+            ("memory_reserved", lambda device: 2 << 30),
             ("memory_snapshot", lambda pool: [{"total_size": 1 << 30}, {"total_size": 1 << 29}]),
         ):
             monkeypatch.setattr(torch.cuda, name, value)
@@ -217,10 +220,14 @@ def test_what_branches_is_captured_where_there_is_memory_for_it(
         recorder.rehearse(parts)
     assert fake.done[-1] == "empty"
     fake.free = 6 << 30
+    fake.allowed = 6 / 16  # of which 2 GiB are taken
+    with pytest.raises(RuntimeError, match=r"of 4\.00 GiB that are free"):
+        recorder.rehearse(parts)
+    fake.allowed = 1.0
     recorder.rehearse(parts)
     recorder.capture(lambda: None, OWN)
     recorder.capture(lambda: None, OWN)
     captures = [given["pool"] for given in fake.done if isinstance(given, dict)]
-    assert len(set(captures)) == len(captures) == 2 * 3 + 2
+    assert len(set(captures)) == len(captures) == 3 * 3 + 2
     gc.collect()
     assert not any(graph() for graph in fake.graphs)

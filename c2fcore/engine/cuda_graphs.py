@@ -76,7 +76,9 @@ class CudaGraphs(Recorder):
             needed += sum(segment["total_size"] for segment in segments)
             del held
         torch.cuda.empty_cache()
-        free, _ = torch.cuda.mem_get_info(self._device)
+        free, total = torch.cuda.mem_get_info(self._device)
+        allowed = torch.cuda.get_per_process_memory_fraction(self._device) * total
+        free = min(free, int(allowed) - torch.cuda.memory_reserved(self._device))
         if free < _ROOM * needed:
             raise RuntimeError(
                 f"its parts take {needed / 2**30:.2f} GiB beside each other, and of "
