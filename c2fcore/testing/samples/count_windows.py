@@ -108,6 +108,36 @@ def _special(name: str, size: tuple[int, int] | None) -> Sample:
     return Sample(name, make, options, loops=True, exact=True)
 
 
+# Larger ones, against the reference only: shape, size, kind, window, stride, further options. Of
+# "special" widths of whole quads, and compiled or any numbers of classes, by type.
+_LARGE: dict[str, tuple[Any, Any, str, int, int, dict[str, Any]]] = {
+    **{
+        f"special-x4-{n}-classes-{d}".replace("torch.", ""): (
+            (1, n, 12, 36), (48, 144), "special", 32, 8, {"dtype": d, "exact": True},
+        )
+        for n, d in ((16, FLOATS[0]), (16, FLOATS[1]), (7, FLOATS[1]), (16, FLOATS[2]))
+    },
+    **{
+        f"special-x4-channels_last-{d}".replace("torch.", ""): (
+            (1, 16, 12, 35), (48, 140), "special", 32, 8,
+            {"dtype": d, "layout": "channels_last", "exact": True},
+        )
+        for d in FLOATS[1:]
+    },
+    "special-x4-40-classes": (
+        (1, 40, 12, 36), (48, 144), "special", 32, 8, {"classes": (1, 33, 39), "exact": True},
+    ),
+    "blobs-wide": ((1, 6, 20, 84), (77, 333), "blobs", 32, 9, {"dtype": torch.float16}),
+    "blobs-x2-wide": ((1, 16, 36, 140), (72, 280), "blobs", 48, 12, {}),
+    "blobs-x4": ((2, 16, 40, 48), (160, 192), "blobs", 64, 16, {}),
+    "noise-x4": ((1, 16, 33, 37), (132, 148), "noise", 32, 16, {}),
+    "noise-own-size": ((1, 16, 70, 129), None, "noise", 64, 32, {}),
+    "noise-ratio-3.7": (
+        (1, 7, 30, 41), (111, 150), "noise", 32, 13, {"layout": "channels_last"},
+    ),
+    "noise-x8-bf16": ((1, 6, 16, 20), (128, 160), "noise", 32, 16, {"dtype": torch.bfloat16}),
+}  # fmt: skip
+
 SAMPLES: list[Sample] = [
     # Geometry, on label maps.
     _labels("window-is-image", (1, 8, 11), (1,), window=8, stride=8),
@@ -172,94 +202,8 @@ SAMPLES: list[Sample] = [
     # On the axis that keeps its size a pixel has no neighbour.
     _special("nan-inf-taller", (12, 8)),
     _special("nan-inf-wider", (6, 16)),
-    # Larger ones, against the reference only. Widths of whole quads, and compiled or any numbers of
-    # classes, by type.
-    *[
-        _logits(
-            f"special-x4-{n}-classes-{d}".replace("torch.", ""),
-            (1, n, 12, 36),
-            (48, 144),
-            kind="special",
-            dtype=d,
-            window=32,
-            stride=8,
-            loops=False,
-            exact=True,
-        )
-        for n, d in ((16, FLOATS[0]), (16, FLOATS[1]), (7, FLOATS[1]), (16, FLOATS[2]))
-    ],
-    *[
-        _logits(
-            f"special-x4-channels_last-{d}".replace("torch.", ""),
-            (1, 16, 12, 35),
-            (48, 140),
-            kind="special",
-            dtype=d,
-            layout="channels_last",
-            window=32,
-            stride=8,
-            loops=False,
-            exact=True,
-        )
-        for d in FLOATS[1:]
-    ],
-    _logits(
-        "special-x4-40-classes",
-        (1, 40, 12, 36),
-        (48, 144),
-        kind="special",
-        classes=(1, 33, 39),
-        window=32,
-        stride=8,
-        loops=False,
-        exact=True,
-    ),
-    _logits(
-        "blobs-wide",
-        (1, 6, 20, 84),
-        (77, 333),
-        kind="blobs",
-        dtype=torch.float16,
-        window=32,
-        stride=9,
-        loops=False,
-    ),
-    _logits(
-        "blobs-x2-wide",
-        (1, 16, 36, 140),
-        (72, 280),
-        kind="blobs",
-        window=48,
-        stride=12,
-        loops=False,
-    ),
-    _logits(
-        "blobs-x4", (2, 16, 40, 48), (160, 192), kind="blobs", window=64, stride=16, loops=False
-    ),
-    _logits(
-        "noise-x4", (1, 16, 33, 37), (132, 148), kind="noise", window=32, stride=16, loops=False
-    ),
-    _logits(
-        "noise-own-size", (1, 16, 70, 129), None, kind="noise", window=64, stride=32, loops=False
-    ),
-    _logits(
-        "noise-ratio-3.7",
-        (1, 7, 30, 41),
-        (111, 150),
-        kind="noise",
-        layout="channels_last",
-        window=32,
-        stride=13,
-        loops=False,
-    ),
-    _logits(
-        "noise-x8-bf16",
-        (1, 6, 16, 20),
-        (128, 160),
-        kind="noise",
-        dtype=torch.bfloat16,
-        window=32,
-        stride=16,
-        loops=False,
+    *(
+        _logits(name, *row[:2], kind=row[2], window=row[3], stride=row[4], loops=False, **row[5])
+        for name, row in _LARGE.items()
     ),
 ]
