@@ -213,15 +213,15 @@ def test_what_branches_is_captured_where_there_is_memory_for_it(
     fake = FakeCuda(monkeypatch)
     recorder = CudaGraphs(torch.device("cuda:0"), "lane's", True)  # type: ignore[arg-type]
     parts = [lambda: None] * 3
-    fake.free = 5 << 30  # of 3 x 1.5 GiB, and some for others
+    fake.free = 8 << 30  # of 3 x 1.5 GiB, and as much for others
     with pytest.raises(
-        RuntimeError, match=r"parts take 4\.50 GiB beside each other, and of 5\.00 "
+        RuntimeError, match=r"parts take 4\.50 GiB beside each other, and of 8\.00 "
     ):
         recorder.rehearse(parts)
     assert fake.done[-1] == "empty"
-    fake.free = 6 << 30
-    fake.allowed = 6 / 16  # of which 2 GiB are taken
-    with pytest.raises(RuntimeError, match=r"of 4\.00 GiB that are free"):
+    fake.free = 9 << 30
+    fake.allowed = 10 / 16  # of which 2 GiB are taken
+    with pytest.raises(RuntimeError, match=r"of 8\.00 GiB that are free"):
         recorder.rehearse(parts)
     fake.allowed = 1.0
     recorder.rehearse(parts)

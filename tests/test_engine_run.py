@@ -171,6 +171,39 @@ def test_a_fine_network_that_fails() -> None:
     assert all(torch.equal(results[i].labels, net(images[i][None])[0]) for i in (0, 1, 3))
 
 
+class Hungry(Coarse):
+    """Out of memory at the first image of a size; with `always` at all of them."""
+
+    def __init__(self, always: bool = False) -> None:
+        super().__init__()
+        self.always = always
+        self.met: set[Any] = set()
+
+    def forward(self, image: Tensor) -> Any:
+        known = image.shape in self.met
+        self.met.add(image.shape)
+        if self.always or not known:
+            raise torch.cuda.OutOfMemoryError("no memory")
+        return super().forward(image)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_memory_that_other_sizes_hold_is_given_back(batch: int) -> None:
+    plain = network(n=4)
+    images = [scene(60 + 24 * (i // 4), 64, objects=9, seed=i)[0][0] for i in range(8)]
+    engine = network(Hungry(), n=4).compile(lanes=1, batch=batch)
+    for image in images[::4]:
+        assert torch.equal(engine(image), plain(image[None])[0])
+        assert engine.programs() == 1, "the size that was there before is gone"
+    engine = network(Hungry(), n=4).compile(lanes=1, batch=batch)
+    for result, image in zip(engine.run(images), images, strict=True):
+        assert result.error is None
+        assert torch.equal(result.labels, plain(image[None])[0])
+    engine = network(Hungry(always=True), n=4).compile(lanes=1, batch=batch)
+    errors = [result.error for result in engine.run(images)]
+    assert all(isinstance(error, torch.cuda.OutOfMemoryError) for error in errors)
+
+
 def test_an_iterable_that_fails_does_so_after_the_images_before_it() -> None:
     def source() -> Iterator[Tensor]:
         yield from pictures(3)

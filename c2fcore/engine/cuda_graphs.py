@@ -20,7 +20,8 @@ from .programs import FRAME, NETWORK, OWN, Body, Recorder, T, capturing
 _CONDITIONAL_DRIVER: Final = 12040
 _CONDITIONAL_TORCH: Final = "2.14"
 
-_ROOM: Final = 1.25  # times what a graph was seen to take: other lanes go on allocating
+# Times what a graph was seen to take: other sizes and lanes want as much again.
+_ROOM: Final = 2
 
 # Graphs that torch's allocator of pinned memory goes on asking whether they capture: nothing ends
 # that where a capture has failed, and of a graph that is gone it would read freed memory.

@@ -7,6 +7,7 @@ import logging
 import queue
 import threading
 from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import torch
@@ -325,7 +326,18 @@ class Engine:
         self._plans.clear()
 
     def answer(self, images: Sequence[Tensor], clock: Clock | None = None) -> Answer:
-        """Labels and windows of images [H, W, C] of one size and dtype, in one batch."""
+        """Labels and windows of images [H, W, C] of one size and dtype, in one batch.
+
+        Where a GPU's memory is not enough, it is tried once more without what is kept for other
+        sizes.
+        """
+        with suppress(torch.cuda.OutOfMemoryError):
+            return self._answer(images, clock)
+        _log.info("engine: out of memory: graphs and buffers of all sizes are given back")
+        self.release()
+        return self._answer(images, clock)
+
+    def _answer(self, images: Sequence[Tensor], clock: Clock | None) -> Answer:
         lane = self._lanes.get()
         try:
             lane.look(images, clock)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import queue
 import threading
+import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent import futures
@@ -297,11 +298,16 @@ class _Run:
                 raise _Stopped
 
     def _give_up(self, lane: Lane, batch: list[_Job], error: Exception) -> None:
-        """After an error in a batch: each of its images by itself, to find the one that fails."""
+        """After an error in a batch: each of its images by itself, to find the one that fails.
+
+        One that had not the memory may have it then: see `Engine.answer`.
+        """
         self._drop(lane)
-        if len(batch) == 1:
+        out_of_memory = isinstance(error, torch.cuda.OutOfMemoryError)
+        if len(batch) == 1 and not out_of_memory:
             self._fail(batch[0], batch[0].loaded.pixels, error)
             return
+        traceback.clear_frames(error.__traceback__)  # they hold what had been computed
         while self._in_flight:  # to hold no lane while waiting for one
             self._finish_oldest()
         for job in batch:
