@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch import distributed as dist
 
 
@@ -55,14 +54,3 @@ def gather(value: Any) -> list[Any]:
     found: list[Any] = [None] * world()
     dist.all_gather_object(found, value)
     return found
-
-
-def add_up(counts: Sequence[Tensor], device: torch.device) -> None:
-    """Adds the integer tensors of all processes, in place, in one exchange."""
-    if world() == 1:
-        return
-    packed = torch.cat([c.flatten() for c in counts]).to(device)
-    dist.all_reduce(packed)
-    sizes = [c.numel() for c in counts]
-    for count, total in zip(counts, packed.cpu().split(sizes)):
-        count.copy_(total.reshape(count.shape))

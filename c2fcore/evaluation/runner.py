@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import NamedTuple
 
 import torch
@@ -199,16 +200,18 @@ class _Run:
     def together(self) -> Result:
         """The sum over all processes, in every process."""
         result = self.result
-        device = self.predict.device
         names = ("tiles", "windows", "small_px", "covered_px")
-        numbers = torch.tensor([getattr(result, name) for name in names])
+        numbers = [getattr(result, name) for name in names]
         tallies = [t for t in (result.coarse, result.refined) if t is not None]
-        distributed.add_up([numbers, *(c for t in tallies for c in t.tensors())], device)
-        for name, total in zip(names, numbers.tolist()):
-            setattr(result, name, total)
-        gathered = distributed.gather((result.units, _warm(result.timings)))
-        result.units = sorted(unit for units, _ in gathered for unit in units)
-        result.timings = [timing for _, timings in gathered for timing in timings]
+        counts = [c for t in tallies for c in t.tensors()]
+        gathered = distributed.gather((numbers, counts, result.units, _warm(result.timings)))
+        every_number, every_count, every_unit, every_timing = zip(*gathered)
+        for name, found in zip(names, zip(*every_number)):
+            setattr(result, name, sum(found))
+        for count, found in zip(counts, zip(*every_count)):
+            count.copy_(torch.stack(found).sum(0))
+        result.units = sorted(chain(*every_unit))
+        result.timings = list(chain(*every_timing))
         result.processes = distributed.world()
         return result
 
