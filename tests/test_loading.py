@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import pickle
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from multiprocessing import connection, forkserver
@@ -45,6 +47,26 @@ def ended(pids: list[int]) -> bool:
             return True
         time.sleep(0.05)
     return False
+
+
+def test_an_interpreter_that_ends_waits_for_no_loader(data: Path) -> None:
+    """Where one is still alive, as in an interactive session: Python joins what it has started."""
+    code = f"""if __name__ == "__main__":
+        import atexit, multiprocessing.util, pathlib
+
+        def tell():
+            theirs[0].join({SECONDS})
+            print(theirs[0].exitcode)
+
+        atexit.register(tell)  # before Python joins
+        import loading_runs
+        kept = iter(loading_runs.loader(pathlib.Path({str(data)!r}), 1))
+        next(kept)
+        theirs = multiprocessing.active_children()
+    """
+    command, here = [sys.executable, "-c", code], Path(__file__).parent
+    done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=True)
+    assert done.stdout == "-9\n"
 
 
 def test_a_training_process_never_forks_and_its_validations_share_processes(

@@ -7,6 +7,7 @@ server has no threads, and imports once what takes long, which spawned processes
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import signal
@@ -37,6 +38,14 @@ def options(workers: int, *, kept: bool = True) -> dict[str, Any]:
         "worker_init_fn": _begin,
         "persistent_workers": kept,
     }
+
+
+@atexit.register
+def _end() -> None:
+    """Who is still loading when the interpreter ends would have it wait until the grace is over."""
+    for child in multiprocessing.active_children():
+        if child.daemon and isinstance(child, multiprocessing.context.ForkServerProcess):
+            child.kill()
 
 
 def _begin(worker: int) -> None:
