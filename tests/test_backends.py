@@ -222,3 +222,7 @@ def test_unknown_isa_is_refused(tmp_path: Path) -> None:
     done = _python("import c2fcore; c2fcore.backends()", tmp_path, C2F_CPU_ISA="sse9")
     assert done.returncode != 0
     assert "C2F_CPU_ISA must be auto, portable or avx2, got 'sse9'" in done.stderr
+
+
+def test_completion_knows_what_is_imported_late() -> None:
+    assert set(c2fcore.__all__) <= set(dir(c2fcore))

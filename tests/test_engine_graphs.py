@@ -312,7 +312,9 @@ def test_a_warm_up_that_evicts_itself_says_so(caplog: pytest.LogCaptureFixture) 
     with caplog.at_level(logging.WARNING, "c2fcore"):
         engine.warm_up([(40, 40), (40, 48), (48, 40)], progress=False)
     (said,) = caplog.messages
-    assert said.startswith("engine: 3 sizes in 1 lanes need more than max_graphs=2 or 2 GiB of buf")
+    assert said.startswith(
+        "engine: 3 shapes of batches in 1 lanes need more than max_graphs=2 or 2 GiB"
+    )
 
 
 def test_warm_up_shows_its_progress(

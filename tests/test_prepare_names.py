@@ -1,8 +1,9 @@
-"""c2f prepare on a data set taken for another one: ids of one are ids of the other, too."""
+"""Names that c2f prepare meets: of another data set, whose ids would do, and of other folders."""
 
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 
 from c2fcore.cli import main
 from c2fcore.data.catalogue import DATASETS
+from c2fcore.data.prepared import PreparedData
 
 NAMES = ("P0003_0_896_0_896", "2_10_0_0_512_512", "area1_0_0_512_512", "2522", "mine_7")
 
@@ -27,3 +29,33 @@ def test_names_of_another_data_set_are_told(
         assert main(["prepare", meant, str(root), "-o", f"{root}-out", "--workers", "0"]) == 0
         note = f"note: images such as {name} are named as those of {of}, not of {meant}: "
         assert (note in capsys.readouterr().err) == (of not in {meant, ""})
+
+
+def test_names_lead_nowhere_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Those of tiles in records, which are removed by them, and of splits."""
+    for folder, mode in (("images", "RGB"), ("masks", "L")):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+        for size in (24, 30):
+            image = Image.fromarray(np.ones((size, size), dtype=np.uint8)).convert(mode)
+            image.save(tmp_path / "data" / folder / f"a{size}.png")
+    out, mine = tmp_path / "out", tmp_path / "mine.png"
+    command = ["prepare", "custom", str(tmp_path / "data"), "-o", str(out), "--workers", "0",
+               "--classes", "a,b"]  # fmt: skip
+    assert main(command) == 0
+    mine.write_text("mine")
+    for file in (out / "records/all/a30.json", out / "dataset.json"):
+        whole = file.read_text()
+        name = "a30_0_512_0_512"
+        file.write_text(whole.replace(f'"{name}"', '"../../../mine"'))
+        assert file.read_text() != whole
+    with pytest.raises(ValueError, match=r"damaged file .*tiles must lie in all, got '../../../mi"):
+        PreparedData.open(out)
+    for folder in ("images", "masks"):
+        (tmp_path / "data" / folder / "a30.png").unlink()
+    assert main(command) == 0
+    assert mine.read_text() == "mine"
+    (out / "records/all/a30.json").write_text(json.dumps({}))
+    assert main([*command, "--splits", "../data"]) == 2
+    assert (
+        f"custom: a split must lie in {tmp_path / 'data'}, got ../data" in capsys.readouterr().err
+    )

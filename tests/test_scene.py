@@ -12,6 +12,7 @@ from PIL import Image
 from c2fcore import C2FConfig, C2FNet, scene
 from c2fcore.engine import Engine
 from c2fcore.models import build
+from c2fcore.scene.tiled import tiles_of
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +78,10 @@ def test_a_file(engine: Engine, tmp_path: Path) -> None:
     assert found.name == str(tmp_path / "scene.png")
     expected = scene.segment(engine, image, tile=32, overlap=4, progress=False)
     assert np.array_equal(found.labels, expected.labels)
+
+
+def test_more_tiles_than_any_scene_has() -> None:
+    """As a damaged head asks for: their list would take all memory."""
+    side = 2_000_000_000
+    with pytest.raises(ValueError, match=r"tiles must be at most 4194304, got 1245616709184 of 20"):
+        tiles_of(side, side, 2048, 256)

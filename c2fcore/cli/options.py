@@ -93,7 +93,9 @@ def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ValueError(f"--device must be cpu, cuda, cuda:1, ..., got {name}") from None
+        device = torch.device("meta")
+    if device.type == "meta":  # which holds no values
+        raise ValueError(f"--device must be cpu, cuda, cuda:1, ..., got {name}")
     here = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device.type == "cuda" and (device.index or 0) >= here:
         raise ValueError(

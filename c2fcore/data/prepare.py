@@ -14,7 +14,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Final
 
 import numpy as np
@@ -341,7 +341,12 @@ def _read_record(path: Path) -> dict[str, Any] | None:
         names = [str(tile["name"]) for tile in record["tiles"]]
     except (TypeError, ValueError, KeyError):
         return None
-    return record if len(files) == 2 and names else None
+    return record if len(files) == 2 and names and all(map(is_name, names)) else None
+
+
+def is_name(text: str) -> bool:
+    """Whether it names a file of its folder, and none elsewhere."""
+    return PurePath(text).name == text
 
 
 def _describe(

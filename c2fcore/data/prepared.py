@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from ..config import C2FConfig
 from ..images import UNREADABLE, no_size_limit
 from .catalogue import IGNORED, class_ids
-from .prepare import DATASET_FILE, FORMAT, FORMAT_VERSION
+from .prepare import DATASET_FILE, FORMAT, FORMAT_VERSION, is_name
 from .tiling import Box
 
 Transform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -168,6 +168,8 @@ class PreparedData:
 
 def _split(name: str, found: dict[str, Any]) -> Split:
     tiles = tuple(Tile(t["name"], t["source"], Box(*t["box"])) for t in found["tiles"])
+    if strange := [t.name for t in tiles if not is_name(t.name)]:
+        raise ValueError(f"tiles must lie in {name}, got {strange[0]!r}")
     sizes = {source: (h, w) for source, (h, w) in found["sources"].items()}
     return Split(name, tiles, sizes, tuple(found["pixels"]))
 

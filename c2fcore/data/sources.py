@@ -71,6 +71,8 @@ def find(
         ValueError: a layout that the data set does not have, no image, or one name twice.
     """
     _check_root(info, root)
+    if outside := [s for s in splits or () if ".." in Path(s).parts or Path(s).is_absolute()]:
+        raise ValueError(f"{info.name}: a split must lie in {root}, got {outside[0]}")
     if layout == "raw":
         if info.name not in _RAW:
             raise ValueError(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+MOST: Final = 1 << 22  # tiles of an image
 
 
 class Box(NamedTuple):
@@ -44,6 +46,12 @@ def boxes(height: int, width: int, tile: int | None, overlap: int = 0) -> list[B
         raise ValueError(f"tile must be at least 1, got {tile}")
     if not 0 <= overlap < tile:
         raise ValueError(f"overlap must be in 0..tile-1, got {overlap} for tiles of {tile}")
+    rows, columns = (-(-max(0, size - tile) // (tile - overlap)) + 1 for size in (height, width))
+    if rows * columns > MOST:  # as by a damaged head: a list of them would take all memory
+        raise ValueError(
+            f"tiles must be at most {MOST}, got {rows * columns} of {tile} px that overlap by "
+            f"{overlap} in {height} x {width} px"
+        )
     return [
         Box(y, x, y + tile, x + tile)
         for y in starts(height, tile, overlap)

@@ -283,9 +283,9 @@ class Engine:
                     self._lanes.put(lane)
         if self._plans.evicted > evicted:
             _log.warning(
-                "engine: %d sizes in %d lanes need more than max_graphs=%d or 2 GiB of buffers; "
-                "what was made ready first is gone",
-                len(sizes),
+                "engine: %d shapes of batches in %d lanes need more than max_graphs=%d or 2 GiB of "
+                "buffers; what was made ready first is gone",
+                len(shapes),
                 len(self._all_lanes),
                 self._plans.bound,
             )
