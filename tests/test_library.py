@@ -291,49 +291,36 @@ def test_meta_tensors(
 
 OUTSIDE = WINDOWS.origins + 14  # windows that leave the image
 UNCHECKED = [  # operator, argument number, value that the public function would refuse
-    ("count_windows", 0, LOGITS[0]),
-    ("count_windows", 0, LOGITS.double()),
+    ("count_windows", 0, LOGITS[0]), ("count_windows", 0, LOGITS.double()),
     ("count_windows", 1, []),
     ("count_windows", 1, [5]),  # of five classes
     ("count_windows", 2, 22),  # window over the image
     ("count_windows", 2, 0),
     ("count_windows", 3, 0),  # stride
     ("count_windows", 4, 3),  # height below the logits' own
-    ("count_windows", 5, 2**31),
-    ("count_windows", 6, "wrap"),
+    ("count_windows", 5, 2**31), ("count_windows", 6, "wrap"),
     ("select_windows", 7, 0),  # n
     ("select_windows", 8, "best"),
     ("extract_patches", 1, WINDOWS.origins[:1]),  # fewer images than the batch
-    ("extract_patches", 1, WINDOWS.origins.long()),
-    ("extract_patches", 1, OUTSIDE),
+    ("extract_patches", 1, WINDOWS.origins.long()), ("extract_patches", 1, OUTSIDE),
     ("extract_patches", 1, WINDOWS.origins[..., 0]),
     ("extract_patches", 2, WINDOWS.num + 3),  # more than there are slots
     ("extract_patches", 3, 100),
     ("extract_patches", 4, 0),  # side of a patch
     ("extract_patches", 5, "cubic"),
     ("extract_patches", 7, [0.5]),  # mean of one channel for three
-    ("extract_patches", 8, [1.0, 0.0, 1.0]),
-    ("extract_patches", 9, torch.uint8),
+    ("extract_patches", 8, [1.0, 0.0, 1.0]), ("extract_patches", 9, torch.uint8),
     ("extract_patches_backward", 0, torch.zeros(5, 3, 12, 12)),
     ("extract_patches_backward", 0, torch.zeros(6, 3, 12, 11)),
     ("extract_patches_backward", 0, torch.zeros(6, 3, 12, 12, dtype=torch.int32)),
     ("extract_patches_backward", 1, IMAGE[:1]),
-    ("extract_patches_backward", 2, WINDOWS.origins.long()),
-    ("extract_patches_backward", 4, 22),
-    ("extract_patches_backward", 5, "cubic"),
-    ("extract_targets", 0, MAP.float()),
-    ("extract_targets", 1, OUTSIDE),
-    ("extract_targets", 3, 22),
-    ("extract_targets", 5, 256),
-    ("aggregate", 1, FINE[:5]),
-    ("aggregate", 1, FINE.repeat(1, 2, 1, 1)),
-    ("aggregate", 1, FINE.double()),
-    ("aggregate", 2, OUTSIDE),
-    ("aggregate", 4, 0),
-    ("aggregate", 6, 3),
-    ("aggregate", 8, "mean"),
-    ("aggregate", 9, "scores"),
-]
+    ("extract_patches_backward", 2, WINDOWS.origins.long()), ("extract_patches_backward", 4, 22),
+    ("extract_patches_backward", 5, "cubic"), ("extract_targets", 0, MAP.float()),
+    ("extract_targets", 1, OUTSIDE), ("extract_targets", 3, 22), ("extract_targets", 5, 256),
+    ("aggregate", 1, FINE[:5]), ("aggregate", 1, FINE.repeat(1, 2, 1, 1)),
+    ("aggregate", 1, FINE.double()), ("aggregate", 2, OUTSIDE), ("aggregate", 4, 0),
+    ("aggregate", 6, 3), ("aggregate", 8, "mean"), ("aggregate", 9, "scores"),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "place", "value"), UNCHECKED,

@@ -129,7 +129,7 @@ def _merged_labels(
 def _merge_labels_kernel(
     coarse_ptr,  # [B, N, h, w]
     labels_ptr,  # uint8 [B, H, W] contiguous; with GIVEN the coarse labels
-    mixed_ptr,  # int32 [programs, POINTS], scratch, or None
+    mixed_ptr,  # int32 [programs, CELLS.scratch], scratch, or None
     fine_ptr,  # [B*n, 1 or 2, hf, wf]
     origins_ptr,  # int32 [B, n, 2] contiguous
     num_ptr,  # int32 [B]

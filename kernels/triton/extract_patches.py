@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -24,6 +23,7 @@ from ._resample import (
     tap_source,
     tap_weight,
 )
+from ._upsample import quotient
 from ._windows import slots_in_use, window_origin
 
 TAPS = {"nearest": 1, "bilinear": 2, "bicubic": 4}
@@ -158,8 +158,8 @@ def axis_args(mode: str, window: int, side: int) -> tuple[int, dict[str, Any]]:
     return taps, {
         "window": window,
         "side": side,
-        "scale": float(np.float32(window) / np.float32(side)),
-        "ratio": float(np.float32(side) / np.float32(window)),
+        "scale": quotient(window, side),
+        "ratio": quotient(side, window),
     }
 
 
