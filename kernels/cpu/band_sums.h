@@ -84,10 +84,7 @@ class BandSums {
       const uint32_t sum =
           static_cast<uint32_t>(sum_bytes(total_.data() + edge[e], edge[e + 1] - edge[e]));
       if (shared) {
-#if defined(_OPENMP)
-#pragma omp atomic
-#endif
-        cell_row[e] += sum;
+        __atomic_fetch_add(&cell_row[e], sum, __ATOMIC_RELAXED);
       } else {
         cell_row[e] += sum;
       }
