@@ -1,5 +1,5 @@
 // Logits of a few output rows that share their source rows: the horizontal taps are taken once for
-// all of them. Same values, bit for bit, as LogitSampler and the evaluation in coarse_labels.h.
+// all of them. Same values, bit for bit, as the evaluation in coarse_labels.h.
 #pragma once
 
 #include <algorithm>

@@ -1,11 +1,10 @@
-// Bilinear upsampling of coarse logits, eight neighbouring output pixels at a time: per-axis tap
-// tables shared by all workers, and exact interpolated values for any pixel.
+// Bilinear upsampling of coarse logits, eight neighbouring output pixels at a time, by per-axis tap
+// tables that all workers share.
 #pragma once
 
 #include <cstdint>
 
 #include "../common/bilinear.h"
-#include "logits.h"
 #include "scratch.h"
 #include "vec.h"
 
@@ -76,44 +75,6 @@ struct ColumnTaps8 {
 
   // Both rounding steps are monotone in the source values: so is the result.
   Vec8f operator()(const float* row) const { return fma(right(row), w1, left(row) * w0); }
-};
-
-// Values of coarse logits at output pixels. One per worker; `taps` is shared and must outlive it.
-class LogitSampler {
- public:
-  LogitSampler(const Seg& seg, const UpsampleTaps& taps) : rows_(seg), taps_(&taps) {}
-
-  // Selects row y of the output of image b.
-  void seek(int64_t b, int64_t y) {
-    const size_t at = static_cast<size_t>(y);
-    top_ = rows_.row(b, taps_->y.i0[at]);
-    bottom_ = rows_.row(b, taps_->y.i1[at]);
-    w1_ = taps_->y.w1[at];
-  }
-
-  // out[c * 8 + j] = value of class c at column x + j, for any 0 <= x < W; lanes past W - 1 repeat
-  // that column. NaN stays NaN.
-  void sample8(int64_t x, float* out) const {
-    const ColumnTaps8 columns(taps_->x, x);
-    const int64_t N = rows_.seg().N;
-    if (taps_->identity) {
-      for (int64_t c = 0; c < N; ++c) {
-        store8(out + c * 8, columns.left(top_.plane(c)));
-      }
-      return;
-    }
-    const Vec8f w1 = set8(w1_);
-    const Vec8f w0 = set8(1.0f - w1_);
-    for (int64_t c = 0; c < N; ++c) {
-      store8(out + c * 8, fma(columns(bottom_.plane(c)), w1, columns(top_.plane(c)) * w0));
-    }
-  }
-
- private:
-  LogitRows rows_;
-  const UpsampleTaps* taps_;
-  LogitRow top_{}, bottom_{};
-  float w1_ = 0.0f;
 };
 
 }  // namespace c2f::cpu
