@@ -22,19 +22,6 @@ struct Slots {
   Viewed origins, num;
 };
 
-Viewed new_patches(py::handle image, std::initializer_list<int64_t> shape, py::handle dtype,
-                   bool channels_last, const char* op) {
-  if (!channels_last) return new_tensor(image, float_dtype(dtype, op), shape);
-  const py::module_ torch = py::module_::import("torch");
-  py::list sizes;
-  for (const int64_t size : shape) sizes.append(size);
-  py::object patches =
-      torch.attr("empty")(sizes, py::arg("dtype") = dtype, py::arg("device") = "cpu",
-                          py::arg("memory_format") = torch.attr("channels_last"));
-  const TensorView view = view_tensor(patches, op, "out");
-  return {std::move(patches), view};
-}
-
 py::object run_extract_patches(py::handle image, py::handle origins, py::handle num, int64_t window,
                                int64_t side, const std::string& mode, double scale,
                                const Channels& mean, const Channels& std, py::handle dtype,
@@ -43,7 +30,7 @@ py::object run_extract_patches(py::handle image, py::handle origins, py::handle 
   const TensorView pixels = view_tensor(image, op, "image");
   const Slots slots(origins, num, op);
   const int64_t count = slots.count(), C = pixels.shape[1];
-  Viewed out = new_patches(image, {count, C, side, side}, dtype, channels_last, op);
+  Viewed out = new_tensor(image, float_dtype(dtype, op), {count, C, side, side}, channels_last);
   const PatchesCall call = patches_call(pixels, slots.origins.view, slots.num.view, window,
                                         out.view, mode, scale, mean, std);
   const int threads = threads_for(count * C * side * side);

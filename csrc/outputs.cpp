@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstring>
-#include <new>
 #include <string>
 #include <utility>
 
@@ -41,38 +40,38 @@ DLDataType dlpack_type(DType dtype) {
   return {kDLFloat, 32, 1};
 }
 
-// A small tensor in one block: what DLPack says of it, its sizes, and its elements.
+// A small tensor in one block: what DLPack says of it, its sizes, and behind them its elements.
 struct SmallTensor {
   static constexpr int kDims = 4;
   static constexpr int64_t kMostBytes = 1 << 16;
-  static constexpr size_t kAlignment = 64;  // as torch's own
+  static constexpr size_t kAlignment = 64;  // of the elements, as of torch's own
 
   DLManagedTensorVersioned managed;
   int64_t shape[kDims], strides[kDims];
-  alignas(kAlignment) char elements[1];
 
-  // nullptr without memory.
+  // Aligned by hand: an allocator asked for aligned memory is several times slower.
   static DLManagedTensorVersioned* make(const DLPackExchangeApi& api, DLDataType type,
-                                        std::initializer_list<int64_t> sizes, int64_t bytes) {
-    void* block = ::operator new(offsetof(SmallTensor, elements) + static_cast<size_t>(bytes),
-                                 std::align_val_t{kAlignment}, std::nothrow);
-    if (block == nullptr) return nullptr;
-    auto* self = static_cast<SmallTensor*>(block);
+                                        std::initializer_list<int64_t> sizes, int64_t bytes,
+                                        bool channels_last) {
+    const size_t room = sizeof(SmallTensor) + kAlignment + static_cast<size_t>(bytes);
+    auto* self = static_cast<SmallTensor*>(::operator new(room));
+    const auto behind = reinterpret_cast<uintptr_t>(self + 1);
+    void* elements = reinterpret_cast<void*>((behind + kAlignment - 1) / kAlignment * kAlignment);
     std::copy(sizes.begin(), sizes.end(), self->shape);
     const int32_t ndim = static_cast<int32_t>(sizes.size());
+    constexpr int32_t kChannelsLast[] = {1, 3, 2, 0};  // innermost first
     int64_t packed = 1;
-    for (int32_t i = ndim - 1; i >= 0; --i) {
+    for (int32_t inner = 0; inner < ndim; ++inner) {
+      const int32_t i = channels_last ? kChannelsLast[inner] : ndim - 1 - inner;
       self->strides[i] = packed;
       packed *= std::max<int64_t>(self->shape[i], 1);
     }
-    const DLTensor view{self->elements, {kDLCPU, 0}, ndim, type, self->shape, self->strides, 0};
+    const DLTensor view{elements, {kDLCPU, 0}, ndim, type, self->shape, self->strides, 0};
     self->managed = {api.version, nullptr, &free, 0, view};
     return &self->managed;
   }
 
-  static void free(DLManagedTensorVersioned* managed) {
-    ::operator delete(managed, std::align_val_t{kAlignment});
-  }
+  static void free(DLManagedTensorVersioned* managed) { ::operator delete(managed); }
 };
 static_assert(offsetof(SmallTensor, managed) == 0, "a block begins with it");
 
@@ -106,7 +105,8 @@ void prefer_large_pages(void* elements, int64_t bytes) {
 
 }  // namespace
 
-Viewed new_tensor(py::handle like, DType dtype, std::initializer_list<int64_t> shape) {
+Viewed new_tensor(py::handle like, DType dtype, std::initializer_list<int64_t> shape,
+                  bool channels_last) {
   const DLPackExchangeApi* api = exchange_api(Py_TYPE(like.ptr()));
   const int64_t bytes = small_bytes(dtype, shape);
   if (api == nullptr || bytes > SmallTensor::kMostBytes) {
@@ -114,16 +114,18 @@ Viewed new_tensor(py::handle like, DType dtype, std::initializer_list<int64_t> s
     py::list sizes;
     for (const int64_t size : shape) sizes.append(size);
     const std::string name = torch_name(dtype).substr(std::strlen("torch."));
+    const char* layout = channels_last ? "channels_last" : "contiguous_format";
     py::object tensor = torch.attr("empty")(sizes, py::arg("dtype") = torch.attr(name.c_str()),
-                                            py::arg("device") = "cpu");
+                                            py::arg("device") = "cpu",
+                                            py::arg("memory_format") = torch.attr(layout));
     int64_t elements = 1;
     for (const int64_t size : shape) elements *= size;
     const TensorView view = view_tensor(tensor, "new_tensor", "output");
     prefer_large_pages(view.data, elements * dtype_bytes(dtype));
     return {std::move(tensor), view};
   }
-  DLManagedTensorVersioned* small = SmallTensor::make(*api, dlpack_type(dtype), shape, bytes);
-  if (small == nullptr) throw std::bad_alloc();
+  DLManagedTensorVersioned* small =
+      SmallTensor::make(*api, dlpack_type(dtype), shape, bytes, channels_last);
   const DLTensor& made = small->dl_tensor;
   TensorView view;
   view.data = made.data;

@@ -19,9 +19,11 @@ struct Viewed {
   TensorView view;
 };
 
-// A contiguous CPU tensor, its memory garbage: torch.empty's, or, where it is small and that would
-// cost more than to fill it, one in memory of our own. `like` is any tensor of the call.
-Viewed new_tensor(pybind11::handle like, DType dtype, std::initializer_list<int64_t> shape);
+// A contiguous CPU tensor, or one of images that is channels_last, its memory garbage:
+// torch.empty's, or, where it is small and that would cost more than to fill it, one in memory of
+// our own. `like` is any tensor of the call.
+Viewed new_tensor(pybind11::handle like, DType dtype, std::initializer_list<int64_t> shape,
+                  bool channels_last = false);
 
 // A torch.dtype that patches may have.
 DType float_dtype(pybind11::handle dtype, const char* op);

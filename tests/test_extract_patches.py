@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import oracles
 import pytest
 import torch
 import torch.nn.functional as F
+from availability import need
 from compare import assert_repeatable, call
 
 from c2fcore import Windows, ops
@@ -65,6 +68,23 @@ def test_memory_format(backend: str, device: str) -> None:
     got = ops.extract_patches(image, windows, channels_last=True, backend=backend)
     assert got.is_contiguous(memory_format=torch.channels_last)
     assert ops.extract_patches(image, windows, backend=backend).is_contiguous()
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_large_patches_ask_for_large_pages(channels_last: bool) -> None:
+    need("cpu", OP)
+    if not Path("/sys/kernel/mm/transparent_hugepage").exists():
+        pytest.skip("this system has no pages of 2 MiB to ask for")
+    windows = windows_of([[(0, 0)] * 4], 4, 4)
+    image = torch.zeros(1, 3, 4, 4)
+    got = ops.extract_patches(image, windows, zoom=256, channels_last=channels_last, backend="cpu")
+    middle, flags = got.data_ptr() + got.nbytes // 2, ""
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if match := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):
+            holds = int(match[1], 16) <= middle < int(match[2], 16)
+        elif holds and line.startswith("VmFlags:"):
+            flags = line
+    assert "hg" in flags.split()
 
 
 @cache
