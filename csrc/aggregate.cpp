@@ -29,11 +29,7 @@ py::object run_aggregate(py::handle coarse, py::handle fine, py::handle origins,
   const AggregateParams params =
       aggregate_params(seg, view_tensor(fine, op, "fine"), ys_xs.view, used.view, window,
                        table.bytes(), H, W, rule, out.view, given);
-  const int threads = threads_for(B * H * W);
-  {
-    py::gil_scoped_release unlocked;
-    cpu::aggregate(params, threads);
-  }
+  run_unlocked(&cpu::aggregate, params, B * H * W);
   return std::move(out.tensor);
 }
 

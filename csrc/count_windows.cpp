@@ -23,11 +23,7 @@ py::object run_count_windows(py::handle seg, py::handle ids, int64_t window, int
   const IdTable table(ids);
   const CountWindowsParams params =
       count_windows_params(map, table.bytes(), H, W, window, stride, flush, counts.view, {});
-  const int threads = threads_for(B * H * W);
-  {
-    py::gil_scoped_release unlocked;
-    cpu::count_windows(params, threads);
-  }
+  run_unlocked(&cpu::count_windows, params, B * H * W);
   return std::move(counts.tensor);
 }
 

@@ -33,11 +33,7 @@ py::object run_extract_patches(py::handle image, py::handle origins, py::handle 
   Viewed out = new_tensor(image, float_dtype(dtype, op), {count, C, side, side}, channels_last);
   const PatchesCall call = patches_call(pixels, slots.origins.view, slots.num.view, window,
                                         out.view, mode, scale, mean, std);
-  const int threads = threads_for(count * C * side * side);
-  {
-    py::gil_scoped_release unlocked;
-    cpu::extract_patches(call.params, threads);
-  }
+  run_unlocked(&cpu::extract_patches, call.params, count * C * side * side);
   return std::move(out.tensor);
 }
 
@@ -52,11 +48,7 @@ py::object run_extract_patches_backward(py::handle grad, py::handle image, py::h
   const PatchesBackwardCall call =
       patches_backward_call(view_tensor(grad, op, "grad_patches"), slots.origins.view,
                             slots.num.view, window, out.view, mode, scale, std);
-  const int threads = threads_for(elements);
-  {
-    py::gil_scoped_release unlocked;
-    cpu::extract_patches_backward(call.params, threads);
-  }
+  run_unlocked(&cpu::extract_patches_backward, call.params, elements);
   return out.tensor.attr("to")(image.attr("dtype"));
 }
 
@@ -70,11 +62,7 @@ py::object run_extract_targets(py::handle labels, py::handle origins, py::handle
   const IdTable table(ids);
   const ExtractTargetsParams params = targets_params(map, slots.origins.view, slots.num.view,
                                                      window, table.bytes(), ignore_index, out.view);
-  const int threads = threads_for(count * window * window);
-  {
-    py::gil_scoped_release unlocked;
-    cpu::extract_targets(params, threads);
-  }
+  run_unlocked(&cpu::extract_targets, params, count * window * window);
   return std::move(out.tensor);
 }
 

@@ -172,6 +172,11 @@ int threads_for(int64_t output_elems) {
   return py::module_::import("torch").attr("get_num_threads")().cast<int>();
 }
 
+bool signal_raised() {
+  const py::gil_scoped_acquire locked;
+  return PyErr_CheckSignals() != 0;
+}
+
 IdTable::IdTable(py::handle ids) {
   const py::object items = py::reinterpret_steal<py::object>(
       PySequence_Fast(ids.ptr(), "small_classes must be a sequence"));

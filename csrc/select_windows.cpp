@@ -30,11 +30,7 @@ py::object run_select_windows(py::handle seg, py::handle ids, int64_t window, in
                           WindowAxis{W, window, stride, params.flush}.count();
   require(params.strategy != Strategy::kTop || windows <= int64_t{1} << 32, op,
           "strategy \"top\" takes at most 2^32 windows per image, got ", windows);
-  const int threads = threads_for(B * H * W);
-  {
-    py::gil_scoped_release unlocked;
-    cpu::select_windows(params, threads);
-  }
+  run_unlocked(&cpu::select_windows, params, B * H * W);
   return py::make_tuple(std::move(origins.tensor), std::move(counts.tensor), std::move(num.tensor),
                         std::move(labels.tensor));
 }

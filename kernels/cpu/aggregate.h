@@ -231,12 +231,14 @@ class ProbMerger {
 template <class Merger>
 inline void aggregate_with(const AggregateShared& shared, int threads) {
   const AggregateParams& params = shared.params;
-  Scratch<Merger> workers;
-  workers.reserve(static_cast<size_t>(threads));
-  for (int i = 0; i < threads; ++i) workers.emplace_back(shared);
   constexpr int64_t kStripRows = 32;
   const int64_t strips = (params.H + kStripRows - 1) / kStripRows;
-  parallel_for(params.coarse.B * strips, threads, [&](int64_t task, int worker) {
+  const int64_t tasks = params.coarse.B * strips;
+  const int count = worker_count(tasks, threads);
+  Scratch<Merger> workers;
+  workers.reserve(static_cast<size_t>(count));
+  for (int i = 0; i < count; ++i) workers.emplace_back(shared);
+  parallel_for(tasks, threads, [&](int64_t task, int worker) {
     const int64_t y0 = task % strips * kStripRows;
     workers[static_cast<size_t>(worker)].run(task / strips, y0,
                                              std::min(y0 + kStripRows, params.H));

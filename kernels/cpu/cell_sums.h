@@ -25,7 +25,7 @@ class CellSums {
       : seg_(seg), set_(classes), H_(H), W_(W), grid_(&grid), labels_(labels), tables_(seg, H, W) {
     split_rows(threads);
     const int64_t tasks = seg.B * strips();
-    threads_ = static_cast<int>(std::min<int64_t>(std::max(threads, 1), tasks));
+    threads_ = worker_count(tasks, threads);
     for (int i = 0; i < threads_; ++i) {
       workers_.push_back(std::make_unique<Worker>(seg, tables_, W, grid.x));
     }
@@ -59,12 +59,15 @@ class CellSums {
   int64_t strips() const { return static_cast<int64_t>(strip_.size()) - 1; }
 
   // Strips start where a source row does, so that no two workers label the cells of one row pair;
-  // each labels one more source row than it owns, hence the least height.
+  // each labels one more source row than it owns, hence the least height. None takes long
+  // (parallel_for).
   void split_rows(int threads) {
     constexpr int64_t kLeastSourceRows = 16;
     constexpr int64_t kStripsPerThread = 4;
-    const int64_t wanted =
+    constexpr int64_t kMostPixels = int64_t{1} << 24;
+    const int64_t fair =
         threads <= 1 || seg_.B == 0 ? 1 : (threads * kStripsPerThread + seg_.B - 1) / seg_.B;
+    const int64_t wanted = std::max(fair, H_ * W_ / kMostPixels);
     const int64_t strips = std::max<int64_t>(1, std::min(wanted, seg_.h / kLeastSourceRows));
     strip_.push_back(0);
     for (int64_t i = 1; i < strips; ++i) {

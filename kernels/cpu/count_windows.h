@@ -18,8 +18,7 @@ inline void count_windows(const CountWindowsParams& p, int threads) {
   Scratch<uint32_t> sums(static_cast<size_t>(p.seg.B * grid.cells()));
   CellSums(p.seg, p.classes, p.H, p.W, grid, p.labels, threads).run(sums.data());
   Scratch<WindowSums> scratch;
-  const int64_t workers = std::min<int64_t>(std::max(threads, 1), p.seg.B);
-  for (int64_t i = 0; i < workers; ++i) scratch.emplace_back(grid);
+  for (int i = 0; i < worker_count(p.seg.B, threads); ++i) scratch.emplace_back(grid);
   parallel_for(p.seg.B, threads, [&](int64_t b, int worker) {
     scratch[static_cast<size_t>(worker)].run(sums.data() + b * grid.cells(),
                                              p.counts + b * grid.windows());

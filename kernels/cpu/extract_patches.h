@@ -32,17 +32,30 @@ class PatchWriter {
         group_(layout_ == PatchLayout::kInterleaved || params.image.stride_c == 1 ? params.image.C
                                                                                   : 1),
         source_stride_(padded_row_size(params.windows.window_px)),
-        row_size_(group_ * taps_.padded_out) {
+        row_size_(group_ * taps_.padded_out),
+        groups_(params.image.C / group_) {
+    // Strips only where patches alone leave threads idle: each one resamples its first rows again.
+    const int64_t whole = params.image.B * params.windows.n * groups_;
+    const int64_t wanted = (int64_t{4} * threads + whole - 1) / whole;
+    strips_ = threads == 1 ? 1 : std::clamp<int64_t>(params.p / 32, 1, wanted);
+    tasks_ = whole * strips_;
     // Source rows, one resampled row before interleaving, the kept rows, one row before a strided
     // store.
     const int64_t per_worker =
         straight_ ? 0 : group_ * source_stride_ + (2 + taps_.taps) * row_size_;
-    scratch_.resize(static_cast<size_t>(threads));
+    scratch_.resize(static_cast<size_t>(worker_count(tasks_, threads)));
     for (auto& worker : scratch_) worker.resize(static_cast<size_t>(per_worker));
   }
 
-  int64_t groups() const { return p_.image.C / group_; }
+  int64_t tasks() const { return tasks_; }
 
+  void run(int64_t task, int worker) {
+    const int64_t strip = task % strips_, g = task / strips_ % groups_;
+    write(task / strips_ / groups_, g, p_.p * strip / strips_, p_.p * (strip + 1) / strips_,
+          worker);
+  }
+
+ private:
   // Rows [begin, end) of slot `patch` of the batch, channels of group `g`.
   void write(int64_t patch, int64_t g, int64_t begin, int64_t end, int worker) {
     const int64_t b = patch / p_.windows.n, slot = patch % p_.windows.n;
@@ -72,7 +85,6 @@ class PatchWriter {
     }
   }
 
- private:
   static PatchLayout layout_of(const ExtractPatchesParams& p) {
     if (p.out_stride_x == 1) return PatchLayout::kPlanar;
     const bool interleaved = p.out_stride_c == 1 && p.out_stride_x == p.image.C;
@@ -172,25 +184,18 @@ class PatchWriter {
   int64_t group_;          // channels a task handles together
   int64_t source_stride_;  // floats between the source rows of two channels
   int64_t row_size_;       // floats of one resampled row, all channels of the group
+  int64_t groups_, strips_ = 1, tasks_ = 0;
   Scratch<Scratch<float>> scratch_;
 };
 
 }  // namespace detail
 
 inline void extract_patches(const ExtractPatchesParams& params, int threads) {
-  const int64_t patches = params.image.B * params.windows.n;
-  if (patches == 0 || params.image.C == 0) return;
+  if (params.image.B == 0 || params.windows.n == 0 || params.image.C == 0) return;
   const ScratchRoom room(threads);
   detail::PatchWriter writer(params, threads);
-  const int64_t whole = patches * writer.groups();
-  // Strips only where patches alone leave threads idle: each one resamples its first rows again.
-  const int64_t wanted = (4 * threads + whole - 1) / whole;
-  const int64_t strips = threads == 1 ? 1 : std::clamp<int64_t>(params.p / 32, 1, wanted);
-  parallel_for(whole * strips, threads, [&](int64_t task, int worker) {
-    const int64_t strip = task % strips, g = task / strips % writer.groups();
-    writer.write(task / strips / writer.groups(), g, params.p * strip / strips,
-                 params.p * (strip + 1) / strips, worker);
-  });
+  parallel_for(writer.tasks(), threads,
+               [&](int64_t task, int worker) { writer.run(task, worker); });
 }
 
 }  // namespace c2f::cpu

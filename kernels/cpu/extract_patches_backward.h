@@ -96,12 +96,11 @@ inline void extract_patches_backward(const ExtractPatchesBackwardParams& params,
   const ScratchRoom room(threads);
   const ResampleTaps forward(params.mode, k, std::max<int64_t>(params.grad_patches.W, 1));
   const detail::TransposedTaps taps(forward);
-  Scratch<Scratch<float>> sums(static_cast<size_t>(threads));
-  for (auto& sum : sums) sum.resize(static_cast<size_t>(params.grad_patches.W + 1));
-
-  const int64_t wanted = (8 * threads + planes - 1) / planes;
+  const int64_t wanted = (int64_t{8} * threads + planes - 1) / planes;
   const int64_t strips =
       threads == 1 ? 1 : std::clamp<int64_t>(wanted, 1, std::max<int64_t>(params.H / 16, 1));
+  Scratch<Scratch<float>> sums(static_cast<size_t>(worker_count(planes * strips, threads)));
+  for (auto& sum : sums) sum.resize(static_cast<size_t>(params.grad_patches.W + 1));
   parallel_for(planes * strips, threads, [&](int64_t task, int worker) {
     const int64_t plane = task / strips, strip = task % strips;
     const int64_t b = plane / params.C, c = plane % params.C;

@@ -1,9 +1,11 @@
 // Tasks over threads.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdint>
-#include <system_error>
+#include <exception>
 #include <thread>
 #include <vector>
 
@@ -18,9 +20,47 @@ namespace c2f::cpu {
 // its own for every call: tens of microseconds each. Set by the glue, before any call.
 inline bool forked = false;
 
+// Whether this thread's call is to end early. Set by the glue for each call that may take long;
+// null for others, in which looking at the clock would show.
+inline thread_local bool (*stop_asked)() = nullptr;
+
+// What parallel_for throws then. Outputs are unfinished.
+struct Stopped {};
+
+// The tasks of a loop until the caller wants no more of them.
+template <class Body>
+class StoppableTasks {
+ public:
+  explicit StoppableTasks(const Body& body) : body_(body), asked_(stop_asked) {
+    if (asked_ != nullptr) next_ = Clock::now() + kBetween;
+  }
+
+  // Worker 0 is the caller's thread. Between its tasks it asks, rarely: to be told takes a lock.
+  void operator()(int64_t task, int worker) {
+    if (stopped_.load(std::memory_order_relaxed)) return;
+    body_(task, worker);
+    if (worker != 0 || asked_ == nullptr || Clock::now() < next_) return;
+    if (asked_()) stopped_.store(true, std::memory_order_relaxed);
+    next_ = Clock::now() + kBetween;
+  }
+
+  void finish() const {
+    if (stopped_.load(std::memory_order_relaxed)) throw Stopped();
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  static constexpr std::chrono::milliseconds kBetween{200};
+
+  const Body& body_;
+  bool (*const asked_)();
+  std::atomic<bool> stopped_{false};
+  Clock::time_point next_;  // worker 0's
+};
+
 // parallel_for without OpenMP. Where a thread cannot be had, the others do its work.
 template <class Body>
-inline void parallel_for_fresh(int64_t tasks, int threads, const Body& body) {
+inline void parallel_for_fresh(int64_t tasks, int threads, Body& body) {
   std::atomic<int64_t> next{0};
   const auto work = [&](int worker) {
     for (int64_t task = next++; task < tasks; task = next++) body(task, worker);
@@ -29,37 +69,46 @@ inline void parallel_for_fresh(int64_t tasks, int threads, const Body& body) {
   helpers.reserve(static_cast<size_t>(threads));
   try {
     for (int worker = 1; worker < threads; ++worker) helpers.emplace_back(work, worker);
-  } catch (const std::system_error&) {
+  } catch (const std::exception&) {
   }
   work(0);
   for (std::thread& helper : helpers) helper.join();
 }
 
+// How many workers parallel_for has.
+inline int worker_count(int64_t tasks, int threads) {
+  return static_cast<int>(std::min<int64_t>(std::max(threads, 1), tasks));
+}
+
 // Calls body(task, worker) for task in [0, tasks) on at most `threads` threads; worker in
-// [0, threads) names the thread, for scratch that the caller allocated beforehand (an exception, of
-// memory too, must not leave a task). Results must not depend on which worker runs what, or in
-// which order. With one thread or one task it runs inline, without entering OpenMP. More tasks than
-// threads are handed out one by one: class boundaries, which cost the most, are rarely spread
-// evenly.
+// [0, worker_count) names the thread, for scratch that the caller allocated beforehand (an
+// exception, of memory too, must not leave a task). Results must not depend on which worker runs
+// what, or in which order. With one thread or one task it runs inline, without entering OpenMP.
+// More tasks than threads are handed out one by one: class boundaries, which cost the most, are
+// rarely spread evenly. A loop ends early between tasks alone, so that one should take tenths of a
+// second at most.
 template <class Body>
 inline void parallel_for(int64_t tasks, int threads, const Body& body) {
-  if (threads > tasks) threads = static_cast<int>(tasks);
-  if (threads <= 1) {
+  threads = worker_count(tasks, threads);
+  if (threads <= 1 && stop_asked == nullptr) {
     for (int64_t task = 0; task < tasks; ++task) body(task, 0);
     return;
   }
+  StoppableTasks<Body> run(body);
 #if defined(_OPENMP)
-  if (forked) return parallel_for_fresh(tasks, threads, body);
-  if (tasks == threads) {
+  if (forked || threads <= 1) {
+    parallel_for_fresh(tasks, threads, run);
+  } else if (tasks == threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t task = 0; task < tasks; ++task) body(task, omp_get_thread_num());
+    for (int64_t task = 0; task < tasks; ++task) run(task, omp_get_thread_num());
   } else {
 #pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
-    for (int64_t task = 0; task < tasks; ++task) body(task, omp_get_thread_num());
+    for (int64_t task = 0; task < tasks; ++task) run(task, omp_get_thread_num());
   }
 #else
-  parallel_for_fresh(tasks, threads, body);
+  parallel_for_fresh(tasks, threads, run);
 #endif
+  run.finish();
 }
 
 }  // namespace c2f::cpu

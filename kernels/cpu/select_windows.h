@@ -106,8 +106,7 @@ inline void select_windows(const SelectWindowsParams& p, int threads) {
   Scratch<uint32_t> sums(static_cast<size_t>(p.seg.B * grid.cells()));
   CellSums(p.seg, p.classes, p.H, p.W, grid, p.labels, threads).run(sums.data());
   Scratch<WindowSelector> selectors;
-  const int64_t workers = std::min<int64_t>(std::max(threads, 1), p.seg.B);
-  for (int64_t i = 0; i < workers; ++i) selectors.emplace_back(p, grid);
+  for (int i = 0; i < worker_count(p.seg.B, threads); ++i) selectors.emplace_back(p, grid);
   parallel_for(p.seg.B, threads, [&](int64_t b, int worker) {
     selectors[static_cast<size_t>(worker)].run(b, sums.data() + b * grid.cells());
   });
