@@ -1,6 +1,7 @@
 #include "../kernels/cpu/aggregate.h"
 
 #include "fast_call.h"
+#include "grid_args.h"
 #include "merge_args.h"
 #include "ops.h"
 #include "outputs.h"
@@ -29,6 +30,7 @@ py::object run_aggregate(py::handle coarse, py::handle fine, py::handle origins,
   const AggregateParams params =
       aggregate_params(seg, view_tensor(fine, op, "fine"), ys_xs.view, used.view, window,
                        table.bytes(), H, W, rule, out.view, given);
+  require_axes(params.coarse, H, W, op);
   run_unlocked(&cpu::aggregate, params, B * H * W);
   return std::move(out.tensor);
 }

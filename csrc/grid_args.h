@@ -14,19 +14,26 @@
 
 namespace c2f {
 
-// Source rows and columns are held as int32, and so are window counts.
+// Source rows and columns are held as int32; on axes that are interpolated float32 must tell them
+// apart.
+inline void require_axes(const Seg& seg, int64_t H, int64_t W, const char* op) {
+  const Sides size{H, W};
+  require(H < (int64_t{1} << 31) && W < (int64_t{1} << 31), op,
+          "size must be below 2^31 per axis, got ", size);
+  const int64_t longest = kMaxResizedAxis;
+  require((H == seg.h || H <= longest) && (W == seg.w || W <= longest), op, "size must be at most ",
+          longest, " per interpolated axis, got ", size, "; backend 'reference' takes more");
+}
+
+// Window counts are held as int32.
 inline void require_grid(const Seg& seg, int64_t H, int64_t W, int64_t window, int64_t stride,
                          const char* op) {
   const Sides size{H, W}, own{seg.h, seg.w};
   require(seg.h >= 1 && seg.w >= 1, op, "seg must have at least one pixel, got ", own);
-  require(H < (int64_t{1} << 31) && W < (int64_t{1} << 31), op,
-          "size must be below 2^31 per axis, got ", size);
+  require_axes(seg, H, W, op);
   if (seg.is_logits) {
     require(H >= seg.h && W >= seg.w, op, "size must not be smaller than the logits' own ", own,
             ", got ", size);
-    const int64_t longest = kMaxResizedAxis;
-    require((H == seg.h || H <= longest) && (W == seg.w || W <= longest), op,
-            "size must be at most ", longest, " per interpolated axis, got ", size);
   } else {
     require(H == seg.h && W == seg.w, op, "size must be that of the label map, ", own, ", got ",
             size);

@@ -255,6 +255,18 @@ def test_sizes_beyond_32_bits_are_refused(backend: str, device: str) -> None:
         ops.aggregate(coarse, long, windows, (1,), backend=backend)
 
 
+def test_axes_on_which_float32_skips_columns_are_refused(backend: str, device: str) -> None:
+    if backend != "cpu":
+        pytest.skip("a limit of the cpu backend; the cuda backend's is above")
+    windows = windows_of([[(0, 0)]], 1, 1, device)
+    fine = torch.zeros(1, 1, 1, 1, device=device)
+    for size in (((1 << 22) + 1, 1), (1, (1 << 22) + 1)):
+        with pytest.raises(ValueError, match=r"at most 4194304 per interpolated axis.*reference"):
+            ops.aggregate(torch.zeros(1, 2, 1, 1), fine, windows, (1,), size=size, backend=backend)
+    whole = torch.zeros(1, 2, 1, (1 << 22) + 1)  # its own size: nothing is interpolated
+    ops.aggregate(whole, fine, windows, (1,), backend=backend)
+
+
 REPEATED = [
     f"{rule}-{output}-blobs"
     for rule in ("paper", "normalized", "official")
