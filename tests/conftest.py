@@ -35,7 +35,10 @@ M_PERTURB = -6  # of glibc's mallopt
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--backend", action="append", default=[], help="test only this backend (may be repeated)"
+        "--backend",
+        action="append",
+        default=[],
+        help="test only this backend (may be repeated); an op's tests of no backend are left out",
     )
 
 
@@ -62,7 +65,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where pytest-xdist shares files out, those with slow tests start first: none is left over."""
+    """With --backend, of the ops only what is of a backend; files with slow tests start first.
+
+    So none of these is left over where pytest-xdist shares files out.
+    """
+    if config.getoption("--backend"):
+        items[:] = [i for i in items if "backend" in i.fixturenames or not hasattr(i.module, "OP")]
     if hasattr(config, "workerinput"):
         slow = {item.path for item in items if item.get_closest_marker("slow")}
         items.sort(key=lambda item: item.path not in slow)

@@ -290,10 +290,9 @@ def test_labels_given(backend: str, device: str, sample: Sample) -> None:
     ok, reason = c2fcore.backends()["select_windows"][backend]
     if not ok:
         pytest.skip(f"select_windows: {reason}")
-    full = {"size": sample.options["size"]} if "size" in sample.options else {}
-    _, labels = ops.select_windows(
-        coarse, classes, window=1, stride=1, n=1, **full, _return_labels=True, backend=backend
-    )
+    size = sample.options.get("size", coarse.shape[2:])
+    grid = {"size": size, "window": min(size), "stride": min(size), "n": 1}
+    _, labels = ops.select_windows(coarse, classes, **grid, _return_labels=True, backend=backend)
     want = ops.aggregate(coarse, fine, windows, classes, **sample.options, backend=backend)
     got = ops.aggregate(
         coarse, fine, windows, classes, **sample.options, _labels=labels, backend=backend

@@ -15,9 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import emulator_build
 import pytest
 import torch
-from test_cuda_on_host import BUILD, build
 
 from c2fcore import _cuda, _native, _nvrtc
 from c2fcore._nvrtc import Kernel, Launcher
@@ -257,12 +257,11 @@ def test_what_cupy_asks_of_the_driver(
     nvrtc: Any, module: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """CuPy's own calls, with NVRTC's own machine code, on a driver that writes them down."""
-    build("cuda")
     monkeypatch.setenv("C2F_CACHE_DIR", str(tmp_path / "cache"))
     kernels = map(Kernel._make, module.kernels())
     name, code = _nvrtc.compiled(next(k for k in kernels if k.op == "extract_targets"), 90)
     (tmp_path / "code").write_bytes(code)
-    (tmp_path / "libcuda.so.1").symlink_to(next(BUILD.glob("libcuda.so.*")))
+    (tmp_path / "libcuda.so.1").symlink_to(emulator_build.path_of("libcuda"))
     calls = tmp_path / "calls"
     environment = {
         **os.environ,

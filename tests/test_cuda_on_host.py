@@ -9,14 +9,13 @@ All tests of one op:
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
+import emulator_build
 import pytest
 import torch
+from window_axes import AXES
 
 from c2fcore import _cuda
 from c2fcore._classes import class_set
@@ -24,7 +23,6 @@ from c2fcore.testing import samples
 from c2fcore.windows import grid_origins
 
 HERE = Path(__file__).parent
-BUILD = HERE.parent / "build" / "cuda_on_host"
 
 pytestmark = [
     pytest.mark.slow,
@@ -32,57 +30,23 @@ pytestmark = [
 ]
 
 
-def _run(command: list[str], **environment: str) -> None:
-    done = subprocess.run(
-        command,
-        cwd=HERE.parent,
-        env={**os.environ, **environment},
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-6000:]
-
-
-def build(*targets: str) -> None:
-    """Compiles targets of tests/cuda_on_host where sources are newer."""
-    pybind11 = pytest.importorskip("pybind11")
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    if not any(shutil.which(name, path=path) for name in ("c++", "g++", "clang++")):
-        pytest.skip("no C++ compiler")
-    cmake = shutil.which("cmake", path=path)
-    if cmake is None:
-        pytest.skip("no cmake")
-    if not (BUILD / "CMakeCache.txt").exists():
-        options = [
-            f"-DPython_EXECUTABLE={sys.executable}",
-            f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
-            *(["-GNinja"] if shutil.which("ninja", path=path) else []),
-        ]
-        _run([cmake, "-S", str(HERE / "cuda_on_host"), "-B", str(BUILD), *options], PATH=path)
-    jobs = str(os.cpu_count() or 1)
-    _run([cmake, "--build", str(BUILD), "--parallel", jobs, "--target", *targets], PATH=path)
-
-
 @pytest.fixture(scope="module")
 def module() -> str:
     """Path of the emulator's module."""
-    build("_cuda_on_host")
-    (found,) = BUILD.glob("_cuda_on_host*.so")
-    return str(found)
+    return emulator_build.path_of("_cuda_on_host")
 
 
-@pytest.mark.parametrize("op", samples.OPS)
-def test_samples_of(op: str, module: str) -> None:
-    _run(
-        [
-            *(sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"),
-            *(str(HERE / f"test_{op}.py"), "--backend", "cuda"),
-        ],
-        C2F_CUDA_ON_HOST=module,
-        C2F_REQUIRE="cuda",
+def _pytest(*arguments: str, **environment: str) -> None:
+    common = ["-q", "-x", "-p", "no:cacheprovider", "--backend", "cuda"]
+    emulator_build.run(
+        [sys.executable, "-m", "pytest", *common, *arguments], C2F_REQUIRE="cuda", **environment
     )
+
+
+def test_samples(module: str) -> None:
+    """All that is tested of the ops, but for the loops: the reference agrees with those."""
+    files = [str(HERE / f"test_{op}.py") for op in samples.OPS]
+    _pytest(*files, "-k", "not test_loops or test_extract_targets", C2F_CUDA_ON_HOST=module)
 
 
 # What the emulator itself finds (tests/cuda_on_host/faults.cu), and what it leaves alone.
@@ -116,52 +80,23 @@ def test_the_emulator_finds(kernel: int, blocks: int, error: str, module: str) -
         loaded.faults(out, ticket, kernel)
 
 
-def test_samples_launched_by_name(module: str) -> None:
+def test_kernels_launched_by_name(module: str, tmp_path: Path) -> None:
     """The glue of _cuda_jit plans, its launcher in Python starts, the emulator runs the kernels.
 
-    Every sample has to give the reference's answer, so every launch reaches the kernel it means,
-    with the struct, the blocks and the shared memory it means.
+    Each of them is started and gives the reference's answer, so every launch reaches the kernel it
+    means, with the struct, the blocks and the shared memory it means; that of a type or a number of
+    classes, too, that no sample has.
     """
-    build("_cuda_jit_on_host")
-    (jit,) = BUILD.glob("_cuda_jit_on_host*.so")
-    _run(
-        [
-            *(sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"),
-            *(
-                "-p",
-                "jit_on_host",
-                "--backend",
-                "cuda",
-                "-k",
-                "same_as_reference or (extract_targets and loops)",
-            ),
-            *(str(HERE / f"test_{op}.py") for op in samples.OPS),
-        ],
+    jit = emulator_build.path_of("_cuda_jit_on_host")
+    _pytest(
+        *("-p", "jit_on_host", "-k", "test_every_kernel or test_same_as_reference"),
+        *(str(HERE / f"test_{name}.py") for name in ("every_kernel", "select_windows")),
         PYTHONPATH=str(HERE),
-        C2F_CUDA_ON_HOST=str(jit),
-        C2F_EMULATOR=module,
-        C2F_REQUIRE="cuda",
-    )
-
-
-def test_every_kernel_is_started(module: str, tmp_path: Path) -> None:
-    """And answers: a number of classes or a type that no sample has is compiled for users all the
-    same.
-    """
-    build("_cuda_jit_on_host")
-    (jit,) = BUILD.glob("_cuda_jit_on_host*.so")
-    _run(
-        [
-            *(sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"),
-            *("-p", "jit_on_host", "--backend", "cuda", str(HERE / "test_every_kernel.py")),
-        ],
-        PYTHONPATH=str(HERE),
-        C2F_CUDA_ON_HOST=str(jit),
+        C2F_CUDA_ON_HOST=jit,
         C2F_EMULATOR=module,
         C2F_KERNELS_RUN=str(tmp_path / "started"),
-        C2F_REQUIRE="cuda",
     )
-    names = {name for _, name, _ in _cuda.from_file(str(jit)).kernels()}
+    names = {name for _, name, _ in _cuda.from_file(jit).kernels()}
     assert len(names) > 100
     assert set((tmp_path / "started").read_text().splitlines()) == names
 
@@ -173,26 +108,10 @@ def test_auto_would_take_the_kernels(module: str) -> None:
         "found = {op: s.compare(op, 'cuda', 'cpu') for op in s.SAMPLES}\n"
         "assert not any(found.values()), found"
     )
-    _run([sys.executable, "-c", code], C2F_CUDA_ON_HOST=module, PYTHONSAFEPATH="1")
+    emulator_build.run([sys.executable, "-c", code], C2F_CUDA_ON_HOST=module, PYTHONSAFEPATH="1")
 
 
 # Bins: where windows start and end, and where 32-bit indices come to their end.
-
-AXES = [  # size, window, stride, flush, longest tile
-    (512, 128, 32, True, 32),
-    (6000, 128, 32, True, 128),
-    (6000, 128, 32, False, 32),
-    (500, 128, 50, True, 32),
-    (97, 17, 5, True, 32),
-    (97, 17, 5, False, 128),
-    (29, 3, 7, True, 32),
-    (16, 5, 2, True, 32),
-    (301, 7, 300, True, 64),
-    (64, 64, 64, True, 32),
-    (11, 4, 100, True, 32),
-    (40, 3, 1, True, 32),
-    (1, 1, 1, False, 32),
-]
 
 
 @pytest.mark.parametrize(("size", "window", "stride", "flush", "tile"), AXES)

@@ -7,15 +7,16 @@ instructions by name among it.
 from __future__ import annotations
 
 import ctypes
+from functools import cache
 from typing import Any
 
 import compare
+import emulator_build
 import numpy as np
 import pytest
 import torch
 from cuda_ptx import CudaMachine, CudaProgram
 from ptx_machine import Buffer
-from test_cuda_on_host import BUILD, build
 
 from c2fcore import _cuda, _nvrtc
 from c2fcore._classes import class_set
@@ -73,9 +74,8 @@ class Workspace(_cuda.Workspace):
 @pytest.fixture(scope="module")
 def glue() -> Any:
     """The glue of _cuda_jit, for tensors on the CPU, and what it launches."""
-    build("_cuda_jit_on_host")
-    (path,) = BUILD.glob("_cuda_jit_on_host*.so")
-    module, launches = _cuda.from_file(str(path)), Launches()
+    path = emulator_build.path_of("_cuda_jit_on_host")
+    module, launches = _cuda.from_file(path), Launches()
     module.set_launcher(launches)
     return module, launches
 
@@ -86,12 +86,18 @@ def _buffer(tensor: torch.Tensor) -> Buffer:
     return Buffer("", np.frombuffer(place, np.uint8), storage.data_ptr())
 
 
+@cache
+def _program(kernel: _nvrtc.Kernel) -> CudaProgram:
+    """What NVRTC makes of it."""
+    name, ptx = _nvrtc._compile(kernel, "compute_90")
+    return CudaProgram(ptx.decode(), name)
+
+
 def _execute(launches: Launches, *tensors: torch.Tensor) -> None:
-    """What NVRTC makes of the kernel that was launched."""
-    name, ptx = _nvrtc._compile(launches.kernel, "compute_90")
+    """The kernel that was launched."""
     blocks, argument, shared = launches.launch
     buffers = [_buffer(tensor) for tensor in tensors]
-    machine = CudaMachine(CudaProgram(ptx.decode(), name), blocks, buffers, argument, shared)
+    machine = CudaMachine(_program(launches.kernel), blocks, buffers, argument, shared)
     machine.run()
     assert not machine.races
 
