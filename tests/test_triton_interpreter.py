@@ -1,6 +1,6 @@
-"""The Triton kernels in Triton's interpreter, on CPU tensors, in processes of their own.
+"""The Triton kernels in Triton's interpreter, on CPU tensors, in a process of its own.
 
-The interpreter replaces parts of triton when that is first imported, so each op's own test file is
+The interpreter replaces parts of triton when that is first imported, so the ops' own test files are
 run again in a new process with TRITON_INTERPRET=1; slow samples are left out. All of one op:
 
     TRITON_INTERPRET=1 pytest tests/test_count_windows.py --backend triton
@@ -21,6 +21,7 @@ import torch
 from compare import call
 from triton_cases import take_route
 from triton_instructions import CHECKS
+from window_axes import AXES
 
 from c2fcore import Windows, _triton, ops, reference
 from c2fcore.testing.samples import get
@@ -56,30 +57,23 @@ outside = pytest.mark.skipif(INTERPRETED, reason="starts the interpreter's proce
 inside = pytest.mark.skipif(not INTERPRETED, reason="runs in the interpreter's process")
 
 
-def _pytest(*args: str) -> None:
+@outside
+@pytest.mark.slow
+def test_samples_and_this_file() -> None:
+    """In one process: importing takes seconds."""
     triton = pytest.importorskip("triton")
     version = tuple(int(part) for part in triton.__version__.split(".")[:2])
     if reason := _triton.interpreter_broken(version):
         pytest.skip(reason)
+    chosen = [f"(test_{op}.py and ({some}))" for op, some in SELECTION.items()]
+    files = [__file__, *(str(HERE / f"test_{op}.py") for op in SELECTION)]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files]
+    command += ["--backend", "triton", "-k", " or ".join([Path(__file__).name, *chosen])]
     environment = {**os.environ, "TRITON_INTERPRET": "1", "C2F_REQUIRE": "triton"}
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *args]
     done = subprocess.run(
         command, cwd=HERE, env=environment, text=True, capture_output=True, check=False
     )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
-
-
-@outside
-@pytest.mark.slow
-@pytest.mark.parametrize("op", SELECTION)
-def test_samples_of(op: str) -> None:
-    _pytest(str(HERE / f"test_{op}.py"), "--backend", "triton", "-k", SELECTION[op])
-
-
-@outside
-@pytest.mark.slow
-def test_this_file() -> None:
-    _pytest(__file__)
 
 
 @outside
@@ -106,24 +100,7 @@ def test_the_reason_without_a_gpu() -> None:
 
 
 @inside
-@pytest.mark.parametrize(
-    ("size", "window", "stride", "flush", "tile"),
-    [
-        (512, 128, 32, True, 32),
-        (6000, 128, 32, True, 128),
-        (6000, 128, 32, False, 32),
-        (500, 128, 50, True, 32),
-        (97, 17, 5, True, 32),
-        (97, 17, 5, False, 128),
-        (29, 3, 7, True, 32),
-        (16, 5, 2, True, 32),
-        (301, 7, 300, True, 64),
-        (64, 64, 64, True, 32),
-        (11, 4, 100, True, 32),
-        (40, 3, 1, True, 32),
-        (1, 1, 1, False, 32),
-    ],
-)
+@pytest.mark.parametrize(("size", "window", "stride", "flush", "tile"), AXES)
 def test_bins_cut_where_windows_start_and_end(
     size: int, window: int, stride: int, flush: bool, tile: int
 ) -> None:
@@ -277,24 +254,31 @@ def test_wide_tiles(width: int, stride: int, monkeypatch: pytest.MonkeyPatch) ->
     from c2fcore.kernels.triton import _cell_counts
 
     monkeypatch.setattr(_cell_counts, "tile_width", lambda *_: width)
-    seg = blob_logits(1, 3, 12, 104, seed=1)
-    _same_counts_and_labels(seg, (1,), window=40, stride=stride, size=(48, 416))
-    _same_counts_and_labels(seg, (1, 2), window=40, stride=stride, size=(43, 411))
+    seg = blob_logits(1, 3, 10, 104, seed=1)
+    _same_counts(seg, (1,), window=40, stride=stride, size=(40, 416))
+    seg = seg[:, :, :4]
+    _same_counts(seg, (1, 2), window=12, stride=stride, size=(15, 411))
+    _same_windows_and_labels(seg, (1, 2), window=12, stride=stride, size=(15, 411))
 
 
 @inside
-@pytest.mark.parametrize(("stride", "dtype"), [(32, torch.float32), (9, torch.float16)])
-def test_cells_row_by_row(stride: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("stride", "dtype", "size"), [(32, torch.float32, (16, 416)), (9, torch.float16, (15, 411))]
+)
+def test_cells_row_by_row(
+    stride: int, dtype: torch.dtype, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     from c2fcore.kernels.triton import _cell_counts
 
     monkeypatch.setattr(_cell_counts, "ROW_PX", 1)
     monkeypatch.setattr(_cell_counts, "row_width", lambda *_: 480)
-    seg = blob_logits(1, 3, 12, 104, seed=1).to(dtype)
-    for size in ((48, 416), (43, 411)):
-        _same_counts_and_labels(seg, (1, 2), window=10, stride=stride, size=size)
+    seg = blob_logits(1, 3, 4, 104, seed=1).to(dtype)
+    grid: dict[str, Any] = {"window": 10, "stride": stride, "size": size}
+    _same_counts(seg, (1, 2), **grid)
+    _same_windows_and_labels(seg, (1, 2), **grid)
     # Infinite corners that agree prove nothing: at the border their weight is 0, which is NaN.
-    seg[:, 1, :3] = float("inf")
-    _same_counts_and_labels(seg, (1,), window=10, stride=stride, size=(43, 411))
+    seg[:, 1, :2] = float("inf")
+    _same_counts(seg, (1,), **grid)
 
 
 @inside
@@ -304,7 +288,8 @@ def test_windows_as_wide_as_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(_cell_counts, "tile_width", lambda *_: 384)
     seg = blob_logits(1, 3, 30, 12, seed=2)
-    _same_counts_and_labels(seg, (1,), window=48, stride=32, size=(120, 48))
+    _same_counts(seg, (1,), window=48, stride=32, size=(120, 48))
+    _same_windows_and_labels(seg, (1,), window=48, stride=32, size=(120, 48))
 
 
 @inside
@@ -323,22 +308,24 @@ def test_windows_as_wide_as_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_numbers_of_classes(classes: int, dtype: torch.dtype, layout: str) -> None:
     seg = laid_out(grid_logits((1, classes, 4, 5), seed=classes).to(dtype), layout)
     small = (0, classes - 1)
-    _same_counts_and_labels(seg, small, window=3, stride=2, size=None)
-    _same_counts_and_labels(seg, small, window=8, stride=8, size=(8, 10))
+    _same_counts(seg, small, window=3, stride=2)
+    _same_windows_and_labels(seg, small, window=3, stride=2)
+    _same_windows_and_labels(seg, small, window=8, stride=8, size=(8, 10))  # and no more windows
 
 
-def _same_counts_and_labels(seg: torch.Tensor, small: tuple[int, ...], **options: Any) -> None:
-    options = {k: v for k, v in options.items() if v is not None}
+def _same_counts(seg: torch.Tensor, small: tuple[int, ...], **options: Any) -> None:
     got = ops.count_windows(seg, small, **options, backend="triton")
     assert torch.equal(got, reference.count_windows(seg, small, **options))
-    windows, labels = ops.select_windows(
-        seg, small, **options, n=2, backend="triton", _return_labels=True
+
+
+def _same_windows_and_labels(seg: torch.Tensor, small: tuple[int, ...], **options: Any) -> None:
+    (got, labels), (want, want_labels) = (
+        ops.select_windows(seg, small, **options, n=2, backend=backend, _return_labels=True)
+        for backend in ("triton", "reference")
     )
-    wanted, wanted_labels = ops.select_windows(
-        seg, small, **options, n=2, backend="reference", _return_labels=True
-    )
-    assert torch.equal(labels, wanted_labels)
-    assert torch.equal(windows.origins, wanted.origins)
+    assert torch.equal(labels, want_labels)
+    assert torch.equal(got.origins, want.origins)
+    assert torch.equal(got.counts, want.counts)
 
 
 @inside
