@@ -14,7 +14,7 @@ import torch
 from compare import assert_same_bits, call, flat
 
 import c2fcore
-from c2fcore import _backend, ops
+from c2fcore import _backend, _native, ops
 from c2fcore.testing import samples, tolerances
 from c2fcore.testing.samples.inputs import windows_of
 
@@ -113,15 +113,22 @@ def test_unknown_names(monkeypatch: pytest.MonkeyPatch) -> None:
         _count()
 
 
-def test_backend_of_the_process() -> None:
+_OF_PROCESS = """
+import os, torch
+for wanted in ("reference", ""):
+    if not os.fork():
+        os.environ["C2F_BACKEND"] = wanted
+        import c2fcore
+        print(c2fcore._backend._of_process, flush=True)
+        os._exit(0)
+    os.wait()
+"""
+
+
+def test_backend_of_the_process(tmp_path: Path) -> None:
     """C2F_BACKEND is read when c2fcore is imported."""
-    script = "import c2fcore; print(c2fcore._backend._of_process)"
-    for wanted in ("reference", ""):
-        env = {**os.environ, "C2F_BACKEND": wanted}
-        run = subprocess.run(
-            [sys.executable, "-c", script], env=env, capture_output=True, text=True
-        )
-        assert run.stdout.strip() == (wanted or "auto"), run.stderr
+    done = _python(_OF_PROCESS, tmp_path)
+    assert done.stdout.split() == ["reference", "auto"], done.stderr
 
 
 def test_valid_cases_that_a_backend_lacks() -> None:
@@ -149,19 +156,17 @@ def test_devices_that_differ() -> None:
         ops.extract_patches(torch.zeros(1, 1, 8, 8), mixed)
 
 
-def test_a_backend_passed_over_is_logged_once(tmp_path: Path) -> None:
-    script = (
-        "import logging; logging.basicConfig(level=logging.INFO, format='%(name)s %(message)s')\n"
-        "import torch\nfrom c2fcore import ops\n"
-        "seg = torch.zeros(1, 8, 8, dtype=torch.uint8)\n"
-        "for _ in range(3): ops.count_windows(seg, (1,), window=4, stride=4)\n"
-    )
-    done = _python(script, tmp_path)
-    lines = [line for line in done.stderr.splitlines() if line.startswith("c2fcore ")]
-    assert len(lines) == len(set(lines))
-    if not torch.cuda.is_available():
-        assert all("count_windows" in line for line in lines)
+def test_a_backend_passed_over_is_logged_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     assert logging.getLogger("c2fcore").level == logging.NOTSET  # the user's to set
+    monkeypatch.setattr(_backend, "_logged", set())
+    windows = windows_of([[(0, 0)]], 4)
+    with caplog.at_level(logging.INFO, "c2fcore"):
+        for _ in range(3):
+            ops.extract_patches(torch.rand(1, 3, 8, 8, dtype=torch.float64), windows)
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith("extract_patches: backend cpu passed over: ")
 
 
 def _python(script: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -189,19 +194,17 @@ torch.save(answers, "answers.pt")
 
 def test_portable_and_vector_builds_agree(tmp_path: Path) -> None:
     """The same sources compiled with and without AVX2: integers equal, floats to rounding."""
-    if not c2fcore.backends()["count_windows"]["cpu"][0]:
-        pytest.skip("no cpu backend")
-    found = {}
-    for isa in ("portable", "avx2"):
-        done = _python(_ANSWERS, tmp_path, C2F_CPU_ISA=isa)
-        if "lacks AVX2" in done.stderr:
-            pytest.skip("this processor lacks AVX2")
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.split() == [f"c2fcore._cpu_{isa}"]
-        found[isa] = torch.load(tmp_path / "answers.pt", weights_only=False)
+    module = _native.cpu().module
+    if module is None or module.__name__ != "c2fcore._cpu_avx2":
+        pytest.skip("needs the build for AVX2, and a processor that has it")
+    done = _python(_ANSWERS, tmp_path, C2F_CPU_ISA="portable")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["c2fcore._cpu_portable"]
+    found = torch.load(tmp_path / "answers.pt", weights_only=False)
     for op in OPS:
-        for name, answer in found["portable"][op].items():
-            for a, b in zip(flat([answer]), flat([found["avx2"][op][name]]), strict=True):
+        for sample in samples.of(op):
+            both = found[op][sample.name], call(op, sample, "cpu")
+            for a, b in zip(*(flat([answer]) for answer in both), strict=True):
                 assert_same_build(a, b)
 
 
@@ -218,10 +221,10 @@ def assert_same_build(a: torch.Tensor, b: torch.Tensor) -> None:
     assert (error <= tolerances.BUILD_ULPS * eps * max(float(largest), 1e-30)).all()
 
 
-def test_unknown_isa_is_refused(tmp_path: Path) -> None:
-    done = _python("import c2fcore; c2fcore.backends()", tmp_path, C2F_CPU_ISA="sse9")
-    assert done.returncode != 0
-    assert "C2F_CPU_ISA must be auto, portable or avx2, got 'sse9'" in done.stderr
+def test_unknown_isa_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("C2F_CPU_ISA", "sse9")
+    with pytest.raises(ValueError, match="C2F_CPU_ISA must be auto, portable or avx2, got 'sse9'"):
+        _native.cpu.__wrapped__()
 
 
 def test_completion_knows_what_is_imported_late() -> None:

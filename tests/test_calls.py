@@ -115,9 +115,10 @@ def test_a_call_that_was_fine_excuses_no_other(place: str) -> None:
     for _ in range(2):
         ops.count_windows(LOGITS, (1, 2), **grid)
         ops.extract_targets(LABELS, WINDOWS, (1, 2), backend=place)
-        for wrong in ({"window": True}, {"stride": 1.0}, {"size": (16, True)}, {"edge": b"flush"}):
-            with pytest.raises((TypeError, ValueError)):
-                ops.count_windows(LOGITS, (1, 2), **{**grid, **wrong})
+        wrong = (("window", True), ("stride", 1.0), ("size", (16, True)), ("edge", b"flush"))
+        for name, value in wrong:
+            with pytest.raises((TypeError, ValueError), match=rf"^count_windows: {name} m"):
+                ops.count_windows(LOGITS, (1, 2), **{**grid, name: value})
         for ids in ((1, True), (1.0, 2), [1, np.True_], (1, 4)):
             with pytest.raises((TypeError, ValueError), match=r"^count_windows: small_classes m"):
                 ops.count_windows(LOGITS, ids, **grid)  # type: ignore[arg-type]

@@ -158,9 +158,10 @@ def test_large_non_square_scene() -> None:
 
 def test_speed_is_sane() -> None:
     """About a second for 768 x 768; the bound leaves room for a busy machine."""
-    best = np.inf
-    for seed in range(3):
+
+    def seconds(seed: int) -> float:
         start = time.process_time()
         make_scene(seed)
-        best = min(best, time.process_time() - start)
-    assert best < 8.0
+        return time.process_time() - start
+
+    assert any(seconds(seed) < 8.0 for seed in range(3))
