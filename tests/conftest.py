@@ -19,7 +19,7 @@ from availability import ABSENT, required, state
 from photos import draw
 from scenes_on_disk import make_net
 
-from c2fcore import _triton
+from c2fcore import Engine, _triton
 
 if _triton.interpreted():
     import interpreter_fma  # noqa: F401  (patches the interpreter)
@@ -152,6 +152,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("net") / "net"
     make_net().save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def engine() -> Engine:
+    """Of such networks; modules may have another of this name."""
+    return make_net().compile()
 
 
 @pytest.fixture

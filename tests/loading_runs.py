@@ -14,7 +14,7 @@ from c2fcore.data.augment import Augment
 from c2fcore.data.draws import Draws, Share
 from c2fcore.data.prepared import PreparedData, TileDataset
 
-SECONDS = 20.0
+SECONDS = 60.0
 
 
 def loader(data: Path, workers: int, steps: int = 4) -> DataLoader[Any]:

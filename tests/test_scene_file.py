@@ -31,11 +31,6 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
-@pytest.fixture(scope="module")
-def engine() -> Engine:
-    return make_net().compile()
-
-
 @pytest.mark.parametrize(
     ("size", "tile", "overlap"),
     [((64, 100), 40, 8), ((41, 81), 40, 0), ((30, 100), 40, 8), ((1, 1), 40, 8), ((20, 24), 7, 5)],

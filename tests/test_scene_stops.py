@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scenes_on_disk import COMMON, labels_of, make_net, noise, write
+from scenes_on_disk import COMMON, labels_of, noise, write
 
 from c2fcore import C2FNet, scene
 from c2fcore.data.tiling import Box
@@ -26,11 +26,6 @@ from c2fcore.scene import geotiff, parts  # noqa: E402
 pytestmark = pytest.mark.filterwarnings(
     "ignore::rasterio.errors.NotGeoreferencedWarning"  # of files made and looked at here
 )
-
-
-@pytest.fixture(scope="module")
-def engine() -> Engine:
-    return make_net().compile()
 
 
 @pytest.mark.parametrize(

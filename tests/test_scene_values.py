@@ -27,11 +27,6 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
-@pytest.fixture(scope="module")
-def engine() -> Engine:
-    return make_net().compile()
-
-
 def _holes(height: int, width: int) -> npt.NDArray[np.bool_]:
     """Where there is data: not in the first tiles, nor in a hole of the last."""
     known = np.ones((height, width), dtype=np.bool_)

@@ -7,6 +7,7 @@ import re
 import signal
 import warnings
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -64,6 +65,19 @@ def falling(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command.CoarseTask, "log_iou", log)
 
 
+@pytest.fixture(scope="module")
+def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A run with these options that nothing stopped, made once; for tests with `falling`."""
+
+    @cache
+    def made(*more: str) -> Path:
+        out = tmp_path_factory.mktemp("whole") / "run"
+        assert main(coarse(data, out, *more)) == 0
+        return out
+
+    return made
+
+
 @pytest.mark.parametrize(
     ("hook", "step", "number", "more"),
     [
@@ -83,12 +97,12 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
     number: int,
     more: list[str],
     data: Path,
+    whole: Callable[..., Path],
     tmp_path: Path,
     said: Said,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
-    assert main(coarse(data, tmp_path / "whole", *more)) == 0
     plain = getattr(command.CoarseTask, f"{hook}_step")
     waiting = [number]
 
@@ -107,12 +121,12 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
     assert handlers == [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
     assert main(coarse(data, tmp_path / "cut", *more, "--resume")) == 0
     one, other = (
-        torch.load(tmp_path / name / "last.ckpt", weights_only=True) for name in ("whole", "cut")
+        torch.load(run / "last.ckpt", weights_only=True) for run in (whole(*more), tmp_path / "cut")
     )
     assert one["global_step"] == other["global_step"] == 6
     for key, value in one["state_dict"].items():
         assert torch.equal(value, other["state_dict"][key]), key
-    for key, value in weights(tmp_path / "whole").items():
+    for key, value in weights(whole(*more)).items():
         assert torch.equal(value, weights(tmp_path / "cut")[key]), key
 
 
@@ -198,9 +212,8 @@ def test_a_learning_rate_that_explodes(data: Path, tmp_path: Path, said: Said) -
 
 @pytest.mark.usefixtures("falling")
 def test_a_run_that_was_moved_knows_its_best(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, whole: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert main(coarse(data, tmp_path / "whole")) == 0
     plain = command.CoarseTask.training_step
 
     def interrupted(self: Any, batch: Any, batch_idx: int) -> Any:
@@ -215,7 +228,7 @@ def test_a_run_that_was_moved_knows_its_best(
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         assert main(coarse(data, tmp_path / "moved", "--resume")) == 0
-    for key, value in weights(tmp_path / "whole").items():
+    for key, value in weights(whole()).items():
         assert torch.equal(value, weights(tmp_path / "moved")[key]), key
 
 

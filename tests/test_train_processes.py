@@ -74,13 +74,13 @@ def scores(run: Path) -> list[float]:
         return [float(row["val/small_iou"]) for row in csv.DictReader(file) if row["val/small_iou"]]
 
 
-def test_they_train_as_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Started by torchrun itself."""
+@pytest.fixture(scope="module")
+def whole(folder: Path) -> Path:
+    """A run in two processes, started by torchrun itself."""
     starter = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "c2fcore"]
-    logged = "--trainer.logger=true"
-    two = linear(folder, "two", logged, "--trainer.devices=2", "--trainer.strategy=ddp")
+    more = ["--trainer.logger=true", "--trainer.devices=2", "--trainer.strategy=ddp"]
     done = subprocess.run(
-        [sys.executable, *starter, "train", *two],
+        [sys.executable, *starter, "train", *linear(folder, "whole", *more)],
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder)},
         cwd=folder,
         capture_output=True,
@@ -88,17 +88,19 @@ def test_they_train_as_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
+    return folder / "whole"
+
+
+def test_they_train_as_one(folder: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(folder)
-    assert main(["train", *linear(folder, "one", logged)]) == 0
+    assert main(["train", *linear(folder, "one", "--trainer.logger=true")]) == 0
     for key, value in weights(folder / "one").items():
-        torch.testing.assert_close(weights(folder / "two")[key], value)
+        torch.testing.assert_close(weights(whole)[key], value)
     assert len(scores(folder / "one")) == 2
-    np.testing.assert_allclose(scores(folder / "two"), scores(folder / "one"), atol=1e-4)
+    np.testing.assert_allclose(scores(whole), scores(folder / "one"), atol=1e-4)
 
 
-def test_they_stop_together(folder: Path, ranks: Ranks) -> None:
-    statuses, said = ranks.run(*linear(folder, "whole"))
-    assert statuses == [0, 0], said
+def test_they_stop_together(folder: Path, whole: Path, ranks: Ranks) -> None:
     statuses, said = ranks.run(*linear(folder, "cut", "--data.workers=1"), STOP="3")
     assert statuses == [130, 130], said
     assert "c2f train: stopped after step 3; --resume goes on from there" in said
@@ -106,7 +108,7 @@ def test_they_stop_together(folder: Path, ranks: Ranks) -> None:
     assert torch.load(last, weights_only=True)["global_step"] == 3
     statuses, said = ranks.run(*linear(folder, "cut", "--resume"))
     assert statuses == [0, 0], said
-    one, other = weights(folder / "whole"), weights(folder / "cut")
+    one, other = weights(whole), weights(folder / "cut")
     assert one.keys() == other.keys()
     assert all(torch.equal(value, other[key]) for key, value in one.items())
 
