@@ -283,6 +283,7 @@ def test_files_of_an_earlier_run_may_be_damaged(mine: Path, tmp_path: Path, said
     ("text", "message"),
     [
         ("{", "must be JSON, got"),
+        ("[" * 100_000, "must be JSON, got maximum recursion depth"),
         ("[]", "must be c2fcore-data's, got a list"),
         ('{"format": "c2fcore-data", "format_version": 1}', "damaged file (KeyError: 'dataset')"),
         ('{"format": "c2fcore-data", "format_version": 2}', "must be c2fcore-data version 1, got"),

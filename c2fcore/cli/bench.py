@@ -109,9 +109,13 @@ def prepare(args: argparse.Namespace) -> None:
     Raises:
         ValueError: an option breaks a rule.
     """
-    for name in ("rounds", "warmup", "repeats"):
-        if getattr(args, name) < 1:
-            raise ValueError(f"--{name} must be at least 1, got {getattr(args, name)}")
+    for name in ("rounds", "warmup", "repeats", "threads"):
+        if (value := getattr(args, name)) is not None and value < 1:
+            raise ValueError(f"--{name} must be at least 1, got {value}")
+    if not args.budget > 0:
+        raise ValueError(f"--budget must be above 0 seconds, got {args.budget}")
+    if args.out.exists() and not args.out.is_dir():
+        raise ValueError(f"--out must be a folder, got the file {args.out}")
     known = [*frames.EVERY, *ways.every()]
     if unknown := [way for way in words(args.ways) if way not in known]:
         listed = ", ".join(dict.fromkeys(known))
@@ -120,6 +124,8 @@ def prepare(args: argparse.Namespace) -> None:
         least = scale_suite.AXES["area"].values[0]
         if args.largest < least:
             raise ValueError(f"--largest must be at least {least}, got {args.largest}")
+    if args.device.partition(":")[0] not in ("cpu", "cuda"):
+        raise ValueError(f"--device must be cpu or cuda, got {args.device}")
     if torch.device(args.device).type == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: no CUDA device was found")
     args.threads = args.threads or torch.get_num_threads()

@@ -164,7 +164,7 @@ def custom(classes: str, small: Sequence[str | int] = ()) -> DatasetInfo:
     if classes.endswith(".json"):
         try:
             found = json.loads(Path(classes).read_text(encoding="utf-8"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"classes must be JSON, got {classes}: {error}") from None
         if not isinstance(found, dict) or not isinstance(found.get("names"), list):
             raise ValueError(f"classes must hold a list 'names', got {classes} without one")

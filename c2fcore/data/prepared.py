@@ -92,7 +92,7 @@ class PreparedData:
             )
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} must be JSON, got {error}") from None
         if not isinstance(found, dict):
             raise ValueError(f"{path} must be {FORMAT}'s, got a {type(found).__name__}")
