@@ -59,3 +59,27 @@ def test_names_lead_nowhere_else(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert (
         f"custom: a split must lie in {tmp_path / 'data'}, got ../data" in capsys.readouterr().err
     )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tiles": []}, "all must have tiles, got none"),
+        ({"box": [-5, 0, 24, 24]}, "box must lie in the image, got [-5, 0, 24, 24] for a"),
+        ({"box": [24, 0, 48, 24]}, "box must lie in the image, got [24, 0, 48, 24] for a"),
+        ({"box": ["a", 0, 24, 24]}, "TypeError"),
+        ({"source": "b"}, "KeyError: 'b'"),
+    ],
+)
+def test_damaged_descriptions_of_tiles(
+    tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    tile = {"name": "a", "source": "a", "box": [0, 0, 24, 24], **change}
+    split = {"tiles": change.get("tiles", [tile]), "sources": {"a": [24, 24]}, "pixels": [576]}
+    about = {"format": "c2fcore-data", "format_version": 1, "dataset": "custom", "options": {}}
+    classes = {"class_names": ["a"], "palette": [], "small_classes": []}
+    whole = {**about, **classes, "splits": {"all": split}}
+    (tmp_path / "dataset.json").write_text(json.dumps(whole))
+    with pytest.raises(ValueError, match="run that again: got a damaged file") as caught:
+        PreparedData.open(tmp_path)
+    assert message in str(caught.value)

@@ -167,10 +167,17 @@ class PreparedData:
 
 
 def _split(name: str, found: dict[str, Any]) -> Split:
+    """Raises: ValueError, TypeError or KeyError, of what `prepare` does not write."""
     tiles = tuple(Tile(t["name"], t["source"], Box(*t["box"])) for t in found["tiles"])
-    if strange := [t.name for t in tiles if not is_name(t.name)]:
-        raise ValueError(f"tiles must lie in {name}, got {strange[0]!r}")
     sizes = {source: (h, w) for source, (h, w) in found["sources"].items()}
+    if not tiles:
+        raise ValueError(f"{name} must have tiles, got none")
+    for tile in tiles:
+        if not is_name(tile.name):
+            raise ValueError(f"tiles must lie in {name}, got {tile.name!r}")
+        (y0, x0, y1, x1), (height, width) = tile.box, sizes[tile.source]
+        if not (0 <= y0 < min(y1, height) and 0 <= x0 < min(x1, width)):
+            raise ValueError(f"box must lie in the image, got {list(tile.box)} for {tile.name}")
     return Split(name, tiles, sizes, tuple(found["pixels"]))
 
 
