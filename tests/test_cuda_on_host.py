@@ -233,6 +233,28 @@ def test_more_blocks_than_a_launch_has_are_refused(module: str) -> None:
         loaded.extract_patches(image, origins, num, 4, out, *options)
 
 
+def test_aggregate_of_more_than_32_bits_is_refused(module: str) -> None:
+    """Rows of an image, and tiles of 2^11 windows of 2^20; labels that nobody touches."""
+    aggregate = _cuda.from_file(module).aggregate
+    logit, used = torch.zeros(1, 1, 1, 1), torch.ones(1, dtype=torch.int32)
+    for height, width, n, window, refused in (
+        (1 << 31, 1, 1, 1, r"^aggregate: .* sizes below 2\^31, got 2147483648 x 1"),
+        (
+            1 << 15,
+            1 << 15,
+            1 << 11,
+            1 << 15,
+            r"^aggregate: .* fewer than 2\^31 tiles, got 2147483648",
+        ),
+    ):
+        coarse, fine = logit.expand(1, 1, height, width), logit.expand(n, 1, 1, 1)
+        labels = torch.empty(1, height, width, dtype=torch.uint8)
+        slots = torch.zeros(1, n, 2, dtype=torch.int32), used, window
+        options = (class_set((0,)).table, height, width, "paper", labels, True, None)
+        with pytest.raises(NotImplementedError, match=refused):
+            aggregate(coarse, fine, *slots, *options)
+
+
 def test_rows_of_a_tile_fit_their_slots(module: str) -> None:
     """The plan's bound on source rows, against the positions themselves in float32."""
     plan = _cuda.from_file(module).source_rows
