@@ -32,7 +32,9 @@ SAMPLES = (
     *("special-x4-16-classes-float32", "special-x4-16-classes-float16", "blobs-wide"),
     *("special-x4-16-classes-bfloat16", "special-x4-channels_last-bfloat16"),
     *("special-x4-channels_last-float16", "logits-x4-ties", "nan-inf-taller"),
-    *("logits-f16-channels_last", "labels-int16-planar"),
+    *("logits-f16-channels_last", "labels-int16-planar", "inf-beside-the-border-float16"),
+    *("special-own-size-36-float16", "special-own-size-35-float16"),
+    *("ties-own-size-channels_last-float16", "noise-own-size"),
 )
 LABELS = (
     *("paper-labels-nan-inf-fine", "wide-overlaps", "wide-num-0-of-one", "wide-odd-sizes"),

@@ -107,6 +107,7 @@ Launch plan_labels(const AggregateParams& p, MergeArgs* args) {
     bytes = std::max(bytes, plan_tiles(p, args));
   } else {
     set_tile(args, kWideTileY, kWideTileX, kWideTileLog2);
+    set_width(&args->coarse, kWideTileX);
   }
   return {aggregate_kernels, labels_key(p.coarse.dtype, kind, compiled_in(p.coarse.N)), 0,
           kMergeThreads, bytes};

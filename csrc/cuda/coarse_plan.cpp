@@ -1,6 +1,9 @@
 #include "coarse_plan.h"
 
+#include <algorithm>
+
 #include "../../kernels/common/bilinear.h"
+#include "../../kernels/cuda/window_bins.h"
 #include "logits.h"
 
 // The emulator of the tests sets this lower, so that small images have tiles of all sizes.
@@ -42,8 +45,14 @@ CoarseArgs coarse_args(const Seg& seg, int64_t H, int64_t W, uint8_t* labels) {
   args.scale_y = resize_scale(seg.h, H);
   args.scale_x = resize_scale(seg.w, W);
   args.packed = seg.is_logits && packed(seg);
+  args.quads = seg.is_logits && quads(seg);
   args.labels = labels;
   return args;
+}
+
+void set_width(CoarseArgs* args, int32_t tile_x) {
+  args->quads_across = parts_of(tile_x, kQuad);
+  args->by_quads = make_divider(args->quads_across);
 }
 
 void lay_out_cells(CoarseArgs* args, int32_t tile_y, int32_t tile_x, uint32_t* at) {
@@ -52,15 +61,15 @@ void lay_out_cells(CoarseArgs* args, int32_t tile_y, int32_t tile_x, uint32_t* a
   const int32_t columns = kQuad - 1 + most_cells(tile_x, args->scale_x) + 1;
   args->pitch = (columns + kQuad - 1) / kQuad * kQuad;
   args->by_pitch = make_divider(args->pitch);
-  const auto axis = [&](AxisLayout* of, int32_t px, int32_t cells) {
-    of->cell = reserve(at, 2 * px);
-    of->first = reserve(at, 2 * (cells + 1));
-    of->w1 = reserve(at, 4 * px);
-  };
+  // Whole rows of threads share the rows of cells out; what they have found in pairs is bits.
+  args->compared_rows =
+      std::min(parts_of(rows, kCellThreads / (args->pitch / 2)), kMostComparedRows);
+  set_width(args, tile_x);
+  args->stored_rows = parts_of(rows, kCellThreads / args->quads_across);
   CellLayout& layout = args->layout;
-  axis(&layout.y, tile_y, rows);
-  axis(&layout.x, tile_x, args->pitch);
-  layout.points = reserve(at, 2 * ((rows + 1) * args->pitch + 1));
+  layout.y = {0, reserve(at, 2 * (rows + 1)), reserve(at, 4 * tile_y)};
+  layout.x = {reserve(at, 2 * tile_x), reserve(at, 2 * (args->pitch + 1)), reserve(at, 4 * tile_x)};
+  layout.points = reserve(at, 2 * ((rows + 1) * args->pitch + 2));
   layout.entries = reserve(at, 2 * rows * args->pitch);
   // Where there are fewer source pixels than threads, one of them each asks for more at once.
   args->quads = quads(args->seg) && args->pitch * rows > kCellThreads;

@@ -26,7 +26,11 @@ inline uint32_t reserve(uint32_t* at, int64_t bytes) {
   return start;
 }
 
-// What a tile of tile_y x tile_x pixels that is upsampled needs in shared memory, from `at` on.
+// How threads share out rows of tile_x pixels.
+void set_width(CoarseArgs* args, int32_t tile_x);
+
+// The same, and what a tile of tile_y x tile_x pixels that is upsampled needs in shared memory,
+// from `at` on.
 void lay_out_cells(CoarseArgs* args, int32_t tile_y, int32_t tile_x, uint32_t* at);
 
 }  // namespace c2f::cuda

@@ -34,7 +34,11 @@ uint32_t lay_out(CellCountsArgs* args, bool upsampled) {
   reserve(&bytes, int64_t{4} * y.tile_bins * x.tile_bins);
   args->row_bins = reserve(&bytes, 2 * y.tile_px);
   args->column_bins = reserve(&bytes, 2 * x.tile_px);
-  if (upsampled) lay_out_cells(&args->coarse, y.tile_px, x.tile_px, &bytes);
+  if (upsampled) {
+    lay_out_cells(&args->coarse, y.tile_px, x.tile_px, &bytes);
+  } else {
+    set_width(&args->coarse, x.tile_px);
+  }
   return bytes;
 }
 

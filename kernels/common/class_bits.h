@@ -11,8 +11,9 @@ namespace c2f {
 struct ClassBits {
   uint32_t word[kMaxClasses / 32];
 
-  // c in 0..255.
-  C2F_HD bool has(int32_t c) const { return (word[c >> 5] >> (c & 31) & 1u) != 0; }
+  // c in 0..255; 1 where it is in the set.
+  C2F_HD uint32_t bit(int32_t c) const { return word[c >> 5] >> (c & 31) & 1u; }
+  C2F_HD bool has(int32_t c) const { return bit(c) != 0; }
 
   // Any id of a label map.
   C2F_HD bool has_id(int64_t id) const {

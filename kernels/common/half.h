@@ -119,7 +119,7 @@ C2F_HD uint32_t pack_f16(float first, float second) {
 }
 
 // Two neighbours each: the larger ones, a number where the other is none; and all bits set where
-// they are equal numbers. One instruction on a GPU.
+// the first is greater, which no NaN is. One instruction on a GPU.
 template <class Half>
 C2F_HD uint32_t max_x2_in_two(uint32_t a, uint32_t b) {
   uint32_t word = 0;
@@ -131,11 +131,11 @@ C2F_HD uint32_t max_x2_in_two(uint32_t a, uint32_t b) {
   return word;
 }
 template <class Half>
-C2F_HD uint32_t equal_x2_in_two(uint32_t a, uint32_t b) {
+C2F_HD uint32_t greater_x2_in_two(uint32_t a, uint32_t b) {
   uint32_t word = 0;
   for (int shift = 0; shift < 32; shift += 16) {
     const Half x{static_cast<uint16_t>(a >> shift)}, y{static_cast<uint16_t>(b >> shift)};
-    if (to_float(x) == to_float(y)) word |= 0xffffu << shift;
+    if (to_float(x) > to_float(y)) word |= 0xffffu << shift;
   }
   return word;
 }
@@ -149,7 +149,7 @@ struct Pair {
 template <>
 struct Pair<F16> {
   static constexpr bool kTogether = true;
-  static constexpr uint32_t kLowest = 0xfc00fc00u;  // -inf
+  static constexpr uint32_t kLowest = 0xfc00fc00u, kLargest = 0x7bff7bffu;  // -inf; finite
 
   static C2F_HD uint32_t max(uint32_t a, uint32_t b) {
 #if defined(__CUDA_ARCH__)
@@ -160,13 +160,13 @@ struct Pair<F16> {
     return max_x2_in_two<F16>(a, b);
 #endif
   }
-  static C2F_HD uint32_t equal(uint32_t a, uint32_t b) {
+  static C2F_HD uint32_t greater(uint32_t a, uint32_t b) {
 #if defined(__CUDA_ARCH__)
     uint32_t word;
-    asm("set.eq.u32.f16x2 %0, %1, %2;" : "=r"(word) : "r"(a), "r"(b));
+    asm("set.gt.u32.f16x2 %0, %1, %2;" : "=r"(word) : "r"(a), "r"(b));
     return word;
 #else
-    return equal_x2_in_two<F16>(a, b);
+    return greater_x2_in_two<F16>(a, b);
 #endif
   }
 };
@@ -176,7 +176,7 @@ struct Pair<F16> {
 template <>
 struct Pair<BF16> {
   static constexpr bool kTogether = true;
-  static constexpr uint32_t kLowest = 0xff80ff80u;  // -inf
+  static constexpr uint32_t kLowest = 0xff80ff80u, kLargest = 0x7f7f7f7fu;  // -inf; finite
 
   static C2F_HD uint32_t max(uint32_t a, uint32_t b) {
 #if defined(__CUDA_ARCH__)
@@ -187,13 +187,13 @@ struct Pair<BF16> {
     return max_x2_in_two<BF16>(a, b);
 #endif
   }
-  static C2F_HD uint32_t equal(uint32_t a, uint32_t b) {
+  static C2F_HD uint32_t greater(uint32_t a, uint32_t b) {
 #if defined(__CUDA_ARCH__)
     uint32_t word;
-    asm("set.eq.u32.bf16x2 %0, %1, %2;" : "=r"(word) : "r"(a), "r"(b));
+    asm("set.gt.u32.bf16x2 %0, %1, %2;" : "=r"(word) : "r"(a), "r"(b));
     return word;
 #else
-    return equal_x2_in_two<BF16>(a, b);
+    return greater_x2_in_two<BF16>(a, b);
 #endif
   }
 };

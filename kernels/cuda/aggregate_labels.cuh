@@ -256,20 +256,19 @@ __device__ __forceinline__ bool find_part(const MergeArgs& a, ImageTile* tile) {
   return tile->taken == 0;
 }
 
-// Coarse labels of a tile, by the logits' own pixels.
+// Coarse labels of a tile, by the logits' own pixels, four beside each other a thread.
 template <class T, int N>
-__device__ __forceinline__ void label_pixels(const CoarseArgs& a, const ImageTile& tile,
-                                             int32_t columns_log2) {
-  const Seg& seg = a.seg;
-  const T* image = static_cast<const T*>(seg.data) + tile.image * seg.stride_b;
-  uint8_t* labels = a.labels + tile.image * a.H * a.W;
-  for (int p = threadIdx.x; p < tile.y.length << columns_log2; p += kMergeThreads) {
-    const int32_t row = p >> columns_log2, column = p - (row << columns_log2);
-    if (column >= tile.x.length) continue;
+__device__ __forceinline__ void label_pixels(const CoarseArgs& a, const ImageTile& tile) {
+  const T* image = static_cast<const T*>(a.seg.data) + tile.image * a.seg.stride_b;
+  for (int item = threadIdx.x;; item += kMergeThreads) {
+    const int32_t row = a.by_quads.quotient(item);
+    if (row >= tile.y.length) break;
+    const int32_t column = (item - row * a.quads_across) * kQuad;
+    const int32_t inside = min(kQuad, tile.x.length - column);
+    if (inside <= 0) continue;
     const int64_t y = tile.y.start + row, x = tile.x.start + column;
-    const auto found = first_argmax<T, N>(image + y * seg.stride_y + x * seg.stride_x, seg.stride_n,
-                                          static_cast<int32_t>(seg.N), a.packed);
-    labels[y * a.W + x] = static_cast<uint8_t>(found.label);
+    store_labels(a.labels + (tile.image * a.H + y) * a.W + x,
+                 labels_of_four<N>(a, image, y, x, inside), inside);
   }
 }
 
@@ -277,6 +276,12 @@ __device__ __forceinline__ void label_pixels(const CoarseArgs& a, const ImageTil
 struct LabelsOnly {
   static constexpr bool kWanted = false;
   uint32_t parts;  // that are taken
+
+  struct Columns {
+    __device__ __forceinline__ Columns(const LabelsOnly&, const Span&, const Span&, int32_t) {}
+    __device__ __forceinline__ void add(uint32_t, uint32_t, int32_t) {}
+    __device__ __forceinline__ void flush() {}
+  };
 
   // Of those below each other around a column.
   __device__ __forceinline__ uint32_t taken(int32_t column) const {
@@ -311,7 +316,7 @@ __device__ __forceinline__ void label_image(const MergeArgs& a, unsigned char* s
     const Tile cells(a.coarse.layout, tile.image, tile.y, tile.x, shared);
     label_upsampled<T, N>(a.coarse, cells, LabelsOnly{tile.taken});
   } else {
-    label_pixels<T, N>(a.coarse, tile, a.tile_x_log2);
+    label_pixels<T, N>(a.coarse, tile);
   }
   if (apart && block >= 0) return;
   for (int32_t top = 0; top < tile.y.length; top += kTilePixels >> a.tile_x_log2) {

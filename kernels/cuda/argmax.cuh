@@ -3,9 +3,14 @@
 
 #include <cmath>
 
+#include "coarse_args.h"
 #include "element.cuh"
 
 namespace c2f::cuda {
+
+// Beside a point's label: its largest logit is infinite, or there is none, which proves nothing
+// about the pixels between it and its neighbours.
+constexpr uint32_t kNotFinite = 1u << 14;
 
 // Fed with logits in ascending class order. A strict > keeps the first of equal classes and never
 // takes a NaN, which thereby counts as -inf; without anything above -inf the label is 0.
@@ -19,39 +24,52 @@ struct FirstArgmax {
     best = better ? value : best;
     label = better ? c : label;
   }
-  // An infinite best proves nothing about the pixels between this one and its neighbours.
-  __device__ __forceinline__ bool finite() const { return fabsf(best) < INFINITY; }
+  __device__ __forceinline__ uint32_t point() const {
+    return static_cast<uint32_t>(label) | (fabsf(best) < INFINITY ? 0u : kNotFinite);
+  }
 };
 
-// N classes of one pixel side by side, two in a word. They are compared two at once: the largest
-// value first, then which classes have it, as bits.
+// The same of two, whose logits are the halves of a word: pixels, or each second class of one.
+template <class T>
+struct FirstArgmaxOfTwo {
+  uint32_t best = Pair<T>::kLowest, labels = 0;
+
+  __device__ __forceinline__ void offer(uint32_t values, uint32_t classes) {
+    const uint32_t better = Pair<T>::greater(values, best);
+    labels ^= (labels ^ classes) & better;
+    best = Pair<T>::max(best, values);
+  }
+  __device__ __forceinline__ uint32_t points() const {
+    const uint32_t infinite = Pair<T>::greater(best & 0x7fff7fffu, Pair<T>::kLargest);
+    return labels | (infinite & kNotFinite * 0x10001u);
+  }
+  // Of one pixel.
+  __device__ __forceinline__ FirstArgmax together() const {
+    FirstArgmax low, high;
+    low.best = to_float(T{static_cast<uint16_t>(best)});
+    low.label = static_cast<int32_t>(labels & 0xffffu);
+    high.best = to_float(T{static_cast<uint16_t>(best >> 16)});
+    high.label = static_cast<int32_t>(labels >> 16);
+    const bool tie = high.best == low.best && high.label < low.label;
+    return high.best > low.best || tie ? high : low;
+  }
+};
+
+// N classes of one pixel side by side, two in a word.
 template <int N, class T>
 __device__ __forceinline__ FirstArgmax argmax_of_packed(const T* pixel) {
-  static_assert(N <= 16 && N % 8 == 0);
+  static_assert(N % 8 == 0);
   uint4 value[N / 8];
 #pragma unroll
   for (int i = 0; i < N / 8; ++i) value[i] = reinterpret_cast<const uint4*>(pixel)[i];
-  uint32_t best = Pair<T>::kLowest;  // which takes no NaN
-#pragma unroll
-  for (int i = 0; i < N / 8; ++i) {
-    best = Pair<T>::max(best, Pair<T>::max(value[i].x, value[i].y));
-    best = Pair<T>::max(best, Pair<T>::max(value[i].z, value[i].w));
-  }
-  best = Pair<T>::max(best, best >> 16 | best << 16);
-  uint32_t has = 0;
+  FirstArgmaxOfTwo<T> found;
 #pragma unroll
   for (int i = 0; i < N / 8; ++i) {
     const uint32_t word[4] = {value[i].x, value[i].y, value[i].z, value[i].w};
 #pragma unroll
-    for (int k = 0; k < 4; ++k) {
-      has |= Pair<T>::equal(best, word[k]) & (0x00020001u << (8 * i + 2 * k));
-    }
+    for (int k = 0; k < 4; ++k) found.offer(word[k], 0x00010000u + (8 * i + 2 * k) * 0x00010001u);
   }
-  FirstArgmax found;
-  found.best = to_float(T{static_cast<uint16_t>(best)});
-  // No class has it where all are NaN.
-  found.label = max(__ffs(static_cast<int>((has | has >> 16) & 0xffffu)) - 1, 0);
-  return found;
+  return found.together();
 }
 
 // N classes, `stride` elements apart; N = 0: `classes` of them.
@@ -86,65 +104,86 @@ __device__ __forceinline__ FirstArgmax first_argmax(const T* pixel, int64_t stri
   return found;
 }
 
-// The same of four pixels beside each other, whose logits of a class are one load.
-template <int N, class T>
-__device__ __forceinline__ void argmax_of_four(const T* pixels, int64_t stride, int32_t classes,
-                                               FirstArgmax (&found)[4]) {
-  constexpr int kBatch = N == 0 ? 4 : N < 8 ? N : 8;  // classes whose loads are in flight at once
+// Four pixels beside each other; what they answer are points, two in a word.
+template <class T, bool kTogether = Pair<T>::kTogether>
+struct FirstArgmaxOfFour {
+  FirstArgmax found[4];
+
+  __device__ __forceinline__ void offer(const Quad<T>& quad, int32_t c) {
+#pragma unroll
+    for (int j = 0; j < 4; ++j) found[j].offer(to_float(quad.elems[j]), c);
+  }
+  __device__ __forceinline__ uint2 points() const {
+    return make_uint2(found[0].point() | found[1].point() << 16, found[2].point() | found[3].point()
+                                                                                        << 16);
+  }
+};
+
+template <class T>
+struct FirstArgmaxOfFour<T, true> {
+  FirstArgmaxOfTwo<T> left, right;
+
+  __device__ __forceinline__ void offer(const Quad<T>& quad, int32_t c) {
+    const uint2 words = *reinterpret_cast<const uint2*>(&quad);
+    left.offer(words.x, c * 0x00010001u);
+    right.offer(words.y, c * 0x00010001u);
+  }
+  __device__ __forceinline__ uint2 points() const {
+    return make_uint2(left.points(), right.points());
+  }
+};
+
+// Points of four pixels beside each other in memory; kQuads: their logits of a class are one load.
+template <int N, bool kQuads, class T>
+__device__ __forceinline__ uint2 points_of_four(const T* pixels, int64_t stride, int32_t classes) {
+  constexpr int kMost = kQuads ? 32 / static_cast<int>(sizeof(T)) : 8;
+  constexpr int kBatch = N == 0      ? 4
+                         : N < kMost ? N
+                                     : kMost;  // classes with loads under way at once
   const int32_t count = N != 0 ? N : classes;
+  FirstArgmaxOfFour<T> found;
 #pragma unroll(N != 0 ? (N + kBatch - 1) / kBatch : 1)
   for (int32_t first = 0; first < count; first += kBatch) {
     Quad<T> quad[kBatch];
 #pragma unroll
     for (int i = 0; i < kBatch; ++i) {
-      quad[i] = load_quad(pixels + min(first + i, count - 1) * stride);
+      quad[i] = load_quad<kQuads>(pixels + min(first + i, count - 1) * stride);
     }
     // The last class, where it is here again, is not better than itself.
 #pragma unroll
-    for (int i = 0; i < kBatch; ++i) {
-#pragma unroll
-      for (int j = 0; j < 4; ++j) found[j].offer(to_float(quad[i].elems[j]), first + i);
-    }
+    for (int i = 0; i < kBatch; ++i) found.offer(quad[i], first + i);
   }
+  return found.points();
 }
 
-// Two pixels at once are compared as halves of a word: the largest values first, then which classes
-// have them, as bits of each half.
+// Labels, as bytes of a word, of `inside` of four pixels beside each other, at (y, x) of an image.
 template <int N, class T>
-__device__ __forceinline__ void argmax_of_four_halves(const T* pixels, int64_t stride,
-                                                      FirstArgmax (&found)[4]) {
-  static_assert(N <= 16);
-  uint2 value[N];
-#pragma unroll
-  for (int c = 0; c < N; ++c) value[c] = *reinterpret_cast<const uint2*>(pixels + c * stride);
-  uint32_t best[2] = {Pair<T>::kLowest, Pair<T>::kLowest};  // which takes no NaN
-#pragma unroll
-  for (int c = 0; c < N; ++c) {
-    best[0] = Pair<T>::max(best[0], value[c].x);
-    best[1] = Pair<T>::max(best[1], value[c].y);
+__device__ __forceinline__ uint32_t labels_of_four(const CoarseArgs& a, const T* image, int64_t y,
+                                                   int64_t x, int32_t inside) {
+  const Seg& seg = a.seg;
+  const T* pixels = image + y * seg.stride_y + x * seg.stride_x;
+  const int32_t classes = static_cast<int32_t>(seg.N);
+  if (seg.stride_x == 1 && inside == kQuad) {
+    const uint2 points = a.quads && x % kQuad == 0
+                             ? points_of_four<N, true>(pixels, seg.stride_n, classes)
+                             : points_of_four<N, false>(pixels, seg.stride_n, classes);
+    return __byte_perm(points.x, points.y, 0x6420);
   }
-  uint32_t has[2] = {};
-#pragma unroll
-  for (int c = 0; c < N; ++c) {
-    has[0] |= Pair<T>::equal(best[0], value[c].x) & (0x00010001u << c);
-    has[1] |= Pair<T>::equal(best[1], value[c].y) & (0x00010001u << c);
+  uint32_t labels = 0;
+#pragma unroll 1
+  for (int32_t i = 0; i < inside; ++i, pixels += seg.stride_x) {
+    const auto found = first_argmax<T, N>(pixels, seg.stride_n, classes, a.packed);
+    labels |= static_cast<uint32_t>(found.label) << 8 * i;
   }
-#pragma unroll
-  for (int j = 0; j < 4; ++j) {
-    const int shift = j % 2 * 16;
-    found[j].best = to_float(T{static_cast<uint16_t>(best[j / 2] >> shift)});
-    // No class has it where all are NaN.
-    found[j].label = max(__ffs(static_cast<int>(has[j / 2] >> shift & 0xffffu)) - 1, 0);
-  }
+  return labels;
 }
 
-template <int N, class T>
-__device__ __forceinline__ void first_argmax_of_quad(const T* pixels, int64_t stride,
-                                                     int32_t classes, FirstArgmax (&found)[4]) {
-  if constexpr (N != 0 && Pair<T>::kTogether) {
-    argmax_of_four_halves<N>(pixels, stride, found);
+// Stores labels beside each other, `inside` bytes of a word.
+__device__ __forceinline__ void store_labels(uint8_t* at, uint32_t labels, int32_t inside) {
+  if (inside == kQuad && reinterpret_cast<uintptr_t>(at) % kQuad == 0) {
+    *reinterpret_cast<uint32_t*>(at) = labels;
   } else {
-    argmax_of_four<N>(pixels, stride, classes, found);
+    for (int32_t i = 0; i < inside; ++i) at[i] = static_cast<uint8_t>(labels >> 8 * i);
   }
 }
 

@@ -65,6 +65,7 @@ struct BinTable {
 struct BinTile {
   int64_t b;
   const BinPart &y, &x;
+  const BinAxis& axis_y;
   int32_t* bins;  // [y.bins, x.bins]
   BinTable rows, columns;
 
@@ -72,6 +73,7 @@ struct BinTile {
       : b(place.image),
         y(place.y),
         x(place.x),
+        axis_y(a.y),
         bins(reinterpret_cast<int32_t*>(shared)),
         rows{reinterpret_cast<uint16_t*>(shared + a.row_bins)},
         columns{reinterpret_cast<uint16_t*>(shared + a.column_bins)} {}
@@ -87,58 +89,13 @@ struct BinTile {
     }
   }
 
-  // Adds the members among the 32 pixels from column `from` on, which are those of the lanes of
-  // this warp. Called by whole warps: every lane takes part in the vote, those past the tile's
-  // width as well, with the last column's bin.
-  __device__ __forceinline__ void add(int32_t row, int32_t from, unsigned members) const {
-    if (members == 0) return;  // the same in all lanes
-    const int lane = lane_of_thread();
-    const int32_t last = x.pixels.length - 1;
-    const int32_t bin = columns.bin[min(from + lane, last)];
-    // Lanes where a bin begins count its members up to the next such lane.
-    const bool begins = lane == 0 || columns.bin[min(from + lane - 1, last)] != bin;
-    const unsigned starts = __ballot_sync(kWarp, begins);
-    if (begins) {
-      const unsigned later = lane == 31 ? 0u : starts >> (lane + 1);
-      const int length = later == 0 ? 32 - lane : __ffs(later);
-      const unsigned mine = length == 32 ? kWarp : ((1u << length) - 1u) << lane;
-      const int count = __popc(members & mine);
-      if (count > 0) atomicAdd(&bins[rows.bin[row] * x.bins + bin], count);
-    }
-  }
-
-  // Adds those pixels of cells below each other whose bit is set. `firsts` holds the first row of
-  // each of the `cells` cells, and once more; `across` is their columns.
-  template <int kRun>
-  __device__ __forceinline__ void add_run(unsigned members, const uint16_t* firsts, int32_t cells,
-                                          const Span& across) const {
-    const int32_t last_row = firsts[min(kRun, cells)];
-    for (int32_t row = firsts[0], next; row < last_row; row = next) {
-      next = rows.same_bin(row, last_row);
-      int32_t count = 0;
-#pragma unroll
-      for (int k = 0; k < kRun; ++k) {
-        if ((members >> k & 1u) == 0) continue;
-        count += max(min(firsts[k + 1], next) - max(firsts[k], row), 0);
-      }
-      int32_t* of_row = bins + rows.bin[row] * x.bins;
-      for (int32_t column = across.first, beside; column < across.end; column = beside) {
-        beside = columns.same_bin(column, across.end);
-        atomicAdd(of_row + columns.bin[column], count * (beside - column));
-      }
-    }
-  }
-
-  // Adds those pixels below each other whose bit is set.
+  // Adds those pixels below, or beside, each other whose bit is set.
   __device__ __forceinline__ void add_column(unsigned members, int32_t column,
                                              const Span& down) const {
-    members &= (1u << (down.end - down.first)) - 1u;
-    if (members == 0) return;
-    for (int32_t row = down.first, next; row < down.end; row = next) {
-      next = rows.same_bin(row, down.end);
-      const int count = __popc(members >> (row - down.first) & ((1u << (next - row)) - 1u));
-      atomicAdd(&bins[rows.bin[row] * x.bins + columns.bin[column]], count);
-    }
+    add(members, rows, down, bins + columns.bin[column], x.bins);
+  }
+  __device__ __forceinline__ void add_row(unsigned members, int32_t row, const Span& across) const {
+    add(members, columns, across, bins + rows.bin[row] * x.bins, 1);
   }
 
   __device__ void store(const CellCountsArgs& a) const {
@@ -148,6 +105,66 @@ struct BinTile {
       out[static_cast<int64_t>(at_y) * a.x.bins + at_x] = bins[i];
     }
   }
+
+ private:
+  __device__ __forceinline__ void add(unsigned members, const BinTable& along, const Span& pixels,
+                                      int32_t* first, int32_t step) const {
+    members &= (1u << (pixels.end - pixels.first)) - 1u;
+    if (members == 0) return;
+    for (int32_t i = pixels.first, next; i < pixels.end; i = next) {
+      next = along.same_bin(i, pixels.end);
+      const int count = __popc(members >> (i - pixels.first) & ((1u << (next - i)) - 1u));
+      atomicAdd(first + along.bin[i] * step, count);
+    }
+  }
+};
+
+// Pixels of two columns of cells on the way down a tile, halves of a word: what lies in one row of
+// bins is added up before it goes there.
+class ColumnCounts {
+ public:
+  // From pixel row `row` on.
+  __device__ __forceinline__ ColumnCounts(const BinTile& tile, const Span& even, const Span& odd,
+                                          int32_t row)
+      : tile_(tile), even_(even), odd_(odd), row_(row), bin_(tile.rows.bin[row]) {
+    find_end();
+  }
+
+  // The pixels down to row `bottom` of the columns whose half of `members` is 1.
+  __device__ __forceinline__ void add(uint32_t members, int32_t bottom) {
+    for (; bottom > end_; find_end()) {
+      count_ += members * static_cast<uint32_t>(end_ - row_);
+      row_ = end_;
+      flush();
+      ++bin_;
+    }
+    count_ += members * static_cast<uint32_t>(bottom - row_);
+    row_ = bottom;
+  }
+  __device__ __forceinline__ void flush() {
+    if (count_ == 0) return;
+    int32_t* bins = tile_.bins + bin_ * tile_.x.bins;
+    add_columns(bins, even_, static_cast<int32_t>(count_ & 0xffffu));
+    add_columns(bins, odd_, static_cast<int32_t>(count_ >> 16));
+    count_ = 0;
+  }
+
+ private:
+  __device__ __forceinline__ void find_end() {
+    end_ = tile_.axis_y.bin_start(tile_.y.first_bin + bin_ + 1) - tile_.y.pixels.start;
+  }
+  __device__ __forceinline__ void add_columns(int32_t* bins, const Span& across, int32_t rows) {
+    if (rows == 0) return;
+    for (int32_t column = across.first, beside; column < across.end; column = beside) {
+      beside = tile_.columns.same_bin(column, across.end);
+      atomicAdd(bins + tile_.columns.bin[column], rows * (beside - column));
+    }
+  }
+
+  const BinTile& tile_;
+  const Span &even_, &odd_;
+  int32_t row_, bin_, end_;  // the next row of pixels, its row of bins, and where that ends
+  uint32_t count_ = 0;
 };
 
 }  // namespace c2f::cuda

@@ -11,37 +11,41 @@
 
 namespace c2f::cuda {
 
-// Pixels that need no interpolation: T is the type of a label, or that of a logit.
+// Pixels that need no interpolation, four beside each other a thread: T is the type of a label, or
+// that of a logit.
 template <class T, int N, CellKind kKind>
 __device__ __forceinline__ void count_pixels(const CellCountsArgs& a, const BinTile& tile) {
-  const Seg& seg = a.coarse.seg;
+  const CoarseArgs& coarse = a.coarse;
+  const Seg& seg = coarse.seg;
   const T* image = static_cast<const T*>(seg.data) + tile.b * seg.stride_b;
-  uint8_t* labels =
-      a.coarse.labels == nullptr ? nullptr : a.coarse.labels + tile.b * a.coarse.H * a.coarse.W;
   const TilePart &rows = tile.y.pixels, &columns = tile.x.pixels;
-  const int across = (columns.length + 31) / 32;
-  for (int item = warp_of_thread(); item < rows.length * across; item += blockDim.x / 32) {
-    const int32_t row = item / across, from = item % across * 32;
-    const int32_t y = rows.start + row, column = from + lane_of_thread();
-    const int32_t x = columns.start + column;
-    bool member = false;
-    if (column < columns.length) {
-      const T* pixel = image + y * seg.stride_y + x * seg.stride_x;
-      uint8_t label;
-      if constexpr (kKind == CellKind::kLabels) {
-        const int64_t id = *pixel;
-        label = static_cast<uint8_t>(id);
-        member = id >= 0 && id < kMaxClasses && a.small.has(static_cast<int32_t>(id));
-      } else {
-        const auto found =
-            first_argmax<T, N>(pixel, seg.stride_n, static_cast<int32_t>(seg.N), a.coarse.packed);
-        label = static_cast<uint8_t>(found.label);
-        member = a.small.has(found.label);
+  for (int item = threadIdx.x;; item += kCellThreads) {
+    const int32_t row = coarse.by_quads.quotient(item);
+    if (row >= rows.length) break;
+    const int32_t column = (item - row * coarse.quads_across) * kQuad;
+    const int32_t inside = min(kQuad, columns.length - column);
+    if (inside <= 0) continue;
+    const int64_t y = rows.start + row, x = columns.start + column;
+    uint32_t labels = 0, members = 0;
+    if constexpr (kKind == CellKind::kLabels) {
+      const T* ids = image + y * seg.stride_y + x * seg.stride_x;
+#pragma unroll
+      for (int i = 0; i < kQuad; ++i) {
+        const int64_t id = i < inside ? ids[i * seg.stride_x] : -1;
+        labels |= (static_cast<uint32_t>(id) & 255u) << 8 * i;
+        members |= (a.small.has_id(id) ? 1u : 0u) << i;
       }
-      if (labels != nullptr) labels[y * a.coarse.W + x] = label;
+    } else {
+      labels = labels_of_four<N>(coarse, image, y, x, inside);
+#pragma unroll
+      for (int i = 0; i < kQuad; ++i) {
+        members |= a.small.bit(static_cast<int32_t>(labels >> 8 * i & 255u)) << i;
+      }
     }
-    // Items are handed out to whole warps: all lanes are here.
-    tile.add(row, from, __ballot_sync(kWarp, member));
+    if (coarse.labels != nullptr) {
+      store_labels(coarse.labels + (tile.b * coarse.H + y) * coarse.W + x, labels, inside);
+    }
+    tile.add_row(members, row, Span(column, column + inside));
   }
 }
 
@@ -52,19 +56,30 @@ struct SmallCounts {
   const ClassBits& small;
   const BinTile& tile;
 
-  __device__ __forceinline__ bool is_small(int32_t label) const {
-    if constexpr (N != 0 && N <= 32) return (small.word[0] >> label & 1u) != 0;
-    return small.has(label);
-  }
-  template <int kRun>
-  __device__ __forceinline__ void add_run(unsigned members, const uint16_t* firsts, int32_t cells,
-                                          const Span& across) const {
-    tile.add_run<kRun>(members, firsts, cells, across);
+  // 1 for a label that is counted.
+  __device__ __forceinline__ uint32_t small_bit(int32_t label) const {
+    if constexpr (N != 0 && N <= 32) return small.word[0] >> label & 1u;
+    return small.bit(label);
   }
   __device__ __forceinline__ void add_column(unsigned members, int32_t column,
                                              const Span& down) const {
     tile.add_column(members, column, down);
   }
+
+  // Two columns of cells on the way down: `points` are the labels where they are not `mixed`.
+  struct Columns {
+    const SmallCounts& counts;
+    ColumnCounts pixels;
+    __device__ __forceinline__ Columns(const SmallCounts& counts_, const Span& even,
+                                       const Span& odd, int32_t row)
+        : counts(counts_), pixels(counts_.tile, even, odd, row) {}
+    __device__ __forceinline__ void add(uint32_t points, uint32_t mixed, int32_t bottom) {
+      const uint32_t even = counts.small_bit(static_cast<int32_t>(points & 255u));
+      const uint32_t odd = counts.small_bit(static_cast<int32_t>(points >> 16 & 255u));
+      pixels.add((even | odd << 16) & ~mixed, bottom);
+    }
+    __device__ __forceinline__ void flush() { pixels.flush(); }
+  };
 
   // All labels are this block's to store.
   __device__ __forceinline__ uint32_t taken(int32_t) const { return 0; }

@@ -13,15 +13,19 @@ constexpr int32_t kMaxTileY = 128, kMaxTileX = 256;
 constexpr int kCellThreads = 256;
 constexpr int32_t kQuad = 4;  // pixels beside each other that are one load, or one store of labels
 
+// Rows of cells that a thread compares before it lists those that are mixed: a bit each of half a
+// word.
+constexpr int32_t kMostComparedRows = 16;
+
 // What lies where in a block's dynamic shared memory, bytes from its start. `pitch` is CoarseArgs'.
 struct AxisLayout {
-  uint32_t cell;   // uint16 [tile_px]
+  uint32_t cell;   // uint16 [tile_px]; along x only
   uint32_t first;  // uint16 [cell rows, or pitch, and one]
   uint32_t w1;     // float [tile_px]
 };
 struct CellLayout {
   AxisLayout y, x;
-  uint32_t points;   // int16 [point rows, pitch], and one
+  uint32_t points;   // uint16 [point rows, pitch], and a pair
   uint32_t entries;  // uint16 [cell rows, pitch]
 };
 
@@ -34,6 +38,10 @@ struct CoarseArgs {
   // Of tiles that are upsampled: source pixels of a row of one, at most, in whole quads.
   int32_t pitch;
   Divider by_pitch;
+  // Rows of cells that a thread goes down when it compares points, and when it stores labels; of
+  // these a thread has a quad out of a tile's columns.
+  int32_t compared_rows, stored_rows, quads_across;
+  Divider by_quads;
   CellLayout layout;
   uint8_t* labels;  // [B, H, W] contiguous, or nullptr
 };

@@ -31,15 +31,24 @@ __device__ __forceinline__ Pack<T> load_pack(const T* from) {
   return pack;
 }
 
-// Four elements beside each other, loaded at once from an address that is a multiple of their size.
+// Four elements beside each other. kOnce: loaded at once, from an address that is a multiple of
+// their size.
 template <class T>
 struct alignas(4 * sizeof(T)) Quad {
   T elems[4];
 };
 
-template <class T>
+template <bool kOnce, class T>
 __device__ __forceinline__ Quad<T> load_quad(const T* from) {
-  return *reinterpret_cast<const Quad<T>*>(from);
+  Quad<T> quad;
+  if constexpr (!kOnce) {
+    for (int i = 0; i < 4; ++i) quad.elems[i] = from[i];
+  } else if constexpr (sizeof(T) == 2) {  // as words: as elements they would be taken apart
+    *reinterpret_cast<uint2*>(&quad) = *reinterpret_cast<const uint2*>(from);
+  } else {
+    quad = *reinterpret_cast<const Quad<T>*>(from);
+  }
+  return quad;
 }
 
 __device__ __forceinline__ void store_value(float* at, float value) { *at = value; }

@@ -28,7 +28,7 @@ struct Span {
 
 // What is asked of the pixels and cells along an axis of a tile.
 struct AxisTables {
-  uint16_t* cell;   // of each pixel
+  uint16_t* cell;   // of each pixel; along x only
   uint16_t* first;  // of each cell, and once more: its first pixel
   float* w1;        // of each pixel: weight of the second tap
 
@@ -43,7 +43,7 @@ struct Tile {
   int64_t b;
   const TilePart &y, &x;
   AxisTables rows, columns;
-  int16_t* points;    // labels of source pixels
+  uint16_t* points;   // labels of source pixels, marked where they are not finite
   uint16_t* entries;  // slots of mixed cells
 
   __device__ Tile(const CellLayout& layout, int64_t image, const TilePart& y_, const TilePart& x_,
@@ -53,7 +53,7 @@ struct Tile {
         x(x_),
         rows(layout.y, shared),
         columns(layout.x, shared),
-        points(reinterpret_cast<int16_t*>(shared + layout.points)),
+        points(reinterpret_cast<uint16_t*>(shared + layout.points)),
         entries(reinterpret_cast<uint16_t*>(shared + layout.entries)) {}
 };
 

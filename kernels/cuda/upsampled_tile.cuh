@@ -13,6 +13,16 @@
 
 namespace c2f::cuda {
 
+// `word` with one bit more behind it: whether a value is below its bound, which no NaN is. It is
+// the sign of the difference, and a GPU's one NaN has none; -0 counts as below 0.
+__device__ __forceinline__ uint32_t append_below(uint32_t word, float value, float bound) {
+#if defined(C2F_ON_HOST)
+  return word << 1 | (value < bound ? 1u : 0u);
+#else
+  return __funnelshift_l(__float_as_uint(value - bound), word, 1);
+#endif
+}
+
 // Slot i stands for the source pixel (top + i / pitch, left + i % pitch), a point, and for the cell
 // whose first corner it is. Counts says which labels are counted, and adds up their pixels; and
 // which pixels' labels are not this block's to store.
@@ -30,79 +40,80 @@ class UpsampledTile {
     top_ = tile.y.source;
     left_ = tile.x.source;
     if (a.quads) left_ -= left_ % kQuad;
-    // Source pixels beside each other that a cell has: two along an axis that is resized.
-    right_ = x_.resized() ? 1 : 0;
-    below_ = y_.resized() ? a.pitch : 0;
-    cells_ = tile.y.cells * a.pitch;
   }
 
   // What is asked of rows and columns of pixels and of cells, again and again.
   __device__ void begin() const {
-    fill(tile_.rows, y_, tile_.y, top_, tile_.y.cells);
-    fill(tile_.columns, x_, tile_.x, left_, a_.pitch);
+    fill<false>(tile_.rows, y_, tile_.y, top_, tile_.y.cells);
+    fill<true>(tile_.columns, x_, tile_.x, left_, a_.pitch);
   }
 
-  // Labels of the source pixels under the tile, -1 where the best logit is not finite.
+  // Labels of the source pixels under the tile, and of those below and beside them, at whose border
+  // the image's last ones are taken again.
   __device__ void label_points() const {
-    const int32_t points = cells_ + below_, last_y = y_.in - 1, last_x = x_.in - 1;
+    const int32_t points = (tile_.y.cells + 1) * a_.pitch, last_y = y_.in - 1, last_x = x_.in - 1;
+    const int32_t columns = tile_.x.source - left_ + tile_.x.cells + 1;
     const int32_t classes = static_cast<int32_t>(a_.seg.N);
     if (a_.quads) {
-      for (int i = kQuad * threadIdx.x; i < points; i += kQuad * blockDim.x) {
+      for (int i = kQuad * threadIdx.x; i < points; i += kQuad * kCellThreads) {
         const int32_t row = a_.by_pitch.quotient(i), column = i - row * a_.pitch;
-        if (left_ + column > tile_.x.source + tile_.x.cells) continue;
+        if (column >= columns) continue;
         // A row is whole quads; past its end its last one is taken again. At worst a cell at the
         // border then counts as mixed.
         const T* from = at(min(top_ + row, last_y), min(left_ + column, x_.in - kQuad));
-        FirstArgmax found[kQuad];
-        first_argmax_of_quad<N>(from, a_.seg.stride_n, classes, found);
-        Quad<int16_t> labels;
-#pragma unroll
-        for (int j = 0; j < kQuad; ++j) labels.elems[j] = label_of(found[j]);
-        *reinterpret_cast<Quad<int16_t>*>(tile_.points + i) = labels;
+        *reinterpret_cast<uint2*>(tile_.points + i) =
+            points_of_four<N, true>(from, a_.seg.stride_n, classes);
       }
     } else {
-      const int32_t columns = tile_.x.cells + right_;
-      for (int i = threadIdx.x; i < points; i += blockDim.x) {
+      for (int i = threadIdx.x; i < points; i += kCellThreads) {
         const int32_t row = a_.by_pitch.quotient(i), column = i - row * a_.pitch;
         if (column >= columns) continue;
         const T* from = at(min(top_ + row, last_y), min(left_ + column, last_x));
-        tile_.points[i] = label_of(first_argmax<T, N>(from, a_.seg.stride_n, classes, a_.packed));
+        const auto found = first_argmax<T, N>(from, a_.seg.stride_n, classes, a_.packed);
+        tile_.points[i] = static_cast<uint16_t>(found.point());
       }
     }
   }
 
-  // Lists the cells whose corners do not agree; counts the others. A thread takes some below each
-  // other: the lower corners of one are the upper ones of the next.
+  // Lists the cells whose corners do not agree; counts the others. A thread takes two columns of
+  // cells, as halves of words, and some rows: the lower corners of one are the upper ones of the
+  // next.
   __device__ void list_mixed(int32_t* num_entries) const {
-    const int32_t runs = (tile_.y.cells + kRun - 1) / kRun;
-    for (int i = threadIdx.x; i < runs * a_.pitch; i += blockDim.x) {
-      const int32_t run = a_.by_pitch.quotient(i), column = i - run * a_.pitch;
-      const Span across(tile_.columns.first, column);
-      if (across.empty()) continue;  // the cells of a tile are fewer than slots
-      const int32_t first = run * kRun;
-      int32_t cell = first * a_.pitch + column, upper = side(cell);
-      unsigned members = 0, mixed = 0;
-#pragma unroll
-      for (int k = 0; k < kRun; ++k) {
-        if (first + k >= tile_.y.cells) break;
-        const int32_t lower = side(cell + (k + 1) * a_.pitch);
-        if (upper < 0 || (below_ != 0 && lower != upper)) {
-          mixed |= 1u << k;
-        } else if constexpr (Counts::kWanted) {
-          members |= (counts_.is_small(upper) ? 1u : 0u) << k;
-        }
+    for (int i = 2 * threadIdx.x;; i += 2 * kCellThreads) {
+      const int32_t part = a_.by_pitch.quotient(i), column = i - part * a_.pitch;
+      const int32_t first = part * a_.compared_rows;
+      if (first >= tile_.y.cells) break;
+      const int32_t end = min(first + a_.compared_rows, tile_.y.cells);
+      const Span even(tile_.columns.first, column), odd(tile_.columns.first, column + 1);
+      // The cells of a tile are fewer than slots. What is not a cell's is garbage, and may be
+      // compared: of the last column both the column beside it and, at the end, the pair behind.
+      const uint32_t cells = (even.empty() ? 0u : 1u) | (odd.empty() ? 0u : 0x10000u);
+      if (cells == 0) continue;
+      typename Counts::Columns counted(counts_, even, odd, tile_.rows.first[first]);
+      const uint16_t* points = tile_.points + first * a_.pitch + column;
+      uint32_t upper = pair(points), upper_differ = differ_across(upper, points);
+      uint32_t found = 0;
+      for (int32_t row = first; row < end; ++row) {
+        points += a_.pitch;
+        const uint32_t lower = pair(points), lower_differ = differ_across(lower, points);
+        // Not 0 in a half where a corner's label is another one, or all are not finite.
+        const uint32_t corners =
+            upper_differ | lower_differ | (upper ^ lower) | (lower & kNotFinite * 0x10001u);
+        const uint32_t mixed = (corners + 0x7fff7fffu) >> 15 & cells;
+        found = found << 1 | mixed;
+        counted.add(lower, mixed, tile_.rows.first[row + 1]);
         upper = lower;
+        upper_differ = lower_differ;
       }
-      if constexpr (Counts::kWanted) {
-        if (members != 0) {
-          counts_.template add_run<kRun>(members, tile_.rows.first + first, tile_.y.cells - first,
-                                         across);
-        }
-      }
-      if (mixed == 0) continue;
-      int32_t entry = atomicAdd(num_entries, __popc(mixed));
-      for (; mixed != 0; mixed >>= 1, cell += a_.pitch) {
-        if ((mixed & 1u) != 0) tile_.entries[entry++] = static_cast<uint16_t>(cell);
+      counted.flush();
+      if (found == 0) continue;
+      uint16_t* entry = tile_.entries + atomicAdd(num_entries, __popc(found));
+      // Bits 15 and 31 are 16 rows before the end, in the one column and the other.
+      const int32_t slot = (end - 16) * a_.pitch + column + 1;
+      while (found != 0) {
+        const int32_t k = __clz(static_cast<int>(found));
+        *entry++ = static_cast<uint16_t>(slot + k % 16 * a_.pitch - k / 16);
+        found &= 0x7fffffffu >> k;
       }
     }
   }
@@ -110,28 +121,20 @@ class UpsampledTile {
   // Labels of all pixels; those of mixed cells are put right later. A thread takes a quad of
   // columns in some rows of cells.
   __device__ void store_agreed() const {
-    const int32_t width = x_.out, thread = static_cast<int32_t>(threadIdx.x);
-    const int32_t across = (tile_.x.length + kQuad - 1) / kQuad, parts = kCellThreads / across;
-    const int32_t part = thread / across, column = (thread - part * across) * kQuad;
-    const int32_t rows = (tile_.y.cells + parts - 1) / parts, first = part * rows;
-    const int32_t end = min(first + rows, tile_.y.cells);
-    if (part >= parts || first >= end) return;
-    const int32_t inside = min(kQuad, tile_.x.length - column);
+    const int32_t part = a_.by_quads.quotient(static_cast<int32_t>(threadIdx.x));
+    const int32_t column = (static_cast<int32_t>(threadIdx.x) - part * a_.quads_across) * kQuad;
+    const int32_t first = part * a_.stored_rows, end = min(first + a_.stored_rows, tile_.y.cells);
+    if (first >= end || column >= tile_.x.length) return;
+    const int32_t width = x_.out, inside = min(kQuad, tile_.x.length - column);
     const uint32_t taken = counts_.taken(column);
     const bool whole = taken == 0 && (inside | width | tile_.x.start) % kQuad == 0 &&
                        reinterpret_cast<uintptr_t>(labels_) % kQuad == 0;
-    int32_t cell[kQuad];
-#pragma unroll
-    for (int j = 0; j < kQuad; ++j) cell[j] = tile_.columns.cell[column + min(j, inside - 1)];
-    const int16_t* points = tile_.points + first * a_.pitch;
+    const LabelsOfQuad labels(tile_, column, inside);
+    const uint16_t* points = tile_.points + first * a_.pitch;
     int32_t row = tile_.rows.first[first];
-    uint8_t* out = labels_ + (tile_.y.start + row) * int64_t{width} + tile_.x.start + column;
+    uint8_t* out = label_at(row, column);
     for (int32_t i = first; i < end; ++i, points += a_.pitch) {
-      uint32_t word = 0;
-#pragma unroll
-      for (int j = 0; j < kQuad; ++j) {
-        word |= (static_cast<uint32_t>(points[cell[j]]) & 255u) << (8 * j);
-      }
+      const uint32_t word = labels.of_row(points);
       const int32_t last = tile_.rows.first[i + 1];
       if (whole) {
         for (; row < last; ++row, out += width) *reinterpret_cast<uint32_t*>(out) = word;
@@ -153,7 +156,7 @@ class UpsampledTile {
       const int32_t cell = tile_.entries[min(entry, num_entries - 1)];
       const int32_t row = a_.by_pitch.quotient(cell), column = cell - row * a_.pitch;
       const Corners corners(*this, top_ + row, left_ + column);
-      const unsigned wanted = contenders(corners, cell, half);
+      const uint32_t wanted = contenders(corners, cell, half);
       if (entry >= num_entries) continue;
       const Span down(tile_.rows.first, row), across(tile_.columns.first, column);
 #pragma unroll 1
@@ -168,7 +171,6 @@ class UpsampledTile {
   }
 
  private:
-  static constexpr int kRun = 4;  // cells below each other that a thread takes
   // Pixels that a lane evaluates at once: half a cell's at x4.
   static constexpr int kRows = 4, kColumns = 2;
   static constexpr int kListed = 32;  // classes that may be left out beforehand
@@ -190,18 +192,16 @@ class UpsampledTile {
   __device__ __forceinline__ uint8_t* label_at(int32_t row, int32_t column) const {
     return labels_ + (tile_.y.start + row) * a_.W + tile_.x.start + column;
   }
-  static __device__ __forceinline__ int16_t label_of(const FirstArgmax& found) {
-    return static_cast<int16_t>(found.finite() ? found.label : -1);
-  }
 
   // Tables of an axis: of its pixels, and of `cells` cells from source pixel `source` on. Cells
   // before the first pixel's and behind the last one's have no pixels.
+  template <bool kColumns>
   static __device__ void fill(const AxisTables& tables, const Axis& axis, const TilePart& part,
                               int32_t source, int32_t cells) {
-    for (int i = threadIdx.x; i < part.length; i += blockDim.x) {
+    for (int i = threadIdx.x; i < part.length; i += kCellThreads) {
       const BilinearTap tap = axis.tap(part.start + i);
       const int32_t before = i == 0 ? -1 : axis.tap(part.start + i - 1).i0 - source;
-      tables.cell[i] = static_cast<uint16_t>(tap.i0 - source);
+      if constexpr (kColumns) tables.cell[i] = static_cast<uint16_t>(tap.i0 - source);
       tables.w1[i] = tap.w1;
       // Every entry of `first` is written by the one thread in whose step over cells it lies.
       for (int32_t c = before + 1; c <= tap.i0 - source; ++c) {
@@ -214,62 +214,82 @@ class UpsampledTile {
     }
   }
 
-  // The label of the two points at the upper side of a cell; -1 where they have none in common.
-  __device__ __forceinline__ int32_t side(int32_t cell) const {
-    const int32_t label = tile_.points[cell];
-    return tile_.points[cell + right_] == label ? label : -1;
+  // Points of this and the next column, as halves of a word: what is in the first is on the left.
+  static __device__ __forceinline__ uint32_t pair(const uint16_t* points) {
+    return *reinterpret_cast<const uint32_t*>(points);
+  }
+  // Of two points, and those to the right of each, where they differ.
+  static __device__ __forceinline__ uint32_t differ_across(uint32_t own, const uint16_t* points) {
+    return own ^ (own >> 16 | pair(points + 2) << 16);
   }
 
-  // Bits of the first 32 classes that may be largest somewhere in a mixed cell: mostly two of them.
+  // Where the labels of four pixels beside each other lie in a row of points. Taps of neighbours
+  // are at most two apart, so that those of two pixels are among four points from an even one on.
+  struct LabelsOfQuad {
+    int32_t from[2];
+    uint32_t picks[2];
+
+    __device__ __forceinline__ LabelsOfQuad(const Tile& tile, int32_t column, int32_t inside) {
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        const int32_t one = tile.columns.cell[column + min(2 * h, inside - 1)];
+        const int32_t other = tile.columns.cell[column + min(2 * h + 1, inside - 1)];
+        from[h] = one & ~1;
+        picks[h] = static_cast<uint32_t>(2 * (one - from[h]) | 2 * (other - from[h]) << 4);
+      }
+    }
+    __device__ __forceinline__ uint32_t of_row(const uint16_t* points) const {
+      const uint16_t *left = points + from[0], *right = points + from[1];
+      return __byte_perm(__byte_perm(pair(left), pair(left + 2), picks[0]),
+                         __byte_perm(pair(right), pair(right + 2), picks[1]), 0x5410);
+    }
+  };
+
+  // Bits of the first 32 classes that may be largest somewhere in a mixed cell, from the highest
+  // bit on: mostly two of them.
   //
-  // At every pixel the largest value is at least the mean of any two classes' values, here of those
-  // that are largest at the first corner and at one that differs. A class that is below the mean at
-  // all corners is below it everywhere between them. By enough: interpolation is monotone in every
-  // corner (see above), so its rounding counts for the two classes and their mean alone, less than
-  // 16 * 2^-24 of their sizes; the margin is four times that. Where anything is not finite the
-  // comparison fails and keeps the class. Called by whole warps: lane `half` of the two of a cell
-  // looks at the upper or the lower corners.
-  __device__ __forceinline__ unsigned contenders(const Corners& corners, int32_t cell,
+  // At every pixel the largest value is at least the mean of any two classes' values, here of the
+  // lowest and the highest label at the corners. A class that is below the mean at all corners is
+  // below it everywhere between them. By enough: interpolation is monotone in every corner (see
+  // above), so its rounding counts for the two classes and their mean alone, less than 16 * 2^-24
+  // of their sizes, weighted as they are; so is the margin, which is four times that. Where
+  // anything is not finite the comparison fails and keeps the class. Called by whole warps: lane
+  // `half` of the two of a cell looks at the upper or the lower corners.
+  __device__ __forceinline__ uint32_t contenders(const Corners& corners, int32_t cell,
                                                  int32_t half) const {
-    const int32_t classes = N != 0 ? N : static_cast<int32_t>(a_.seg.N);
-    if (N == 2) return 3u;
-    const int16_t* upper = tile_.points + cell;
-    const int16_t* lower = upper + below_;
-    const int32_t one = upper[0];
-    const int32_t other = upper[right_] != one ? upper[right_]
-                          : lower[0] != one    ? lower[0]
-                                               : lower[right_];
+    if (N == 2) return 3u << 30;
+    const uint16_t* points = tile_.points + cell;
+    const int32_t p00 = points[0], p01 = points[1];
+    const int32_t p10 = points[a_.pitch], p11 = points[a_.pitch + 1];
+    const int32_t one = min(min(p00, p01), min(p10, p11)) & 255;
+    const int32_t other = max(max(p00, p01), max(p10, p11)) & 255;
     const T* left = corners.first + (half != 0 ? corners.below : 0);
     const T* right = left + corners.beside;
-    float left_bound = 0, right_bound = 0, size = 0;
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const int64_t at = max(i == 0 ? one : other, 0) * a_.seg.stride_n;
-      const float on_left = to_float(left[at]), on_right = to_float(right[at]);
-      left_bound = fmaf(on_left, 0.5f, left_bound);
-      right_bound = fmaf(on_right, 0.5f, right_bound);
-      size += fabsf(on_left) + fabsf(on_right);
-    }
-    // All lanes are here: nothing has branched since the loop around this began.
-    size += __shfl_xor_sync(kWarp, size, 1);
-    const float margin = fmaf(size, 0x1p-18f, 0x1p-100f);
-    left_bound -= margin;
-    right_bound -= margin;
-    unsigned wanted = 0;
+    const float left_bound = bound(left, one, other), right_bound = bound(right, one, other);
+    const int32_t classes = min(N != 0 ? N : static_cast<int32_t>(a_.seg.N), kListed);
+    uint32_t below_left = 0, below_right = 0;
 #pragma unroll(N != 0 ? N : 2)
-    for (int32_t c = 0; c < min(classes, kListed); ++c) {
-      const float on_left = to_float(left[c * a_.seg.stride_n]);
-      const float on_right = to_float(right[c * a_.seg.stride_n]);
-      const bool below = on_left < left_bound && on_right < right_bound;
-      wanted |= (below ? 0u : 1u) << c;
+    for (int32_t c = 0; c < classes; ++c) {
+      below_left = append_below(below_left, to_float(*left), left_bound);
+      below_right = append_below(below_right, to_float(*right), right_bound);
+      left += a_.seg.stride_n;
+      right += a_.seg.stride_n;
     }
-    // All lanes again.
+    const uint32_t wanted = ~(below_left & below_right) << (kListed - classes);
+    // All lanes are here: nothing has branched since the loop around this began.
     return wanted | __shfl_xor_sync(kWarp, wanted, 1);
+  }
+
+  // At a corner, less than the mean of two classes.
+  __device__ __forceinline__ float bound(const T* corner, int32_t one, int32_t other) const {
+    const float a = to_float(corner[one * a_.seg.stride_n]);
+    const float b = to_float(corner[other * a_.seg.stride_n]);
+    return fmaf(a, 0.5f, b * 0.5f) - fmaf(fabsf(a) + fabsf(b), 0x1p-18f, 0x1p-100f);
   }
 
   // value = (w0y, w1y) . corners . (w0x, w1x), as the other backends round it; of pixels of one
   // cell, at most kRows times kColumns.
-  __device__ __forceinline__ void evaluate(const Corners& corners, unsigned wanted,
+  __device__ __forceinline__ void evaluate(const Corners& corners, uint32_t wanted,
                                            const Span& across, const Span& down) const {
     float wy1[kRows], wx1[kColumns];
 #pragma unroll
@@ -295,7 +315,11 @@ class UpsampledTile {
       }
     };
 #pragma unroll 1
-    for (; wanted != 0; wanted &= wanted - 1) offer(__ffs(static_cast<int>(wanted)) - 1);
+    while (wanted != 0) {
+      const int32_t c = __clz(static_cast<int>(wanted));
+      offer(c);
+      wanted &= 0x7fffffffu >> c;
+    }
     if constexpr (N == 0) {
 #pragma unroll 1
       for (int32_t c = kListed; c < static_cast<int32_t>(a_.seg.N); ++c) offer(c);
@@ -323,7 +347,7 @@ class UpsampledTile {
     if constexpr (Counts::kWanted) {
       unsigned members = 0;
 #pragma unroll
-      for (int r = 0; r < kRows; ++r) members |= (counts_.is_small(found[r].label) ? 1u : 0u) << r;
+      for (int r = 0; r < kRows; ++r) members |= counts_.small_bit(found[r].label) << r;
       counts_.add_column(members, column, down);
     }
   }
@@ -334,8 +358,7 @@ class UpsampledTile {
   Axis y_, x_;
   const T* image_;
   uint8_t* labels_;
-  int32_t top_, left_, cells_;
-  int32_t right_, below_;  // from a point to the next one of its cell, 0 where there is none
+  int32_t top_, left_;
 };
 
 // Labels the pixels of a tile, and counts them. Called by all threads of the block, with a barrier

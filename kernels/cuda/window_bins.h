@@ -55,9 +55,8 @@ struct BinAxis {
     const int32_t inside = base - period * period_bins;
     const int32_t offset =
         inside < rest_bins ? inside * unit_px : rest_px + (inside - rest_bins) * unit_px;
-    // The bin before the flush cut may start behind it when the cut makes it empty; a bin of the
-    // last period may start behind the end. Unsigned: its period begins before the end, so all of
-    // it is below 2^32.
+    // A bin of the last period may start behind the end. Unsigned: its period begins before the
+    // end, so all of it is below 2^32.
     const uint32_t start = static_cast<uint32_t>(period) * static_cast<uint32_t>(stride_px) +
                            static_cast<uint32_t>(offset);
     return start < static_cast<uint32_t>(size_px) ? static_cast<int32_t>(start) : size_px;

@@ -210,6 +210,14 @@ void __stcs(T* at, T value) {
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 inline int __ffs(unsigned bits) { return __builtin_ffs(static_cast<int>(bits)); }
 inline int __clz(int bits) { return bits == 0 ? 32 : __builtin_clz(static_cast<unsigned>(bits)); }
+inline unsigned __byte_perm(unsigned low, unsigned high, unsigned picks) {
+  const uint64_t bytes = static_cast<uint64_t>(high) << 32 | low;
+  unsigned word = 0;
+  for (int i = 0; i < 4; ++i) {
+    word |= static_cast<unsigned>(bytes >> 8 * (picks >> 4 * i & 7u) & 255u) << 8 * i;
+  }
+  return word;
+}
 inline float __uint_as_float(unsigned bits) { return c2f::cuda::host::unpack<float>(bits); }
 inline unsigned __float_as_uint(float value) {
   return static_cast<unsigned>(c2f::cuda::host::pack(value));

@@ -108,6 +108,20 @@ def _special(name: str, size: tuple[int, int] | None) -> Sample:
     return Sample(name, make, options, loops=True, exact=True)
 
 
+def _inf_beside_the_border(dtype: torch.dtype) -> Sample:
+    """One class is largest everywhere, but where a tap of weight 0 makes a NaN of it."""
+
+    def make(device: str) -> tuple[Any, ...]:
+        x = torch.zeros(1, 16, 12, 36, dtype=dtype)
+        x[:, 3], x[:, 5] = 2, 1
+        x[:, 3, 3, 1] = x[:, 3, 6:8, :2] = float("inf")  # one corner of a cell, all of one
+        return x.to(device), (3,)
+
+    name = f"inf-beside-the-border-{dtype}".replace("torch.", "")
+    options: dict[str, Any] = {"window": 4, "stride": 4, "size": (48, 144)}
+    return Sample(name, make, options, loops=False, exact=True)
+
+
 # Larger ones, against the reference only: shape, size, kind, window, stride, further options. Of
 # "special" widths of whole quads, and compiled or any numbers of classes, by type.
 _LARGE: dict[str, tuple[Any, Any, str, int, int, dict[str, Any]]] = {
@@ -123,6 +137,12 @@ _LARGE: dict[str, tuple[Any, Any, str, int, int, dict[str, Any]]] = {
             {"dtype": d, "layout": "channels_last", "exact": True},
         )
         for d in FLOATS[1:]
+    },
+    **{  # of whole quads, and others
+        f"special-own-size-{width}-{d}".replace("torch.", ""): (
+            (1, 16, 21, width), None, "special", 16, 9, {"dtype": d, "exact": True},
+        )
+        for width, d in ((36, FLOATS[0]), (36, FLOATS[1]), (35, FLOATS[1]), (35, FLOATS[2]))
     },
     "special-x4-40-classes": (
         (1, 40, 12, 36), (48, 144), "special", 32, 8, {"classes": (1, 33, 39), "exact": True},
@@ -197,6 +217,16 @@ SAMPLES: list[Sample] = [
         layout="channels_last",
         exact=True,
     ),
+    _logits(
+        "ties-own-size-channels_last-float16",
+        (1, 16, 9, 11),
+        None,
+        kind="ties",
+        dtype=FLOATS[1],
+        layout="channels_last",
+        exact=True,
+    ),
+    *[_inf_beside_the_border(d) for d in FLOATS[:2]],
     _special("nan-inf-own-size", None),
     _special("nan-inf-upsampled", (12, 16)),
     # On the axis that keeps its size a pixel has no neighbour.
