@@ -307,7 +307,8 @@ def plan_aggregate(
                 **constants,
                 "GIVEN": given,
                 "CLASS_BLOCK": 0 if given else class_block(coarse),
-                "UNROLL": 16 if cells.points <= 64 * warps else 8,
+                # Loads of a point in flight: with eight of more than 32 classes, sm_80 spills.
+                "UNROLL": 16 if cells.points <= 64 * warps else 8 if classes <= 32 else 4,
                 **{"BLOCK_Y": block_y, "BLOCK_X": block_x},
                 "PIXELS": min(64 * warps, block_y * block_x),
                 "CHUNK_X": max(block_x, QUAD),
