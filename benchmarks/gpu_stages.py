@@ -274,8 +274,8 @@ def _bench(plan: Plan) -> list[Stage]:
     """Rows: what the gates need first, then the rest of the grid, then whole networks."""
     sizes = ["--sizes", "512,896,1024,6000"]
     nhwc, amp = (["--dtype", name, "--channels-last"] for name in ("bfloat16", "amp"))
-    hrnet = ["--coarse", "fcn_hrnet_w18", "--sizes", "512", "--no-memory"]
-    frame = [*hrnet, "--zooms", "1"]
+    hrnet = ["--coarse", "fcn_hrnet_w18", "--no-memory"]
+    square, frame = [*hrnet, "--sizes", "512"], [*hrnet, "--zooms", "1"]
     runs = [
         *((f"glue-{n}-fp16", ["--op", "glue", "--sizes", n, *HALF], 120)
           for n in ("512", "1024", "6000")),
@@ -286,10 +286,10 @@ def _bench(plan: Plan) -> list[Stage]:
         ("glue-fp32", ["--op", "glue", *sizes], 300),
         ("all-fp32", ["--op", "all", "--zooms", "1,2,4", *sizes], 500),
         ("all-bf16", ["--op", "all", "--zooms", "1,2,4", *nhwc, *sizes], 500),
-        ("network-fp32", [*hrnet, "--zooms", "1,2,4"], 200),
-        ("network-amp", [*hrnet, *amp, "--zooms", "1,2,4"], 200),
+        ("network-fp32", [*square, "--zooms", "1,2,4"], 200),
+        ("network-amp", [*square, *amp, "--zooms", "1,2,4"], 200),
         ("network-compiled",
-         [*frame, *amp, "--compile", "--ways", "engine,eager-glue"], 480),
+         [*square, "--zooms", "1", *amp, "--compile", "--ways", "engine,eager-glue"], 480),
     ]  # fmt: skip
     stages = [_rows(plan, f"bench-{name}", *rest) for name, *rest in runs]
     for name, folder in ISAID.items():
