@@ -56,8 +56,8 @@ def test_by_ctest_on_arm(tmp_path: Path) -> None:
         "-DCMAKE_SYSTEM_NAME=Linux",
         "-DCMAKE_SYSTEM_PROCESSOR=aarch64",
         f"-DCMAKE_CXX_COMPILER={compiler}",
-        f"-DCMAKE_CROSSCOMPILING_EMULATOR={emulator}",
-        "-DCMAKE_EXE_LINKER_FLAGS=-static",
+        # Not -static: Debian's libubsan.a wants what was linked before it.
+        f"-DCMAKE_CROSSCOMPILING_EMULATOR={emulator};-L;/usr/aarch64-linux-gnu",
     )
 
 
