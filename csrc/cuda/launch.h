@@ -42,7 +42,7 @@ class Queue {
   void* stream = nullptr;
 
  private:
-  int restore_ = -1;
+  [[maybe_unused]] int restore_ = -1;  // launch_runtime.cpp alone changes the device
 };
 
 // Raises NotImplementedError where a launch cannot have so many.
