@@ -336,7 +336,9 @@ def test_demo_of_a_scene_without_some_classes(
 
 
 def test_no_gain_is_no_negative_zero(capsys: pytest.CaptureFixture[str]) -> None:
-    demo._print_row("ship", [50.04, 50.0, 7.0, 7.25])
+    coarse, refined = {"iou": 0.5004, "f1": 0.07}, {"iou": 0.5, "f1": 0.0725}
+    gain = {score: refined[score] - coarse[score] for score in coarse}
+    demo._print_row("ship", {"coarse": coarse, "refined": refined, "gain": gain})
     assert capsys.readouterr().out.split() == ["ship", "50.0", "50.0", "+0.0", "7.0", "7.2", "+0.2"]
     assert report.percent(-0.00001, signed=True) == "+0.00"
 

@@ -5,19 +5,24 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
-from collections.abc import Iterable
-from math import isnan
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .. import _native, metrics, pictures
-from .._progress import Bar
-from ..config import names_of
+from .. import _native, pictures
+from .._clock import STAGES
+from ..config import C2FConfig
 from ..data import scenes
+from ..data.tiling import Box
+from ..evaluation import report
+from ..evaluation.predictor import TwoStages
+from ..evaluation.runner import Result, evaluate
+from ..evaluation.samples import Scene, Tile
+from ..evaluation.tally import Measures
 from ..images import Pixels, write_png
 from ..pipeline import C2FNet
 from ..windows import Windows
@@ -33,13 +38,20 @@ _CLOSE_UP_PX = 160
 _PANEL_PX = 480
 
 
-class _Scores(NamedTuple):
-    coarse: Tensor  # confusion matrices, int64 [N, N]
-    refined: Tensor
-    windows: int
-    small_px: int
-    covered_px: int
-    seconds: dict[str, list[float]]
+class _TestScenes:
+    """Scenes as `evaluate` reads them, made one by one."""
+
+    name = "test scenes"
+    class_names = scenes.CLASSES
+    palette = tuple((int(r), int(g), int(b)) for r, g, b in scenes.PALETTE)
+
+    def __init__(self, seeds: Iterable[int], size: int) -> None:
+        tiles = (Tile(str(seed), Box(0, 0, size, size)) for seed in seeds)
+        self.scenes = tuple(Scene(tile.name, size, size, (tile,)) for tile in tiles)
+
+    def read(self, scene: Scene, _: Tile) -> tuple[Tensor, Tensor]:
+        made = scenes.make_scene(int(scene.name), scene.height)
+        return _as_batch(made.image)[0], torch.from_numpy(made.labels)
 
 
 def add_parser(commands: Any) -> None:
@@ -70,10 +82,12 @@ def run(args: argparse.Namespace) -> int:
     net = C2FNet.from_pretrained(DEMO_WEIGHTS).eval()
     first = FIRST_TEST_SEED + args.seed
     with torch.inference_mode():
-        scores = _score(net, range(first, first + args.scenes), args.size)
+        samples = _TestScenes(range(first, first + args.scenes), args.size)
+        nothing_more = Measures(boundary=0, sizes=None)
+        result = evaluate(TwoStages(net), samples, measures=nothing_more)
         scene = scenes.make_scene(first, args.size)
-        _print_scores(net, scores, args)
-        _print_times(scores, _time_glue(net, _as_batch(scene.image)))
+        _print_scores(net.config, report.summarise(result, samples.class_names), args)
+        _print_times(result, _time_glue(net, _as_batch(scene.image)))
         picture = args.out / "demo.png"
         replaced = " (replaced)" if picture.exists() else ""
         write_png(picture, _draw(net, scene))
@@ -87,28 +101,6 @@ def origins_of(windows: Windows) -> list[tuple[int, int]]:
     """(y, x) of the windows in use of a batch of one."""
     used = int(windows.num[0])
     return [(y, x) for y, x in windows.origins[0, :used].tolist()]
-
-
-def _score(net: C2FNet, seeds: Iterable[int], size: int) -> _Scores:
-    classes = net.config.num_classes
-    coarse = torch.zeros((classes, classes), dtype=torch.int64)
-    refined = coarse.clone()
-    windows = small_px = covered_px = 0
-    seconds: dict[str, list[float]] = {}
-    for seed in Bar(list(seeds), desc="test scenes", unit="scene"):
-        scene = scenes.make_scene(seed, size)
-        answer = net.detailed(_as_batch(scene.image))
-        truth = torch.from_numpy(scene.labels)[None]
-        coarse += metrics.confusion_matrix(answer.coarse_labels, truth, classes)
-        refined += metrics.confusion_matrix(answer.labels, truth, classes)
-        small = torch.isin(truth, torch.tensor(net.config.small_classes))
-        covered = metrics.covered_mask(answer.windows, size, size)
-        windows += int(answer.windows.num.sum())
-        small_px += int(small.sum())
-        covered_px += int((small & covered).sum())
-        for stage, value in answer.seconds.items():
-            seconds.setdefault(stage, []).append(value)
-    return _Scores(coarse, refined, windows, small_px, covered_px, seconds)
 
 
 def _time_glue(net: C2FNet, image: Tensor) -> dict[str, float]:
@@ -126,43 +118,41 @@ def _time_glue(net: C2FNet, image: Tensor) -> dict[str, float]:
     return {backend: median(found) for backend, found in times.items()}
 
 
-def _print_scores(net: C2FNet, scores: _Scores, args: argparse.Namespace) -> None:
-    names = names_of(net.config)
-    small = set(net.config.small_classes)
-    table = torch.stack(
-        [m(x) * 100 for m in (metrics.iou, metrics.f1) for x in (scores.coarse, scores.refined)], 1
-    )
+def _print_scores(config: C2FConfig, summary: Mapping[str, Any], args: argparse.Namespace) -> None:
     side = args.size
     count = counted(args.scenes, "scene")
     print(f"\n{count} of {side} x {side} px never seen in training; in percent")
     print(f"{'':<14}{'IoU':^26}{'F1':^26}".rstrip())
     columns = f"{'coarse':>9}{'refined':>9}{'gain':>8}"
     print(f"{'class':<14}{columns}{columns}")
-    for c, row in enumerate(table.tolist()):
-        _print_row(names[c] + (" *" if c in small else ""), row)
-    _print_row("mean small *", table[sorted(small)].nanmean(0).tolist())
-    _print_row("mean", table.nanmean(0).tolist())
-    config = net.config
+    for row in summary["classes"]:
+        _print_row(row["name"] + (" *" if row["small"] else ""), row)
+    _print_row("mean small *", summary["means"]["small"])
+    _print_row("mean", summary["means"]["all"])
+    windows = summary["windows"]
     print(
-        f"\n* small classes. {counted(scores.windows, 'window')} of {config.window} px looked at "
-        f"({scores.windows / args.scenes:.1f} a scene) at zoom {config.zoom:g}; they cover "
-        f"{scores.covered_px / max(scores.small_px, 1):.1%} of the small-object pixels"
+        f"\n* small classes. {counted(windows['count'], 'window')} of {config.window} px looked at "
+        f"({windows['per_tile']:.1f} a scene) at zoom {config.zoom:g}; they cover "
+        f"{windows['covered'] or 0:.1%} of the small-object pixels"
     )
 
 
-def _print_row(name: str, row: list[float]) -> None:
+def _print_row(name: str, row: Mapping[str, Any]) -> None:
     """IoU and F1, coarse and refined; "-" for a class that is in none of the scenes."""
     cells = [f"{name:<14}"]
-    for coarse, refined in (row[:2], row[2:]):
-        absent = isnan(coarse) or isnan(refined)
-        cells += [f"{'-':>9}" if isnan(value) else f"{value:9.1f}" for value in (coarse, refined)]
-        gain = round(refined - coarse, 1) + 0.0  # which makes 0.0 of -0.0
-        cells.append(f"{'-':>8}" if absent else f"{gain:+8.1f}")
+    for score in ("iou", "f1"):
+        for stage, width in (("coarse", 9), ("refined", 9), ("gain", 8)):
+            value, sign = row[stage][score], "+" if stage == "gain" else ""
+            # Adding 0.0 makes 0.0 of -0.0.
+            text = "-" if value is None else f"{round(100 * value, 1) + 0.0:{sign}.1f}"
+            cells.append(f"{text:>{width}}")
     print("".join(cells))
 
 
-def _print_times(scores: _Scores, glue: dict[str, float]) -> None:
-    stages = {stage: median(values) * 1e3 for stage, values in scores.seconds.items()}
+def _print_times(result: Result, glue: dict[str, float]) -> None:
+    stages = {
+        stage: median(timing.seconds[stage] for timing in result.timings) * 1e3 for stage in STAGES
+    }
     total = sum(stages.values())
     print(f"\ntime per scene, {counted(torch.get_num_threads(), 'thread')}, median")
     for stage, value in stages.items():
@@ -208,8 +198,7 @@ def _draw(net: C2FNet, scene: scenes.Scene) -> Pixels:
         ("refined", near["refined"]),
         ("truth", near["truth"]),
     ]  # fmt: skip
-    colours = [(int(r), int(g), int(b)) for r, g, b in palette]
-    legend = list(zip(scenes.CLASSES, colours, strict=True))
+    legend = list(zip(_TestScenes.class_names, _TestScenes.palette, strict=True))
     return pictures.side_by_side(panels, legend, columns=5, panel_px=_PANEL_PX)
 
 

@@ -25,15 +25,13 @@ class Answer(NamedTuple):
         coarse: uint8 [B, H, W], labels of stage 1.
         refined: uint8 [B, H, W], labels after the second look; None without stage 2.
         windows: where the second look went, or would go.
-        coarse_seconds: time of the coarse network, with its input's normalisation.
-        seconds: time of everything.
+        seconds: of each stage, as in `pipeline.Details`.
     """
 
     coarse: Tensor
     refined: Tensor | None
     windows: Windows
-    coarse_seconds: float
-    seconds: float
+    seconds: dict[str, float]
 
     def maps(self, b: int, truth: Tensor) -> dict[str, Tensor]:
         """What image `b` is scored by, uint8 [H, W] each: "truth", "coarse", and "refined"."""
@@ -73,9 +71,7 @@ class TwoStages:
         """The labels of a batch; takes and raises what C2FNet does."""
         with _autocast(self.device, self._amp):
             found = self.net.detailed(image)
-        seconds = found.seconds
-        total = sum(seconds.values())
-        return Answer(found.coarse_labels, found.labels, found.windows, seconds["coarse"], total)
+        return Answer(found.coarse_labels, found.labels, found.windows, found.seconds)
 
 
 class CoarseOnly:
@@ -110,8 +106,7 @@ class CoarseOnly:
             )
             assert labels is not None
             labels = _stages.crop(labels, true_size).contiguous()
-        seconds = clock.seconds
-        return Answer(labels, None, windows, seconds["coarse"], sum(seconds.values()))
+        return Answer(labels, None, windows, clock.seconds)
 
 
 def load(

@@ -141,8 +141,8 @@ def _speed(result: Result) -> Row:
     """Of one process, in images (tiles) and pixels a second."""
     images = sum(t.images for t in result.timings)
     pixels = sum(t.pixels for t in result.timings)
-    coarse = sum(t.coarse for t in result.timings)
-    total = sum(t.total for t in result.timings)
+    coarse = sum(t.seconds["coarse"] for t in result.timings)
+    total = sum(sum(t.seconds.values()) for t in result.timings)
     return {
         "fps": images / total if total else math.nan,
         "coarse_fps": images / coarse if coarse else math.nan,

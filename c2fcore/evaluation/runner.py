@@ -41,12 +41,11 @@ class UnitScore(NamedTuple):
 
 
 class Timing(NamedTuple):
-    """Seconds of one batch: of the coarse network and of everything."""
+    """Seconds of one batch, by stage."""
 
     images: int
     pixels: int
-    coarse: float
-    total: float
+    seconds: dict[str, float]
 
 
 @dataclass
@@ -156,8 +155,8 @@ class _Run:
         image = torch.stack([pixels for _, _, pixels, _ in items]).to(self.predict.device)
         answer = self.predict(image)
         height, width = image.shape[-2:]
-        seconds = answer.coarse_seconds, answer.seconds
-        self.result.timings.append(Timing(len(items), len(items) * height * width, *seconds))
+        pixels = len(items) * height * width
+        self.result.timings.append(Timing(len(items), pixels, answer.seconds))
         truth = torch.stack([labels for *_, labels in items])
         self._coverage(answer, truth)
         truth = truth.to(self.predict.device)
