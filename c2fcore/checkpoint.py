@@ -12,24 +12,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from . import _checks, _files
+from . import _checkpoint_files, _checks, _files
+from ._checkpoint_files import CONFIG_FILE, FORMAT, FORMAT_VERSION, SHOWN, STAGES, WEIGHTS_FILE
 from .config import C2FConfig
 
 if TYPE_CHECKING:
     from .pipeline import C2FNet
-
-CONFIG_FILE: Final = "config.json"
-WEIGHTS_FILE: Final = "model.safetensors"
-FORMAT: Final = "c2fcore"
-FORMAT_VERSION: Final = 1
-
-_STAGES: Final = ("coarse", "fine")
-_SHOWN: Final = 3  # differing weights an error names
 
 
 def save(
@@ -49,7 +42,7 @@ def save(
         ImportError: safetensors is not installed.
     """
     stages = {"coarse": _plain(net.coarse), "fine": _plain(net.fine)}
-    held = _STAGES if include_coarse else ("fine",)
+    held = STAGES if include_coarse else ("fine",)
     _write("save_pretrained", Path(directory), net.config, stages, held, overwrite)
 
 
@@ -87,7 +80,7 @@ def _write(
             raise FileExistsError(f"{who}: {folder / name} must not exist unless overwrite=True")
     description: dict[str, Any] = {"format": FORMAT, "format_version": FORMAT_VERSION}
     description["config"] = config.to_dict()
-    description.update((s, getattr(networks.get(s), "c2f_spec", None)) for s in _STAGES)
+    description.update((s, getattr(networks.get(s), "c2f_spec", None)) for s in STAGES)
     # Copies, since safetensors refuses tensors that share memory (tied weights).
     weights = {
         f"{stage}.{key}": value.detach().clone().contiguous().cpu()
@@ -147,8 +140,8 @@ def load(
         TypeError: a field of the configuration or of `changes`, or a network, is of another type.
         ImportError: safetensors, huggingface_hub or the package of a network is not installed.
     """
-    config_path, weights_path = _locate(source, revision, token, local_files_only)
-    description = _describe(config_path)
+    config_path, weights_path = _checkpoint_files.locate(source, revision, token, local_files_only)
+    description = _checkpoint_files.describe(config_path)
     config = C2FConfig.from_dict(description["config"])
     for name in ("num_classes", "small_classes"):
         if name in changes:
@@ -157,8 +150,8 @@ def load(
                 f"got {changes[name]!r}"
             )
     config = config.replace(**changes)
-    weights = _read(weights_path)
-    held = {stage: _of_stage(weights, stage) for stage in _STAGES}
+    weights = _checkpoint_files.read_weights(weights_path)
+    held = {stage: _of_stage(weights, stage) for stage in STAGES}
     if not held["fine"]:
         raise ValueError(
             f"from_pretrained: {weights_path} must hold fine weights, got none: stage 1 alone "
@@ -177,7 +170,7 @@ def load(
             check_fit("from_pretrained", stage, _plain(network), held[stage], source)
         networks.append(network)
     # Only now that everything fits are modules changed that may be the caller's.
-    for stage, network in zip(_STAGES, networks, strict=True):
+    for stage, network in zip(STAGES, networks, strict=True):
         if held[stage]:
             _plain(network).load_state_dict(held[stage])
         network.to(device)
@@ -214,9 +207,9 @@ def load_coarse(
         ValueError: the files are damaged, hold no coarse weights, or do not fit the network.
     """
     coarse = _checks.network("load_coarse", "coarse", coarse)
-    config_path, weights_path = _locate(source, revision, token, local_files_only)
-    description = _describe(config_path)
-    weights = _of_stage(_read(weights_path), "coarse")
+    config_path, weights_path = _checkpoint_files.locate(source, revision, token, local_files_only)
+    description = _checkpoint_files.describe(config_path)
+    weights = _of_stage(_checkpoint_files.read_weights(weights_path), "coarse")
     if not weights:
         raise ValueError(f"load_coarse: {weights_path} must hold coarse weights, got none")
     if coarse is None:
@@ -237,97 +230,8 @@ def stages(
 
     A checkpoint of stage 1 holds "coarse", one saved with include_coarse=False "fine".
     """
-    from safetensors import SafetensorError, safe_open
-
-    _, path = _locate(source, revision, token, local_files_only)
-    try:
-        with safe_open(str(path), "pt") as weights:
-            found = {str(key).partition(".")[0] for key in weights.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"checkpoint: {path} must be a safetensors file, got {error}") from None
-    return tuple(stage for stage in _STAGES if stage in found)
-
-
-def _locate(
-    source: str | Path, revision: str | None, token: str | None, local_files_only: bool
-) -> tuple[Path, Path]:
-    """Paths of config.json and of the weights, downloaded if `source` is no folder."""
-    folder = Path(source)
-    if folder.is_dir():
-        for name in (CONFIG_FILE, WEIGHTS_FILE):
-            if not (folder / name).is_file():
-                deeper = folder / "checkpoint"  # what `c2f train` leaves in the folder of a run
-                hint = f"; {deeper} does" if (deeper / name).is_file() else ""
-                raise FileNotFoundError(
-                    f"from_pretrained: {folder} must hold {name}, got none{hint}"
-                )
-        return folder / CONFIG_FILE, folder / WEIGHTS_FILE
-    text, _, tag = str(source).partition("@")
-    if tag and revision is not None:
-        raise ValueError(
-            f"from_pretrained: revision must be given once, got {revision!r} with {source!r}"
-        )
-    revision = tag or revision
-    pinned = revision is not None or local_files_only
-    if why := _files.why_no_hub_id(source if isinstance(source, Path) else text, pinned):
-        raise FileNotFoundError(
-            "from_pretrained: source must be a folder or a hub id 'owner/name', or "
-            f"'owner/name@revision', got {str(source)!r}, and {why}"
-        )
-    try:
-        from huggingface_hub import hf_hub_download
-    except ImportError as error:
-        raise ImportError(
-            f"from_pretrained: {text!r} is no folder, and the hub needs huggingface_hub ({error})"
-        ) from error
-    try:
-        config_path, weights_path = (
-            hf_hub_download(
-                text, name, revision=revision, token=token, local_files_only=local_files_only
-            )
-            for name in (CONFIG_FILE, WEIGHTS_FILE)
-        )
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise FileNotFoundError(
-            f"from_pretrained: source must be a folder or a model on the hub, got {text!r}, which "
-            f"is no folder here: {reason}"
-        ) from error
-    return Path(config_path), Path(weights_path)
-
-
-def _describe(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"from_pretrained: {path} must be JSON, got {error}") from None
-    if not isinstance(found, dict) or found.get("format") != FORMAT or "config" not in found:
-        raise ValueError(f"from_pretrained: {path} must be a c2fcore checkpoint's, got another")
-    if found.get("format_version") != FORMAT_VERSION:
-        raise ValueError(
-            f"from_pretrained: {path} must have format_version {FORMAT_VERSION}, "
-            f"got {found.get('format_version')!r}"
-        )
-    return found
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        weights = load_file(str(path))
-    except SafetensorError as error:
-        raise ValueError(
-            f"from_pretrained: {path} must be a safetensors file, got {error}"
-        ) from None
-    strange = [key for key in weights if key.partition(".")[0] not in _STAGES]
-    if strange:
-        raise ValueError(
-            f"from_pretrained: weights of {path} must be named coarse.* or fine.*, "
-            f"got {', '.join(strange[:_SHOWN])}"
-        )
-    return weights
+    _, path = _checkpoint_files.locate(source, revision, token, local_files_only)
+    return _checkpoint_files.stages_in(path)
 
 
 def _of_stage(weights: dict[str, Tensor], stage: str) -> dict[str, Tensor]:
@@ -385,10 +289,10 @@ def check_fit(
         if key in weights and weights[key].is_floating_point() != value.is_floating_point()
     ]
     if wrong:
-        more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
+        more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
         raise ValueError(
             f"{who}: weights of {source} must fit the {stage} network, "
-            f"got {', '.join(wrong[:_SHOWN])}{more}"
+            f"got {', '.join(wrong[:SHOWN])}{more}"
         )
     _checks.finite(f"{who}: weights of {source}", stage, network, weights)
 

@@ -1,0 +1,79 @@
+"""Files of a checkpoint that are damaged, or cannot be read: each is told as what it is."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from c2fcore import C2FConfig, C2FNet, models
+from c2fcore.checkpoint import stages
+
+
+def named() -> C2FNet:
+    coarse, fine = models.build("tiny_fcn", 4, width=4), models.build("tiny_fcn", 1, width=4)
+    return C2FNet(coarse, fine, C2FConfig(4, (1, 3), window=16, stride=8))
+
+
+def test_damaged_files(tmp_path: Path) -> None:
+    named().save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"\x00" * 40)
+    with pytest.raises(ValueError, match="must be a safetensors file"):
+        C2FNet.from_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"config.json must be JSON"):
+        C2FNet.from_pretrained(tmp_path)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"must hold config.json, got none"):
+        C2FNet.from_pretrained(tmp_path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="files of Unix")
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (os.mkdir, "Is a directory"),
+        (os.mkfifo, "a special file"),
+        (lambda path: os.symlink("nowhere", path), "No such file or directory"),
+        (lambda path: os.symlink(path, path), "Too many levels of symbolic links"),
+    ],
+)
+def test_files_that_are_there_and_cannot_be_read(
+    name: str, make: Callable[[Path], None], why: str, tmp_path: Path
+) -> None:
+    named().save_pretrained(tmp_path)
+    (tmp_path / name).unlink()
+    make(tmp_path / name)
+    for load in (C2FNet.from_pretrained, stages):
+        with pytest.raises(ValueError, match=f"{name} must be a file that can be read, got {why}"):
+            load(tmp_path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of Unix")
+def test_weights_of_somebody_else() -> None:
+    """safetensors would tell that there is no such file."""
+    with tempfile.TemporaryDirectory() as folder:  # whose parents everybody may enter
+        os.chmod(folder, 0o755)
+        named().save_pretrained(folder)
+        C2FNet.from_pretrained(folder)  # imports what nobody else may be allowed to
+        os.chmod(Path(folder, "model.safetensors"), 0)
+        user = os.geteuid()
+        os.seteuid(user or 65534)
+        try:
+            with pytest.raises(ValueError, match="must be a file that can be read, got Permission"):
+                C2FNet.from_pretrained(folder)
+        finally:
+            os.seteuid(user)
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="no file without a size")
+def test_weights_that_cannot_be_mapped(tmp_path: Path) -> None:
+    named().save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / "model.safetensors").symlink_to("/proc/self/mem")
+    with pytest.raises(ValueError, match=r"model.safetensors must be a safetensors file, got No "):
+        C2FNet.from_pretrained(tmp_path)
