@@ -29,6 +29,7 @@ from c2fcore.bench import (
     peers,
     report,
     rows,
+    tables,
     ways,
 )
 from c2fcore.bench.scripted import CoarseAnswer, FineAnswer, Place, scripted_net
@@ -141,7 +142,9 @@ def test_a_way_that_fails_while_it_is_timed_leaves_the_others(
     assert errors == {"coarse": "", "reference": "", "cpu": "MemoryError: no more"}
 
 
-def test_stages_that_cannot_be_timed_leave_the_other_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stages_that_cannot_be_timed_leave_what_is_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     breakdown = network_suite._breakdown
 
     def some(spec: Any, net: Any, image: Any, way: str, *more: Any) -> Any:
@@ -153,8 +156,12 @@ def test_stages_that_cannot_be_timed_leave_the_other_ways(monkeypatch: pytest.Mo
     spec = network_suite.Spec("tiny_fcn", "tiny_fcn", 128, 128, n=1)
     effort = network_suite.Effort(rounds=1, memory=False)
     found = list(network_suite.run(spec, effort, {}, only=["reference", "cpu"]))
-    errors = {row["case"]["way"]: row["error"] for row in found}
-    assert errors == {"coarse": "", "reference": "MemoryError: no more", "cpu": ""}
+    assert not any(row["error"] for row in found)
+    results = {row["case"]["way"]: row["result"] for row in found}
+    assert all(result["fps"] > 0 for result in results.values())
+    assert results["reference"]["stages_error"] == "MemoryError: no more"
+    assert "stages_error" not in results["cpu"]
+    assert "\nreference: stages failed: MemoryError: no more" in tables.network(found)
 
 
 def test_a_peak_that_is_not_known_says_why(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,9 +139,8 @@ def run(
             try:
                 with torch.inference_mode():
                     result.update(_breakdown(spec, net, image, way, passes, calls[way]))
-            except Exception as error:  # whatever it is becomes a row
-                yield rows.make(SUITE, case, origin, error=_errors.reason(error))
-                continue
+            except Exception as error:  # whatever it is stands beside what is measured
+                result["stages_error"] = _errors.reason(error)
         if effort.memory:
             say(f"{_title(spec)}: memory of {way}")
             result.update(_peak(spec, way))

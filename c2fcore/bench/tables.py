@@ -43,8 +43,15 @@ def markdown(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 
 
 def network(found: Sequence[Row]) -> str:
-    """End-to-end rows for the terminal."""
-    return columns(NETWORK_COLUMNS, map(network_line, found))
+    """End-to-end rows for the terminal, and why a part of a row is not known."""
+    missing = (
+        f"{row['case']['way']}: {part} failed: {row['result'][error]}"
+        for row in found
+        for part, error in (("stages", "stages_error"), ("peak memory", "peak_error"))
+        if error in row["result"]
+    )
+    table = columns(NETWORK_COLUMNS, map(network_line, found))
+    return "\n".join([table, *dict.fromkeys(missing)])
 
 
 def network_line(row: Row) -> list[str]:
