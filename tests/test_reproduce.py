@@ -300,6 +300,26 @@ def test_data_of_other_classes(data: Path, tmp_path: Path) -> None:
     assert second.count("No class of the data is one that published figures are of (ship, ") == 1
 
 
+@pytest.mark.parametrize("alike", [True, False])
+def test_published_miou_stands_beside_that_of_the_same_classes(
+    alike: bool, data: Path, tmp_path: Path
+) -> None:
+    isprs = DATASETS["potsdam"].class_names
+    net = save_net(tmp_path / "net", isprs if alike else NAMES, (4,) if alike else (3,))
+    command = ["reproduce", "table5", "--data", str(data), "--row", f"Potsdam, HRNetW48={net}"]
+    # With an IoU for classes that the data lack, means are over the network's.
+    assert main([*command, "-o", str(tmp_path), "--no-sizes", "--absent", "0"]) == 0
+    theirs = table_rows(tmp_path, "table5")["Potsdam, HRNetW48", "paper"]
+    text = (tmp_path / "table5" / "table.md").read_text()
+    note = (
+        "Published mIoU is over the 6 classes of potsdam, and left out: ours is without "
+        "impervious, building, low_vegetation, tree, clutter; with ground, ship, green."
+    )
+    assert ("mIoU" in theirs) == alike
+    assert ("Also published: Potsdam, DeepLabV3+: mIoU 77.93" in text) == alike
+    assert (note in text) != alike
+
+
 @NEEDS_SCIPY
 @pytest.mark.parametrize("third", ["plane", "car"])
 def test_means_are_compared_over_the_same_classes(

@@ -165,9 +165,9 @@ def published_figures(
         label: of the line.
         ours: the summary beside which they stand: means are over the same classes, or left out.
     """
-    found = published.figures(name, label, None if ours is None else _counted(ours, small=True))
-    of = paper()["tables"][name].get("miou_of")  # the data set whose classes published mIoU is over
-    if ours is not None and of and set(_counted(ours)) != set(map(_short, _names(of))):
+    among = None if ours is None else list(map(_short, _counted(ours, small=True)))
+    found = published.figures(name, label, among)
+    if ours is not None and any(_other_classes(name, ours)):
         for row in found.values():
             row.pop("mIoU", None)
     alone = COARSE_ALONE if "sweep" in paper()["tables"][name] else label.split(SECOND_LOOK)[0]
@@ -179,16 +179,34 @@ def published_figures(
 
 
 def _counted(summary: Summary, *, small: bool = False) -> list[str]:
-    """Columns of the classes that means are over, of the small ones or of all."""
+    """The classes that means are over, of the small ones or of all."""
     return [
-        _short(row["name"])
+        row["name"]
         for row in summary["classes"]
         if (row["small"] or not small) and (row["truth_px"] or summary["absent"] != "nan")
     ]
 
 
-def _names(dataset: str) -> Sequence[str]:
-    return DATASETS[dataset].class_names
+def _other_classes(name: str, ours: Summary) -> tuple[list[str], list[str]]:
+    """Classes that a table's published mIoU is over and ours is not, and the other way round."""
+    of = paper()["tables"][name].get("miou_of")
+    theirs, counted = (DATASETS[of].class_names, _counted(ours)) if of else ((), [])
+    lacking = [column for column in theirs if column not in counted]
+    return lacking, [column for column in counted if column not in theirs]
+
+
+def _miou_note(name: str, done: Mapping[str, Summary]) -> str:
+    """Why a table's published mIoU is left out; "" if it is not."""
+    for ours in done.values():
+        lacking, more = (", ".join(columns) for columns in _other_classes(name, ours))
+        if lacking or more:
+            of = DATASETS[paper()["tables"][name]["miou_of"]]
+            differs = [f"without {lacking}"] * bool(lacking) + [f"with {more}"] * bool(more)
+            return (
+                f"Published mIoU is over the {len(of.class_names)} classes of {of.name}, and left "
+                f"out: ours is {'; '.join(differs)}."
+            )
+    return ""
 
 
 def rows_of(which: Table, done: Mapping[str, Summary]) -> list[dict[str, Any]]:
@@ -227,7 +245,7 @@ def markdown(which: Table, done: Mapping[str, Summary], missing: Mapping[str, st
             "",
             _block(rows, second, every=False),
         ]
-    if strange:
+    if strange := strange or _miou_note(which.name, done):
         text += ["", strange]
     text += ["", *_notes(which, rows, every=not strange)]
     text += dict.fromkeys(filter(None, map(report.absent_note, done.values())))
