@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -109,6 +110,24 @@ def test_other_sweeps(
         assert {"second look", "coarse alone"} <= {
             text.text for text in drawn.findall(".//{*}text")
         }
+
+
+def test_a_figure_without_matplotlib_is_left_out(
+    data: Path,
+    net: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    command = ["reproduce", "fig2", "--data", str(data), "--checkpoint", str(net)]
+    assert main([*command, "-o", str(tmp_path), "--no-sizes", "--sweep", "n=1"]) == 0
+    said = capsys.readouterr()
+    assert "note: no fig2.svg: charts need matplotlib (" in said.err
+    assert "pip install c2fcore[plot]" in said.err
+    assert "table.md" in said.out
+    assert "mean" in table_rows(tmp_path, "fig2")["n 1", "ours"]
+    assert not (tmp_path / "fig2" / "fig2.svg").exists()
 
 
 def test_a_figure_without_small_objects_is_left_out(net: Path, tmp_path: Path) -> None:
