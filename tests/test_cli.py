@@ -300,7 +300,7 @@ def test_memory_that_does_not_suffice_for_an_image(
     checkpoint: Path, photo: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     common = ["predict", str(photo), "-o", str(photo.parent / "out"), "--checkpoint"]
-    assert main([*common, str(checkpoint), "--window", "1000000"]) == 1
+    assert main([*common, str(checkpoint), "--window", "1000000", "--zoom", "0.001"]) == 1
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
     assert line.startswith(f"c2f predict: error: {photo}: memory must suffice for another ")
     said = "a smaller --zoom, --window, --tile, --max-batch, --batch needs less"

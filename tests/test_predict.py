@@ -14,9 +14,10 @@ from photos import draw, pixels_of
 from PIL import Image
 from scenes_on_disk import noise, write
 
-from c2fcore import C2FNet, _progress, images, scene
+from c2fcore import C2FConfig, C2FNet, _progress, images, scene
 from c2fcore.cli import main, predict
 from c2fcore.cli.images import masks_among
+from c2fcore.cli.options import check_second_look
 
 
 def test_large_images_are_cut(
@@ -26,7 +27,7 @@ def test_large_images_are_cut(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(predict, "_LARGE_PX", 60)
+    monkeypatch.setattr(predict, "LARGE_PX", 60)
     monkeypatch.setattr(predict, "_TILE_PX", 40)
     out = tmp_path / "out"
     common = ["predict", str(photos), "-o", str(out), "--checkpoint", str(checkpoint)]
@@ -99,10 +100,45 @@ def test_a_bad_overlap_is_refused_before_anything_is_read(
     given = ["predict", str(tmp_path / "none.png"), "-o", str(tmp_path / "out")]
     assert main([*given, "--tile", "64"]) == 2
     assert "--overlap must be below --tile, got 256 and 64; small tiles" in capsys.readouterr().err
+    assert main([*given, "--tile", "280"]) == 2
+    rule = (
+        "--overlap must leave a pixel in at most 64 tiles, got 256 of --tile 280, which is in 136;"
+    )
+    assert rule in capsys.readouterr().err
     assert main([*given, "--tile", "-5"]) == 2
     assert "--tile must be at least 0, which cuts no image, got -5" in capsys.readouterr().err
     assert main([*given, "--overlap", "-1"]) == 2
     assert "overlap must be in 0..tile-1, got -1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--zoom", "--window"])
+def test_patches_without_end_are_refused(
+    option: str, photos: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [str(photos), "-o", str(tmp_path / "out"), "--checkpoint", str(checkpoint)]
+    assert main(["predict", *given, option, "5000"]) == 2
+    rule = "--window times --zoom must be at most 4096 px, which the fine network sees at once, got"
+    assert f"c2f predict: error: {rule} " in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"zoom": 4}, None),  # as in the paper's tables
+        ({"zoom": 20}, "at up to 32 windows of 2560 x 2560 px; a smaller --zoom, "),
+        ({"zoom": 0.5, "n": 30_000, "stride": 4}, "at up to 30000 windows of 64 x 64 px; "),
+        ({"zoom": 4, "strategy": "all", "n": None}, None),
+        ({"zoom": 6, "strategy": "all", "n": None}, "at up to 256 windows of 768 x 768 px; "),
+    ],
+)
+def test_a_second_look_that_takes_long_is_told(
+    changes: dict[str, Any], said: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = C2FConfig.preset("paper", num_classes=2, small_classes=(1,), **changes)
+    check_second_look(config, 2048)
+    told = capsys.readouterr().err
+    assert told == "" if said is None else said in told
 
 
 def test_a_large_image_that_fails_does_not_stop_the_others(

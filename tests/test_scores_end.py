@@ -14,7 +14,7 @@ from PIL import Image
 
 from c2fcore import C2FConfig, C2FNet
 from c2fcore.cli import evaluate as eval_command
-from c2fcore.cli import main, reproduce
+from c2fcore.cli import main
 from c2fcore.models import build
 
 Said = Callable[[], str]
@@ -52,7 +52,6 @@ def test_nothing_is_scored_that_could_not_be_written(
     out: str, net: Path, tiles: Path, said: Said, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(eval_command, "evaluate", refuse)
-    monkeypatch.setattr(reproduce, "evaluate", refuse)
     folder = out.replace("NET", str(net))
     assert main(["eval", str(tiles), "--checkpoint", str(net), "-o", folder]) == 2
     assert folder.partition("/deeper")[0].removesuffix("/nothing") in said()

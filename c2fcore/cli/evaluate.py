@@ -18,7 +18,7 @@ from ..evaluation.report import ABSENT
 from ..evaluation.runner import Result, evaluate
 from ..evaluation.samples import PROTOCOLS, Samples, open_samples
 from ..evaluation.tally import Measures
-from .options import add_config_options, config_changes
+from .options import add_config_options, check_second_look, config_changes
 from .paths import check_folder, path_of
 
 _PICTURES = "pictures"
@@ -120,6 +120,42 @@ def device_of(args: argparse.Namespace) -> torch.device:
     return device
 
 
+def predictor_of(
+    args: argparse.Namespace,
+    checkpoint: str,
+    device: torch.device,
+    changes: dict[str, Any],
+    coarse: str | None = None,
+) -> Predictor:
+    """The checkpoint as something to score."""
+    found = predictor.load(
+        checkpoint,
+        coarse=coarse,
+        device=device,
+        amp=args.amp,
+        trust_code=args.trust_code,
+        changes=changes,
+    )
+    if found.refines:
+        check_second_look(found.config, args.tile or 0)
+    return found
+
+
+def score(
+    args: argparse.Namespace, predict: Predictor, samples: Samples, measures: Measures
+) -> Result:
+    """What the answers of a predictor count up to."""
+    return evaluate(
+        predict,
+        samples,
+        args.protocol,
+        measures,
+        batch=args.batch,
+        workers=args.workers,
+        limit=args.limit,
+    )
+
+
 def samples_of(args: argparse.Namespace, root: Path, predict: Predictor) -> Samples:
     """The samples that the data options describe."""
     return open_samples(
@@ -159,27 +195,14 @@ def run(args: argparse.Namespace) -> int:
     measures = measures_of(args)
     if args.out is not None:
         _check_out(args.out, (*report.FILES, *[_PICTURES][: args.pictures]), args.overwrite)
-    predict = predictor.load(
-        args.checkpoint,
-        coarse=args.coarse,
-        device=device_of(args),
-        amp=args.amp,
-        trust_code=args.trust_code,
-        changes=config_changes(args),
+    predict = predictor_of(
+        args, args.checkpoint, device_of(args), config_changes(args), coarse=args.coarse
     )
     samples = samples_of(args, args.data, predict)
     if args.out is not None:
         check_folder(args.out, "OUT must be")
     with distributed.process_group(predict.device):
-        result = evaluate(
-            predict,
-            samples,
-            args.protocol,
-            measures,
-            batch=args.batch,
-            workers=args.workers,
-            limit=args.limit,
-        )
+        result = score(args, predict, samples, measures)
         if distributed.rank() == 0:
             _tell(args, predict, samples, measures, result)
     return 0

@@ -9,7 +9,8 @@ import torch
 
 from .. import _backend
 from .._progress import tell
-from ..config import EDGES, RULES, STRATEGIES
+from .._stages import step_and_slots
+from ..config import EDGES, RULES, STRATEGIES, C2FConfig
 from ..data.tiling import boxes
 from ..engine import Engine
 from ..engine.networks import PRECISIONS
@@ -18,6 +19,10 @@ from .demo import DEMO_WEIGHTS
 
 _OVERRIDES = ("window", "stride", "n", "zoom", "strategy", "edge", "rule", "max_batch", "backend")
 _OPS: Final = ("select_windows", "extract_patches", "aggregate")  # of a second look
+
+LARGE_PX: Final = 4096  # networks see nothing larger at once, unless told to
+_MOST_LOOKS: Final = 64  # at a pixel, by tiles that overlap
+_LONG_PX: Final = 100_000_000  # twelve times the paper's largest second look, 32 x 512^2
 
 _DEMO_ONLY: Final = (
     "note: these are the networks of `c2f demo`, which know synthetic scenes only; --checkpoint "
@@ -70,13 +75,44 @@ def check_tiles(tile: int, overlap: int) -> None:
             "--overlap of their own"
         )
     boxes(1, 1, tile, overlap)
+    looks = (tile / (tile - overlap)) ** 2
+    if looks > _MOST_LOOKS:
+        raise ValueError(
+            f"--overlap must leave a pixel in at most {_MOST_LOOKS} tiles, got {overlap} of --tile "
+            f"{tile}, which is in {looks:.0f}; small tiles need an --overlap of their own"
+        )
 
 
-def engine_of(args: argparse.Namespace) -> Engine:
+def check_second_look(config: C2FConfig, tile: int) -> None:
+    """Refuses patches larger than images that are not cut; tells of a second look that takes long.
+
+    Args:
+        config: of the network.
+        tile: side of what is looked at, where the configuration bounds no number of windows.
+
+    Raises:
+        ValueError: the patches are too large.
+    """
+    patch, most = round(config.window * config.zoom), max(LARGE_PX, tile)
+    if patch > most:
+        raise ValueError(
+            f"--window times --zoom must be at most {most} px, which the fine network sees at "
+            f"once, got {config.window} times {config.zoom:g}"
+        )
+    side = max(tile, config.window)
+    _, n = step_and_slots((side, side), config)
+    if n * patch**2 > _LONG_PX:
+        tell(
+            f"note: the second look at an image takes long, at up to {n} windows of {patch} x "
+            f"{patch} px; a smaller --zoom, --window or --n takes less"
+        )
+
+
+def engine_of(args: argparse.Namespace, tile: int) -> Engine:
     """The engine that the options above, and those of the configuration, ask for.
 
     Raises:
-        ValueError: no such device is here.
+        ValueError: no such device is here, or the second look at a tile would not end.
         RuntimeError: the backend cannot run here, or not on the device.
     """
     device = _device(args.device)
@@ -85,6 +121,7 @@ def engine_of(args: argparse.Namespace) -> Engine:
     source = DEMO_WEIGHTS if args.checkpoint is None else args.checkpoint
     net = C2FNet.from_pretrained(source, trust_code=args.trust_code).eval()
     net.config = net.config.replace(**config_changes(args))
+    check_second_look(net.config, tile)
     _check_backend(net.config.backend, device)
     return net.to(device).compile(batch=args.batch, precision=args.precision)
 

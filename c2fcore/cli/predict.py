@@ -25,6 +25,7 @@ from .answers import counted, key_of, shares_of
 from .errors import text_of
 from .images import images_of
 from .options import (
+    LARGE_PX,
     WITHOUT_CHECKPOINT,
     add_checkpoint_options,
     add_config_options,
@@ -35,7 +36,6 @@ from .options import (
 from .paths import check_folder, path_of
 
 _LABELS, _OVERLAY = "_labels.png", "_overlay.png"
-_LARGE_PX: Final = 4096  # an image with a longer side is cut
 _TILE_PX: Final = 2048
 _NO_DATA: Final = 255
 _MADE: Final = "c2fcore options"  # in labels: with which they were made, and of which file
@@ -85,7 +85,7 @@ def add_parser(commands: Any) -> None:
         type=int,
         metavar="PX",
         help="cut every image into tiles of this side, each with windows of its own; 0: none "
-        f"(default: {_TILE_PX} for images with a side above {_LARGE_PX})",
+        f"(default: {_TILE_PX} for images with a side above {LARGE_PX})",
     )
     how.add_argument(
         "--overlap", type=int, default=256, metavar="PX", help="of neighbouring tiles (256)"
@@ -118,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
     if (args.tile or 0) < 0:
         raise ValueError(f"--tile must be at least 0, which cuts no image, got {args.tile}")
     check_tiles(args.tile or _TILE_PX, args.overlap)  # now, not at the first large image
-    engine = engine_of(args)
+    engine = engine_of(args, args.tile or _TILE_PX)
     options = {**network_options(engine), "tile": args.tile, "overlap": args.overlap}
     changed = _changed(images, targets, options) if args.skip_existing else set()
     if args.skip_existing:
@@ -189,7 +189,7 @@ def _results(
         if tile is not None:
             return tile
         size = size_of(path)
-        return _TILE_PX if size and max(size) > _LARGE_PX else 0
+        return _TILE_PX if size and max(size) > LARGE_PX else 0
 
     for side, group in itertools.groupby(images, key=side_of_tiles):
         if side == 0:

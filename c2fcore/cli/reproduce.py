@@ -12,8 +12,7 @@ from typing import Any
 
 from .. import _files
 from .._progress import tell
-from ..evaluation import chart, distributed, predictor, published, report, tables
-from ..evaluation.runner import evaluate
+from ..evaluation import chart, distributed, published, report, tables
 from ..evaluation.sweep import Sweep, fingerprint, slug
 from ..evaluation.tables import Setting, Table
 from ..evaluation.tally import Measures
@@ -24,7 +23,9 @@ from .evaluate import (
     add_score_options,
     device_of,
     measures_of,
+    predictor_of,
     samples_of,
+    score,
 )
 from .options import add_config_options, config_changes
 from .paths import check_folder, path_of
@@ -163,33 +164,19 @@ class _Plan:
                "batch")},
         }  # fmt: skip
 
-        def score() -> Mapping[str, Any]:
-            predict = predictor.load(
-                checkpoint,
-                device=self.device,
-                amp=args.amp,
-                trust_code=args.trust_code,
-                changes=changes,
-            )
+        def summary() -> Mapping[str, Any]:
+            predict = predictor_of(args, checkpoint, self.device, changes)
             if self.table.sweep and not predict.refines:
                 raise ValueError(
                     f"{self.table.name} needs checkpoints of both stages, got stage 1 alone in "
                     f"{checkpoint}; --train CONFIG trains stage 2"
                 )
             samples = samples_of(args, root, predict)
-            result = evaluate(
-                predict,
-                samples,
-                args.protocol,
-                self.measures,
-                batch=args.batch,
-                workers=args.workers,
-                limit=args.limit,
-            )
+            result = score(args, predict, samples, self.measures)
             facts = about(predict, checkpoint, samples, args.protocol, self.measures)
             return report.summarise(result, samples.class_names, args.absent, facts)
 
-        return inputs, score
+        return inputs, summary
 
     def _trained(self, setting: Setting, coarse: str, root: Path) -> Path:
         """The checkpoint of stage 2 trained for a setting; goes on with an interrupted run."""

@@ -154,7 +154,7 @@ def run(args: argparse.Namespace) -> int:
             "will be in its own coordinates, not degrees"
             f"{', and --min-area counts pixels' if args.min_area else ''}"
         )
-    engine = engine_of(args)
+    engine = engine_of(args, args.tile)
     if args.bands is None:
         _tell_bands(args.scene, engine.networks.channels or 3)
     done = args.resume and scene.is_finished(args.out)
