@@ -9,7 +9,7 @@ import pytest
 
 from c2fcore.data import scenes
 from c2fcore.data.scene_canvas import Item
-from c2fcore.data.scenes import CLASSES, PALETTE, SMALL_CLASSES, SceneConfig, make_scene
+from c2fcore.data.scenes import CLASSES, PALETTE, SMALL_CLASSES, make_scene
 
 
 def test_constants() -> None:
@@ -70,7 +70,7 @@ def survey() -> list[tuple[scenes.Scene, list[Item]]]:
     """Eight scenes with the list of the objects drawn into them."""
     found = []
     for seed in range(8):
-        canvas, scene = scenes._make(seed, (768, 768), SceneConfig())
+        canvas, scene = scenes._make(seed, (768, 768))
         found.append((scene, canvas.items))
     return found
 
@@ -137,17 +137,6 @@ def test_objects_are_visible(survey: list[tuple[scenes.Scene, list[Item]]]) -> N
         if small.sum() > 200:
             deviation.append(float(grey[small].std()))
     assert float(np.mean(deviation)) > 25.0
-
-
-def test_config_switches_content() -> None:
-    dry = SceneConfig(water=(1.0, 0.0, 0.0, 0.0, 0.0), airfield=0.0)
-    wet = SceneConfig(water=(0.0, 1.0, 0.0, 0.0, 0.0), airfield=0.0)
-    for seed in range(3):
-        labels = make_scene(seed, 512, dry).labels
-        assert not np.isin(labels, (4, 6, 7)).any()
-        assert (make_scene(seed, 512, wet).labels == 4).any()
-    flying = SceneConfig(water=(1.0, 0.0, 0.0, 0.0, 0.0), airfield=1.0)
-    assert (make_scene(0, 768, flying).labels == 7).any()
 
 
 def test_large_non_square_scene() -> None:

@@ -1,6 +1,6 @@
 """Synthetic aerial scenes with exact labels, for demos, tests and the demo weights.
 
-A scene is a pure function of (seed, size, config): terrain, streets and blocks, water and
+A scene is a pure function of (seed, size): terrain, streets and blocks, water and
 harbours, an airfield, buildings, trees, and small objects of 4 to 30 pixels (vehicles, ships,
 planes) among clutter of the same size that carries the label of the surface below it. Shadows
 also keep the label of the surface that they fall on. "road" is any paved surface: streets, car
@@ -9,7 +9,6 @@ parks, runways, aprons, quays and jetties. "ground" is everything that no other 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -56,35 +55,18 @@ MIN_SIZE = 64
 _LAYOUT_MIN = 320
 
 
-@dataclass(frozen=True)
-class SceneConfig:
-    """What scenes contain, and how the sensor sees them.
-
-    Attributes:
-        pixels_per_metre: range of ground resolutions; a car is 4 to 5 m long.
-        water: probabilities of (no water, coast with harbour, wild coast, river, lake).
-        airfield: probability of an airfield.
-        rural: probability that fields take the place of most town blocks.
-        parked: range of the number of cars in car parks, for a scene of 768 x 768.
-        traffic: moving vehicles per 100 m of lane.
-        fullness: range of the share of taken bays, berths and stands.
-        saturation: range of the strength of colours, 0 is grey.
-        blur_px: range of the standard deviation of the point spread.
-        noise: range of the standard deviation of the sensor noise (image range 0..1).
-        haze: upper bound of the share of haze.
-    """
-
-    pixels_per_metre: tuple[float, float] = (1.70, 2.10)
-    water: tuple[float, float, float, float, float] = (0.34, 0.40, 0.08, 0.10, 0.08)
-    airfield: float = 0.5
-    rural: float = 0.3
-    parked: tuple[float, float] = (10.0, 85.0)
-    traffic: float = 0.9
-    fullness: tuple[float, float] = (0.35, 0.85)
-    saturation: tuple[float, float] = (0.5, 0.9)
-    blur_px: tuple[float, float] = (0.35, 0.75)
-    noise: tuple[float, float] = (0.004, 0.018)
-    haze: float = 0.22
+# What scenes contain, and how the sensor sees them. Of two numbers one between them is drawn.
+_PIXELS_PER_METRE = (1.70, 2.10)  # a car is 4 to 5 m long
+_WATER = {"none": 0.34, "harbour": 0.40, "coast": 0.08, "river": 0.10, "lake": 0.08}
+_AIRFIELD = 0.5  # probability
+_RURAL = 0.3  # probability that fields take the place of most town blocks
+_PARKED = (10.0, 85.0)  # cars in car parks, for a scene of 768 x 768
+_TRAFFIC = 0.9  # moving vehicles per 100 m of lane
+_FULLNESS = (0.35, 0.85)  # share of taken bays, berths and stands
+_SATURATION = (0.5, 0.9)  # of colours, 0 is grey
+_BLUR_PX = (0.35, 0.75)  # standard deviation of the point spread
+_NOISE = (0.004, 0.018)  # standard deviation of the sensor's (image range 0..1)
+_HAZE = 0.22  # upper bound of its share
 
 
 class Scene(NamedTuple):
@@ -99,15 +81,12 @@ class Scene(NamedTuple):
     labels: NDArray[np.uint8]
 
 
-def make_scene(
-    seed: int, size: int | tuple[int, int] = 768, config: SceneConfig | None = None
-) -> Scene:
+def make_scene(seed: int, size: int | tuple[int, int] = 768) -> Scene:
     """Make one scene; the same arguments give the same bytes.
 
     Args:
         seed: any integer >= 0.
         size: side in pixels, or (height, width); each at least 64, no multiple asked for.
-        config: defaults to `SceneConfig()`.
 
     Raises:
         ValueError: a side is below 64.
@@ -115,16 +94,16 @@ def make_scene(
     h, w = (size, size) if isinstance(size, int) else size
     if min(h, w) < MIN_SIZE:
         raise ValueError(f"make_scene: size must be at least {MIN_SIZE}, got {min(h, w)}")
-    return _make(seed, (h, w), config or SceneConfig())[1]
+    return _make(seed, (h, w))[1]
 
 
-def _make(seed: int, size: tuple[int, int], config: SceneConfig) -> tuple[Canvas, Scene]:
+def _make(seed: int, size: tuple[int, int]) -> tuple[Canvas, Scene]:
     """The scene, and the canvas it was cut from with the list of its small objects."""
     h, w = size
     rng = np.random.default_rng([seed, h, w])
-    canvas = _build(rng, (max(h, _LAYOUT_MIN), max(w, _LAYOUT_MIN)), config)
+    canvas = _build(rng, (max(h, _LAYOUT_MIN), max(w, _LAYOUT_MIN)))
     y, x = _busiest(canvas.labels, h, w)
-    image = _expose(canvas, config)[y : y + h, x : x + w]
+    image = _expose(canvas)[y : y + h, x : x + w]
     labels = canvas.labels[y : y + h, x : x + w]
     return canvas, Scene(np.ascontiguousarray(image), np.ascontiguousarray(labels))
 
@@ -150,16 +129,16 @@ def _terrain(rng: np.random.Generator, shape: tuple[int, int]) -> Floats:
     return np.asarray(rgb * (1.0 + grain + 0.07 * noise(rng, shape, 30.0))[..., None], np.float32)
 
 
-def _build(rng: np.random.Generator, shape: tuple[int, int], config: SceneConfig) -> Canvas:
+def _build(rng: np.random.Generator, shape: tuple[int, int]) -> Canvas:
     """Lay out and draw everything up to, but without, light and sensor."""
     h, w = shape
     side = float(min(h, w))
-    kind = str(rng.choice(["none", "harbour", "coast", "river", "lake"], p=config.water))
-    has_field = bool(rng.random() < config.airfield)
+    kind = str(rng.choice(list(_WATER), p=list(_WATER.values())))
+    has_field = bool(rng.random() < _AIRFIELD)
     if side < 480 and has_field and kind != "none":  # room for one of them only
         has_field = bool(rng.random() < 0.5)
         kind = "none" if has_field else kind
-    rural = bool(rng.random() < config.rural)
+    rural = bool(rng.random() < _RURAL)
     frame = Frame(rng, shape, bend=0.02 if has_field else 0.09)
     yy, xx = np.mgrid[:h, :w].astype(np.float32)
     u, v = frame.to_uv(yy, xx)
@@ -175,13 +154,12 @@ def _build(rng: np.random.Generator, shape: tuple[int, int], config: SceneConfig
         frame=frame,
         u=np.asarray(u, np.float32),
         v=np.asarray(v, np.float32),
-        ppm=float(rng.uniform(*config.pixels_per_metre)),
+        ppm=float(rng.uniform(*_PIXELS_PER_METRE)),
         sun=(float(np.sin(direction) * slant), float(np.cos(direction) * slant)),
     )
     area = h * w / 768**2
     quiet = not has_field and kind in ("none", "coast", "lake")
-    canvas.parking = int((rng.uniform(*config.parked) + 25.0 * quiet) * area)
-    full = config.fullness
+    canvas.parking = int((rng.uniform(*_PARKED) + 25.0 * quiet) * area)
     level, quay, at = np.full(shape, -1e3, np.float32), None, 0.0
     if kind != "none":
         at = side * rng.uniform(0.05, 0.28)
@@ -196,7 +174,7 @@ def _build(rng: np.random.Generator, shape: tuple[int, int], config: SceneConfig
         start = (
             -0.5 * side * rng.uniform(0.7, 1.0) if kind != "none" else rng.uniform(-0.4, 0) * side
         )
-        blocked = airfield(canvas, start, side, float(rng.uniform(*full)))
+        blocked = airfield(canvas, start, side, float(rng.uniform(*_FULLNESS)))
         canvas.taken |= blocked
     town(
         canvas,
@@ -204,18 +182,18 @@ def _build(rng: np.random.Generator, shape: tuple[int, int], config: SceneConfig
         blocked,
         rural=rural,
         shore=at if quay else np.inf,
-        traffic=config.traffic,
-        fullness=full,
+        traffic=_TRAFFIC,
+        fullness=_FULLNESS,
     )
     if quay is not None:
-        harbour(canvas, at, quay, float(rng.uniform(*full)))
+        harbour(canvas, at, quay, float(rng.uniform(*_FULLNESS)))
     if kind != "none":
         boats(canvas, level, int(rng.integers(2, 12)))
         rocks(canvas, level)
     return canvas
 
 
-def _expose(canvas: Canvas, config: SceneConfig) -> NDArray[np.uint8]:
+def _expose(canvas: Canvas) -> NDArray[np.uint8]:
     """Light, atmosphere and sensor: uint8 [H, W, 3]."""
     rng = canvas.rng
     shape = canvas.shape
@@ -224,14 +202,14 @@ def _expose(canvas: Canvas, config: SceneConfig) -> NDArray[np.uint8]:
     canvas.shade = _smooth(canvas.shade[..., None], 0.6)[..., 0]
     rgb = canvas.light(ambient)
     grey = rgb.mean(axis=2, keepdims=True)
-    rgb = grey + (rgb - grey) * np.float32(rng.uniform(*config.saturation))
+    rgb = grey + (rgb - grey) * np.float32(rng.uniform(*_SATURATION))
     balance = np.float32(rng.uniform(0.96, 1.05, 3)) * np.float32(rng.uniform(0.85, 1.18))
     rgb = rgb * balance * (1.0 + 0.05 * noise(rng, shape, 400.0))[..., None]
-    haze = rng.uniform(0, config.haze) * (0.8 + 0.2 * noise(rng, shape, 300.0))
+    haze = rng.uniform(0, _HAZE) * (0.8 + 0.2 * noise(rng, shape, 300.0))
     rgb = mix(rgb, rng.uniform((0.60, 0.64, 0.68), (0.72, 0.76, 0.82)), haze)
-    rgb = _smooth(np.asarray(rgb, np.float32), float(rng.uniform(*config.blur_px)))
+    rgb = _smooth(np.asarray(rgb, np.float32), float(rng.uniform(*_BLUR_PX)))
     rgb = np.clip(rgb, 0, 1) ** np.float32(rng.uniform(0.82, 1.12))
-    sigma = np.float32(rng.uniform(*config.noise))
+    sigma = np.float32(rng.uniform(*_NOISE))
     grain = rng.standard_normal((*shape, 3), dtype=np.float32)
     rgb = rgb + sigma * grain * (0.5 + np.sqrt(np.maximum(rgb, 0)))
     return np.asarray(np.clip(np.rint(rgb * 255.0), 0, 255), np.uint8)
