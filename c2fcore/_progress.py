@@ -41,6 +41,11 @@ def _print(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
+def counted(number: int, thing: str) -> str:
+    """A number of things."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
 class Bar(tqdm):
     """A bar of tqdm, on stderr.
 

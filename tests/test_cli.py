@@ -17,17 +17,6 @@ from c2fcore.evaluation import report
 from c2fcore.models import build
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained network that finds small objects nearly everywhere."""
-    torch.manual_seed(0)
-    config = C2FConfig(num_classes=4, small_classes=(1, 2), window=32, stride=16, n=6)
-    net = C2FNet(build("tiny_fcn", 4, width=4), build("tiny_fcn", 2, width=4), config)
-    folder = tmp_path_factory.mktemp("net")
-    net.save_pretrained(folder / "checkpoint")
-    return folder / "checkpoint"
-
-
 @pytest.fixture
 def photo(tmp_path: Path) -> Path:
     pixels = np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from .._progress import Bar
+from .._progress import Bar, counted
 from . import rows
 from .provenance import ROOT
 from .rows import Row
@@ -156,9 +156,7 @@ def table(a: Side, b: Side) -> str:
     ]
     text = columns(("case", "A", "B", "B / A", "noise"), lines)
     only = [len(_costs(x).keys() - _costs(y).keys()) for x, y in ((a, b), (b, a))]
-    notes = [
-        f"{_counted(count, 'case')} in {name} only" for count, name in zip(only, "AB") if count
-    ]
+    notes = [f"{counted(count, 'case')} in {name} only" for count, name in zip(only, "AB") if count]
     origins = "\n".join(f"{name}: {side.name}, {_origin(side)}" for name, side in zip("AB", (a, b)))
     return "\n".join([
         text,
@@ -182,14 +180,10 @@ def _cautions(*both: Side) -> list[str]:
     if busy:
         worst = max(busy, key=lambda origin: float(origin["load"]))
         found.append(
-            f"note: load up to {worst['load']:g} on {_counted(worst['cores'], 'core')}: times are "
+            f"note: load up to {worst['load']:g} on {counted(worst['cores'], 'core')}: times are "
             "of a machine that had other work, too"
         )
     return found
-
-
-def _counted(number: int, thing: str) -> str:
-    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def _costs(side: Side) -> dict[str, tuple[Any, ...]]:
@@ -242,9 +236,9 @@ def _origin(side: Side) -> str:
     dirty = " with changes" if first["dirty"] else ""
     return (
         f"commit {first['commit'][:10]}{dirty}, {first['device']}, "
-        f"{_counted(first['threads'], 'thread')}, "
+        f"{counted(first['threads'], 'thread')}, "
         f"torch {first['torch']}, {first['native']}, load {min(loads):g} to {max(loads):g}, "
-        f"{_counted(len(side.runs), 'run')}"
+        f"{counted(len(side.runs), 'run')}"
     )
 
 

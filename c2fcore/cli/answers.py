@@ -29,8 +29,3 @@ def shares_of(config: C2FConfig, counts: npt.NDArray[np.int64], missing: int) ->
     share = counts / max(pixels - missing, 1)
     found = [f"{names[c]} {share[c]:.2%}" for c in config.small_classes]
     return ", ".join([*found, *([f"{missing / pixels:.2%} without data"] if missing else [])])
-
-
-def counted(number: int, thing: str) -> str:
-    """A number of things."""
-    return f"{number} {thing}{'' if number == 1 else 's'}"

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .. import _native, pictures
 from .._clock import STAGES
+from .._progress import counted
 from ..config import C2FConfig
 from ..data import scenes
 from ..data.tiling import Box
@@ -26,7 +27,6 @@ from ..evaluation.tally import Measures
 from ..images import Pixels, write_png
 from ..pipeline import C2FNet
 from ..windows import Windows
-from .answers import counted
 from .paths import check_folder, path_of
 
 DEMO_WEIGHTS = Path(__file__).parent.parent / "weights" / "demo"

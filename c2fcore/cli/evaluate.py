@@ -234,8 +234,6 @@ def _tell(
 
 
 def _check_out(out: Path, names: Iterable[str], overwrite: bool) -> None:
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"OUT must be a folder, got the file {out}")
     existing = [out / name for name in names if (out / name).exists()]
     if existing and not overwrite:
         raise ValueError(f"{existing[0]} exists; give --overwrite to replace it")

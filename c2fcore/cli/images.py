@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
-from .._progress import tell
+from .._progress import counted, tell
 from ..data.sources import MASK_SUFFIXES
-from .answers import counted
 
 _SUFFIXES: Final = frozenset((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"))
 # Of iSAID, Potsdam and Vaihingen as distributed: nothing else has such names.

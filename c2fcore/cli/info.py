@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from .. import __version__, _backend, _cuda, _gpu_order, _native, _self_check, backends
-from .answers import counted
+from .._progress import counted
 
 _CHOICE = """
 "auto" takes the leftmost that can run a call. No GPU has run cuda and triton yet: it takes them

@@ -16,12 +16,12 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from .. import _files, pictures, scene
-from .._progress import Bar, tell
+from .._progress import Bar, counted, tell
 from ..config import C2FConfig
 from ..engine import Engine, Result
 from ..images import size_of, text_of_png, write_png
 from ..scene.parts import check_same, file_options, network_options
-from .answers import counted, key_of, shares_of
+from .answers import key_of, shares_of
 from .errors import text_of
 from .images import images_of
 from .options import (
@@ -219,8 +219,6 @@ def _targets(
 
     An image is never replaced, nor any other file that c2fcore did not write.
     """
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"OUT must be a folder, got the file {out}")
     targets: dict[Path, tuple[Path, Path]] = {}
     owner: dict[Path, Path] = {}
     given = set(map(os.path.realpath, images))

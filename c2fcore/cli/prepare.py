@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from .._progress import tell
+from .._progress import counted, tell
 from ..data import catalogue, sources
 from ..data.catalogue import DatasetInfo
 from ..data.masks import RGB, read_mask, shown
 from ..data.prepare import DATASET_FILE, Options, prepare
-from .answers import counted
 from .paths import path_of
 
 

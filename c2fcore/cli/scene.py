@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from .. import _files, scene
-from .._progress import tell
+from .._progress import counted, tell
 from ..config import C2FConfig
 from ..engine import Engine
-from .answers import counted, key_of, shares_of
+from .answers import key_of, shares_of
 from .options import (
     WITHOUT_CHECKPOINT,
     add_checkpoint_options,

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .. import _files, metrics
+from .._progress import counted
 from . import boundary, objects
 from .runner import Result
 from .tally import Tally
@@ -279,8 +280,7 @@ def _three(row: Mapping[str, Any], stages: Sequence[str], key: str) -> list[str]
 def _title(summary: Mapping[str, Any]) -> str:
     what = f"{summary['checkpoint']} on {summary['data']}" if "checkpoint" in summary else "scores"
     unit = "scene" if summary.get("protocol") == "whole" else "tile"
-    count = summary["images"]
-    return f"{what}: {count} {unit}{'' if count == 1 else 's'}, in percent"
+    return f"{what}: {counted(summary['images'], unit)}, in percent"
 
 
 def absent_note(summary: Mapping[str, Any]) -> str:
