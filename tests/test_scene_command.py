@@ -380,8 +380,10 @@ def test_a_stopped_run_says_how_to_go_on(
         (["--objects", "SCENE/o.json"], "GEOJSON must be in a folder to write into, got"),
         (["--min-area", "3"], "--min-area must come with --objects, got 3.0 without"),
         (["--objects", "o.json", "--min-area", "-3"], "--min-area must be at least 0, and finite"),
-        (["--device", "meta"], "--device must be cpu, cuda, cuda:1, ..., got meta"),
-        (["--device", "cuda:99"], "--device must be one that is here, got cuda:99 with"),
+        (["--device", "meta"], "GPUs found (cuda, cuda:1, ...), got 'meta'"),
+        (["--device", "cuda:99"], "--device must be one that is here, cpu or one of the "),
+        (["--device", "fpga"], "--device must be one that is here, cpu or one of the "),
+        (["--device", "hpu"], "--device must be one that is here, cpu or one of the "),
     ],
 )
 def test_errors_are_told_in_a_line(

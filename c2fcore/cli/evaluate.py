@@ -18,7 +18,7 @@ from ..evaluation.report import ABSENT
 from ..evaluation.runner import Result, evaluate
 from ..evaluation.samples import PROTOCOLS, Samples, open_samples
 from ..evaluation.tally import Measures
-from .options import add_config_options, check_second_look, config_changes
+from .options import add_config_options, check_second_look, config_changes, device_named
 from .paths import check_folder, path_of
 
 _PICTURES = "pictures"
@@ -112,12 +112,7 @@ def device_of(args: argparse.Namespace) -> torch.device:
         found = distributed.default_device()  # of several GPUs this process's own
         if found.type == (args.device or found.type):
             return found
-    try:
-        device = torch.device(args.device)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device must be one that is here, got {args.device}: {error}") from None
-    return device
+    return device_named(args.device)
 
 
 def predictor_of(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import suppress
 from typing import Any, Final
 
 import torch
@@ -115,7 +116,7 @@ def engine_of(args: argparse.Namespace, tile: int) -> Engine:
         ValueError: no such device is here, or the second look at a tile would not end.
         RuntimeError: the backend cannot run here, or not on the device.
     """
-    device = _device(args.device)
+    device = device_named(args.device)
     if args.checkpoint is None:
         tell(_DEMO_ONLY)
     source = DEMO_WEIGHTS if args.checkpoint is None else args.checkpoint
@@ -126,20 +127,22 @@ def engine_of(args: argparse.Namespace, tile: int) -> Engine:
     return net.to(device).compile(batch=args.batch, precision=args.precision)
 
 
-def _device(name: str) -> torch.device:
-    try:
+def device_named(name: str) -> torch.device:
+    """A device to compute on.
+
+    Raises:
+        ValueError: none of that name is here.
+    """
+    with suppress(Exception):  # of many kinds; what they say is of torch's own build
         device = torch.device(name)
-    except RuntimeError:
-        device = torch.device("meta")
-    if device.type == "meta":  # which holds no values
-        raise ValueError(f"--device must be cpu, cuda, cuda:1, ..., got {name}")
-    here = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if device.type == "cuda" and (device.index or 0) >= here:
-        raise ValueError(
-            f"--device must be one that is here, got {name} with {here} GPUs found; "
-            "--device cpu needs none"
-        )
-    return device
+        if device.type != "meta":  # which holds no values
+            torch.empty(0, device=device)
+            return device
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    raise ValueError(
+        f"--device must be one that is here, cpu or one of the {gpus} GPUs found (cuda, cuda:1, "
+        f"...), got {name!r}"
+    )
 
 
 def _check_backend(name: str, device: torch.device) -> None:
