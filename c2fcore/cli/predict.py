@@ -219,6 +219,8 @@ def _targets(
 
     An image is never replaced, nor any other file that c2fcore did not write.
     """
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"OUT must be a folder, got the file {out}")
     targets: dict[Path, tuple[Path, Path]] = {}
     owner: dict[Path, Path] = {}
     given = set(map(os.path.realpath, images))
