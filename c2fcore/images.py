@@ -123,6 +123,18 @@ class Picture(NamedTuple):
     known: npt.NDArray[np.bool_] | None
 
 
+def check_file(what: str, path: Path) -> None:
+    """Refuses what is there and no regular file: opening a pipe waits for a writer.
+
+    Raises:
+        ValueError: it is a folder, a pipe or a device.
+    """
+    if path.is_dir():
+        raise ValueError(f"{what} must be a file, got the folder {path}")
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{what} must be a file, got {path}, which is a pipe or a device")
+
+
 def read(path: str | Path) -> Picture:
     """An image file (PNG, JPEG, TIFF, ...).
 
@@ -140,10 +152,7 @@ def read(path: str | Path) -> Picture:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"image must exist, got {path}")
-    if path.is_dir():
-        raise ValueError(f"image must be a file, got the folder {path}")
-    if not path.is_file():  # opening a pipe waits for a writer
-        raise ValueError(f"image must be a file, got {path}, which is a pipe or a device")
+    check_file("image", path)
     if path.stat().st_size == 0:
         raise ValueError(f"image must not be empty, got {path} of 0 bytes")
     if _is_for_rasterio(path) and (found := _read_with_rasterio(path)):

@@ -303,6 +303,9 @@ def test_memory_that_nothing_has() -> None:
     assert text_of(error.value) == text
     numpys = MemoryError("Unable to allocate 142. PiB for an array with shape (9, 9)")
     assert text_of(numpys) == "memory must suffice for another 142 PiB, and does not"
+    numpys = ValueError("array is too big; `arr.size * arr.dtype.itemsize` is larger than the")
+    said = "memory must suffice for another array of the size asked for, and does not"
+    assert text_of(numpys) == said
     of_gpu = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB. GPU 0 has a")
     assert text_of(of_gpu) == "memory must suffice for another 9.00 GiB on the GPU, and does not"
     assert text_of(MemoryError()) == "memory must suffice, and does not"

@@ -148,13 +148,18 @@ def test_layouts_are_told_apart(mine: Path, tmp_path: Path) -> None:
         (["--splits", "test"], "split test must be in"),
         (["--small", "cars"], "got cars (did you mean car?)"),
         (["--encoding", "paddle"], "encoding must be one of index, shifted, got paddle"),
+        (["--classes", "NUMBERS"], "--classes must hold a list 'names' of texts, got"),
         (["--classes", "PALETTE"], "palette must be a list of [r, g, b], got 7"),
     ],
 )
 def test_options(more: list[str], message: str, mine: Path, tmp_path: Path, said: Said) -> None:
-    palette = tmp_path / "classes.json"
-    palette.write_text('{"names": ["ground", "car"], "palette": 7}')
-    given = [str(palette) if text == "PALETTE" else text for text in more]
+    files = {
+        "PALETTE": '{"names": ["ground", "car"], "palette": 7}',
+        "NUMBERS": '{"names": [1, 2]}',
+    }
+    for name, text in files.items():
+        (tmp_path / f"{name}.json").write_text(text)
+    given = [str(tmp_path / f"{text}.json") if text in files else text for text in more]
     assert main(command(mine, tmp_path / "out", *given)) == 2
     assert message in said()
     assert not (tmp_path / "out").exists()
@@ -182,6 +187,14 @@ def test_damaged_images_are_named_and_the_others_kept(
         path.write_bytes(whole)
     assert (out / "records/all/a.json").is_file()
     assert not (out / "dataset.json").exists()
+    (mine / "masks/b.png").unlink()
+    (mine / "masks/b.png").mkdir()
+    assert main(command(mine, out)) == 2
+    assert f"mask must be a file, got the folder {mine / 'masks/b.png'}" in said()
+    (mine / "masks/b.png").rmdir()
+    os.mkfifo(mine / "masks/b.png")
+    assert main(command(mine, out)) == 2
+    assert f"got {mine / 'masks/b.png'}, which is a pipe or a device" in said()
     (mine / "masks/b.png").unlink()
     Image.fromarray(np.ones((24, 30), np.float32)).save(mine / "masks/b.tif")
     assert main(command(mine, out)) == 2
@@ -234,15 +247,21 @@ def test_tiles_of_images_that_are_gone_are_removed(
     assert "no longer" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", ["z", "a"])
 def test_data_of_another_folder_do_not_take_the_place(
-    mine: Path, tmp_path: Path, said: Said
+    name: str, mine: Path, tmp_path: Path, said: Said, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, other = tmp_path / "out", tmp_path / "other"
     assert main(command(mine, out)) == 0
-    save(other / "images/z.png", photo())
-    save(other / "masks/z.png", ids(2))
+    before = (out / "img_dir/all/a_0_512_0_512.png").read_bytes()
+    save(other / f"images/{name}.png", photo()[::-1].copy())
+    save(other / f"masks/{name}.png", ids(2))
     assert main(command(other, out)) == 2
     assert f"{out} holds tiles of {mine}/images/a.png, choose another folder" in said()
+    assert (out / "img_dir/all/a_0_512_0_512.png").read_bytes() == before
+    # The same folder by another name is the same.
+    monkeypatch.chdir(tmp_path)
+    assert main(command(Path("mine"), out)) == 0
     mine.rename(tmp_path / "unplugged")
     assert main(command(other, out)) == 2
     assert f"{out} holds tiles of {mine}/images/a.png, choose another folder" in said()
@@ -274,9 +293,10 @@ def test_files_of_an_earlier_run_may_be_damaged(mine: Path, tmp_path: Path, said
         (out / name).write_text(text)
         assert main(command(mine, out, "--tile", "16")) == 0
         assert PreparedData.open(out) == whole
-    (out / "options.json").write_text("{")
-    assert main(command(mine, out, "--tile", "16")) == 2
-    assert "options.json must be as `c2f prepare` wrote it, got a damaged file" in said()
+    for text in ("{", '{"options": []}'):
+        (out / "options.json").write_text(text)
+        assert main(command(mine, out, "--tile", "16")) == 2
+        assert "options.json must be as `c2f prepare` wrote it, got a damaged file" in said()
 
 
 @pytest.mark.parametrize(
@@ -321,23 +341,6 @@ def test_a_file_that_changes_while_it_is_read_is_read_again(
     assert PreparedData.open(out).split("all").pixels[1] < stale[1]
 
 
-def test_tiles_of_other_data_are_not_replaced(
-    mine: Path, tmp_path: Path, said: Said, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out = tmp_path / "out"
-    assert main(command(mine, out)) == 0
-    before = (out / "img_dir/all/a_0_512_0_512.png").read_bytes()
-    other = tmp_path / "other"
-    save(other / "images/a.png", photo()[::-1].copy())
-    save(other / "masks/a.png", ids(2))
-    assert main(command(other, out)) == 2
-    assert f"holds tiles of {mine}/images/a.png, choose another folder: got {other}" in said()
-    assert (out / "img_dir/all/a_0_512_0_512.png").read_bytes() == before
-    # The same folder by another name is the same.
-    monkeypatch.chdir(tmp_path)
-    assert main(command(Path("mine"), out)) == 0
-
-
 def test_a_run_that_was_killed_goes_on(mine: Path, tmp_path: Path) -> None:
     for i in range(12):
         save(mine / f"images/n{i}.png", photo(200, 200))
@@ -359,14 +362,10 @@ def test_a_run_that_was_killed_goes_on(mine: Path, tmp_path: Path) -> None:
     assert main(run) == 0
     assert all((records / name).stat().st_mtime_ns == time_ for name, time_ in done.items())
     assert main(command(mine, tmp_path / "whole", *more)) == 0
-    assert (
-        PreparedData.open(tmp_path / "out").splits == PreparedData.open(tmp_path / "whole").splits
-    )
-    for path in (tmp_path / "whole").rglob("*.png"):
-        assert (
-            path.read_bytes()
-            == (tmp_path / "out" / path.relative_to(tmp_path / "whole")).read_bytes()
-        )
+    whole = tmp_path / "whole"
+    assert PreparedData.open(tmp_path / "out").splits == PreparedData.open(whole).splits
+    for path in whole.rglob("*.png"):
+        assert path.read_bytes() == (tmp_path / "out" / path.relative_to(whole)).read_bytes()
 
 
 def test_a_process_that_dies_is_told(
@@ -393,5 +392,6 @@ def test_a_process_that_dies_is_told(
 
 @pytest.mark.skipif(os.name != "posix", reason="needs a file system that refuses")
 def test_a_folder_that_cannot_be_written(mine: Path, said: Said) -> None:
-    assert main(command(mine, Path("/proc/nothing"))) == 2
-    assert "/proc/nothing" in said()
+    for out in (Path("/proc/nothing"), mine / "images/a.png", mine / "images/a.png/deeper"):
+        assert main(command(mine, out)) == 2
+        assert f"the folder to write must be one that can be made, got {out}: " in said()

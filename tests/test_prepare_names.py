@@ -56,9 +56,10 @@ def test_names_lead_nowhere_else(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert mine.read_text() == "mine"
     (out / "records/all/a30.json").write_text(json.dumps({}))
     assert main([*command, "--splits", "../data"]) == 2
-    assert (
-        f"custom: a split must lie in {tmp_path / 'data'}, got ../data" in capsys.readouterr().err
-    )
+    assert f"a split must lie in {tmp_path / 'data'}, got '../data'" in capsys.readouterr().err
+    for text in ("", "."):  # an unset variable, for one
+        assert main([*command, "--splits", text]) == 2
+        assert f"a split must lie in {tmp_path / 'data'}, got {text!r}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

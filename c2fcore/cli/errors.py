@@ -12,6 +12,7 @@ _TOO_LARGE: Final = re.compile(r"can't allocate memory: you tried to allocate (\
 _FAR_TOO_LARGE: Final = (
     (re.compile(r"Storage size calculation overflowed with sizes=(\[[\d, ]+\])"), "values"),
     (re.compile(r"Unable to allocate (\S+ \wiB) for an array"), ""),
+    (re.compile(r"(array) is too big; `arr\.size"), "of the size asked for"),
     (re.compile(r"CUDA out of memory\. Tried to allocate (\S+ \wiB)"), "on the GPU"),
 )
 _DOES_NOT: Final = ", and does not"

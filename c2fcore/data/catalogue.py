@@ -166,9 +166,10 @@ def custom(classes: str, small: Sequence[str | int] = ()) -> DatasetInfo:
             found = json.loads(Path(classes).read_text(encoding="utf-8"))
         except (ValueError, RecursionError) as error:
             raise ValueError(f"classes must be JSON, got {classes}: {error}") from None
-        if not isinstance(found, dict) or not isinstance(found.get("names"), list):
-            raise ValueError(f"classes must hold a list 'names', got {classes} without one")
-        names = [str(name) for name in found["names"]]
+        listed = found.get("names") if isinstance(found, dict) else None
+        if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
+            raise ValueError(f"classes must hold a list 'names' of texts, got {classes} without")
+        names = listed
         palette, ignored = (_colours(found, key) for key in ("palette", "ignored_colours"))
         if palette and (len(palette) != len(names) or len({*palette, *ignored}) < len(palette)):
             raise ValueError(

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from ..images import UNREADABLE, Pixels, no_size_limit, read_rgb
+from ..images import UNREADABLE, Pixels, check_file, no_size_limit, read_rgb
 from .catalogue import IGNORED, DatasetInfo
 
 RGB: Final = "rgb"
@@ -24,8 +24,9 @@ def read_mask(path: str | Path) -> npt.NDArray[Any]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file is no image, or one of floating-point numbers.
+        ValueError: the file is no image, or one of floating-point numbers; or no regular file.
     """
+    check_file("mask", Path(path))
     try:
         with no_size_limit(), Image.open(path) as image:
             if image.mode.startswith("F"):

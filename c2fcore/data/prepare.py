@@ -101,9 +101,12 @@ def prepare(
     """
     boxes(1, 1, options.tile, options.overlap)  # checks them
     MaskDecoder(info, options.encoding)
-    if out.exists() and not out.is_dir():
-        raise FileExistsError(f"the folder to write must be new or empty, got {out}")
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileExistsError(
+            f"the folder to write must be one that can be made, got {out}: {error.strerror}"
+        ) from None
     with _files.held(out, "a folder of tiles must be written by"):
         _claim(info, out, options)
         return _prepare(info, sources, out, options, workers)
@@ -156,13 +159,13 @@ def _claim(info: DatasetInfo, out: Path, options: Options) -> None:
     path = out / _OPTIONS_FILE
     if path.is_file():
         found = _read_json(path)
-        if found is None and (out / _RECORDS).exists():
+        before, now = (found or {}).get("options"), wanted["options"]
+        if not isinstance(before, dict) and (out / _RECORDS).exists():
             raise ValueError(
                 f"{path} must be as `c2f prepare` wrote it, got a damaged file: choose another "
                 f"folder"
             )
-        if found is not None and found != wanted and (out / _RECORDS).exists():
-            before, now = found.get("options", {}), wanted["options"]
+        if isinstance(before, dict) and found != wanted and (out / _RECORDS).exists():
             changed = [f"{key} {before.get(key)!r} -> {now[key]!r}" for key in now
                        if before.get(key) != now[key]]  # fmt: skip
             raise FileExistsError(

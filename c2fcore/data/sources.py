@@ -71,8 +71,9 @@ def find(
         ValueError: a layout that the data set does not have, no image, or one name twice.
     """
     _check_root(info, root)
-    if outside := [s for s in splits or () if ".." in Path(s).parts or Path(s).is_absolute()]:
-        raise ValueError(f"{info.name}: a split must lie in {root}, got {outside[0]}")
+    parts = {split: Path(split).parts for split in splits or ()}  # none of "" and "."
+    if outside := [s for s, p in parts.items() if not p or ".." in p or Path(s).is_absolute()]:
+        raise ValueError(f"{info.name}: a split must lie in {root}, got {outside[0]!r}")
     if layout == "raw":
         if info.name not in _RAW:
             raise ValueError(

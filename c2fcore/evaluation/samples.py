@@ -27,7 +27,7 @@ from ..data.masks import MaskDecoder, read_pair, shown
 from ..data.prepare import DATASET_FILE
 from ..data.prepared import PreparedData, TileDataset
 from ..data.tiling import Box, boxes, cut, owned
-from ..images import UNREADABLE, Pixels, no_size_limit
+from ..images import UNREADABLE, Pixels, check_file, no_size_limit
 
 PROTOCOLS: Final = ("tiles", "whole")
 
@@ -151,6 +151,7 @@ class FolderSamples:
 
 
 def _cut_scene(pair: sources.Pair, tile: int | None, overlap: int) -> Scene:
+    check_file("mask", pair.mask)
     try:
         with no_size_limit(), Image.open(pair.mask) as mask:
             width, height = mask.size
