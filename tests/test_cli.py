@@ -208,6 +208,7 @@ def test_names_that_clash_are_refused(
         (["predict", "PHOTO", "-o", "PHOTO"], "OUT must be a folder"),
         (["predict", "PHOTO", "-o", "new", "--checkpoint", "nowhere"], "nowhere"),
         (["demo", "--scenes", "0"], "--scenes must be at least 1, got 0"),
+        (["demo", "--scenes", "1000000"], "--scenes must be at most 100000, got 1000000"),
         (["demo", "--size", "8"], "--size must be at least 64, got 8"),
     ],
 )

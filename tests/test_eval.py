@@ -264,6 +264,12 @@ def test_prepared_folders_are_scored(
         (["--checkpoint", "NET", "--tile", "8", "--overlap", "8"], "overlap must be in 0..tile-1"),
         (["--checkpoint", "NET", "--pictures", "2"], "--pictures needs -o"),
         (["--checkpoint", "NET", "--split", "val"], "split val must be in"),
+        (["--checkpoint", "NET", "--split", ""], "a split must lie in"),
+        (["--checkpoint", "NET", "--sizes", "nan"], "ascending and above 0 px, got (nan,)"),
+        (
+            ["--checkpoint", "NET", "--sizes", "8", "inf"],
+            "ascending and above 0 px, got (8.0, inf)",
+        ),
         (["--checkpoint", "NET", "--window", "0"], "window must be at least 1, got 0"),
     ],
 )

@@ -34,6 +34,7 @@ DEMO_WEIGHTS = Path(__file__).parent.parent / "weights" / "demo"
 FIRST_TEST_SEED = 20_000
 _GLUE = ("select", "extract", "aggregate")
 _GLUE_REPEATS = 5
+_MOST_SCENES = 100_000  # takes a day
 _CLOSE_UP_PX = 160
 _PANEL_PX = 480
 
@@ -78,6 +79,8 @@ def run(args: argparse.Namespace) -> int:
     for name, low in (("scenes", 1), ("size", scenes.MIN_SIZE), ("seed", 0)):
         if getattr(args, name) < low:
             raise ValueError(f"--{name} must be at least {low}, got {getattr(args, name)}")
+    if args.scenes > _MOST_SCENES:
+        raise ValueError(f"--scenes must be at most {_MOST_SCENES}, got {args.scenes}")
     check_folder(args.out, "OUT must be")
     net = C2FNet.from_pretrained(DEMO_WEIGHTS).eval()
     first = FIRST_TEST_SEED + args.seed

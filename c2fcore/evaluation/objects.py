@@ -18,6 +18,7 @@ their unions.
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -117,12 +118,12 @@ class TruthObjects:
 
 
 def check_edges(edges: Sequence[float]) -> None:
-    """Edges of size bins are ascending and above 0.
+    """Edges of size bins are numbers, ascending and above 0.
 
     Raises:
         ValueError: they are not.
     """
-    if any(a >= b for a, b in zip((0.0, *edges), edges)):
+    if not all(a < b < math.inf for a, b in zip((0.0, *edges), edges)):
         raise ValueError(f"size edges must be ascending and above 0 px, got {tuple(edges)}")
 
 

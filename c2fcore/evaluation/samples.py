@@ -210,7 +210,7 @@ def open_samples(
         )
     if overlap and tile is None:
         raise ValueError(f"--overlap needs --tile, got {overlap} without it")
-    found = sources.find(info, root, layout, [split] if split else None)
+    found = sources.find(info, root, layout, None if split is None else [split])
     chosen = _choose(list(found), split, root)
     name = root.name if chosen == "all" else f"{root.name} {chosen}"
     return FolderSamples(found[chosen], info, encoding or "index", tile, overlap, unknown, name)
