@@ -54,6 +54,10 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
+class Held(ValueError):
+    """Another run is at work in a folder."""
+
+
 @contextmanager
 def held(folder: Path, rule: str) -> Iterator[None]:
     """Keeps other runs out of a folder, where the file system can.
@@ -63,7 +67,7 @@ def held(folder: Path, rule: str) -> Iterator[None]:
         rule: what an error begins with.
 
     Raises:
-        ValueError: another run is at work in it.
+        Held: another run is at work in it.
     """
     if sys.platform == "win32":
         yield
@@ -75,7 +79,7 @@ def held(folder: Path, rule: str) -> Iterator[None]:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(handle)
-        raise ValueError(f"{rule} one run at a time, got another in {folder}") from None
+        raise Held(f"{rule} one run at a time, got another in {folder}") from None
     except OSError:  # as of some network file systems
         pass
     try:

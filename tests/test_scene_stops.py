@@ -13,6 +13,7 @@ import pytest
 from scenes_on_disk import COMMON, labels_of, noise, write
 
 from c2fcore import C2FNet, scene
+from c2fcore.cli import main
 from c2fcore.data.tiling import Box
 from c2fcore.engine import Engine
 from c2fcore.images import write_png
@@ -153,6 +154,27 @@ def test_one_run_at_a_time(engine: Engine, tmp_path: Path) -> None:
             "scene.tif",
         ]
     assert scene.segment_file(engine, source, target, **COMMON).tiles == 6
+
+
+def test_tiles_of_another_run_are_not_ours_to_tell(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    """The other run goes on with its tiles while this one is refused."""
+    source = write(tmp_path / "scene.tif", noise(3, 64, 100))
+    others = parts.Parts(tmp_path / "labels.tif")
+    held = parts.Parts.held
+
+    def later(self: parts.Parts, *args: Any, **options: Any) -> Any:
+        others.add(0, np.zeros((40, 40), np.uint8), 1)
+        return held(self, *args, **options)
+
+    given = ["scene", str(source), "-o", str(tmp_path / "labels.tif"), "--tile", "40"]
+    with others.held({}, resume=False, overwrite=False):
+        monkeypatch.setattr(parts.Parts, "held", later)
+        assert main([*given, "--overlap", "8", "--checkpoint", str(checkpoint)]) == 2
+    said = capsys.readouterr().err
+    assert "--out must be written by one run at a time, got another in" in said
+    assert "stopped" not in said
 
 
 def test_other_options_are_not_gone_on_with(

@@ -26,7 +26,6 @@ from ..evaluation.samples import Scene, Tile
 from ..evaluation.tally import Measures
 from ..images import Pixels, write_png
 from ..pipeline import C2FNet
-from ..windows import Windows
 from .paths import check_folder, path_of
 
 DEMO_WEIGHTS = Path(__file__).parent.parent / "weights" / "demo"
@@ -100,12 +99,6 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def origins_of(windows: Windows) -> list[tuple[int, int]]:
-    """(y, x) of the windows in use of a batch of one."""
-    used = int(windows.num[0])
-    return [(y, x) for y, x in windows.origins[0, :used].tolist()]
-
-
 def _time_glue(net: C2FNet, image: Tensor) -> dict[str, float]:
     """Median seconds of everything between and after the networks, per backend, taken in turns."""
     times: dict[str, list[float]] = {"reference": []}
@@ -172,8 +165,8 @@ def _draw(net: C2FNet, scene: scenes.Scene) -> Pixels:
     """Image, coarse, windows, refined and truth: the whole scene, and a close-up below."""
     answer = net.detailed(_as_batch(scene.image))
     palette = scenes.PALETTE
-    origins = origins_of(answer.windows)
-    window = net.config.window
+    windows, window = answer.windows, net.config.window
+    origins = [(y, x) for y, x in windows.origins[0, : int(windows.num)].tolist()]
     y, x = _close_up(origins, window, scene.labels.shape)
     side = _CLOSE_UP_PX
     pixels = {

@@ -50,15 +50,13 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist in OUT")
     parser.add_argument("--pictures", type=int, default=0, metavar="K", help="also draw the K best "
                         "and K worst tiles (image, coarse, refined, truth) into OUT")  # fmt: skip
-    add_data_options(parser)
-    add_score_options(parser)
-    add_machine_options(parser)
+    add_scoring_options(parser)
     add_config_options(parser)
     parser.set_defaults(run=run)
 
 
-def add_data_options(parser: argparse.ArgumentParser) -> None:
-    """Adds options that say how the data is read."""
+def add_scoring_options(parser: argparse.ArgumentParser) -> None:
+    """Adds options that say how data is read, what is counted, and where it is computed."""
     data = parser.add_argument_group("data")
     data.add_argument("--split", help="which; the only one, or val, if not given")
     data.add_argument("--encoding", default="", help="plain folders, masks: index (0..N-1, 255 "
@@ -69,10 +67,6 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--overlap", type=int, default=0, help="plain folders: of such tiles, pixels")
     data.add_argument("--unknown", choices=("error", "ignore"), default="error",
                       help="plain folders: ids or colours that are no class")  # fmt: skip
-
-
-def add_score_options(parser: argparse.ArgumentParser) -> None:
-    """Adds options that say what is counted."""
     score = parser.add_argument_group("what is scored")
     score.add_argument("--protocol", choices=PROTOCOLS, default="tiles", help="tiles: each by "
                        "itself, as in the paper; whole: joined, every pixel once")  # fmt: skip
@@ -85,10 +79,6 @@ def add_score_options(parser: argparse.ArgumentParser) -> None:
     score.add_argument("--sizes", type=float, nargs="+", default=list(EDGES), metavar="PX",
                        help="edges of the size bins (square root of an object's area)")  # fmt: skip
     score.add_argument("--no-sizes", action="store_true", help="leave out IoU by size of object")
-
-
-def add_machine_options(parser: argparse.ArgumentParser) -> None:
-    """Adds options that say where and how fast it is computed."""
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", help="cpu, cuda, cuda:1; a GPU if there is one")
     machine.add_argument("--amp", choices=list(AMP), default="no", help="precision of the networks")

@@ -18,9 +18,7 @@ from ..evaluation.tables import Setting, Table
 from ..evaluation.tally import Measures
 from .evaluate import (
     about,
-    add_data_options,
-    add_machine_options,
-    add_score_options,
+    add_scoring_options,
     device_of,
     measures_of,
     predictor_of,
@@ -72,9 +70,7 @@ def add_parser(commands: Any) -> None:
                         "checkpoint names as package.module:function")  # fmt: skip
     parser.add_argument("-o", "--out", type=path_of, required=True, help="folder to write into; "
                         "tables in it are brought up to date")  # fmt: skip
-    add_data_options(parser)
-    add_score_options(parser)
-    add_machine_options(parser)
+    add_scoring_options(parser)
     add_config_options(parser)
     parser.set_defaults(run=run)
 

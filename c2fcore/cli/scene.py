@@ -196,6 +196,8 @@ def _segment(engine: Engine, args: argparse.Namespace) -> scene.SceneFile:
         )
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_way_on(args.out)) from None
+    except _files.Held:  # the tiles are another run's
+        raise
     except Exception:
         if scene.unfinished(args.out) > before:
             tell(f"c2f scene: stopped {_way_on(args.out)}")
