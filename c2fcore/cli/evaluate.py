@@ -18,7 +18,13 @@ from ..evaluation.report import ABSENT
 from ..evaluation.runner import Result, evaluate
 from ..evaluation.samples import PROTOCOLS, Samples, open_samples
 from ..evaluation.tally import Measures
-from .options import add_config_options, check_second_look, config_changes, device_named
+from .options import (
+    LARGE_PX,
+    add_config_options,
+    check_second_look,
+    config_changes,
+    device_named,
+)
 from .paths import check_folder, path_of
 
 _PICTURES = "pictures"
@@ -122,7 +128,7 @@ def predictor_of(
         changes=changes,
     )
     if found.refines:
-        check_second_look(found.config, args.tile or 0)
+        check_second_look(found.config, args.tile or LARGE_PX)
     return found
 
 
