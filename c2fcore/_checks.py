@@ -7,6 +7,7 @@ import operator
 from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any, SupportsIndex, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,11 +21,12 @@ INT32_MAX = 2**31 - 1
 _FLOAT32_MAX = torch.finfo(torch.float32).max
 _FLOAT32_TINY = torch.finfo(torch.float32).tiny  # 1 / x overflows below
 FLOAT_DTYPES = frozenset((torch.float32, torch.float16, torch.bfloat16, torch.float64))
+_BOOLS = (bool, np.bool_)  # NumPy's is a number, too, and in NumPy 2.2 an index
 
 
 def integer(op: str, name: str, value: object, low: int, high: int | None = None) -> int:
     """`value` as an int within low..high."""
-    if isinstance(value, bool):
+    if isinstance(value, _BOOLS):
         raise TypeError(f"{op}: {name} must be an integer, got {value!r}")
     # A symbolic size of a traced call stays symbolic.
     if type(value) is not int and not isinstance(value, torch.SymInt):
@@ -43,7 +45,7 @@ def integer(op: str, name: str, value: object, low: int, high: int | None = None
 def number(op: str, name: str, value: object) -> float:
     """`value` as a float that is finite in float32, which the ops compute in."""
     if type(value) is not float:
-        if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
+        if isinstance(value, (*_BOOLS, str)) or not hasattr(value, "__float__"):
             raise TypeError(f"{op}: {name} must be a number, got {value!r}")
         try:
             value = float(value)

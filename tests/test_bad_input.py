@@ -97,6 +97,7 @@ def test_what_equals_a_class_id_is_none(place: str, ids: Any) -> None:
     ("options", "error", "message"),
     [
         ({"zoom": 10**400}, ValueError, "zoom must be finite, got inf"),
+        ({"zoom": np.True_}, TypeError, r"zoom must be a number, got np.True_"),
         ({"zoom": torch.ones(2)}, TypeError, r"zoom must be a number, got tensor"),
         ({"scale": np.ones(2)}, TypeError, r"scale must be a number, got array"),
         ({"scale": 1e39}, ValueError, r"scale must be finite, got 1e\+39"),

@@ -352,9 +352,10 @@ def test_what_is_lost_is_told_in_a_line(
         warnings.simplefilter("always")
         assert main([*command, "--checkpoint", str(checkpoint)]) == 0
     assert not [one for one in told if "PIL" in str(one.filename)]
-    damage = "its EXIF is damaged, and may not tell which way is up: Tag data larger than file."
-    assert caplog.messages == [
-        f"note: {names[0]}: {damage} Skipping tag 270",
+    damage, *frames = caplog.messages
+    told_of = f"note: {names[0]}: its EXIF is damaged, and may not tell which way is up: "
+    assert damage.startswith(told_of)  # then Pillow's words, which differ between its versions
+    assert frames == [
         f"note: {names[1]} has 2 images: the first is read",
         f"note: {names[2]} has 3 images: the first is read",
     ]

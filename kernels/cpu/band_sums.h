@@ -46,7 +46,8 @@ class BandSums {
       return;
     }
     for (int64_t j = 0; j < columns; ++j) {
-      const bool counted = (members[j] != 0) & (mixed[j] == 0);  // no branch: the loop is vectorised
+      // Without a branch the loop is vectorised.
+      const bool counted = (members[j] != 0) & (mixed[j] == 0);
       sums[j] = static_cast<uint8_t>(sums[j] + (counted ? weight : 0));
     }
   }
