@@ -14,7 +14,7 @@ from c2fcore.data.augment import Augment
 from c2fcore.data.draws import Draws, Share
 from c2fcore.data.prepared import PreparedData, TileDataset
 
-SECONDS = 60.0
+SECONDS = 300.0  # at most; a process of torch takes 20 to start where many do
 
 
 def loader(data: Path, workers: int, steps: int = 4) -> DataLoader[Any]:
