@@ -3,6 +3,10 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
+# pip, ruff and mypy keep one core busy each: the native modules are compiled beside them.
+MAKEFLAGS += -j2
+# A hundred processes import the same files: these are compiled once, whatever the caller prefers.
+unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help demo test lint types pytest build bench bench-results gpu-check dist format clean
 
 PYTHON ?= python3
@@ -43,10 +47,10 @@ types: $(VENV)/.installed-dev  ## mypy, strict, on c2fcore
 # share what is costly to make; PYTEST_ARGS=-n0 runs all in one (for --pdb, or to see which hangs).
 pytest: C2F_BUILD := $(or $(C2F_BUILD),$(if $(shell command -v nvcc),cuda))
 pytest: $(VENV)/.installed-dev build  ## Run the tests, and the benchmark bodies once each
-	C2F_REQUIRE=cpu $(BIN)/pytest -n auto --maxprocesses=8 --dist=loadfile --no-loadscope-reorder $(PYTEST_ARGS)
-	C2F_REQUIRE=cpu $(BIN)/pytest benchmarks --benchmark-disable -q
+	C2F_REQUIRE=cpu $(BIN)/pytest tests benchmarks --benchmark-disable -n auto --maxprocesses=8 \
+	  --dist=loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
-build: $(VENV)/.installed  ## Compile the native modules in place (only what changed; warnings are errors)
+build: $(VENV)/.installed-tools  ## Compile the native modules in place (only what changed; warnings are errors)
 	@C2F_BUILD=$(or $(C2F_BUILD),cpu) CMAKE_ARGS="-DC2F_WERROR=ON $(CMAKE_ARGS)" $(BUILD_NATIVE)
 
 bench: $(VENV)/.installed-dev build  ## Run the benchmarks
@@ -104,13 +108,17 @@ $(BIN)/python:
 
 # The build requirements stand in the environment, so that later builds are incremental and offline.
 # Native modules are left to `build`: it knows which compiler options are wanted.
-$(VENV)/.installed: $(INSTALL_INPUTS) | $(BIN)/python
-	@echo "Installing into $(VENV): PyTorch with its CUDA libraries is some 5 GB, which takes minutes."
+$(VENV)/.installed-tools: $(INSTALL_INPUTS) | $(BIN)/python
 	$(PIP) install -q -c constraints-test.txt setuptools wheel pybind11 cmake ninja
-	C2F_BUILD=none $(PIP) install -q -c constraints-test.txt --no-build-isolation -e .
+	C2F_BUILD=none $(PIP) install -q --no-deps --no-build-isolation -e .
 	@touch $@
 
-# c2fcore is there already: by its name pip adds what the extras need, and leaves compiled modules alone.
+# c2fcore is there already: by its name pip adds what it needs, and leaves compiled modules alone.
+$(VENV)/.installed: $(VENV)/.installed-tools
+	@echo "Installing into $(VENV): PyTorch with its CUDA libraries is some 5 GB, which takes minutes."
+	$(PIP) install -q -c constraints-test.txt c2fcore
+	@touch $@
+
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) install -q -c constraints-test.txt 'c2fcore[dev,models,train,scene,plot,cuda13]'
 	@touch $@
