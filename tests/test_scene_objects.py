@@ -326,7 +326,7 @@ def test_no_objects_and_no_labels(tmp_path: Path) -> None:
 
 def test_a_disk_that_is_full(tmp_path: Path) -> None:
     resource = pytest.importorskip("resource", reason="limits of a process: POSIX")
-    labels = np.random.default_rng(0).integers(0, 2, (600, 600), dtype=np.uint8) * 2
+    labels = np.random.default_rng(0).integers(0, 2, (150, 150), dtype=np.uint8) * 2
     source = write(tmp_path / "labels.tif", labels[None], **NOWHERE)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     for room in (20000, 1000):

@@ -114,8 +114,8 @@ def _every_rule_and_output() -> list[Sample]:
                 _special(f"{tag}-nan-inf-wider", fine=(5, 3), fine_too=True, size=(8, 16), **o),
                 _merge(
                     f"{tag}-blobs",
-                    coarse=(2, 16, 32, 40),
-                    size=(128, 160),
+                    coarse=(2, 16, 12, 40),
+                    size=(48, 160),
                     window=32,
                     n=9,
                     fine=(8, 8),
