@@ -21,7 +21,7 @@ help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 # Without a GPU the cuda backend is not compiled: it takes longer than all the rest, and cannot run.
-demo: $(VENV)/.installed  ## Install what the demo needs and run it; pictures go to demo/
+demo: $(VENV)/.installed-deps  ## Install what the demo needs and run it; pictures go to demo/
 	@C2F_BUILD=$(or $(C2F_BUILD),$(if $(wildcard /dev/nvidia0),auto,cpu)) $(BUILD_NATIVE) \
 	  || { echo "No fast kernels (the reason stands above): the demo runs on the reference."; \
 	    C2F_BUILD=none $(BUILD_NATIVE); }
@@ -50,7 +50,7 @@ pytest: $(VENV)/.installed-dev build  ## Run the tests, and the benchmark bodies
 	C2F_REQUIRE=cpu $(BIN)/pytest tests benchmarks --benchmark-disable -n auto --maxprocesses=8 \
 	  --dist=loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
-build: $(VENV)/.installed-tools  ## Compile the native modules in place (only what changed; warnings are errors)
+build: $(VENV)/.installed  ## Compile the native modules in place (only what changed; warnings are errors)
 	@C2F_BUILD=$(or $(C2F_BUILD),cpu) CMAKE_ARGS="-DC2F_WERROR=ON $(CMAKE_ARGS)" $(BUILD_NATIVE)
 
 bench: $(VENV)/.installed-dev build  ## Run the benchmarks
@@ -108,17 +108,17 @@ $(BIN)/python:
 
 # The build requirements stand in the environment, so that later builds are incremental and offline.
 # Native modules are left to `build`: it knows which compiler options are wanted.
-$(VENV)/.installed-tools: $(INSTALL_INPUTS) | $(BIN)/python
+$(VENV)/.installed: $(INSTALL_INPUTS) | $(BIN)/python
 	$(PIP) install -q -c constraints-test.txt setuptools wheel pybind11 cmake ninja
 	C2F_BUILD=none $(PIP) install -q --no-deps --no-build-isolation -e .
 	@touch $@
 
 # c2fcore is there already: by its name pip adds what it needs, and leaves compiled modules alone.
-$(VENV)/.installed: $(VENV)/.installed-tools
+$(VENV)/.installed-deps: $(VENV)/.installed
 	@echo "Installing into $(VENV): PyTorch with its CUDA libraries is some 5 GB, which takes minutes."
 	$(PIP) install -q -c constraints-test.txt c2fcore
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed
+$(VENV)/.installed-dev: $(VENV)/.installed-deps
 	$(PIP) install -q -c constraints-test.txt 'c2fcore[dev,models,train,scene,plot,cuda13]'
 	@touch $@
