@@ -285,14 +285,14 @@ class Machine:
             inside = (address - self.addresses[i]).astype(np.int64)
             wrong = (inside < 0) | (inside + size > self.sizes[i])
             at = self.starts[i] + inside
-        if wrong.any():
-            k = int(np.flatnonzero(wrong)[0])
+        misaligned = address % address.dtype.type(size) != 0
+        if (wrong | misaligned).any():
+            k = int(np.flatnonzero(wrong | misaligned)[0])
+            what = "outside" if wrong[k] else f"no multiple of the {size} bytes accessed"
             raise Fault(
-                f"{space} address {int(address[k]):#x} is outside, "
+                f"{space} address {int(address[k]):#x} is {what}, "
                 f"thread {self.thread[m[k]]} of block {self.block[m[k]]}"
             )
-        if (address % np.uint64(size) if space == "global" else address % size).any():
-            raise Fault(f"a misaligned access of {size} bytes")
         now = self.epoch[self.block[m]]
         return at[:, None] + np.arange(size), m.astype(np.int64)[:, None], now[:, None]
 

@@ -64,6 +64,7 @@ FAULTS = [  # number of the kernel, blocks, error
     (7, 1, "outside every tensor of the call"),
     (8, 1, "outside the dynamic shared memory"),
     (9, 1, "outside a variable in shared memory"),
+    (10, 2, ""),
 ]
 
 
@@ -78,6 +79,19 @@ def test_the_emulator_finds(kernel: int, blocks: int, error: str, module: str) -
         return
     with pytest.raises(RuntimeError, match=error):
         loaded.faults(out, ticket, kernel)
+
+
+@pytest.mark.parametrize("kernel", [11, 12], ids=["store", "load"])
+def test_the_emulator_finds_misaligned_vectors(kernel: int, module: str) -> None:
+    """In a process of its own: at its second finding the sanitizer ends a process."""
+    code = (
+        "import re, torch; from c2fcore import _cuda\n"
+        "out, ticket = (torch.zeros(*s, dtype=torch.int32) for s in ((2, 64), (1,)))\n"
+        f"try: _cuda.from_file({module!r}).faults(out, ticket, {kernel}); found = ''\n"
+        "except RuntimeError as error: found = str(error)\n"
+        "assert re.search('misaligned address .* 16 byte alignment: .*faults.cu:', found), found"
+    )
+    emulator_build.run([sys.executable, "-c", code], PYTHONSAFEPATH="1")
 
 
 def test_kernels_launched_by_name(module: str, tmp_path: Path) -> None:

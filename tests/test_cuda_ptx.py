@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from cuda_ptx import CudaMachine, CudaProgram
-from ptx_machine import Buffer
+from ptx_machine import Buffer, Fault
 
 from c2fcore import _cuda, _nvrtc
 from c2fcore._classes import class_set
@@ -148,3 +148,21 @@ def test_labels(name: str, given: bool, glue: Any) -> None:
     )
     _execute(launches, coarse, fine, windows.origins, windows.num, labels)
     assert_agrees("aggregate", sample, labels, want)
+
+
+@pytest.mark.parametrize(
+    ("access", "address"),
+    [
+        ("ld.global.v4.u32 {%r1, %r2, %r3, %r4}, [%rd1+8]", "global address 0x[0-9a-f]+8"),
+        ("st.global.v2.u64 [%rd1+8], {%rd2, %rd3}", "global address 0x[0-9a-f]+8"),
+        ("st.shared.v2.b32 [%r1+4], {%r2, %r3}", "shared address 0x4"),
+        ("ld.shared.u16 %rs1, [%r1+1]", "shared address 0x1"),
+    ],
+)
+def test_misaligned_accesses_are_refused(access: str, address: str) -> None:
+    ptx = f".entry p()\n.maxntid 32, 1, 1\n{{\nld.param.u64 %rd1, [p_param_0];\n{access};\nret;\n}}"
+    memory = torch.zeros(16, dtype=torch.int32)
+    argument = memory.data_ptr().to_bytes(8, "little")
+    machine = CudaMachine(CudaProgram(ptx, "p"), 1, [_buffer(memory)], argument, 16)
+    with pytest.raises(Fault, match=address + r" is no multiple of the \d+ bytes accessed"):
+        machine.run()

@@ -3,7 +3,8 @@
 // launch to launch and block to block, so that an answer which depends on it, for want of a
 // barrier, comes out wrong. A block whose threads wait for each other for ever is an error, and so
 // are threads that meet in different barriers, leave before one, or call a warp intrinsic without
-// all lanes. What the threads load and store is watched (watch.h).
+// all lanes. What the threads load and store is watched (watch.h); a misaligned address, an
+// overflow and what else the compiler's sanitizer finds fails the block as well.
 #include <dlfcn.h>
 #include <ucontext.h>
 
@@ -80,6 +81,7 @@ class Block {
         watch().run_thread(t);
         threadIdx = {static_cast<unsigned>(t), 0, 0};
         swapcontext(&scheduler_, &contexts_[t]);
+        current_ = -1;
         watch().end_block();
       }
       if (!error_.empty()) throw std::runtime_error(error_);
@@ -120,7 +122,7 @@ class Block {
     return warp.values[slot];
   }
 
-  int current() const { return current_; }
+  int current() const { return current_; }  // -1: no thread runs
 
   // Never returns: the fibers of this block are given up.
   void fail(const char* what, const std::string& where) {
@@ -164,7 +166,7 @@ class Block {
 
   void (*function_)(const void*) = nullptr;
   const void* args_ = nullptr;
-  int threads_ = 0, current_ = 0, at_barrier_ = 0, done_ = 0;
+  int threads_ = 0, current_ = -1, at_barrier_ = 0, done_ = 0;
   Place barrier_{};
   std::string error_;
   State state_[kMaxThreads];
@@ -266,3 +268,16 @@ void launch_bytes(const Launch& launch, const void* args, size_t bytes, const Qu
 }
 
 }  // namespace c2f::cuda
+
+// The sanitizer's runtime calls this for what it finds. The lock that it holds meanwhile is kept,
+// so that the next finding ends the process, as one outside of kernels does.
+extern "C" void __ubsan_get_current_report_data(const char**, const char**, const char**, unsigned*,
+                                                unsigned*, char**);
+extern "C" void __ubsan_on_report() {
+  if (c2f::cuda::host::block().current() < 0) return;
+  const char *kind, *message, *file;
+  unsigned line, column;
+  char* address;
+  __ubsan_get_current_report_data(&kind, &message, &file, &line, &column, &address);
+  c2f::cuda::host::block().fail(message, std::string(file) + ":" + std::to_string(line));
+}

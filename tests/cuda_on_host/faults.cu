@@ -70,6 +70,22 @@ __global__ void variable_kernel(const __grid_constant__ FaultArgs a) {
   a.out[threadIdx.x] = 0;
 }
 
+// 16 bytes at once, stored where a multiple of 16 begins or not; loaded where none does.
+template <int kSkipped>
+__global__ void vector_kernel(const __grid_constant__ FaultArgs a) {
+  if (threadIdx.x >= 15) return;
+  int32_t* at = a.out + 64 * blockIdx.x + 4 * threadIdx.x + kSkipped;
+  *reinterpret_cast<uint4*>(at) = make_uint4(1, 2, 3, 4);
+}
+__global__ void shared_vector_kernel(const __grid_constant__ FaultArgs a) {
+  using Numbers = int32_t[64];
+  C2F_SHARED(Numbers, numbers);
+  if (threadIdx.x < 6) numbers[threadIdx.x] = 0;
+  __syncthreads();
+  const uint4 read = *reinterpret_cast<const uint4*>(numbers + 2);
+  a.out[64 * blockIdx.x + threadIdx.x] = static_cast<int32_t>(read.x);
+}
+
 }  // namespace c2f::cuda
 
 #define C2F_FAULTS(K)        \
@@ -82,7 +98,10 @@ __global__ void variable_kernel(const __grid_constant__ FaultArgs a) {
   K(6, before_kernel)        \
   K(7, behind_kernel)        \
   K(8, dynamic_kernel)       \
-  K(9, variable_kernel)
+  K(9, variable_kernel)      \
+  K(10, vector_kernel<4>)    \
+  K(11, vector_kernel<2>)    \
+  K(12, shared_vector_kernel)
 
 #include "../../csrc/cuda/define_kernels.h"
 C2F_KERNEL_TABLE(faults, C2F_FAULTS)
