@@ -11,15 +11,23 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import emulator_build
 import pytest
 import torch
 from window_axes import AXES
 
-from c2fcore import _cuda
+from c2fcore import _cuda, ops
 from c2fcore._classes import class_set
 from c2fcore.testing import samples
+from c2fcore.testing.samples.inputs import (
+    ALMOST_ALIGNED,
+    almost_aligned_shape,
+    grid_logits,
+    laid_out,
+    random_windows,
+)
 from c2fcore.windows import grid_origins
 
 HERE = Path(__file__).parent
@@ -123,6 +131,43 @@ def test_auto_would_take_the_kernels(module: str) -> None:
         "assert not any(found.values()), found"
     )
     emulator_build.run([sys.executable, "-c", code], C2F_CUDA_ON_HOST=module, PYTHONSAFEPATH="1")
+
+
+# Outputs of the public ops are allocated, and so aligned; the modules take any.
+
+
+@pytest.mark.parametrize("layout", [*ALMOST_ALIGNED, "strided"])
+def test_patches_lie_anywhere(layout: str, module: str) -> None:
+    channels = almost_aligned_shape(layout)[1]
+    image = grid_logits((1, channels, 20, 20), seed=1)
+    windows = random_windows(1, 20, 20, 8, 2, seed=2)
+    how: dict[str, Any] = {"zoom": (15 if layout == "planar-of-8" else 16) / 8, "mode": "nearest"}
+    for dtype in (torch.float16, torch.float32):
+        want = ops.extract_patches(image, windows, **how, dtype=dtype, backend="reference")
+        out = laid_out(torch.zeros_like(want), layout)
+        options = ("nearest", 1.0, None, None, None)
+        patches = _cuda.from_file(module).extract_patches
+        patches(image, windows.origins, windows.num, 8, out, *options)
+        assert torch.equal(out, want)
+
+
+def test_labels_and_targets_lie_anywhere(module: str) -> None:
+    loaded, table = _cuda.from_file(module), class_set((1,)).table
+    logits = grid_logits((1, 4, 32, 32), seed=3)
+    ids = logits.argmax(1).to(torch.uint8)
+    labels = torch.zeros(32 * 32 + 1, dtype=torch.uint8)[1:].view(1, 32, 32)
+    for seg in (logits, logits[..., ::4, ::4], ids):
+        grid: dict[str, int] = {"window": 8, "stride": 8}
+        want, found = ops.select_windows(
+            seg, (1,), **grid, n=1, size=(32, 32), _return_labels=True, backend="reference"
+        )
+        counts, workspace = torch.zeros(1, 4, 4, dtype=torch.int32), _cuda.Workspace(seg.device)
+        loaded.count_windows(seg, table, 32, 32, 8, 8, True, counts, labels, workspace)
+        assert torch.equal(labels, found)
+    targets = torch.zeros(8 * 8 + 1, dtype=torch.uint8)[1:].view(1, 8, 8)
+    loaded.extract_targets(ids, want.origins, want.num, 8, table, 255, targets, None)
+    where = (ids, want, (1,))
+    assert torch.equal(targets, ops.extract_targets(*where, backend="reference"))
 
 
 # Bins: where windows start and end, and where 32-bit indices come to their end.

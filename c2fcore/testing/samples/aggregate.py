@@ -8,12 +8,17 @@ import torch
 
 from . import Sample
 from .inputs import (
+    ALMOST_ALIGNED,
+    BOUNDARY_CLASSES,
     LAYOUTS,
+    almost_aligned_shape,
     blob_logits,
     grid_logits,
     laid_out,
     noise_logits,
+    one_hot_logits,
     random_windows,
+    signed_nans,
     windows_of,
 )
 
@@ -45,6 +50,8 @@ def _merge(
             x = grid_logits(coarse, seed=sum(coarse))
         elif kind == "blobs":
             x = blob_logits(*coarse, seed=sum(coarse))
+        elif kind == "one-hot":
+            x = 4 * one_hot_logits() + noise_logits(coarse, seed=sum(coarse), spread=1.0)
         else:
             x = noise_logits(coarse, seed=sum(coarse), spread=1.5)
         height, width = size or coarse[2:]
@@ -88,7 +95,7 @@ def _special(
             f[1, 0] = inf
             f[2, 0] = -inf
         windows = windows_of([[(0, 0), (2, 2), (3, 3)]], 5, 3, device)
-        return x.to(device), f.to(device), windows, (1, 2)
+        return signed_nans(x).to(device), signed_nans(f).to(device), windows, (1, 2)
 
     return Sample(name, make, options, loops=True, exact=True)
 
@@ -167,6 +174,35 @@ SAMPLES: list[Sample] = [
     *[
         _merge(f"{str(d).removeprefix('torch.')}-{output}", dtype=d, fine=(4, 4), output=output)
         for d in (torch.float16, torch.bfloat16)
+        for output in OUTPUTS
+    ],
+    *[
+        _merge(
+            f"{layout}-{output}",
+            coarse=almost_aligned_shape(layout),
+            size=None,
+            dtype=dtype,
+            layout=layout,
+            output=output,
+            loops=False,
+        )
+        for layout in ALMOST_ALIGNED
+        for output, dtype in (("labels", torch.float16), ("probs", torch.float32))
+    ],
+    *[
+        _merge(
+            f"every-class-{rule}-{output}",
+            coarse=(1, 256, 16, 16),
+            size=None,
+            window=16,
+            n=1,
+            classes=BOUNDARY_CLASSES,
+            kind="one-hot",
+            loops=False,
+            rule=rule,
+            output=output,
+        )
+        for rule in RULES[::2]
         for output in OUTPUTS
     ],
     _merge("mixed-dtypes", fine_dtype=torch.bfloat16),

@@ -7,7 +7,19 @@ from typing import Any
 import torch
 
 from . import Sample
-from .inputs import LAYOUTS, blob_logits, grid_logits, label_map, laid_out, noise_logits
+from .inputs import (
+    ALMOST_ALIGNED,
+    BOUNDARY_CLASSES,
+    LAYOUTS,
+    almost_aligned_shape,
+    blob_logits,
+    grid_logits,
+    label_map,
+    laid_out,
+    noise_logits,
+    one_hot_logits,
+    signed_nans,
+)
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 INTS = (torch.uint8, torch.int16, torch.int32, torch.int64)
@@ -28,6 +40,13 @@ def _labels_as(dtype: torch.dtype, layout: str) -> Sample:
 
     name = f"labels-{str(dtype).removeprefix('torch.')}-{layout}"
     return Sample(name, make, {"window": 7, "stride": 3}, loops=True, exact=True)
+
+
+def _every_id(name: str) -> Sample:
+    def make(device: str) -> tuple[Any, ...]:
+        return one_hot_logits().argmax(1).to(torch.uint8).to(device), BOUNDARY_CLASSES
+
+    return Sample(name, make, {"window": 1, "stride": 1}, loops=True, exact=True)
 
 
 def _far_ids(dtype: torch.dtype, ids: tuple[int, ...]) -> Sample:
@@ -65,9 +84,12 @@ def _logits(
             x = blob_logits(*shape, seed=sum(shape))
         elif kind == "special":
             x = _scattered(torch.round(blob_logits(*shape, seed=sum(shape)) * 8) / 8)
+        elif kind == "one-hot":
+            x = one_hot_logits()
         else:
             x = noise_logits(shape, seed=sum(shape))
-        return laid_out(x.to(dtype).to(device), layout), classes
+        x = signed_nans(x.to(dtype))
+        return laid_out(x.to(device), layout), classes
 
     opts = {"window": 8, "stride": 4, **options}
     if size is not None:
@@ -76,12 +98,14 @@ def _logits(
 
 
 def _scattered(x: torch.Tensor) -> torch.Tensor:
-    """NaN and both infinities here and there, and over all classes of some pixels."""
+    """NaN and both infinities here and there, over all classes of some pixels, half of some."""
     values = torch.tensor([float("nan"), float("inf"), float("-inf")])
     some = torch.Generator().manual_seed(x.numel())
+    pixels = (x.shape[0], 1, *x.shape[2:])
     drawn = torch.randint(300, x.shape, generator=some)
-    whole = torch.randint(100, (x.shape[0], 1, *x.shape[2:]), generator=some).expand_as(x)
-    for chosen in (drawn, whole):
+    whole, half = (torch.randint(100, pixels, generator=some).expand_as(x) for _ in range(2))
+    half = torch.where(torch.rand(x.shape, generator=some) < 0.5, half, 100)
+    for chosen in (drawn, half, whole):
         x = torch.where(chosen < 3, values[chosen.clamp(max=2)], x)
     return x
 
@@ -127,22 +151,39 @@ def _inf_beside_the_border(dtype: torch.dtype) -> Sample:
 _LARGE: dict[str, tuple[Any, Any, str, int, int, dict[str, Any]]] = {
     **{
         f"special-x4-{n}-classes-{d}".replace("torch.", ""): (
-            (1, n, 12, 36), (48, 144), "special", 32, 8, {"dtype": d, "exact": True},
+            (1, n, 12, 36), (48, 144), "special", 32, 8,
+            {"dtype": d, "classes": (0, 2), "exact": True},
         )
         for n, d in ((16, FLOATS[0]), (16, FLOATS[1]), (7, FLOATS[1]), (16, FLOATS[2]))
     },
     **{
         f"special-x4-channels_last-{d}".replace("torch.", ""): (
             (1, 16, 12, 35), (48, 140), "special", 32, 8,
-            {"dtype": d, "layout": "channels_last", "exact": True},
+            {"dtype": d, "layout": "channels_last", "classes": (0, 2), "exact": True},
         )
         for d in FLOATS[1:]
     },
     **{  # of whole quads, and others
         f"special-own-size-{width}-{d}".replace("torch.", ""): (
-            (1, 16, 21, width), None, "special", 16, 9, {"dtype": d, "exact": True},
+            (1, 16, 21, width), None, "special", 16, 9,
+            {"dtype": d, "classes": (0, 2), "exact": True},
         )
         for width, d in ((36, FLOATS[0]), (36, FLOATS[1]), (35, FLOATS[1]), (35, FLOATS[2]))
+    },
+    "special-own-size-channels_last-float16": (
+        (1, 16, 21, 35), None, "special", 16, 9,
+        {"dtype": FLOATS[1], "layout": "channels_last", "classes": (0, 2), "exact": True},
+    ),
+    "special-own-size-132-float16": (  # tiles of the cuda backend cut its quads
+        (1, 16, 12, 132), None, "special", 7, 7,
+        {"dtype": FLOATS[1], "classes": (0, 2), "exact": True},
+    ),
+    **{
+        f"every-class-{'own-size' if size is None else 'x2'}": (
+            (1, 256, 16, 16), size, "one-hot", 1, 1,
+            {"dtype": d, "classes": BOUNDARY_CLASSES, "exact": True},
+        )
+        for size, d in ((None, FLOATS[1]), ((32, 32), FLOATS[0]))
     },
     "special-x4-40-classes": (
         (1, 40, 12, 36), (48, 144), "special", 32, 8, {"classes": (1, 33, 39), "exact": True},
@@ -182,6 +223,7 @@ SAMPLES: list[Sample] = [
     *[_labels_as(dtype, "planar") for dtype in INTS],
     *[_labels_as(torch.uint8, layout) for layout in LAYOUTS[1:]],
     _labels_as(torch.int64, "strided"),
+    _every_id("every-id"),
     _far_ids(torch.int16, (256, 257, -1, -255, 511)),
     _far_ids(torch.int32, (1 << 16, (1 << 16) + 1, -(1 << 31), 256, -256)),
     _far_ids(torch.int64, (1 << 40, (1 << 32) + 1, -(1 << 63), 256, -1)),
@@ -226,6 +268,21 @@ SAMPLES: list[Sample] = [
         layout="channels_last",
         exact=True,
     ),
+    *[
+        _logits(
+            f"{layout}-{'own-size' if size is None else 'x2'}",
+            almost_aligned_shape(layout),
+            size,
+            layout=layout,
+            dtype=dtype,
+            exact=True,
+        )
+        for layout in ALMOST_ALIGNED
+        for size, dtype in (
+            (None, FLOATS[1]),
+            ((32, 74 if layout == "planar-of-8" else 80), FLOATS[0]),
+        )
+    ],
     *[_inf_beside_the_border(d) for d in FLOATS[:2]],
     _special("nan-inf-own-size", None),
     _special("nan-inf-upsampled", (12, 16)),

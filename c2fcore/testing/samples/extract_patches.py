@@ -119,6 +119,16 @@ SAMPLES: list[Sample] = [
     _patches("seventeen-channels", (1, 17, 9, 9), window=4, zoom=2.0, channels_last=True),
     _patches("seventy-channels", (1, 70, 9, 9), window=2, n=2, mean=tuple(range(70)), scale=1.0),
     _patches("seventy-channels-last", (1, 70, 9, 9), window=2, n=2, zoom=2.0, channels_last=True),
+    # Rows of 536 elements, whose half is no multiple of 8.
+    _patches(
+        "eight-channels-last",
+        (1, 8, 34, 36),
+        window=30,
+        n=1,
+        out=torch.float16,
+        zoom=67 / 30,
+        channels_last=True,
+    ),
     _patches("window-1", (1, 3, 5, 7), window=1, n=2, zoom=3.0),
     _patches("window-is-image", (1, 3, 11, 11), window=11, n=1, zoom=1.3),
     _patches("shrunk-to-one-pixel", (1, 3, 9, 9), window=7, n=2, zoom=1 / 7),

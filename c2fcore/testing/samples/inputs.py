@@ -12,6 +12,18 @@ from torch import Tensor
 from c2fcore import Windows
 
 LAYOUTS = ("planar", "channels_last", "offset", "strided", "transposed")
+# Nearly such that a row's pixels, or a pixel's classes, can be loaded some at a time: what is not
+# is the start, the step of one axis (numbered as in memory), or their number.
+ALMOST_ALIGNED = tuple(
+    f"{order}-{what}"
+    for order in LAYOUTS[:2]
+    for what in ("odd-start", "odd-0", "odd-1", "odd-2", "of-8")
+)
+
+
+def almost_aligned_shape(layout: str) -> tuple[int, int, int, int]:
+    """A shape for one of ALMOST_ALIGNED of which nothing else is odd."""
+    return 2, 5 if layout == "channels_last-of-8" else 16, 16, 37 if layout == "planar-of-8" else 40
 
 
 def generator(seed: int) -> torch.Generator:
@@ -37,7 +49,27 @@ def laid_out(x: Tensor, layout: str) -> Tensor:
         return x.transpose(-1, -2).contiguous().transpose(-1, -2)
     if layout == "expanded":  # one image seen B times: stride 0 along the batch
         return x[:1].contiguous().expand_as(x)
+    if layout in ALMOST_ALIGNED:
+        order, what = layout.split("-", 1)
+        return (
+            _almost_aligned(x, what)
+            if order == "planar"
+            else _almost_aligned(x.movedim(1, -1), what).movedim(-1, 1)
+        )
     raise ValueError(layout)
+
+
+def _almost_aligned(x: Tensor, what: str) -> Tensor:
+    start, steps, step = int(what == "odd-start"), [0] * x.ndim, 1
+    for axis in reversed(range(x.ndim)):
+        steps[axis] = step = step + (what == f"odd-{axis}")
+        step *= x.shape[axis]
+        if what == "of-8" and axis == x.ndim - 1:
+            step = -(-step // 8) * 8
+    # What lies between would be the largest of all.
+    most = torch.finfo(x.dtype).max
+    room = torch.full((start + step,), most, dtype=x.dtype, device=x.device)
+    return room.as_strided(x.shape, steps, start).copy_(x)
 
 
 def grid_logits(shape: tuple[int, ...], seed: int, levels: int = 17) -> Tensor:
@@ -61,6 +93,23 @@ def blob_logits(
     """Smooth class regions of about `cell` pixels, as a network's answer has them."""
     coarse = noise_logits((batch, classes, height // cell + 2, width // cell + 2), seed)
     return torch.nn.functional.interpolate(coarse, size=(height, width), mode="bilinear")
+
+
+def signed_nans(x: Tensor) -> Tensor:
+    """Sets the sign of every other NaN, which conversions between types may drop."""
+    bits = x.view({2: torch.int16, 4: torch.int32}[x.element_size()])
+    every_other = x.isnan() & (x.isnan().flatten().cumsum(0).view(x.shape) % 2 == 1)
+    return torch.where(every_other, bits | torch.iinfo(bits.dtype).min, bits).view(x.dtype)
+
+
+# Those at both ends of the words of a bit set, whichever its words.
+BOUNDARY_CLASSES = (0, 31, 32, 63, 64, 127, 128, 255)
+
+
+def one_hot_logits() -> Tensor:
+    """[1, 256, 16, 16] where every pixel has a class of its own."""
+    order = torch.randperm(256, generator=generator(256)).view(1, 16, 16)
+    return torch.nn.functional.one_hot(order, 256).movedim(-1, 1).float()
 
 
 def label_map(
