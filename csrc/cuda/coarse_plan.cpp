@@ -72,7 +72,9 @@ void lay_out_cells(CoarseArgs* args, int32_t tile_y, int32_t tile_x, uint32_t* a
   layout.points = reserve(at, 2 * ((rows + 1) * args->pitch + 2));
   layout.entries = reserve(at, 2 * rows * args->pitch);
   // Where there are fewer source pixels than threads, one of them each asks for more at once.
-  args->quads = quads(args->seg) && args->pitch * rows > kCellThreads;
+  args->fours =
+      args->seg.stride_x == 1 && args->seg.w >= kQuad && args->pitch * rows > kCellThreads;
+  args->quads = args->fours && quads(args->seg);
 }
 
 }  // namespace c2f::cuda

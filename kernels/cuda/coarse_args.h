@@ -35,6 +35,7 @@ struct CoarseArgs {
   float scale_y, scale_x;  // source pixels of a pixel
   bool packed;             // the classes of a pixel lie side by side, in multiples of 16 bytes
   bool quads;              // every fourth source pixel of a row begins four that are one load
+  bool fours;              // of tiles that are upsampled: a thread labels four of a row
   // Of tiles that are upsampled: source pixels of a row of one, at most, in whole quads.
   int32_t pitch;
   Divider by_pitch;

@@ -51,27 +51,12 @@ class UpsampledTile {
   // Labels of the source pixels under the tile, and of those below and beside them, at whose border
   // the image's last ones are taken again.
   __device__ void label_points() const {
-    const int32_t points = (tile_.y.cells + 1) * a_.pitch, last_y = y_.in - 1, last_x = x_.in - 1;
-    const int32_t columns = tile_.x.source - left_ + tile_.x.cells + 1;
-    const int32_t classes = static_cast<int32_t>(a_.seg.N);
     if (a_.quads) {
-      for (int i = kQuad * threadIdx.x; i < points; i += kQuad * kCellThreads) {
-        const int32_t row = a_.by_pitch.quotient(i), column = i - row * a_.pitch;
-        if (column >= columns) continue;
-        // A row is whole quads; past its end its last one is taken again. At worst a cell at the
-        // border then counts as mixed.
-        const T* from = at(min(top_ + row, last_y), min(left_ + column, x_.in - kQuad));
-        *reinterpret_cast<uint2*>(tile_.points + i) =
-            points_of_four<N, true>(from, a_.seg.stride_n, classes);
-      }
+      label_beside<kQuad, true>();
+    } else if (a_.fours) {
+      label_beside<kQuad, false>();
     } else {
-      for (int i = threadIdx.x; i < points; i += kCellThreads) {
-        const int32_t row = a_.by_pitch.quotient(i), column = i - row * a_.pitch;
-        if (column >= columns) continue;
-        const T* from = at(min(top_ + row, last_y), min(left_ + column, last_x));
-        const auto found = first_argmax<T, N>(from, a_.seg.stride_n, classes, a_.packed);
-        tile_.points[i] = static_cast<uint16_t>(found.point());
-      }
+      label_beside<1, false>();
     }
   }
 
@@ -210,6 +195,33 @@ class UpsampledTile {
       if (i < part.length - 1) continue;
       for (int32_t c = tap.i0 - source + 1; c <= cells; ++c) {
         tables.first[c] = static_cast<uint16_t>(part.length);
+      }
+    }
+  }
+
+  // A thread takes so many points beside each other; kOnce: with one load a class.
+  template <int kBeside, bool kOnce>
+  __device__ __forceinline__ void label_beside() const {
+    const int32_t points = (tile_.y.cells + 1) * a_.pitch, last_y = y_.in - 1;
+    const int32_t columns = tile_.x.source - left_ + tile_.x.cells + 1;
+    const int32_t classes = static_cast<int32_t>(a_.seg.N);
+    for (int i = kBeside * threadIdx.x; i < points; i += kBeside * kCellThreads) {
+      const int32_t row = a_.by_pitch.quotient(i), column = i - row * a_.pitch;
+      if (column >= columns) continue;
+      const int32_t x = left_ + column, start = min(x, x_.in - kBeside);
+      const T* from = at(min(top_ + row, last_y), start);
+      if constexpr (kBeside == 1) {
+        const auto found = first_argmax<T, N>(from, a_.seg.stride_n, classes, a_.packed);
+        tile_.points[i] = static_cast<uint16_t>(found.point());
+      } else {
+        uint2 four = points_of_four<N, kOnce>(from, a_.seg.stride_n, classes);
+        // Past a row's end any points may lie: at worst a cell at the border counts as mixed.
+        if constexpr (!kOnce) {
+          const uint32_t skipped = 0x2222u * static_cast<uint32_t>(min(x - start, kQuad - 1));
+          four = make_uint2(__byte_perm(four.x, four.y, 0x3210u + skipped),
+                            __byte_perm(four.x, four.y, 0x7654u + skipped));
+        }
+        *reinterpret_cast<uint2*>(tile_.points + i) = four;
       }
     }
   }

@@ -192,6 +192,13 @@ _LARGE: dict[str, tuple[Any, Any, str, int, int, dict[str, Any]]] = {
     "blobs-x2-wide": ((1, 16, 36, 140), (72, 280), "blobs", 48, 12, {}),
     "blobs-x4": ((2, 16, 40, 48), (160, 192), "blobs", 64, 16, {}),
     "noise-x4": ((1, 16, 33, 37), (132, 148), "noise", 32, 16, {}),
+    **{  # the last columns are 1, 2 or 3 of four
+        f"special-wider-{w}-columns": (
+            (1, 16, 64, w), (64, 4 * w), "special", 16, 7,
+            {"classes": tuple(range(0, 16, 2)), "exact": True},
+        )
+        for w in (5, 6, 7)
+    },
     "noise-own-size": ((1, 16, 70, 129), None, "noise", 64, 32, {}),
     "noise-ratio-3.7": (
         (1, 7, 30, 41), (111, 150), "noise", 32, 13, {"layout": "channels_last"},
@@ -235,6 +242,7 @@ SAMPLES: list[Sample] = [
     _logits("logits-odd-ratio", (1, 5, 7, 11), (23, 31), kind="noise"),
     _logits("logits-near-1", (1, 5, 12, 13), (13, 14), kind="noise"),
     _logits("logits-1x1", (1, 4, 1, 1), (9, 10), exact=True),
+    _logits("logits-3-columns", (1, 4, 64, 3), (64, 12), exact=True),
     _logits("logits-one-class", (1, 1, 4, 4), (16, 16), classes=(0,), exact=True),
     _logits("logits-every-class-small", (1, 3, 4, 4), (8, 8), classes=(0, 1, 2), exact=True),
     _logits("logits-all-equal", (1, 5, 4, 4), (16, 16), kind="ties", classes=(0,), exact=True),
