@@ -13,6 +13,7 @@ from ptx_operations import _compared, operation
 
 @operation
 def bfe(machine: Any, parts: list[str], args: Sequence[str], m: Any) -> None:
+    assert parts in (["u32"], ["s32"])
     x = machine.get(args[1], m, 32).astype(np.int64)
     first, count = (machine.get(a, m, 32).astype(np.int64) for a in args[2:4])
     value = (x >> first) & ((1 << count) - 1)
@@ -23,6 +24,7 @@ def bfe(machine: Any, parts: list[str], args: Sequence[str], m: Any) -> None:
 
 @operation
 def popc(machine: Any, parts: list[str], args: Sequence[str], m: Any) -> None:
+    assert parts == ["b32"]
     x = machine.get(args[1], m, 32)
     bits = np.unpackbits(x.view(np.uint8).reshape(m.size, 4), axis=1)
     machine.put(args[0], m, bits.sum(1).astype(np.uint32))
@@ -35,6 +37,7 @@ def highest(x: NDArray[np.uint32]) -> NDArray[np.int64]:
 
 @operation
 def clz(machine: Any, parts: list[str], args: Sequence[str], m: Any) -> None:
+    assert parts == ["b32"]
     machine.put(args[0], m, (31 - highest(machine.get(args[1], m, 32))).astype(np.uint32))
 
 
@@ -50,6 +53,7 @@ def shf(machine: Any, parts: list[str], args: Sequence[str], m: Any) -> None:
 
 @operation
 def prmt(machine: Any, parts: list[str], args: Sequence[str], m: Any) -> None:
+    assert parts == ["b32"]
     x, y, how = (machine.get(a, m, 32) for a in args[1:4])
     given = np.stack([x, y], 1).view(np.uint8)
     picks = (how[:, None] >> np.uint32(4) * np.arange(4, dtype=np.uint32)) & np.uint32(15)
@@ -60,6 +64,7 @@ def prmt(machine: Any, parts: list[str], args: Sequence[str], m: Any) -> None:
 
 @operation
 def lop3(machine: Any, parts: list[str], args: Sequence[str], m: Any) -> None:
+    assert parts == ["b32"]
     x, y, z = (machine.get(name, m, 32) for name in args[1:4])
     value, table = np.zeros_like(x), int(args[4], 0)
     for i in range(8):
