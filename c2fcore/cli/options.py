@@ -133,12 +133,14 @@ def device_named(name: str) -> torch.device:
     Raises:
         ValueError: none of that name is here.
     """
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     with suppress(Exception):  # of many kinds; what they say is of torch's own build
         device = torch.device(name)
         if device.type != "meta":  # which holds no values
-            torch.empty(0, device=device)
+            # A GPU that is here and fails tells why when it is used.
+            if device.type != "cuda" or (device.index or 0) >= gpus:
+                torch.empty(0, device=device)
             return device
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     raise ValueError(
         f"--device must be one that is here, cpu or one of the {gpus} GPUs found (cuda, cuda:1, "
         f"...), got {name!r}"
