@@ -298,28 +298,6 @@ def test_files_of_an_earlier_run_may_be_damaged(mine: Path, tmp_path: Path, said
         assert "options.json must be as `c2f prepare` wrote it, got a damaged file" in said()
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("{", "must be JSON, got"),
-        ("[" * 100_000, "must be JSON, got maximum recursion depth"),
-        ("[]", "must be c2fcore-data's, got a list"),
-        ('{"format": "c2fcore-data", "format_version": 1}', "damaged file (KeyError: 'dataset')"),
-        ('{"format": "c2fcore-data", "format_version": 2}', "must be c2fcore-data version 1, got"),
-        (
-            '{"format": "c2fcore-data", "format_version": 1, "dataset": "x", "class_names": ["a"],'
-            '"palette": [[1, 2]], "small_classes": [], "splits": {}, "options": {}}',
-            "damaged file (ValueError: not enough values",
-        ),
-    ],
-)
-def test_a_damaged_description(text: str, message: str, tmp_path: Path) -> None:
-    (tmp_path / "dataset.json").write_text(text)
-    with pytest.raises(ValueError) as caught:
-        PreparedData.open(tmp_path)
-    assert message in str(caught.value)
-
-
 def test_a_file_that_changes_while_it_is_read_is_read_again(
     mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

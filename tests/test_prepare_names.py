@@ -1,4 +1,4 @@
-"""Names that c2f prepare meets: of another data set, whose ids would do, and of other folders."""
+"""Names that c2f prepare meets, of other data sets and folders; damaged descriptions of tiles."""
 
 from __future__ import annotations
 
@@ -60,6 +60,28 @@ def test_names_lead_nowhere_else(tmp_path: Path, capsys: pytest.CaptureFixture[s
     for text in ("", "."):  # an unset variable, for one
         assert main([*command, "--splits", text]) == 2
         assert f"a split must lie in {tmp_path / 'data'}, got {text!r}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "must be JSON, got"),
+        ("[" * 100_000, "must be JSON, got maximum recursion depth"),
+        ("[]", "must be c2fcore-data's, got a list"),
+        ('{"format": "c2fcore-data", "format_version": 1}', "damaged file (KeyError: 'dataset')"),
+        ('{"format": "c2fcore-data", "format_version": 2}', "must be c2fcore-data version 1, got"),
+        (
+            '{"format": "c2fcore-data", "format_version": 1, "dataset": "x", "class_names": ["a"],'
+            '"palette": [[1, 2]], "small_classes": [], "splits": {}, "options": {}}',
+            "damaged file (ValueError: not enough values",
+        ),
+    ],
+)
+def test_a_damaged_description(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "dataset.json").write_text(text)
+    with pytest.raises(ValueError) as caught:
+        PreparedData.open(tmp_path)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(
