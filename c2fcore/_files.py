@@ -12,6 +12,8 @@ from typing import Final
 from ._version import __version__
 
 SOFTWARE: Final = f"c2fcore {__version__}"  # how a file says who wrote it
+NAME_BYTES: Final = 255  # of a file, on every file system in use
+PARTIAL: Final = ".*.partial"  # pattern of second names
 GEOJSON_HEAD: Final = '{"type": "FeatureCollection", "generator": "'
 
 
@@ -24,7 +26,7 @@ def whole(path: Path) -> Iterator[Path]:
             names is written, as whatever writes in place does.
     """
     path = Path(os.path.realpath(path))
-    partial = path.with_name(f".{path.name}.partial")
+    partial = _partial_of(path)
     try:
         yield partial
         os.replace(partial, path)
@@ -33,6 +35,11 @@ def whole(path: Path) -> Iterator[Path]:
         if isinstance(error, OSError) and error.errno and error.filename is None:
             error.filename = str(path)  # of a full disk: which one
         raise
+
+
+def _partial_of(path: Path) -> Path:
+    """The second name, of this process alone: another one may be writing the same file."""
+    return path.with_name(f".{path.name}.{os.getpid()}.partial")
 
 
 def make_folder(name: str, folder: Path) -> None:
@@ -92,9 +99,16 @@ def check_writable(path: Path) -> None:
     """Refuses a name under which no file can be, or appear: of a folder, a pipe, a lost link.
 
     Raises:
-        ValueError: something else has it, or it is a link into a folder that is not there.
+        ValueError: something else has it, it is a link into a folder that is not there, or it is
+            too long for the file's second name while it is written.
     """
     real = Path(os.path.realpath(path))
+    size = len(os.fsencode(real.name))
+    most = NAME_BYTES - (len(os.fsencode(_partial_of(real).name)) - size)
+    if size > most:
+        raise ValueError(
+            f"the name of what is written must have at most {most} bytes, got {size} in {path}"
+        )
     if os.path.lexists(real) and not real.is_file():
         kind = "folder" if real.is_dir() else "link to itself" if real.is_symlink() else "device"
         raise ValueError(f"what is written must be a file, got {path}, which is a {kind}")

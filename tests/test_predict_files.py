@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from photos import draw, pixels_of
 
-from c2fcore import _backend, images
+from c2fcore import _backend, _files, images
 from c2fcore.cli import main, predict
 
 
@@ -128,3 +130,34 @@ def test_a_backend_that_cannot_run_here_is_told_once(
     assert main(command) == 2
     assert capsys.readouterr().err == rule
     assert not (tmp_path / "out").exists()
+
+
+def test_names_that_no_file_can_have_are_told_before_computing(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The image's own name may be as long as any; what is written beside it has a longer one."""
+    image, out = draw(tmp_path / f"{'x' * 251}.png", 64, 64), tmp_path / "out"
+    assert main(["predict", str(image), "-o", str(out), "--checkpoint", str(checkpoint)]) == 2
+    said = capsys.readouterr().err
+    assert "the name of what is written must have at most 2" in said
+    assert "got 262 in" in said
+    assert not out.exists()
+
+
+def test_two_that_write_one_file_write_it_whole(tmp_path: Path) -> None:
+    """Another process at the same file has a second name of its own for it."""
+    file = tmp_path / "a.txt"
+    with _files.whole(file) as ours:
+        ours.write_text("ours")
+        subprocess.run([sys.executable, "-c", _THEIRS, str(file)], check=True, timeout=300)
+        assert file.read_text() == "theirs"
+    assert file.read_text() == "ours"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+_THEIRS = """
+import sys
+from pathlib import Path
+from c2fcore import _files
+_files.write_text(Path(sys.argv[1]), "theirs")
+"""

@@ -352,6 +352,7 @@ def test_a_run_that_was_killed_goes_on(mine: Path, tmp_path: Path) -> None:
     assert main(command(mine, tmp_path / "whole", *more)) == 0
     whole = tmp_path / "whole"
     assert PreparedData.open(tmp_path / "out").splits == PreparedData.open(whole).splits
+    assert not list((tmp_path / "out").rglob(".*.partial"))
     for path in whole.rglob("*.png"):
         assert path.read_bytes() == (tmp_path / "out" / path.relative_to(whole)).read_bytes()
 

@@ -109,6 +109,8 @@ def prepare(
         ) from None
     with _files.held(out, "a folder of tiles must be written by"):
         _claim(info, out, options)
+        for partial in out.rglob(_files.PARTIAL):  # of a run that was killed
+            partial.unlink()
         return _prepare(info, sources, out, options, workers)
 
 
