@@ -18,6 +18,7 @@ LOGIT_DTYPES = frozenset((torch.float32, torch.float16, torch.bfloat16))
 LABEL_DTYPES = frozenset((torch.uint8, torch.int16, torch.int32, torch.int64))
 INTEGER_IMAGE_DTYPES = frozenset((torch.uint8, torch.uint16, torch.int16))
 INT32_MAX = 2**31 - 1
+MOST_THREADS = 1024  # OpenMP ends the process where it gets no more
 _FLOAT32_MAX = torch.finfo(torch.float32).max
 _FLOAT32_TINY = torch.finfo(torch.float32).tiny  # 1 / x overflows below
 FLOAT_DTYPES = frozenset((torch.float32, torch.float16, torch.bfloat16, torch.float64))

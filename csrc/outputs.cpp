@@ -168,8 +168,9 @@ int threads_for(int64_t output_elems) {
 #else
   constexpr int64_t kSmall = 1 << 17;  // threads are started anew (parallel_for_fresh)
 #endif
+  constexpr int kMost = 1024;  // OpenMP ends the process where it gets no more
   if (output_elems < kSmall) return 1;
-  return py::module_::import("torch").attr("get_num_threads")().cast<int>();
+  return std::min(py::module_::import("torch").attr("get_num_threads")().cast<int>(), kMost);
 }
 
 bool signal_raised() {

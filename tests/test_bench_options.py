@@ -19,6 +19,7 @@ from c2fcore.cli import main
         (("--n", ""), "--n must be whole numbers from 1 by commas, got ''"),
         (("--rounds", "0"), "--rounds must be at least 1, got 0"),
         (("--threads", "0"), "--threads must be at least 1, got 0"),
+        (("--threads", "1025"), "--threads must be at most 1024, got 1025"),
         (("--budget", "nan"), "--budget must be above 0 seconds, got nan"),
         (("--device", "tpu"), "--device must be cpu or cuda, got tpu"),
         (("-o", __file__), "--out must be a folder, got the file "),

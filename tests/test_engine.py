@@ -134,6 +134,7 @@ def test_images_that_are_none(given: Any, error: type[Exception], message: str) 
         ({"sizes": [(0, 4)]}, ValueError, "Engine: sizes must be at least 1, got 0"),
         ({"sizes": [64]}, ValueError, r"Engine: sizes must be pairs \(H, W\), got 64"),
         ({"lanes": 0}, ValueError, "lanes must be at least 1, got 0"),
+        ({"threads": 1025}, ValueError, "threads must be in 1..1024, got 1025"),
         ({"chunk": 1.5}, TypeError, "chunk must be an integer, got 1.5"),
         (
             {"compile": "yes"},

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import torch
 
+from .._checks import MOST_THREADS
 from .._progress import Bar, tell
 from ..bench import (
     charts,
@@ -112,6 +113,8 @@ def prepare(args: argparse.Namespace) -> None:
     for name in ("rounds", "warmup", "repeats", "threads"):
         if (value := getattr(args, name)) is not None and value < 1:
             raise ValueError(f"--{name} must be at least 1, got {value}")
+    if (args.threads or 0) > MOST_THREADS:
+        raise ValueError(f"--threads must be at most {MOST_THREADS}, got {args.threads}")
     if not args.budget > 0:
         raise ValueError(f"--budget must be above 0 seconds, got {args.budget}")
     if args.out.exists() and not args.out.is_dir():

@@ -109,8 +109,8 @@ class Engine:
                 any case. None is what fits the processor's cache on the CPU, and no further bound
                 on a GPU.
             lanes: batches in flight; None is 3 on a GPU, 1 on the CPU.
-            threads: of torch while a network runs on the CPU; None leaves them as they are, but for
-                `run` on 4 threads or more, which keeps one for reading images.
+            threads: of torch while a network runs on the CPU, up to 1024; None leaves them as they
+                are, but for `run` on 4 threads or more, which keeps one for reading images.
             sizes: image sizes (H, W) to warm up for now.
             progress: show a progress bar while warming up.
 
@@ -134,7 +134,9 @@ class Engine:
         bound = _checks.integer(_WHO, "max_graphs", max_graphs, 1)
         self._plans: Plans[Any] = Plans(bound, _BUFFER_BYTES)
         self._chunk = None if chunk is None else _checks.integer(_WHO, "chunk", chunk, 1)
-        self.threads = None if threads is None else _checks.integer(_WHO, "threads", threads, 1)
+        self.threads = threads
+        if threads is not None:
+            self.threads = _checks.integer(_WHO, "threads", threads, 1, _checks.MOST_THREADS)
         self._limits: dict[int, int] = {}
         self._probing, self._warming = threading.Lock(), threading.Lock()
         self._settings = Settings(
