@@ -1,6 +1,10 @@
-"""Writes benchmarks/results/cuda-kernels.md: what nvcc made of the CUDA kernels, without a GPU.
+"""Writes benchmarks/results/cuda-kernels.md: CUDA kernels, compiled and launched without a GPU.
 
-make build C2F_BUILD=cuda && python benchmarks/cuda_table.py
+    make build C2F_BUILD=cuda && python benchmarks/cuda_table.py
+
+Registers, shared memory and spills are those of nvcc's machine code, launches those of the module
+_cuda_jit, which plans as _cuda_prebuilt does. Bytes are counted from the launches, not measured, as
+kernel_table.py counts those of Triton's.
 """
 
 from __future__ import annotations
@@ -8,21 +12,38 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 import cuda_resources
 
-from c2fcore import _native
+from c2fcore import _cuda, _native
 
 TABLE = Path(__file__).parent / "results" / "cuda-kernels.md"
 REGISTERS = 65536  # of a multiprocessor, on both architectures
+SHARED = {80: 164 << 10, 90: 228 << 10}  # bytes of a multiprocessor
 THREADS = 256  # of a block, in all kernels so far
+MOST = 2048 // THREADS  # blocks whose threads a multiprocessor holds
+TILE_PIXELS = 1024  # that aggregate merges at once
+
+
+def by_registers(kernel: cuda_resources.Usage) -> int:
+    """Blocks that a multiprocessor holds."""
+    return REGISTERS // (-(-kernel.registers // 8) * 8 * THREADS)
+
+
+def fit(kernel: cuda_resources.Usage, dynamic: int) -> int:
+    """Blocks that a multiprocessor holds, by registers, shared memory and threads."""
+    # 1 KiB of a block's is the system's, which nvcc counts from sm_90 on, where there is more.
+    static = kernel.shared + 1024 if kernel.sm < 90 else max(kernel.shared, 1024)
+    shared = static + dynamic
+    return min(by_registers(kernel), SHARED[kernel.sm] // (-(-shared // 128) * 128), MOST)
 
 
 def lines(tool: Path, module: str) -> Iterator[str]:
-    """The table, line by line."""
-    yield "# CUDA kernels: resources"
+    """The table, line by line, but for the launches."""
+    yield "# CUDA kernels: resources, launches and bytes"
     yield ""
     yield (
         "Written by `python benchmarks/cuda_table.py` from the module as nvcc "
@@ -38,11 +59,68 @@ def lines(tool: Path, module: str) -> Iterator[str]:
     yield "| kernel | sm | registers | fit | shared B | stack B |"
     yield "|--|--|--|--|--|--|"
     for kernel in sorted(cuda_resources.usage(tool, module), key=lambda k: (k.kernel, k.sm)):
-        fit = REGISTERS // (-(-kernel.registers // 8) * 8 * THREADS)
         yield (
-            f"| {kernel.kernel} | {kernel.sm} | {kernel.registers} | {fit} | {kernel.shared} | "
-            f"{kernel.stack} |"
+            f"| {kernel.kernel} | {kernel.sm} | {kernel.registers} | {by_registers(kernel)} | "
+            f"{kernel.shared} | {kernel.stack} |"
         )
+
+
+def launch_lines(usage: list[cuda_resources.Usage]) -> Iterator[str]:
+    """Its second part; of kernels that are not in `usage` it is not said how many blocks fit."""
+    import cuda_launches
+    import kernel_table  # with Triton, which may be missing or unfit
+
+    yield ""
+    yield (
+        "One launch each: 16 classes, window 128, stride 32, n = 32, one image. *Fit* is by "
+        f"registers, shared memory and threads, of which {MOST} blocks fill a multiprocessor. The "
+        "floor is each input read once and each output written once; *asked* is what the blocks "
+        "ask of the memory system, each byte once per block, where that is counted."
+    )
+    yield ""
+    yield (
+        "| op and input | kernel | blocks | dynamic shared B | fit sm_80 | fit sm_90 | floor MB | "
+        "asked MB | ratio | why more |"
+    )
+    yield "|--|--|--|--|--|--|--|--|--|--|"
+    compiled = {(kernel.kernel, kernel.sm): kernel for kernel in usage}
+    for row in kernel_table.ROWS:
+        launches, scratch = cuda_launches.planned(row.case)
+        assert launches.threads == THREADS
+        blocks, struct, dynamic = launches.launch
+        name = cuda_resources.named(launches.kernel.name)
+        found = [compiled.get((name, sm)) for sm in SHARED]
+        fits = " | ".join("?" if kernel is None else str(fit(kernel, dynamic)) for kernel in found)
+        counted = _traffic(row.case, launches.kernel.name, struct, scratch)
+        if counted is None:
+            floor = row.count(row.case, row.plan(row.case)).floor
+            asked = "- | - | sources that tiles share: not counted"
+        else:
+            floor, ratio = counted.floor, counted.asked / counted.floor
+            asked = f"{counted.asked / 1e6:.2f} | {ratio:.2f} | {counted.reason}"
+        taken = f"{blocks} | {dynamic} | {fits}"
+        yield f"| {row.name} | {name} | {taken} | {floor / 1e6:.2f} | {asked} |"
+
+
+def _traffic(case: Any, kernel: str, struct: bytes, scratch: int) -> Any:
+    """Bytes of a launch; None where they are not counted."""
+    import emulator_build  # which knows the structs
+    import kernel_table
+
+    if isinstance(case, kernel_table.PatchCase):
+        return None
+    probes = _cuda.from_file(emulator_build.path_of("_cuda_on_host"))
+    if isinstance(case, kernel_table.Case):
+        axes = probes.bin_axes(struct)
+        starts = [
+            [axis.bin_start(min(t * axis.tile_bins, axis.bins)) for t in range(axis.tiles + 1)]
+            for axis in axes
+        ]
+        return kernel_table.windows_traffic(case, scratch, starts)
+    height, width, width_log2 = probes.merge_tile(struct)
+    part = min(height, TILE_PIXELS >> width_log2), min(width, 1 << width_log2)
+    passes = {"official": 1, "normalized": 2, "paper": 3}[case.rule] if "any" in kernel else 1
+    return kernel_table.merge_traffic(case, (height, width), part, passes)
 
 
 def main() -> None:
@@ -50,7 +128,9 @@ def main() -> None:
     loaded, reason = _native.load("_cuda_prebuilt", "cuda")
     if tool is None or loaded is None or loaded.__file__ is None:
         raise SystemExit(reason or "no cuobjdump: triton brings one")
-    TABLE.write_text("\n".join(lines(tool, loaded.__file__)) + "\n", encoding="utf-8")
+    usage = cuda_resources.usage(tool, loaded.__file__)
+    text = [*lines(tool, loaded.__file__), *launch_lines(usage)]
+    TABLE.write_text("\n".join(text) + "\n", encoding="utf-8")
     print(f"wrote {TABLE}")
 
 

@@ -22,14 +22,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from triton_cases import ARCHITECTURES, Case, MergeCase, PatchCase, plan
+from triton_cases import ARCHITECTURES, Case, MergeCase, PatchCase, arguments, plan
 
 from c2fcore.kernels.triton import _compile
 from c2fcore.kernels.triton._cell_counts import bin_grid
 
 TABLE = Path(__file__).parent / "results" / "triton-kernels.md"
 REGISTERS = 65536  # of a multiprocessor, on all of these architectures
-PROGRAM_OUTPUTS = ("labels_ptr", "counts_ptr", "origins_ptr", "num_ptr")
 
 
 class Bytes(NamedTuple):
@@ -50,27 +49,32 @@ class Row(NamedTuple):
 
 
 def windows_bytes(case: Case, launches: list[Any]) -> Bytes:
-    """count_windows and select_windows. Evaluation of mixed cells depends on the data: left out."""
-    args = launches[0].args
-    seg, bins = args["seg_ptr"], args["bins_ptr"]
-    tensors = [launch.args.get(name) for launch in launches for name in PROGRAM_OUTPUTS]
-    out = sum(_size(t) for t in tensors if t is not None)
+    """count_windows and select_windows."""
+    step = case.window if case.strategy == "all" else case.stride
+    seg, bins = (launches[0].args[name] for name in ("seg_ptr", "bins_ptr"))
+    grid = bin_grid(case.op, seg, case.full, case.full, case.window, step, True)
+    edges = [axis.edges() for axis in grid]
+    starts = [
+        [*cuts[:-1][:: axis.tile_bins], cuts[-1]] for axis, cuts in zip(grid, edges, strict=True)
+    ]
+    return windows_traffic(case, _size(bins), starts)
+
+
+def windows_traffic(case: Case, scratch: int, starts: list[list[int]]) -> Bytes:
+    """By the bytes of scratch and where tiles start along both axes, with the axis' end.
+
+    Evaluation of mixed cells depends on the data: left out.
+    """
+    seg, *rest = arguments(case)
+    out = sum(_size(each) for each in rest if isinstance(each, torch.Tensor))
     read = _size(seg)
-    reasons = [f"bins written and read, {2 * _size(bins) / 1e6:.2f} MB"]
+    reasons = [f"scratch written and read, {2 * scratch / 1e6:.2f} MB"]
     if case.classes and case.low != case.full:
-        step = case.window if case.strategy == "all" else case.stride
-        grid = bin_grid(case.op, seg, case.full, case.full, case.window, step, True)
-        points = [_source_points(axis, case.low) for axis in grid]
+        points = [_points(of_axis, case.full, case.low) for of_axis in starts]
         read = read * points[0] * points[1] // case.low**2
         share = read / _size(seg)
         reasons.insert(0, f"borders of tiles read from both sides ({share:.2f}x, L2 mostly)")
-    return Bytes(_size(seg) + out, read + out + 2 * _size(bins), "; ".join(reasons))
-
-
-def _source_points(axis: Any, small: int) -> int:
-    """Source rows (or columns) read by the tiles along an axis, added up."""
-    edges = axis.edges()
-    return _points([*edges[:-1][:: axis.tile_bins], edges[-1]], axis.size, small)
+    return Bytes(_size(seg) + out, read + out + 2 * scratch, "; ".join(reasons))
 
 
 def _points(starts: list[int], full: int, small: int) -> int:
@@ -113,21 +117,33 @@ def backward_bytes(case: PatchCase, launches: list[Any]) -> Bytes:
 
 
 def merge_bytes(case: MergeCase, launches: list[Any]) -> Bytes:
-    """aggregate. Evaluation of mixed cells and of conflicts depends on the data: left out."""
-    args, constants = launches[0].args, launches[0].constants
-    coarse, fine = _size(args["coarse_ptr"]), _size(args["fine_ptr"])
-    out = _size(args["labels_ptr" if case.output == "labels" else "probs_ptr"])
+    """aggregate."""
+    constants = launches[0].constants
+    block = constants["BLOCK_Y"], constants["BLOCK_X"]
+    once = case.output == "labels" or constants["KEEP"] or constants["OFFICIAL"]
+    return merge_traffic(case, block, block, 1 if once else 2)
+
+
+def merge_traffic(
+    case: MergeCase, tile: tuple[int, int], part: tuple[int, int], passes: int
+) -> Bytes:
+    """By the tiles that find labels or scores, the parts that merge, and passes over the classes.
+
+    Evaluation of mixed cells and of conflicts depends on the data: left out.
+    """
+    tensors = [each for each in arguments(case) if isinstance(each, torch.Tensor)]
+    coarse, fine, out = (_size(tensors[i]) for i in (0, 1, -1))
     covered = min(case.n * case.window**2, case.full**2)
     shares = []
-    for block in (constants["BLOCK_Y"], constants["BLOCK_X"]):
+    for block in tile:
         starts = [*range(0, case.full, block), case.full]
         resized = case.low != case.full
         shares.append(_points(starts, case.full, case.low) / case.low if resized else 1.0)
     share = shares[0] * shares[1]
-    # A window reaches one tile more than it fills; each reads its part and the taps around it.
+    # A window reaches one part more than it fills; each reads its share and the taps around it.
     side = case.window / case.side
-    tiles = [case.window / constants[name] + 1 for name in ("BLOCK_Y", "BLOCK_X")]
-    points = [(case.side + 2 * count) / case.side for count in tiles] if side != 1 else [1.0, 1.0]
+    reached = [case.window / block + 1 for block in part]
+    points = [(case.side + 2 * count) / case.side for count in reached] if side != 1 else [1.0, 1.0]
     again = points[0] * points[1]
     reasons = [f"fine logits on borders of tiles ({again:.2f}x, L2)"] if again > 1 else []
     if case.given:
@@ -135,13 +151,12 @@ def merge_bytes(case: MergeCase, launches: list[Any]) -> Bytes:
         return Bytes(fine + 2 * covered, int(fine * again) + 2 * covered, "; ".join(reasons))
     if share > 1:
         reasons.insert(0, f"borders of tiles read from both sides ({share:.2f}x, L2 mostly)")
-    asked = int(coarse * share) + int(fine * again) + out
+    asked = passes * int(coarse * share) + int(fine * again) + out
     if case.output == "labels":
         asked += 2 * covered
         reasons.append("labels under windows read again and rewritten (L2)")
-    elif not constants["KEEP"] and not constants["OFFICIAL"]:
-        asked += int(coarse * share)
-        reasons.append("logits interpolated once per pass over the classes (L1)")
+    if passes > 1:
+        reasons.append(f"logits read in each of {passes} passes over the classes (L1, L2)")
     return Bytes(coarse + fine + out, asked, "; ".join(reasons) or "-")
 
 

@@ -118,6 +118,25 @@ def readable(symbol: str) -> str:
     return f"{name} {type_name}{classes}" + (f", {_KINDS[int(kind[1])]}" if kind else "")
 
 
+def named(kernel: str) -> str:
+    """What readable() says of a kernel that C++ names: windows_kernel<float, 16, ...>."""
+    name, _, rest = kernel.rstrip(">").partition("<")
+    arguments = rest.split(", ") if rest else []
+    kinds = {f"CellKind::k{_camel(kind)}": kind for kind in _KINDS}
+    kinds |= {f"LabelKind::k{_camel(kind)}": kind for kind in ("own size", "upsampled")}
+    kinds["LabelKind::kGiven"] = "labels given"
+    number = _ARGUMENTS.get(name, "" if "CellKind::kLabels" in arguments else "N = {}")
+    words = [
+        kinds.get(each) or (number.format(each) if each.isdigit() else each.removesuffix("_t"))
+        for each in arguments
+    ]
+    return " ".join([name, *filter(None, [", ".join(filter(None, words))])])
+
+
+def _camel(words: str) -> str:
+    return words.title().replace(" ", "")
+
+
 def _run(tool: Path, option: str, module: str) -> str:
     done = subprocess.run([str(tool), option, module], text=True, capture_output=True, check=True)
     return done.stdout

@@ -15,6 +15,7 @@ import emulator_build
 import numpy as np
 import pytest
 import torch
+from cuda_launches import Launches
 from cuda_ptx import CudaMachine, CudaProgram
 from ptx_machine import Buffer, Fault
 
@@ -41,21 +42,6 @@ LABELS = (
     *("paper-labels-nan-inf-fine", "wide-overlaps", "wide-num-0-of-one", "wide-odd-sizes"),
     *("wide-official-float16", "bfloat16-labels", "full-channels_last-f16"),
 )
-
-
-class Launches:
-    """Stands for the launcher of _cuda_jit, and keeps what it is asked for."""
-
-    def missing(self) -> str:
-        return ""
-
-    def __call__(
-        self, op: str, name: str, blocks: int, threads: int, shared: int, *rest: int
-    ) -> None:
-        arguments, size, *_ = rest
-        struct = ctypes.c_uint64.from_address(arguments).value
-        self.kernel = _nvrtc.Kernel(op, name, size)
-        self.launch = blocks, ctypes.string_at(struct, size), shared
 
 
 class Workspace(_cuda.Workspace):

@@ -1,4 +1,4 @@
-"""Calls whose Triton launches are compiled ahead of time: tests, benchmarks/kernel_table.py.
+"""Calls whose launches are planned without a GPU: tests, benchmarks/kernel_table.py, cuda_table.py.
 
 Tensors are on the "meta" device: a plan needs their shapes, strides and dtypes only.
 """
@@ -113,59 +113,53 @@ def scratch(name: str, dtype: torch.dtype, numel: int) -> torch.Tensor:
     return meta(numel, dtype=dtype)
 
 
-def plan(case: AnyCase) -> list[Any]:
-    """The launches of a case, on tensors that have no memory."""
+def arguments(case: AnyCase) -> tuple[Any, ...]:
+    """What both GPU backends are asked for: tensors that have no memory, and options."""
     if isinstance(case, Case):
-        return _plan_windows(case)
-    return _plan_patches(case) if isinstance(case, PatchCase) else _plan_merge(case)
+        return _windows_arguments(case)
+    return _patches_arguments(case) if isinstance(case, PatchCase) else _merge_arguments(case)
 
 
-def _plan_merge(case: MergeCase) -> list[Any]:
+def plan(case: AnyCase) -> list[Any]:
+    """The launches of a case."""
+    options = [case.channels_last] if case.op == "extract_patches" else []
+    make = getattr(_triton.kernels(case.op), f"plan_{case.op}")
+    launches = list(make(*arguments(case), *options, scratch))
+    assert len(launches) <= (2 if isinstance(case, Case) else 1)
+    return launches
+
+
+def _merge_arguments(case: MergeCase) -> tuple[Any, ...]:
     layout = torch.channels_last if case.channels_last else torch.contiguous_format
     coarse = meta(1, case.classes, case.low, case.low, dtype=case.dtype).to(memory_format=layout)
     fine = meta(case.n, case.channels, case.side, case.side, dtype=case.dtype)
     out = meta(1, case.full, case.full, dtype=torch.uint8)
     if case.output == "probs":
         out = meta(1, case.classes, case.full, case.full, dtype=torch.float32)
-    launches = _triton.kernels("aggregate").plan_aggregate(
+    return (
         coarse, fine.to(memory_format=layout), meta(1, case.n, 2), meta(1), case.window,
-        class_set(case.small).table, case.full, case.full, case.rule, out, case.given, scratch,
+        class_set(case.small).table, case.full, case.full, case.rule, out, case.given,
     )  # fmt: skip
-    assert len(launches) == 1
-    return list(launches)
 
 
-def _plan_patches(case: PatchCase) -> list[Any]:
+def _patches_arguments(case: PatchCase) -> tuple[Any, ...]:
     layout = torch.channels_last if case.channels_last else torch.contiguous_format
     side, full = round(case.window * case.zoom), case.full
-    windows = (meta(1, case.n, 2), meta(1, case.n), case.window)
-    module = _triton.kernels(case.op)
+    windows = (meta(1, case.n, 2), meta(1), case.window)
     if case.op == "extract_targets":
         labels = meta(1, full, full, dtype=case.dtype)
         targets = meta(case.n, case.window, case.window, dtype=torch.uint8)
-        return list(
-            module.plan_extract_targets(
-                labels, *windows, class_set((1,)).table, 255, targets, scratch
-            )
-        )
+        return labels, *windows, class_set((1,)).table, 255, targets
     image = meta(1, case.channels, full, full, dtype=case.dtype).to(memory_format=layout)
     patches = meta(case.n, case.channels, side, side, dtype=case.out).to(memory_format=layout)
-    options = (case.mode, 1 / 255)
     mean, std = [0.5] * case.channels, [0.2] * case.channels
     if case.op == "extract_patches_backward":
         found = torch.empty(image.shape, dtype=case.dtype, device="meta")
-        launches = module.plan_extract_patches_backward(
-            patches, *windows, found, *options, std, scratch
-        )
-    else:
-        launches = module.plan_extract_patches(
-            image, *windows, patches, *options, mean, std, case.channels_last, scratch
-        )
-    assert len(launches) == 1
-    return list(launches)
+        return patches, *windows, found, case.mode, 1 / 255, std
+    return image, *windows, patches, case.mode, 1 / 255, mean, std
 
 
-def _plan_windows(case: Case) -> list[Any]:
+def _windows_arguments(case: Case) -> tuple[Any, ...]:
     b, full = case.batch, case.full
     if case.classes:
         seg = meta(b, case.classes, case.low, case.low, dtype=case.dtype)
@@ -175,18 +169,10 @@ def _plan_windows(case: Case) -> list[Any]:
         seg = meta(b, full, full, dtype=case.dtype)
     labels = meta(b, full, full, dtype=torch.uint8) if case.labels else None
     grid = (class_set(case.small).table, full, full, case.window, case.stride, True)
-    module = _triton.kernels(case.op)
     if case.op == "count_windows":
         rows, columns = grid_shape(full, full, case.window, case.stride, "flush")
-        counts = meta(b, rows, columns)
-        launches = module.plan_count_windows(seg, *grid, counts, labels, scratch)
-    else:
-        slots = (meta(b, 32, 2), meta(b, 32), meta(b))
-        launches = module.plan_select_windows(
-            seg, *grid, 32, case.strategy, 1, *slots, labels, scratch
-        )
-    assert len(launches) <= 2
-    return list(launches)
+        return seg, *grid, meta(b, rows, columns), labels
+    return seg, *grid, 32, case.strategy, 1, meta(b, 32, 2), meta(b, 32), meta(b), labels
 
 
 def take_route(route: str, monkeypatch: pytest.MonkeyPatch) -> None:

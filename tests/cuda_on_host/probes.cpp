@@ -1,6 +1,7 @@
 // What tests ask of the headers that host and device share, and of the emulator itself.
 #include <pybind11/pybind11.h>
 
+#include <cstring>
 #include <stdexcept>
 #include <string>
 
@@ -8,8 +9,9 @@
 #include "../../csrc/tensor.h"
 #include "../../kernels/common/bilinear.h"
 #include "../../kernels/common/resample_tap.h"
+#include "../../kernels/cuda/aggregate_args.h"
 #include "../../kernels/cuda/extract_patches_args.h"
-#include "../../kernels/cuda/window_bins.h"
+#include "../../kernels/cuda/windows_args.h"
 #include "faults.h"
 #include "watch.h"
 
@@ -69,6 +71,15 @@ void launch_by_name(const std::string& op, const std::string& name, int64_t bloc
   throw std::runtime_error(op + ": no kernel " + name);
 }
 
+// The struct that a launch hands to its kernel.
+template <class Args>
+Args struct_of(const std::string& bytes) {
+  if (bytes.size() != sizeof(Args)) throw std::runtime_error("of another kernel");
+  Args args;
+  std::memcpy(&args, bytes.data(), sizeof(Args));
+  return args;
+}
+
 }  // namespace
 
 void bind_launcher(py::module_& m) {
@@ -76,6 +87,14 @@ void bind_launcher(py::module_& m) {
   m.def("source_rows", &source_rows);
   m.def("quotient", [](int32_t n, int32_t d) { return make_divider(d).quotient(n); });
   m.def("launch", &launch_by_name);
+  m.def("bin_axes", [](const py::bytes& bytes) {
+    const auto args = struct_of<WindowsArgs>(bytes);
+    return py::make_tuple(args.cells.y, args.cells.x);
+  });
+  m.def("merge_tile", [](const py::bytes& bytes) {
+    const auto args = struct_of<MergeArgs>(bytes);
+    return py::make_tuple(args.tile_y, args.tile_x, args.tile_x_log2);
+  });
   py::class_<BinAxis>(m, "BinAxis")
       .def(py::init(&make_bin_axis))
       .def_readonly("windows", &BinAxis::windows)
