@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from types import SimpleNamespace
+from typing import Any
 from unittest import mock
 
 import torch
@@ -28,15 +29,16 @@ class Launches:
 
 
 class OnGpu:
-    """What a plan asks of a CUDA tensor, aligned as those that are allocated."""
+    """What a plan asks of a CUDA tensor; one without memory is aligned as if it had some."""
 
     device = torch.device("cuda:0")
 
     def __init__(self, tensor: torch.Tensor) -> None:
         self.shape, self.dtype, self.stride = tensor.shape, tensor.dtype, tensor.stride
+        self.tensor = tensor
 
     def data_ptr(self) -> int:
-        return 1 << 20
+        return self.tensor.data_ptr() or 1 << 20
 
 
 class Sizes:
@@ -53,20 +55,26 @@ class Sizes:
         return OnGpu(meta(count))
 
 
-def planned(case: AnyCase) -> tuple[Launches, int]:
-    """The launch of a case, and bytes of its workspace."""
+def call(launcher: Any, op: str, *arguments: Any) -> None:
+    """Calls the native function of an op with tensors as if they were on a GPU."""
     module, reason = _native.load("_cuda_jit", "cpu")
     assert module is not None, reason
-    launches, sizes = Launches(), Sizes()
-    call = [OnGpu(a) if isinstance(a, torch.Tensor) else a for a in arguments(case)]
     stream = SimpleNamespace(cuda_stream=0)
-    if case.op == "extract_patches_backward":  # its sums end in float32
-        call[4] = OnGpu(meta(*call[4].shape, dtype=torch.float32))
-    module.set_launcher(launches)
+    module.set_launcher(launcher)
     try:
         with mock.patch.object(torch.cuda, "current_stream", return_value=stream):
-            getattr(module, case.op)(*call, sizes)
+            getattr(module, op)(
+                *(OnGpu(a) if isinstance(a, torch.Tensor) else a for a in arguments)
+            )
     finally:
         module.set_launcher(None)
         _cuda._load.cache_clear()  # who needs the launcher next sets it again
+
+
+def planned(case: AnyCase) -> tuple[Launches, int]:
+    """The launch of a case, and bytes of its workspace."""
+    launches, sizes, given = Launches(), Sizes(), list(arguments(case))
+    if case.op == "extract_patches_backward":  # its sums end in float32
+        given[4] = meta(*given[4].shape, dtype=torch.float32)
+    call(launches, case.op, *given, sizes)
     return launches, sizes.bytes

@@ -16,9 +16,10 @@ from typing import Any
 import emulator_build
 import pytest
 import torch
+from cuda_launches import Launches, call
 from window_axes import AXES
 
-from c2fcore import _cuda, _triton, ops
+from c2fcore import Windows, _cuda, _triton, ops
 from c2fcore._classes import class_set
 from c2fcore.testing import samples
 from c2fcore.testing.samples.inputs import (
@@ -185,6 +186,43 @@ def test_the_committed_launches() -> None:
     ]
     now = list(cuda_table.launch_lines(compiled))
     assert written[-len(now) :] == now, "run benchmarks/cuda_table.py"
+
+
+class Emulated(Launches):
+    """Has the emulator run what a GPU would be given."""
+
+    def __init__(self, module: str) -> None:
+        self.run = _cuda.from_file(module).launch
+
+    def __call__(self, *launch: Any) -> None:
+        self.run(*launch[:6])
+
+
+@pytest.mark.parametrize("outside", [(-1, 0), (0, -1), (5, 0), (0, 3)])
+def test_windows_that_leave_the_image_are_unused(outside: tuple[int, int], module: str) -> None:
+    """By one pixel: the host does not read the origins of a GPU's windows, kernels do."""
+    launcher, table = Emulated(module), class_set((1,)).table
+    image, fine = grid_logits((1, 4, 12, 10), seed=1), grid_logits((2, 1, 8, 8), seed=2)
+    ids = image.argmax(1).to(torch.uint8)
+    origins, num = torch.tensor([[[4, 2], outside]]).int(), torch.tensor([2]).int()
+    both, inside = (origins, num, 8), Windows(origins[:, :1], num.view(1, 1), num // 2, 8)
+    want = ops.extract_patches(image, inside, dtype=torch.float32, backend="reference")
+    patches = torch.full((2, 4, 8, 8), 7.0)
+    call(launcher, "extract_patches", image, *both, patches, "bilinear", 1.0, None, None, None)
+    assert torch.equal(patches, torch.cat([want, torch.zeros_like(want)]))
+    targets = torch.full((2, 8, 8), 7, dtype=torch.uint8)
+    call(launcher, "extract_targets", ids, *both, table, 255, targets, None)
+    assert torch.equal(targets[:1], ops.extract_targets(ids, inside, (1,), backend="reference"))
+    assert (targets[1] == 255).all()
+    gradient, ones = torch.zeros_like(image), torch.ones_like(patches)
+    options = ("bilinear", 1.0, None, None)
+    call(launcher, "extract_patches_backward", ones, *both, gradient, *options)
+    assert gradient.sum() == ones[0].sum()
+    merged = ops.aggregate(image, fine[:1], inside, (1,), backend="reference")
+    for labels, given in ((torch.full_like(ids, 7), False), (ids.clone(), True)):
+        options = (*both, table, 12, 10, "paper", labels, given, None)
+        call(launcher, "aggregate", image, fine, *options)
+        assert torch.equal(labels, merged)
 
 
 # Bins: where windows start and end, and where 32-bit indices come to their end.

@@ -142,20 +142,23 @@ def _few_windows() -> list[Sample]:
         **{"classes": (1, 8, 9, 10, 11, 14, 15), "kind": "blobs", "loops": False},
     }
     beside = [(0, 0), (16, 64), (16, 64), (104, 296)]  # at borders of parts, and beyond them
+    # The first and the fourth begin where parts end that later ones reach; the second and third end
+    # where parts begin.
+    touching = [(32, 5), (8, 30), (0, 40), (64, 64), (72, 0)]
     return [
         _merge("wide", **wide),
         _merge("wide-official-float16", **wide, rule="official", dtype=torch.float16),
         _merge("wide-channels_last", **wide, layout="channels_last"),
         _merge("wide-num-0-of-one", **wide, boxes=[[], beside]),
-        _merge("wide-overlaps", **wide, boxes=[beside, [(3, 5), (9, 30), (0, 40), (104, 0)]]),
+        _merge("wide-overlaps", **wide, n=5, boxes=[beside, touching]),
         _merge(
             "wide-odd-sizes",
             coarse=(1, 5, 37, 79),
             size=(147, 315),
             window=37,
-            n=3,
+            n=4,
             fine=(9, 9),
-            boxes=[[(110, 278), (95, 250), (47, 27)]],
+            boxes=[[(110, 278), (95, 250), (47, 27), (100, 90)]],
             loops=False,
         ),
         _merge("wide-taller", coarse=(1, 4, 32, 320), size=(128, 320), window=24, n=3, loops=False),
