@@ -142,10 +142,12 @@ class Machine:
         self.starts = np.cumsum([0, *(p.size for p in padded)])[:-1]
         self.memory = np.concatenate([np.zeros(0, np.uint8), *padded])
         self.shared_bytes = max(shared, 16)
-        # Negative numbers in one block, positive ones in the next: one of them hides no omission.
-        self.shared = np.resize(
-            np.uint8([0xCD, 0x7B]).repeat(self.shared_bytes), (blocks * self.shared_bytes)
-        )
+        # Negative numbers in one block, positive ones in the next, and no two beside each other
+        # equal: one of them hides no omission.
+        place = np.arange(self.shared_bytes)
+        beside = np.where(place % 2 == 0, place // 2, 0).astype(np.uint8)
+        poison = np.uint8([[0xCD], [0x7B]]) + beside
+        self.shared = np.resize(poison, blocks * self.shared_bytes)
         self.epoch = np.zeros(blocks, np.int64)
         self.global_shadow = Shadow(self.memory.size, self.threads, 1)
         self.shared_shadow = Shadow(self.shared.size, self.threads, 32)

@@ -36,7 +36,7 @@ SAMPLES = (
     *("logits-f16-channels_last", "labels-int16-planar", "inf-beside-the-border-float16"),
     *("special-own-size-36-float16", "special-own-size-35-float16"),
     *("ties-own-size-channels_last-float16", "noise-own-size", "planar-of-8-x2"),
-    *("special-wider-5-columns", "special-wider-7-columns"),
+    *("special-wider-5-columns", "special-wider-7-columns", "logits-flush-on-a-cut"),
 )
 LABELS = (
     *("paper-labels-nan-inf-fine", "wide-overlaps", "wide-num-0-of-one", "wide-odd-sizes"),

@@ -93,8 +93,12 @@ __device__ __forceinline__ void count_cells(const CellCountsArgs& a, const BinTi
                                             unsigned char* shared) {
   bins.begin(a);
   if constexpr (kKind == CellKind::kUpsampled) {
-    const Tile tile(a.coarse.layout, bins.b, bins.y.pixels, bins.x.pixels, shared);
-    label_upsampled<T, N>(a.coarse, tile, SmallCounts<N>{a.small, bins});
+    // A tile that is the empty bin before a flush cut has no pixel to say where its cells are. The
+    // same answer in all threads.
+    if (bins.y.pixels.length > 0 && bins.x.pixels.length > 0) {
+      const Tile tile(a.coarse.layout, bins.b, bins.y.pixels, bins.x.pixels, shared);
+      label_upsampled<T, N>(a.coarse, tile, SmallCounts<N>{a.small, bins});
+    }
   } else {
     // Tables and zeroed bins are read by other threads from here on.
     __syncthreads();

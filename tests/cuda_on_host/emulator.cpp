@@ -30,8 +30,15 @@ namespace {
 constexpr int kMaxThreads = 1024;
 constexpr size_t kStackBytes = 64 << 10;
 constexpr size_t kDynamicBytes = 227 << 10;
-// What shared memory holds when a block begins: as integers negative in one, positive in the next.
-unsigned char poison_of(unsigned block) { return block % 2 == 0 ? 0xCD : 0x7B; }
+// What shared memory holds when a block begins: as integers negative in one, positive in the next,
+// and different everywhere, so that a table that nobody has filled has no two equal entries.
+void poison(void* data, size_t bytes, unsigned block) {
+  auto* const at = static_cast<unsigned char*>(data);
+  for (size_t i = 0; i < bytes; ++i) {
+    const unsigned char same = block % 2 == 0 ? 0xCD : 0x7B;
+    at[i] = i % 2 == 0 ? static_cast<unsigned char>(same + i / 2) : same;
+  }
+}
 
 enum class State { kReady, kAtBarrier, kInWarp, kDone };
 
@@ -58,9 +65,8 @@ class Block {
     at_barrier_ = done_ = 0;
     error_.clear();
     std::fill(warps_, warps_ + threads / 32, Warp{});
-    const unsigned char poison = poison_of(index);
-    for (const Region& region : poisoned) std::memset(region.data, poison, region.bytes);
-    std::memset(dynamic.get(), poison, dynamic_bytes);
+    for (const Region& region : poisoned) poison(region.data, region.bytes, index);
+    poison(dynamic.get(), dynamic_bytes, index);
     watch().set_dynamic(dynamic.get(), dynamic_bytes, kDynamicBytes);
     watch().begin_block(static_cast<int32_t>(index), threads / 32);
     for (int t = 0; t < threads; ++t) {
@@ -216,7 +222,7 @@ const uint64_t* warp_exchange(uint64_t mine, unsigned mask, Place at) {
 int this_lane() { return block().current() % 32; }
 unsigned char* dynamic_shared() { return block().dynamic.get(); }
 void add_shared(void* data, size_t bytes) {
-  std::memset(data, poison_of(blockIdx.x), bytes);
+  poison(data, bytes, blockIdx.x);
   watch().add_shared(data, bytes, kFenceBytes);
   block().poisoned.push_back({data, bytes});
 }

@@ -241,6 +241,8 @@ SAMPLES: list[Sample] = [
     _logits("logits-rows-only", (1, 4, 6, 16), (12, 16), exact=True),
     _logits("logits-odd-ratio", (1, 5, 7, 11), (23, 31), kind="noise"),
     _logits("logits-near-1", (1, 5, 12, 13), (13, 14), kind="noise"),
+    # The last window starts where another one ends: of the bins between, tiles here, one is empty.
+    _logits("logits-flush-on-a-cut", (1, 4, 19, 19), (76, 76), window=3, stride=70, exact=True),
     _logits("logits-1x1", (1, 4, 1, 1), (9, 10), exact=True),
     _logits("logits-3-columns", (1, 4, 64, 3), (64, 12), exact=True),
     _logits("logits-one-class", (1, 1, 4, 4), (16, 16), classes=(0,), exact=True),
