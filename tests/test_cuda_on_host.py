@@ -69,6 +69,7 @@ FAULTS = [  # number of the kernel, blocks, error
     (3, 1, "a read races with a write|a write races with a read"),
     (4, 5, ""),
     (5, 5, "a read races with a write"),
+    (13, 5, "a write races with an atomic"),
     (6, 1, "outside every tensor of the call"),
     (7, 1, "outside every tensor of the call"),
     (8, 1, "outside the dynamic shared memory"),

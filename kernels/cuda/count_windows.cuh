@@ -18,8 +18,8 @@ namespace c2f::cuda {
 __device__ __forceinline__ bool last_ticket(uint32_t* ticket, uint32_t total, uint32_t drawn = 1) {
   const bool last = add_and_release(ticket, drawn) + drawn == total;
   if (last) {
-    *ticket = 0;      // all others have drawn: nobody looks at it again in this launch
-    __threadfence();  // the ticket, before what the others have stored is read
+    __threadfence();  // the ticket, before what the others have stored is read, and before this:
+    *ticket = 0;      // all others have drawn, and nobody looks at it again in this launch
   }
   return last;
 }

@@ -28,7 +28,8 @@ __global__ void lanes_kernel(const __grid_constant__ FaultArgs a) {
 }
 
 // The last block adds up what all have written.
-template <bool kFence>
+enum class Ticket { kSound, kNoFence, kResetBeforeFence };
+template <Ticket kTicket>
 __global__ void blocks_kernel(const __grid_constant__ FaultArgs a) {
   C2F_SHARED(int32_t, last);
   const int t = threadIdx.x;
@@ -36,10 +37,14 @@ __global__ void blocks_kernel(const __grid_constant__ FaultArgs a) {
   a.out[64 * blockIdx.x + t] = t;
   __syncthreads();
   if (t == 0) {
-    if (kFence) {
+    if (kTicket == Ticket::kSound) {
       last = last_ticket(a.ticket, gridDim.x);
     } else {
-      last = atomicAdd(a.ticket, 1u) + 1 == gridDim.x;
+      last = add_and_release(a.ticket, 1) + 1 == gridDim.x;
+      if (last != 0 && kTicket == Ticket::kResetBeforeFence) {
+        *a.ticket = 0;
+        __threadfence();
+      }
     }
   }
   __syncthreads();
@@ -88,19 +93,20 @@ __global__ void shared_vector_kernel(const __grid_constant__ FaultArgs a) {
 
 }  // namespace c2f::cuda
 
-#define C2F_FAULTS(K)        \
-  K(0, shared_kernel<true>)  \
-  K(1, shared_kernel<false>) \
-  K(2, lanes_kernel<true>)   \
-  K(3, lanes_kernel<false>)  \
-  K(4, blocks_kernel<true>)  \
-  K(5, blocks_kernel<false>) \
-  K(6, before_kernel)        \
-  K(7, behind_kernel)        \
-  K(8, dynamic_kernel)       \
-  K(9, variable_kernel)      \
-  K(10, vector_kernel<4>)    \
-  K(11, vector_kernel<2>)    \
+#define C2F_FAULTS(K)                             \
+  K(0, shared_kernel<true>)                       \
+  K(1, shared_kernel<false>)                      \
+  K(2, lanes_kernel<true>)                        \
+  K(3, lanes_kernel<false>)                       \
+  K(4, blocks_kernel<Ticket::kSound>)             \
+  K(5, blocks_kernel<Ticket::kNoFence>)           \
+  K(13, blocks_kernel<Ticket::kResetBeforeFence>) \
+  K(6, before_kernel)                             \
+  K(7, behind_kernel)                             \
+  K(8, dynamic_kernel)                            \
+  K(9, variable_kernel)                           \
+  K(10, vector_kernel<4>)                         \
+  K(11, vector_kernel<2>)                         \
   K(12, shared_vector_kernel)
 
 #include "../../csrc/cuda/define_kernels.h"

@@ -88,16 +88,23 @@ void Watch::set_dynamic(const void* from, size_t bytes, size_t room) {
   room_ = range(from, room);
 }
 
+int32_t Watch::seen(int32_t block) const {
+  const auto found = fenced_.find(thread_);
+  const int32_t by_thread = found == fenced_.end() ? -1 : epoch_in(found->second, block);
+  return std::max(by_thread, epoch_in(of_block_, block));
+}
+
 bool Watch::visible(const By& before, const Segment& its) const {
-  int32_t until = epoch_in(of_block_, its.block);
-  const auto look = [&](const std::unordered_map<int, Clock>& clocks) {
-    const auto found = clocks.find(thread_);
-    if (found != clocks.end()) until = std::max(until, epoch_in(found->second, its.block));
-  };
-  look(fenced_);
-  // Of one address atomics come in one order, and a thread's own accesses behind its own atomic.
-  if (before.atomic) look(got_);
-  return before.atomic ? its.epoch <= until : its.epoch < until;
+  return before.atomic ? its.epoch <= seen(its.block) : its.epoch < seen(its.block);
+}
+
+// Of atomics only the last one is remembered with the byte; a plain access wants all behind it.
+bool Watch::atomics_seen(uintptr_t at) const {
+  const auto found = handed_on_.find(at);
+  if (found == handed_on_.end()) return true;
+  return std::all_of(found->second.begin(), found->second.end(), [this](const auto& by) {
+    return by.first == block_ || by.second <= seen(by.first);
+  });
 }
 
 bool Watch::ordered(const By& before, bool shared) const {
@@ -158,6 +165,9 @@ void Watch::access(const void* address, size_t bytes, bool write, bool atomic, c
   bool watched, shared;
   check_place(at, bytes, &watched, &shared, code);
   if (!watched) return;
+  if (!atomic && !shared && !atomics_seen(at)) {
+    fail_(write ? "a write races with an atomic" : "a read races with an atomic", code);
+  }
   for (size_t i = 0; i < bytes; ++i) {
     Byte& byte = byte_at(at + i);
     if (!(atomic && byte.write.atomic) && !ordered(byte.write, shared)) {

@@ -82,7 +82,9 @@ class Watch {
   };
 
   bool ordered(const By& before, bool shared) const;
+  int32_t seen(int32_t block) const;
   bool visible(const By& before, const Segment& its) const;
+  bool atomics_seen(uintptr_t at) const;
   void note_read(Byte& byte) const;
   void check_place(uintptr_t at, size_t bytes, bool* watched, bool* shared, const void* code) const;
   Byte& byte_at(uintptr_t at);
