@@ -28,18 +28,24 @@ void check(cudaError_t error, const char* op, const char* kernel = "") {
   throw std::runtime_error(what + ": " + cudaGetErrorString(error));
 }
 
-// Whether a kernel may start before the previous one ends: if its code waits by itself (gpu.cuh).
-// Compiled for less than compute capability 9.0 it does not, not even where PTX of it is compiled
-// for a newer GPU. Asked once per device; callers hold the GIL.
-bool waits_for_previous(const Kernel& kernel, int device, const char* op) {
+// Graphs have no edges for early launches before CUDA 12.3, and the launch may be captured.
+constexpr int kEarlyInGraphs = 12030;
+
+// Whether a kernel may start before the previous one ends: if its code waits by itself (gpu.cuh),
+// and the driver knows of it. Compiled for less than compute capability 9.0 a kernel does not wait,
+// not even where PTX of it is compiled for a newer GPU. Asked once per device; callers hold the
+// GIL.
+bool may_start_early(const Kernel& kernel, int device, const char* op) {
   static std::map<std::pair<const void*, int>, bool> known;
   const auto [found, added] = known.try_emplace({kernel.function, device}, false);
   if (added) {
     cudaFuncAttributes attributes{};
-    const cudaError_t error = cudaFuncGetAttributes(&attributes, kernel.function);
+    int driver = 0;
+    cudaError_t error = cudaFuncGetAttributes(&attributes, kernel.function);
+    if (error == cudaSuccess) error = cudaDriverGetVersion(&driver);
     if (error != cudaSuccess) known.erase(found);
     check(error, op, kernel.name);
-    found->second = attributes.ptxVersion >= 90;
+    found->second = attributes.ptxVersion >= 90 && driver >= kEarlyInGraphs;
   }
   return found->second;
 }
@@ -110,7 +116,7 @@ void launch_bytes(const Launch& launch, const void* args, size_t, const Queue& q
   config.dynamicSmemBytes = launch.dynamic_shared;
   config.stream = static_cast<cudaStream_t>(queue.stream);
   config.attrs = &early;
-  config.numAttrs = launch.early && waits_for_previous(kernel, queue.device, op) ? 1 : 0;
+  config.numAttrs = launch.early && may_start_early(kernel, queue.device, op) ? 1 : 0;
   void* arguments[] = {const_cast<void*>(args)};
   check(cudaLaunchKernelExC(&config, kernel.function, arguments), op, kernel.name);
 }
