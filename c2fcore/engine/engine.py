@@ -101,7 +101,8 @@ class Engine:
                 ...), "exact" (any number), or sizes. None is "exact" on the CPU, unless networks
                 are compiled, and "powers" otherwise. Empty places are filled with zeros.
             max_graphs: programs kept, and 2 GiB of buffers; image sizes that were not seen for
-                longest go first.
+                longest go first. Memory of graphs is not counted: those of a lane share what the
+                largest takes, and one that branches is captured where twice its own is free.
             size_multiple: pad images for the coarse network to multiples of this, so that images of
                 many sizes need few compiled networks and graphs. The labels are then those of a
                 network whose `stride_multiple` is this.

@@ -2,9 +2,9 @@
 //
 // Coarse labels come first: given, or found here as counting finds them (upsampled_tile.cuh), a
 // tile of the image at a time, and stored. What windows cover of the tile is then read again and
-// edited, in parts. Of large tiles, which have many parts, those that windows reach are left to
-// blocks of their own: windows often lie beside each other, and one block would merge for long
-// while others have gone.
+// edited by the same block, in parts of kTilePixels; no two blocks touch the same label. Of large
+// tiles, which have many parts, those that windows reach are left to blocks of their own: windows
+// often lie beside each other, and one block would merge for long while others have gone.
 //
 // Where labels are given a block takes a tile of a window, so that the cost does not depend on the
 // image's size; of the windows over a pixel the first one's block decides it.

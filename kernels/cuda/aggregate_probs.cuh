@@ -1,5 +1,6 @@
 // aggregate to scores, in one launch: N planes of float32 are streamed out, 128 bytes per warp and
-// class, and nothing of full size is ever read back.
+// class, and nothing of full size is ever read back. A block makes a tile of 64 x 16 or 32 x 8
+// pixels (aggregate_args.h), and never meets another.
 //
 // The source pixels of a tile are staged in shared memory as float32, whatever their type and
 // strides, a plane per class; every class of an output pixel then costs four loads from there. With

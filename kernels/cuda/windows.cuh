@@ -1,6 +1,11 @@
 // count_windows and select_windows in one launch. Every block counts the bins of one tile; blocks
 // that finish last go on with what is then complete: sums over windows, and at the end the
 // selection.
+//
+// Tiles are whole bins of up to 32 x 32 pixels, in large images up to 128 x 256 (coarse_plan.cpp).
+// The coarse answer is read once, and where it is upsampled a rim of one source pixel around each
+// tile again; labels are written once, if at all; bins, sums and gains stay in the L2. Blocks hand
+// on what they have stored by tickets (last_ticket), and never wait for each other.
 #pragma once
 
 #include "cell_counts.cuh"

@@ -13,8 +13,8 @@ struct WindowSums {
   int32_t bands;
   int32_t* across;  // [B, y.bins, x.windows], scratch
   int32_t* counts;  // [B, y.windows, x.windows]
-  uint32_t*
-      tickets;  // [B, bands + y.windows + 1]: of bands, of rows, of the image; zero before, after
+  // [B, bands + y.windows + 1]: of bands, of rows, of the image; zero before and after a launch.
+  uint32_t* tickets;
 };
 
 // Where an image's windows are few, one warp selects in shared memory: select_by_warp.cuh. A key's
@@ -28,8 +28,9 @@ constexpr int32_t kMostBeside = 8, kMostSpan = 8;
 struct WarpLayout {
   int32_t places;  // 0 where it is not one warp that selects; else whole turns
   int32_t column_bits;
-  int32_t span;                          // most bins of a window along an axis
-  uint32_t rows, columns, bins, across;  // bytes from the start, where keys are
+  int32_t span;  // most bins of a window along an axis
+  // Bytes from the start of shared memory, where keys are.
+  uint32_t rows, columns, bins, across;
 };
 
 struct SelectArgs {
@@ -37,11 +38,10 @@ struct SelectArgs {
   Strategy strategy;
   int32_t min_pixels;
   int64_t n;
-  int32_t*
-      row_best;      // [B, y.windows, 2]: largest gain of a row of windows, and its column; scratch
-  int32_t* origins;  // [B, n, 2]
-  int32_t* counts;   // [B, n]
-  int32_t* num;      // [B]
+  int32_t* row_best;  // [B, y.windows, 2]: largest gain of a row of windows, its column; scratch
+  int32_t* origins;   // [B, n, 2]
+  int32_t* counts;    // [B, n]
+  int32_t* num;       // [B]
   WarpLayout warp;
   // What fits the dynamic shared memory of a block otherwise: bins, sums and gains of an image;
   // what the rounds of a selection hand from warp to warp.
