@@ -26,6 +26,7 @@ from c2fcore.testing.samples.inputs import (
     ALMOST_ALIGNED,
     almost_aligned_shape,
     grid_logits,
+    label_map,
     laid_out,
     random_windows,
 )
@@ -224,6 +225,37 @@ def test_windows_that_leave_the_image_are_unused(outside: tuple[int, int], modul
         options = (*both, table, 12, 10, "paper", labels, given, None)
         call(launcher, "aggregate", image, fine, *options)
         assert torch.equal(labels, merged)
+
+
+class _Kept(_cuda.Workspace):
+    """Remembers the tickets that it gave."""
+
+    given: torch.Tensor
+
+    def tickets(self, count: int) -> torch.Tensor:
+        self.given = super().tickets(count)
+        return self.given
+
+
+@pytest.mark.parametrize(("shape", "window", "stride"), [((2, 24, 24), 8, 4), ((2, 300, 6), 6, 20)])
+def test_tickets_are_put_back(
+    shape: tuple[int, int, int], window: int, stride: int, module: str
+) -> None:
+    """Where windows are added up by one block, and by bands: nobody zeroes what is drawn from."""
+    loaded, ids = _cuda.from_file(module), label_map(*shape, seed=4).to(torch.uint8)
+    grid = (class_set((1,)).table, *shape[1:], window, stride, True)
+    workspace = _Kept(ids.device)
+    counts = ops.count_windows(ids, (1,), window=window, stride=stride, backend="reference")
+    loaded.count_windows(ids, *grid, counts, None, workspace)
+    assert not workspace.given.any()
+    bands = len(workspace.given) // len(ids) - counts.shape[1] - 1
+    assert (bands > 1) == (shape[1] == 300)
+    for strategy in ("cover", "top", "all"):
+        origins, pixels, num, _ = ops.select_windows(
+            ids, (1,), window=window, stride=stride, n=3, strategy=strategy, backend="reference"
+        )
+        loaded.select_windows(ids, *grid, 3, strategy, 1, origins, pixels, num, None, workspace)
+        assert not workspace.given.any()
 
 
 # Bins: where windows start and end, and where 32-bit indices come to their end.
