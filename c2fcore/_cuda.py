@@ -104,7 +104,9 @@ class Workspace:
     def scratch(self, name: str, count: int) -> Tensor:
         """At least `count` bytes of the current stream; content is garbage."""
         held = _triton.workspace(self._device, f"cuda {name}", torch.uint8, count)
-        return held.fill_(0xCD) if on_host() else held  # the emulator's garbage is no lucky zeros
+        if on_host():  # the emulator's garbage is no lucky zeros, nor everywhere the same
+            held.copy_(torch.arange(len(held)) | 0x80)
+        return held
 
     def tickets(self, count: int) -> Tensor:
         """`count` int32 zeros that no other call running at the same time uses.

@@ -105,14 +105,18 @@ def _poisoned(allocate: Callable[..., torch.Tensor]) -> Callable[..., torch.Tens
             return fresh
         if fresh.dtype.is_floating_point:
             return fresh.fill_(float("nan"))
-        return fresh.fill_(GARBAGE if fresh.dtype != torch.bool else True)
+        if fresh.dtype == torch.bool:
+            return fresh.fill_(True)
+        # No two beside each other are equal: as ends of a range they would say that it is empty.
+        count = torch.arange(fresh.numel(), device=fresh.device).view(fresh.shape)
+        return fresh.copy_(count % (256 - GARBAGE) + GARBAGE)
 
     return poisoned
 
 
 @pytest.fixture
 def poison(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Fresh memory holds NaN or 0xCD instead of lucky zeros, so an unwritten output fails.
+    """Fresh memory holds NaN or 0xCD and more instead of lucky zeros, so an unwritten output fails.
 
     That of the native modules' small outputs, too, which torch does not allocate: where malloc is
     glibc's.
