@@ -30,13 +30,16 @@ namespace {
 constexpr int kMaxThreads = 1024;
 constexpr size_t kStackBytes = 64 << 10;
 constexpr size_t kDynamicBytes = 227 << 10;
-// What shared memory holds when a block begins: as integers negative in one, positive in the next,
-// and different everywhere, so that a table that nobody has filled has no two equal entries.
+// What shared memory holds when a block begins: different everywhere, so that a table that nobody
+// has filled has no two equal entries; as integers large, negative in one block and positive in the
+// next, and in a third small and ascending, as the block before may have left them.
 void poison(void* data, size_t bytes, unsigned block) {
+  constexpr unsigned char kHigh[] = {0xCD, 0x7B, 0};
+  const unsigned char high = kHigh[block % 3];
   auto* const at = static_cast<unsigned char*>(data);
   for (size_t i = 0; i < bytes; ++i) {
-    const unsigned char same = block % 2 == 0 ? 0xCD : 0x7B;
-    at[i] = i % 2 == 0 ? static_cast<unsigned char>(same + i / 2) : same;
+    const size_t low = high == 0 ? i / 2 % 16 : high + i / 2;
+    at[i] = i % 2 == 0 ? static_cast<unsigned char>(low) : high;
   }
 }
 
