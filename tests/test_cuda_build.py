@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import c2fcore
-from c2fcore import _cuda, _native, ops
+from c2fcore import _cuda, _native, _triton, ops
 from c2fcore.testing import samples
 
 SEG = torch.zeros(1, 8, 8, dtype=torch.uint8)
@@ -126,6 +126,20 @@ TOO_EARLY = (
     "CALL",
     "EXIT",
 )
+
+
+@pytest.mark.skipif(bool(_triton.unfit()), reason=_triton.unfit())
+def test_the_committed_launches() -> None:
+    """Those of benchmarks/results/cuda-kernels.md are today's; what fits is by its first part."""
+    written = cuda_table.TABLE.read_text(encoding="utf-8").splitlines()
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in written]
+    compiled = [
+        cuda_resources.Usage(int(sm), kernel, int(registers), int(stack), int(shared), 0)
+        for kernel, sm, registers, _, shared, stack in (row for row in cells if len(row) == 6)
+        if sm.isdigit()
+    ]
+    now = list(cuda_table.launch_lines(compiled))
+    assert written[-len(now) :] == now, "run benchmarks/cuda_table.py"
 
 
 @pytest.mark.slow

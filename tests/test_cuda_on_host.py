@@ -19,7 +19,7 @@ import torch
 from cuda_launches import Launches, call
 from window_axes import AXES
 
-from c2fcore import Windows, _cuda, _triton, ops
+from c2fcore import Windows, _cuda, ops
 from c2fcore._classes import class_set
 from c2fcore.testing import samples
 from c2fcore.testing.samples.inputs import (
@@ -171,23 +171,6 @@ def test_labels_and_targets_lie_anywhere(module: str) -> None:
     loaded.extract_targets(ids, want.origins, want.num, 8, table, 255, targets, None)
     where = (ids, want, (1,))
     assert torch.equal(targets, ops.extract_targets(*where, backend="reference"))
-
-
-@pytest.mark.skipif(bool(_triton.unfit()), reason=_triton.unfit())
-def test_the_committed_launches() -> None:
-    """Those of benchmarks/results/cuda-kernels.md are today's; what fits is by its first part."""
-    import cuda_table
-    from cuda_resources import Usage
-
-    written = cuda_table.TABLE.read_text(encoding="utf-8").splitlines()
-    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in written]
-    compiled = [
-        Usage(int(sm), kernel, int(registers), int(stack), int(shared), 0)
-        for kernel, sm, registers, _, shared, stack in (row for row in cells if len(row) == 6)
-        if sm.isdigit()
-    ]
-    now = list(cuda_table.launch_lines(compiled))
-    assert written[-len(now) :] == now, "run benchmarks/cuda_table.py"
 
 
 class Emulated(Launches):

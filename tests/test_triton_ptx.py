@@ -39,6 +39,7 @@ SOME = {
         "nan-inf-upsampled",
         "logits-float16",
         "labels-int64-planar",
+        *("planar-odd-start-x2", "channels_last-odd-1-x2"),  # narrower loads
     ),
     "select_windows": ("cover-odd-grid", "top-n-over-windows", "all-checkers", "cover-logits-x4"),
     "extract_patches": ("bicubic-zoom-1.5", "out-channels_last-f16", "strided-zoom-2.0"),
