@@ -7,7 +7,7 @@ SHELL := /bin/bash
 MAKEFLAGS += -j2
 # A hundred processes import the same files: these are compiled once, whatever the caller prefers.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help demo test lint types pytest build bench bench-results gpu-check dist format clean
+.PHONY: help demo test lint types pytest fuzz build bench bench-results gpu-check dist format clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -49,6 +49,20 @@ pytest: C2F_BUILD := $(or $(C2F_BUILD),$(if $(shell command -v nvcc),cuda))
 pytest: $(VENV)/.installed-dev build  ## Run the tests, and the benchmark bodies once each
 	C2F_REQUIRE=cpu $(BIN)/pytest tests benchmarks --benchmark-disable -n auto --maxprocesses=8 \
 	  --dist=loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+
+# Without a GPU triton runs in its interpreter and cuda in the emulator of the tests: SEEDS=1000:1100.
+BACKEND ?= cpu
+SEEDS ?= 1000:3000
+SIDE ?= 60
+fuzz: C2F_BUILD := $(or $(C2F_BUILD),$(if $(wildcard /dev/nvidia0),auto))
+fuzz: $(VENV)/.installed-dev build  ## Random geometry against the reference (BACKEND=, SEEDS=FIRST:END, SIDE=)
+	@case $(BACKEND)$(wildcard /dev/nvidia0) in \
+	  triton) export TRITON_INTERPRET=1 ;; \
+	  cuda) export C2F_CUDA_ON_HOST=$$(PYTHONPATH=tests $(BIN)/python -c \
+	    'import emulator_build; print(emulator_build.path_of("_cuda_on_host"))') ;; \
+	esac; \
+	C2F_REQUIRE=$(BACKEND) C2F_SEEDS=$(SEEDS) C2F_SIDE=$(SIDE) \
+	  $(BIN)/pytest tests/test_drawn.py --backend $(BACKEND) -n auto --maxprocesses=5
 
 build: $(VENV)/.installed  ## Compile the native modules in place (only what changed; warnings are errors)
 	@C2F_BUILD=$(or $(C2F_BUILD),cpu) CMAKE_ARGS="-DC2F_WERROR=ON $(CMAKE_ARGS)" $(BUILD_NATIVE)

@@ -25,6 +25,7 @@ SHARDS = {
     "test_select_windows.py": 8,
     "test_extract_patches.py": 6,
     "test_aggregate.py": 6,
+    "test_drawn.py": 5,
     "test_library.py": 2,
     "gpu": 4,
 }
@@ -144,6 +145,7 @@ def _tests(plan: Plan) -> list[Stage]:
             # The last op to be ported stands for the operators as a whole, as in that test file.
             ask = "aggregate" if op == "library" else op
             found += _pytest(plan, f"tests-{backend}-{op}", backend, f"test_{op}.py", ask)
+        found += _pytest(plan, f"tests-{backend}-drawn", backend, "test_drawn.py", "aggregate")
     # For triton that is a compilation each, which the grid ahead of time has seen.
     found += _pytest(plan, "tests-cuda-kernels", "cuda", "test_every_kernel.py", "aggregate")
     for backend in ("triton", "cuda", "reference"):
@@ -236,6 +238,8 @@ def _sanitizers(plan: Plan, tests: list[Stage]) -> list[Stage]:
             command += ["--target-processes", "application-only"]
             command += [python, "-m", "pytest", *_pytest_options(plan), "--backend", backend]
             command += [str(plan.root / "tests" / "gpu" / "test_samples.py")]
+            if backend == "cuda":  # for triton, a compilation each
+                command += [str(plan.root / "tests" / "test_drawn.py")]
             found.append(
                 Stage(
                     f"sanitize-{backend}-{check}",

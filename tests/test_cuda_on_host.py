@@ -55,7 +55,7 @@ def _pytest(*arguments: str, **environment: str) -> None:
 
 def test_samples(module: str) -> None:
     """All that is tested of the ops, but for the loops: the reference agrees with those."""
-    files = [str(HERE / f"test_{op}.py") for op in samples.OPS]
+    files = [str(HERE / f"test_{name}.py") for name in (*samples.OPS, "drawn")]
     _pytest(*files, "-k", "not test_loops or test_extract_targets", C2F_CUDA_ON_HOST=module)
 
 

@@ -21,6 +21,10 @@ class Differs(AssertionError):
     """An answer is not the reference's."""
 
 
+class Undecided(Differs):
+    """Rounding decides too much in this sample: it needs another seed."""
+
+
 def assert_agrees(op: str, sample: Sample, got: Any, want: Any) -> None:
     """Compares an answer on the CPU with the reference's.
 
@@ -43,8 +47,8 @@ def assert_agrees(op: str, sample: Sample, got: Any, want: Any) -> None:
         _same_counts(sample, got, want)
     elif op == "extract_patches":
         assert_close(got, want, patch_error(sample))
-        if sample.options.get("mode") == "nearest":
-            # Nothing is interpolated: at most the fold of scale.
+        if sample.options.get("mode") == "nearest" and not {"mean", "std"} & set(sample.options):
+            # Nothing is interpolated or subtracted: at most the fold of scale.
             exact = 2 * tolerances.EPS32 * max(want.abs().max().item(), 1e-30)
             assert_close(got, want, exact)
     elif op == "extract_targets":
@@ -198,7 +202,8 @@ def _same_windows(sample: Sample, got: Any, want: Windows) -> None:
     if not sample.exact:  # one label too close to call may change every later choice
         seg, _ = sample.args()
         close = close_calls(seg, sample.options.get("size"))
-        _require(not close.any(), "sample needs another seed")
+        if close.any():
+            raise Undecided("sample needs another seed")
     _require(isinstance(got, tuple), f"must be Windows, got {type(got).__name__}")
     _require(len(got) == 4, f"must have the four fields of Windows, got {len(got)}")
     for name, g, w in zip(Windows._fields, got[:3], want[:3]):
@@ -217,7 +222,8 @@ def _same_counts(sample: Sample, got: Tensor, want: Tensor) -> None:
     # A window's count may be off by at most the pixels in it that are too close to call.
     slack = ops.count_windows(close, (1,), **grid, backend="reference")
     _require_counts((got - want).abs() > slack, got, want)
-    _require(close.float().mean() <= tolerances.EXCUSED_SHARE, "sample needs another seed")
+    if close.float().mean() > tolerances.EXCUSED_SHARE:
+        raise Undecided("sample needs another seed")
 
 
 def _require_counts(wrong: Tensor, got: Tensor, want: Tensor) -> None:

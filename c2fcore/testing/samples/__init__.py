@@ -8,7 +8,8 @@ The tests and a kernel developer's loop (`c2f bench --impl`) read the same lists
         got = ops.count_windows(*args, **sample.options, backend="cuda")
 
 One sample by name: `samples.get("aggregate", "official")`. From the shell:
-`pytest tests/test_aggregate.py --backend cuda -k official`.
+`pytest tests/test_aggregate.py --backend cuda -k official`. One of any geometry, drawn from a seed:
+`samples.drawn("aggregate", 17)`; as many as there is time for: `make fuzz`.
 """
 
 from __future__ import annotations
@@ -65,3 +66,20 @@ def get(op: str, name: str) -> Sample:
         near = ", ".join(difflib.get_close_matches(name, listed)) or "none like it"
         raise ValueError(f"{op}: sample must be one of its {len(listed)}, got {name!r} ({near})")
     return listed[name]
+
+
+def drawn(op: str, seed: int, side: int = 60) -> Sample:
+    """A sample drawn from a seed: sizes, strides, layouts, types and options of any kind together.
+
+    Args:
+        op: name of the op.
+        seed: the same one draws the same sample.
+        side: most rows and columns of an image.
+
+    Raises:
+        ValueError: no such op.
+    """
+    if op not in OPS:
+        raise ValueError(f"op must be one of {', '.join(OPS)}, got {op!r}")
+    draw: Callable[[str, int, int], Sample] = import_module(f"{__name__}.any_geometry").drawn
+    return draw(op, seed, side)
