@@ -86,7 +86,7 @@ class _Logits:
         self.exact = exact or draw.random() < 0.8
         if not self.exact:  # noise in fewer bits is full of ties
             self.kind, self.dtype = "noise", torch.float32
-            self.size = tuple(draw.randint(s, max(s, side)) for s in self.low)
+            self.size = (draw.randint(self.low[0], side), draw.randint(self.low[1], side))
         self.layout = draw.choice((*LAYOUTS, *LAYOUTS, "expanded", draw.choice(ALMOST_ALIGNED)))
         self.seed = draw.randrange(1 << 30)
 
