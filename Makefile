@@ -50,19 +50,19 @@ pytest: $(VENV)/.installed-dev build  ## Run the tests, and the benchmark bodies
 	C2F_REQUIRE=cpu $(BIN)/pytest tests benchmarks --benchmark-disable -n auto --maxprocesses=8 \
 	  --dist=loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
-# Without a GPU triton runs in its interpreter and cuda in the emulator of the tests: SEEDS=1000:1100.
+# Without a GPU cuda runs in the emulator of the tests, triton by their machine for PTX: SEEDS=1000:1100.
 BACKEND ?= cpu
 SEEDS ?= 1000:3000
 SIDE ?= 60
 fuzz: C2F_BUILD := $(or $(C2F_BUILD),$(if $(wildcard /dev/nvidia0),auto))
 fuzz: $(VENV)/.installed-dev build  ## Random geometry against the reference (BACKEND=, SEEDS=FIRST:END, SIDE=)
-	@case $(BACKEND)$(wildcard /dev/nvidia0) in \
-	  triton) export TRITON_INTERPRET=1 ;; \
+	@test=test_drawn.py; export C2F_SEEDS=$(SEEDS) C2F_SIDE=$(SIDE); \
+	case $(BACKEND)$(wildcard /dev/nvidia0) in \
+	  triton) test=test_triton_ptx.py ;; \
 	  cuda) export C2F_CUDA_ON_HOST=$$(PYTHONPATH=tests $(BIN)/python -c \
 	    'import emulator_build; print(emulator_build.path_of("_cuda_on_host"))') ;; \
 	esac; \
-	C2F_REQUIRE=$(BACKEND) C2F_SEEDS=$(SEEDS) C2F_SIDE=$(SIDE) \
-	  $(BIN)/pytest tests/test_drawn.py --backend $(BACKEND) -n auto --maxprocesses=5
+	$(BIN)/pytest tests/$$test -k drawn --backend $(BACKEND) -n auto --maxprocesses=5
 
 build: $(VENV)/.installed  ## Compile the native modules in place (only what changed; warnings are errors)
 	@C2F_BUILD=$(or $(C2F_BUILD),cpu) CMAKE_ARGS="-DC2F_WERROR=ON $(CMAKE_ARGS)" $(BUILD_NATIVE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from c2fcore import Windows, ops
+from c2fcore.testing import samples
 from c2fcore.testing.samples import Sample
 
 
@@ -17,6 +19,13 @@ def call(op: str, sample: Sample, backend: str, device: str = "cpu", **more: Any
     args = sample.args(device)
     answer = getattr(ops, op)(*args, **{**sample.options, **more}, backend=backend)
     return to_device(answer, "cpu")
+
+
+def drawn(op: str, few: range) -> list[Sample]:
+    """Samples drawn from the seeds of C2F_SEEDS=FIRST:END, or `few`; of at most C2F_SIDE pixels."""
+    first, _, end = os.environ.get("C2F_SEEDS", f"{few.start}:{few.stop}").partition(":")
+    side = int(os.environ.get("C2F_SIDE", "60"))
+    return [samples.drawn(op, seed, side) for seed in range(int(first), int(end))]
 
 
 def to_device(answer: Any, device: str) -> Any:

@@ -13,13 +13,18 @@ from ptx_operations import _compared, operation
 
 @operation
 def bfe(machine: Any, parts: list[str], args: Sequence[str], m: Any) -> None:
-    assert parts in (["u32"], ["s32"])
-    x = machine.get(args[1], m, 32).astype(np.int64)
-    first, count = (machine.get(a, m, 32).astype(np.int64) for a in args[2:4])
-    value = (x >> first) & ((1 << count) - 1)
-    if parts[-1] == "s32":
-        value = np.where((value >> (count - 1)) & 1 == 1, value - (1 << count), value)
-    machine.put(args[0], m, value.astype(np.int32).view(np.uint32))
+    """A field of bits; of a signed one, its highest bit in all above."""
+    signed, bits = parts[-1][0] == "s", int(parts[-1][1:])
+    x = machine.get(args[1], m, bits).astype(np.uint64)
+    first, count = (machine.get(a, m, 32).astype(np.uint64) for a in args[2:4])
+    one, all_ = np.uint64(1), ~np.uint64(0)
+    assert (count > 0).all()
+    assert (first + count <= bits).all()
+    mask = all_ >> (np.uint64(64) - count)
+    value = x >> first & mask
+    if signed:
+        value = np.where(value >> (count - one) & one == one, value | ~mask, value)
+    machine.put(args[0], m, value.astype({32: np.uint32, 64: np.uint64}[bits]))
 
 
 @operation

@@ -157,8 +157,12 @@ def fma(machine: Any, parts: list[str], args: Sequence[str], m: Any) -> None:
 def mul(machine: Any, parts: list[str], args: Sequence[str], m: Any) -> None:
     kind = parts[-1]
     x, y = (_get(machine, a, m, kind) for a in args[1:3])
+    bits = _bits(kind)
+    if "hi" in parts and bits == 64:  # NumPy has no numbers of 128 bits; Python's have no end
+        high = [a * b >> 64 for a, b in zip(x.tolist(), y.tolist(), strict=True)]
+        machine.put(args[0], m, np.array(high, x.dtype).view(np.uint64))
+        return
     if "wide" in parts or "hi" in parts:
-        bits = _bits(kind)
         product = _wide(x) * _wide(y)
         value = product if "wide" in parts else product >> product.dtype.type(bits)
         machine.put(args[0], m, value.view(U[2 * bits]))

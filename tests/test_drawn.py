@@ -8,13 +8,12 @@ images by C2F_SIDE:
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import pytest
 import torch
 from availability import need
-from compare import call, to_device
+from compare import call, drawn, to_device
 
 from c2fcore import Windows, _cuda, _triton, ops
 from c2fcore.testing import samples, tolerances
@@ -26,36 +25,27 @@ AGAINST_REFERENCE = True
 pytestmark = pytest.mark.usefixtures("poison")
 
 
-def seeds(backend: str) -> range:
-    """Those asked for, or as many as take some seconds."""
-    asked = os.environ.get("C2F_SEEDS")
-    if asked:
-        first, _, end = asked.partition(":")
-        return range(int(first), int(end))
+def some(backend: str) -> range:
+    """As many seeds as take some seconds."""
     if backend == "triton":  # a kernel to compile for each
         return range(2 if _triton.interpreted() else 12)
     return range(12 if _cuda.on_host() else 60)
 
 
-def told(op: str, seed: int, sample: Sample) -> str:
+def told(op: str, sample: Sample) -> str:
     """What was asked, for a failure's message."""
     shown = [
         f"{x.dtype} {tuple(x.shape)} strides {x.stride()}" if isinstance(x, torch.Tensor) else x
         for x in sample.args()
     ]
-    side = f", side={SIDE}" if SIDE != 60 else ""
-    return f"samples.drawn({op!r}, {seed}{side}): {shown}, {dict(sample.options)}"
-
-
-SIDE = int(os.environ.get("C2F_SIDE", "60"))
+    return f"{op}, {sample}: {shown}, {dict(sample.options)}"
 
 
 @pytest.mark.parametrize("op", samples.OPS)
 def test_any_geometry(op: str, backend: str, device: str) -> None:
     need(backend, op)
-    undecided, asked = 0, seeds(backend)
-    for seed in asked:
-        sample = samples.drawn(op, seed, SIDE)
+    undecided, asked = 0, drawn(op, some(backend))
+    for sample in asked:
         want = call(op, sample, "reference")
         try:
             assert_agrees(op, sample, call(op, sample, backend, device), want)
@@ -64,7 +54,7 @@ def test_any_geometry(op: str, backend: str, device: str) -> None:
         except Undecided:
             undecided += 1
         except Exception as error:
-            raise Differs(f"{error}\n{told(op, seed, sample)}") from error
+            raise Differs(f"{error}\n{told(op, sample)}") from error
     assert undecided <= 1 + len(asked) / 50
 
 
@@ -130,9 +120,9 @@ def test_seeds_draw_the_same_and_much() -> None:
         torch.equal(a, b)
         for a, b in zip(again.args()[:2], samples.drawn("aggregate", 5).args()[:2], strict=True)
     )
-    drawn = [samples.drawn("select_windows", seed) for seed in range(200)]
-    assert {s.options["strategy"] for s in drawn} == {"cover", "top", "all"}
-    gaps = [s for s in drawn if s.options["stride"] > s.options["window"]]
+    many = [samples.drawn("select_windows", seed) for seed in range(200)]
+    assert {s.options["strategy"] for s in many} == {"cover", "top", "all"}
+    gaps = [s for s in many if s.options["stride"] > s.options["window"]]
     assert 10 < len(gaps) < 150
-    assert {s.args()[0].dtype for s in drawn} > {torch.float16, torch.uint8, torch.int64}
-    assert {s.args()[0].ndim for s in drawn} == {3, 4}
+    assert {s.args()[0].dtype for s in many} > {torch.float16, torch.uint8, torch.int64}
+    assert {s.args()[0].ndim for s in many} == {3, 4}

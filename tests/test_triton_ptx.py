@@ -1,7 +1,7 @@
 """The compiled Triton kernels, executed without a GPU: answers, memory accesses, races.
 
 A few samples of every op always run, for sm_90; C2F_TRITON_GRID=all runs every sample of every op,
-C2F_TRITON_SM=80 for another architecture.
+C2F_SEEDS=FIRST:END those drawn from seeds besides, C2F_TRITON_SM=80 for another architecture.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import compare
 import numpy as np
 import pytest
 import torch
+from compare import drawn
 from glue_inputs import Glue
 from ptx_machine import BASE, Buffer, Fault, Machine, Program
 from triton_cases import take_route
@@ -51,6 +52,7 @@ SOME = {
 }
 ALL = os.environ.get("C2F_TRITON_GRID") == "all"
 CASES = [(op, name) for op in samples.OPS for name in (samples.of(op) if ALL else SOME[op])]
+CASES += [(op, sample) for op in samples.OPS for sample in drawn(op, range(0))]
 
 
 class Executed:
