@@ -52,6 +52,8 @@ SOME = {
 }
 ALL = os.environ.get("C2F_TRITON_GRID") == "all"
 CASES = [(op, name) for op in samples.OPS for name in (samples.of(op) if ALL else SOME[op])]
+# These have products and fields of 64 bits.
+CASES += [(op, samples.drawn(op, seed)) for op, seed in (("select_windows", 11), ("aggregate", 22))]
 CASES += [(op, sample) for op in samples.OPS for sample in drawn(op, range(0))]
 
 
