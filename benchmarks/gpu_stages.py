@@ -250,6 +250,7 @@ def _sanitizers(plan: Plan, tests: list[Stage]) -> list[Stage]:
                     env={
                         **plan.tests(),
                         "PYTORCH_NO_CUDA_MEMORY_CACHING": "1",
+                        "C2F_SEEDS": "0:20",
                         "C2F_REQUIRE": backend,
                     },
                     unless=lambda absent=absent: (  # type: ignore[misc]
