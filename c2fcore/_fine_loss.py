@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -274,9 +275,9 @@ def _binary_loss(logits: Tensor, examples: Examples, options: FineLoss) -> Tenso
     targets, pixel_weights = examples.targets, examples.weights
     if options.resolution == "patch":
         side = examples.patches.shape[-2:]
-        targets = F.interpolate(targets[:, None], size=side, mode="nearest")[:, 0]
+        targets = _nearest(targets, side)
         if pixel_weights is not None:
-            pixel_weights = F.interpolate(pixel_weights[:, None], size=side, mode="nearest")[:, 0]
+            pixel_weights = _nearest(pixel_weights, side)
     foreground = foreground_at(logits, (targets.shape[-2], targets.shape[-1]))
     counted = targets != _stages.IGNORED
     weight = None if options.pos_weight is None else foreground.new_tensor(options.pos_weight)
@@ -290,6 +291,11 @@ def _binary_loss(logits: Tensor, examples: Examples, options: FineLoss) -> Tenso
     pixel_weights = torch.where(counted, pixel_weights, 0.0)
     total = pixel_weights.sum()
     return (loss * pixel_weights).sum() / torch.where(total > 0, total, 1.0)
+
+
+def _nearest(values: Tensor, size: Sequence[int]) -> Tensor:
+    """Values [P, k, k] at another size; "nearest" alone would take those before, at zoom 1.5."""
+    return F.interpolate(values[:, None], size=tuple(size), mode="nearest-exact")[:, 0]
 
 
 def foreground_at(logits: Tensor, size: tuple[int, int]) -> Tensor:

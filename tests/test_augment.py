@@ -56,6 +56,20 @@ def test_labels_are_never_interpolated(factor: float) -> None:
     assert ids.shape == (20, 20)
 
 
+@pytest.mark.parametrize("factor", [0.5, 0.6, 0.75, 0.95, 1.05, 1.5, 2.0])
+def test_labels_stay_on_their_pixels(factor: float) -> None:
+    """Both say where they are from: a label is at most half a pixel off its pixel's place."""
+    side = 120
+    along = torch.arange(side, dtype=torch.uint8) * 2
+    labels = along.expand(side, side).contiguous()
+    for across in (False, True):
+        truth = labels.T.contiguous() if across else labels
+        augment = Augment(round(side * factor), (factor, factor), flip=0, distort=0)
+        pixels, ids = augment(truth.expand(3, -1, -1).contiguous(), truth)
+        off = (ids.float() - pixels[0].float())[8:-8, 8:-8] / 2
+        assert off.abs().max() <= 0.5
+
+
 def test_focused_crops_hold_each_class_as_often() -> None:
     labels = torch.zeros(200, 200, dtype=torch.uint8)
     labels[0, 0] = 3  # one pixel in a corner, which hardly a crop drawn anywhere holds

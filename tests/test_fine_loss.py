@@ -323,6 +323,18 @@ def test_loss_at_the_resolution_of_the_patch() -> None:
     torch.testing.assert_close(found, expected)
 
 
+def test_labels_at_the_resolution_of_the_patch_stay_on_their_pixels() -> None:
+    net = network(n=1, zoom=1.3, strategy="top", stride=32).train()
+    image, labels = scene(32, 32, objects=3)
+    big = F.interpolate(image / 255, (42, 42), mode="bilinear")
+    nearest = ((torch.arange(42) + 0.5) * 32 / 42).long()
+    truth = labels[:, nearest][:, :, nearest]
+    small = torch.isin(truth, torch.tensor(net.config.small_classes)).float()
+    expected = F.binary_cross_entropy_with_logits(net.fine.logits(big)[:, 0], small)
+    found = net.fine_loss(image, labels, windows_from="labels", resolution="patch")
+    torch.testing.assert_close(found, expected)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

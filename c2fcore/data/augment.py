@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .catalogue import IGNORED
@@ -117,10 +118,12 @@ class Augment:
         if factor == 1.0:
             return pixels, mask
         size = [max(1, round(side * factor)) for side in mask.shape[-2:]]
-        v2, _ = _torchvision()
-        resize = v2.Resize(size, antialias=True)
-        pixels, mask = resize(pixels, mask)  # nearest for masks
-        return pixels, mask
+        v2, tensors = _torchvision()
+        # Where a label lies is where its pixel does: torchvision's own "nearest" for masks takes
+        # the pixel at or before that place, half a pixel off in the mean.
+        labels = mask.as_subclass(Tensor)[None]
+        mask = tensors.Mask(F.interpolate(labels, size=size, mode="nearest-exact")[0])
+        return v2.functional.resize(pixels, size, antialias=True), mask
 
     def _cropped(self, pixels: Any, mask: Any) -> tuple[Any, Any]:
         functional = _torchvision()[0].functional
