@@ -302,13 +302,16 @@ def test_folders_of_other_runs(data: Path, run: Path, tmp_path: Path, said: Said
     [
         (["--trainer.val_check_interval=0"], "val_check_interval must be above 0, got 0"),
         (["--trainer.accumulate_grad_batches=4"], "must be a multiple of the 4 batches of a step"),
+        (["--trainer.accumulate_grad_batches=2", "--trainer.val_check_interval=00:00:00:01"],
+         "must be a multiple of the 2 batches of a step"),
+        (["--trainer.limit_train_batches=2"], "must be left out: the whole run is one epoch"),
         (["--trainer.accelerator=mps"], "error: trainer: "),
         (["--trainer.devices=3"], "batch_size must be a multiple of the 3 processes, got 2"),
         (["--data.batch_size=1"], "needs two crops or more in each process, got one: give a"),
         (["--data.workers=1", "--data.train=bad"], "image file is truncated"),
         (["--data.train=bad"], "bad/0_0_64_0_64.png must be as `c2f prepare` wrote it"),
     ],
-)
+)  # fmt: skip
 def test_one_line(more: list[str], message: str, data: Path, tmp_path: Path, said: Said) -> None:
     bad = tmp_path / "data"
     bad.mkdir()

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,8 @@ from c2fcore.cli import main
 pytest.importorskip("lightning")
 pytest.importorskip("jsonargparse")
 pytest.importorskip("torchmetrics")
+
+from lightning.pytorch.callbacks import Timer
 
 from c2fcore.train import command
 
@@ -181,6 +184,61 @@ def test_a_run_that_was_killed_in_a_validation(
     assert "holds a run already; give --resume" in said()
     assert main(coarse(data, out, "--resume")) == 0
     assert done == [4, 5] * 2
+
+
+def test_a_limit_of_time_ends_a_run_behind_a_whole_step(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have passed between two batches of a step, whose gradients no state holds."""
+    step = command.CoarseTask.training_step
+    done: list[int] = []
+
+    def timed(self: Any, batch: Any, batch_idx: int) -> Any:
+        done.append(batch_idx)
+        for timer in self.trainer.callbacks:
+            if isinstance(timer, Timer) and batch_idx == 4:  # the first of two
+                timer.load_state_dict({"time_elapsed": {"train": 1e6}})
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(command.CoarseTask, "training_step", timed)
+    both = "--trainer.accumulate_grad_batches=2"
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    assert main(coarse(data, whole, both)) == 0
+    done.clear()
+    assert main(coarse(data, out, both, "--trainer.max_time=01:00:00:00")) == 0
+    assert done == [0, 1, 2, 3, 4, 5]
+    assert torch.load(out / "last.ckpt", weights_only=True)["global_step"] == 3
+    assert main(coarse(data, out, both, "--resume")) == 0
+    assert done == list(range(12))
+    one, other = (torch.load(o / "last.ckpt", weights_only=True) for o in (whole, out))
+    assert all(torch.equal(v, other["state_dict"][key]) for key, v in one["state_dict"].items())
+
+
+def test_a_state_is_never_written_over(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor copied over, as Lightning does from a folder for temporary files on another disk."""
+    other = Path("/dev/shm")
+    if not other.is_dir() or other.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("needs two file systems")
+    monkeypatch.setattr(tempfile, "tempdir", str(other))
+    out, before = tmp_path / "run", tmp_path / "before"
+    step = command.CoarseTask.training_step
+
+    def linked(self: Any, batch: Any, batch_idx: int) -> Any:
+        if batch_idx == 3:
+            os.link(out / "last.ckpt", before)
+            (out / ".last.ckpt.1.partial").touch()  # as of a run that was killed
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(command.CoarseTask, "training_step", linked)
+    assert main(coarse(data, out)) == 0
+    steps = [
+        torch.load(file, weights_only=True)["global_step"] for file in (before, out / "last.ckpt")
+    ]
+    assert steps == [2, 6]
+    assert main(coarse(data, out, "--resume")) == 0
+    assert not list(out.glob(".*"))
 
 
 def test_no_fewer_steps_than_are_done(data: Path, run: Path, said: Said) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from lightning import pytorch as pl
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import nn
 
 from .. import _checks, _files
@@ -23,7 +24,7 @@ from ..pipeline import C2FNet
 from .batches import Tiles
 from .recipe import Recipe, class_weights
 from .resuming import check_resumed, check_state, is_begun
-from .running import Lines, RunCheckpoint, StopAtStep, fit, plain_errors
+from .running import Lines, RunCheckpoint, StopAtStep, WholeStates, fit, plain_errors
 from .tasks import CoarseLoss, CoarseTask, FineTask
 
 STAGES: Final = ("coarse", "fine")
@@ -274,9 +275,16 @@ def _trainer(options: dict[str, Any], out: Path, data: Tiles) -> Any:
     every = options["val_check_interval"]
     if isinstance(every, (int, float)) and every <= 0:
         raise ValueError(f"trainer.val_check_interval must be above 0, got {every}")
+    if options["limit_train_batches"] is not None or options["overfit_batches"]:
+        raise ValueError(  # the next epoch would begin with the same crops
+            "trainer.limit_train_batches and trainer.overfit_batches must be left out: the whole "
+            "run is one epoch, of trainer.max_steps steps, got "
+            f"{options['limit_train_batches']} and {options['overfit_batches']}"
+        )
     # The state is kept after a validation: between two batches of a step it would not be whole.
     batches = options["accumulate_grad_batches"]
-    if data.val_split is not None and isinstance(every, int) and every % batches:
+    whole = every is None or (isinstance(every, int) and every % batches == 0)
+    if data.val_split is not None and batches > 1 and not whole:
         raise ValueError(
             f"trainer.val_check_interval must be a multiple of the {batches} batches of a step "
             f"(trainer.accumulate_grad_batches), got {every}"
@@ -298,7 +306,10 @@ def _trainer(options: dict[str, Any], out: Path, data: Tiles) -> Any:
     ]
     if options["enable_progress_bar"] is not False and not on_terminal():
         callbacks.append(Lines())
-    return pl.Trainer(**options, default_root_dir=out, callbacks=callbacks)
+    trainer = pl.Trainer(**options, default_root_dir=out, callbacks=callbacks)
+    if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # no other was asked for
+        trainer.strategy.checkpoint_io = WholeStates()
+    return trainer
 
 
 def _load_best(task: Any, path: str) -> None:

@@ -15,10 +15,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import torch
 from lightning import pytorch as pl
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from .. import _files
 from .._progress import Bar, tell
 from .resuming import partial_of
 
@@ -179,6 +182,22 @@ class RunCheckpoint(ModelCheckpoint):
         super().load_state_dict({**state_dict, **moved, "dirpath": self.dirpath})
 
 
+class WholeStates(TorchCheckpointIO):
+    """States are written beside those that they replace.
+
+    Lightning writes into the folder for temporary files. From another disk it then copies over the
+    state before, which is lost if the run is killed in that moment, or the disk is full.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
+        """Writes a state."""
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with _files.whole(Path(path)) as partial:
+            torch.save(checkpoint, partial)
+
+
 def _in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
@@ -255,7 +274,8 @@ def fit(trainer: Any, task: Any, data: Any, last: Path, resume: bool) -> None:
     try:
         with plain_errors(), _handlers_restored():
             if trainer.is_global_zero:
-                partial_of(last).unlink(missing_ok=True)  # of an earlier run
+                for partial in last.parent.glob(_files.PARTIAL):  # of a run that was killed
+                    partial.unlink()
             trainer.fit(task, data, ckpt_path=str(last) if resume else None)
             trainer.save_checkpoint(last, weights_only=False)
     except Stopped as stopped:

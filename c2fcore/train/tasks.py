@@ -106,6 +106,12 @@ class _Task(pl.LightningModule):
         group = self.trainer.optimizers[0].param_groups[0]
         self.log("lr", group["lr"])
 
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        # trainer.max_time may have passed between two batches of a step: the state would not be
+        # whole. It is looked at after each of them.
+        if (batch_idx + 1) % self.trainer.accumulate_grad_batches:
+            self.trainer.should_stop = False
+
     def log_loss(self, loss: Tensor, batch: Batch) -> Tensor:
         self.check_finite()
         self._loss = loss.detach()
