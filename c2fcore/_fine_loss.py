@@ -117,6 +117,10 @@ def fine_loss(
     with torch.no_grad():
         labels = checked_labels(image, labels, config.ignore_index)
         found = examples(coarse, fine, config, image, labels, options)
+        # Other processes, which may have windows, wait for this one in each of these layers.
+        waits = fine.training and any(isinstance(m, nn.SyncBatchNorm) for m in fine.modules())
+        if found is None and waits:
+            found = _ignored(fine, config, image)
     if found is None:
         return _zero(fine, image.device)
     logits, *further = _stages.all_fine_logits(fine, found.patches, config)
@@ -173,6 +177,15 @@ def examples(
         # leaves the mean as it is.
         found = Examples(*(None if t is None else torch.cat((t, t)) for t in found))  # type: ignore[arg-type]
     return found
+
+
+def _ignored(fine: nn.Module, config: C2FConfig, image: Tensor) -> Examples:
+    """The first window, of which no pixel counts; twice, as above."""
+    k, one = config.window, torch.ones(1, dtype=torch.int32, device=image.device)
+    windows = Windows(one.new_zeros((1, 1, 2)), one[None], one, k)
+    patch = _stages.cut(_stages.make_frame(image, config), windows, [0], fine, config)
+    targets = torch.full((2, k, k), _stages.IGNORED, dtype=torch.uint8, device=image.device)
+    return Examples(torch.cat((patch, patch)), targets, None)
 
 
 def _pixel_weights(labels: Tensor, config: C2FConfig, options: FineLoss) -> Tensor | None:

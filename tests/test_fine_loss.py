@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from networks import BASE, Coarse, Fine, Learner, Refusing, network, scene
-from torch import Tensor
+from torch import Tensor, nn
 
 from c2fcore import C2FConfig, C2FNet, ops
 
@@ -147,6 +147,21 @@ def test_a_batch_without_windows_gives_zero_with_gradients(fine: Any) -> None:
     labels = torch.ones((2, 64, 64), dtype=torch.uint8)
     loss = net.fine_loss(image, labels)
     assert loss.item() == 0.0
+    loss.backward()
+    assert all(p.grad is not None and (p.grad == 0).all() for p in net.fine_parameters())
+
+
+def test_without_windows_layers_that_wait_for_other_processes_are_not_left_out() -> None:
+    seen: list[torch.Tensor] = []
+    fine = nn.Sequential(nn.Conv2d(3, 4, 3), nn.SyncBatchNorm(4), nn.Conv2d(4, 1, 1))
+    fine[1].register_forward_hook(lambda module, given, found: seen.append(found))
+    net = network(fine=fine).train()
+    image = torch.zeros((2, 3, 20, 64), dtype=torch.uint8)
+    loss = net.fine_loss(image, torch.ones((2, 20, 64), dtype=torch.uint8), negatives=1)
+    assert len(seen) == 1
+    assert loss.item() == 0.0
+    (of_layer,) = torch.autograd.grad(loss, seen, retain_graph=True)
+    assert (of_layer == 0).all()
     loss.backward()
     assert all(p.grad is not None and (p.grad == 0).all() for p in net.fine_parameters())
 
