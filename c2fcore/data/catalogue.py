@@ -171,10 +171,11 @@ def custom(classes: str, small: Sequence[str | int] = ()) -> DatasetInfo:
             raise ValueError(f"classes must hold a list 'names' of texts, got {classes} without")
         names = listed
         palette, ignored = (_colours(found, key) for key in ("palette", "ignored_colours"))
-        if palette and (len(palette) != len(names) or len({*palette, *ignored}) < len(palette)):
+        own = set(palette).difference(ignored)
+        if palette and not len(own) == len(palette) == len(names):
             raise ValueError(
-                f"palette must have one colour of its own per class ({len(names)}), got "
-                f"{len(set(palette))} different in {len(palette)}"
+                f"palette must have one colour of its own per class ({len(names)}), which is not "
+                f"ignored, got {len(own)} different in {len(palette)}"
             )
     else:
         names = [name.strip() for name in classes.split(",")]
@@ -205,7 +206,7 @@ def _colour(value: object) -> Colour:
 
 
 def class_ids(classes: Iterable[str | int], names: Sequence[str]) -> tuple[int, ...]:
-    """Classes given by name or id, as ascending ids.
+    """Classes given by name or id, as ascending ids; a text that is a name is one.
 
     Raises:
         ValueError: a name or id that is not there, or one class twice.
@@ -213,12 +214,12 @@ def class_ids(classes: Iterable[str | int], names: Sequence[str]) -> tuple[int, 
     ids = []
     for value in classes:
         text = str(value).strip()
-        if text.isdecimal():
+        if isinstance(value, str) and text in names:  # which may be of digits
+            ids.append(list(names).index(text))
+        elif text.isdecimal():
             if int(text) >= len(names):
                 raise ValueError(f"class id must be in 0..{len(names) - 1}, got {text}")
             ids.append(int(text))
-        elif text in names:
-            ids.append(list(names).index(text))
         else:
             near = difflib.get_close_matches(text, names, n=1)
             hint = f" (did you mean {near[0]}?)" if near else ""

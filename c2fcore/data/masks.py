@@ -14,11 +14,12 @@ from ..images import UNREADABLE, Pixels, check_file, no_size_limit, read_rgb
 from .catalogue import IGNORED, DatasetInfo
 
 RGB: Final = "rgb"
+_SPREAD: Final = {"L;2": 85, "L;4": 17}
 _LAST_ID: Final = (1 << 16) - 1  # stands for all ids beyond, which no data set has
 
 
 def read_mask(path: str | Path) -> npt.NDArray[Any]:
-    """A mask as on disk: ids [H, W] (grey, palette and 16-bit files), or colours uint8 [H, W, 3].
+    """A mask as on disk: ids [H, W] (grey of 1 to 16 bits, palette), or colours uint8 [H, W, 3].
 
     Alpha is dropped. A palette file's ids are its palette indices.
 
@@ -32,8 +33,11 @@ def read_mask(path: str | Path) -> npt.NDArray[Any]:
             if image.mode.startswith("F"):
                 raise ValueError("ids must be integers, got floating-point numbers")
             if image.mode in ("L", "P", "1") or image.mode.startswith("I"):
+                # Greys of 2 and 4 bits are spread over 0..255 when they are read.
+                tiles = str(getattr(image, "tile", ""))
+                spread = next((by for kind, by in _SPREAD.items() if kind in tiles), 1)
                 ids = np.asarray(image)
-                return ids.astype(np.uint8) if image.mode == "1" else ids
+                return ids.astype(np.uint8) if image.mode == "1" else ids // spread
             return np.asarray(image.convert("RGB"))
     except UnidentifiedImageError:
         raise ValueError(f"mask must be an image, got {path}") from None
