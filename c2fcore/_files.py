@@ -56,9 +56,9 @@ def make_folder(name: str, folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file in one move."""
+    """Writes a text file in one move; names of files that it holds may be of any bytes."""
     with whole(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 class Held(ValueError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +15,10 @@ from availability import NEEDS_SCIPY
 from PIL import Image
 
 from c2fcore import C2FConfig, C2FNet
+from c2fcore.checkpoint import save_coarse
 from c2fcore.cli import evaluate as eval_command
 from c2fcore.cli import main
+from c2fcore.evaluation.predictor import load
 from c2fcore.models import build
 
 Said = Callable[[], str]
@@ -58,6 +62,43 @@ def test_nothing_is_scored_that_could_not_be_written(
     given = ["--data", str(tiles), "--checkpoint", str(net), "--sweep", "zoom=1"]
     assert main(["reproduce", "table2", *given, "-o", folder]) == 2
     assert said().startswith("c2f reproduce: error: ")
+
+
+@NEEDS_SCIPY
+def test_names_of_any_kind_are_written(net: Path, tiles: Path, tmp_path: Path) -> None:
+    """Names of files that are no UTF-8, as from archives of other systems; a | ends no cell."""
+    odd = os.fsdecode("stra\xdfe".encode("latin-1"))
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    for kind in ("images", "masks"):
+        (raw / kind / "1.png").rename(raw / kind / f"{odd}.png")
+    config = json.loads((net / "config.json").read_text())
+    config["config"]["class_names"] = ["ground", "car|van"]
+    (net / "config.json").write_text(json.dumps(config))
+    command = ["eval", str(raw), "--checkpoint", str(net), "-o", str(out), "--pictures", "1"]
+    assert main(command) == 0
+    with (out / "images.csv").open("rb") as file:
+        lines = [line.split(b",")[0] for line in file]
+    assert lines == [b"name", b"0", b"stra\xdfe"]
+    assert any(odd in path.name for path in (out / "pictures").iterdir())
+    text = (out / "scores.md").read_text()
+    assert "\n| car\\|van * " in text
+    cells = [line.replace("\\|", "").count("|") for line in text.splitlines()[2:8]]
+    assert len(set(cells)) == 1
+
+
+def test_a_coarse_network_of_other_classes_or_pixels(net: Path, tmp_path: Path) -> None:
+    both = C2FNet.from_pretrained(net)
+    both.save_pretrained(tmp_path / "fine", include_coarse=False)
+    for name, change, message in (
+        ("names", {"class_names": ("car", "ground")}, "got class 0 'car' instead of 'ground'"),
+        ("mean", {"mean": 0.5}, r"got scale, mean and std \(None, 0.5, None\) instead of"),
+    ):
+        save_coarse(both.coarse, both.config.replace(**change), tmp_path / name)
+        with pytest.raises(ValueError, match=message):
+            load(tmp_path / "fine", coarse=tmp_path / name)
+    alike = both.config.replace(class_names=None, scale=1 / 255, mean=(0.0, 0.0, 0.0), std=1)
+    save_coarse(both.coarse, alike, tmp_path / "alike")
+    assert load(tmp_path / "fine", coarse=tmp_path / "alike").refines
 
 
 @NEEDS_SCIPY

@@ -144,8 +144,30 @@ def load(
     if "coarse" not in held:
         if coarse is None:
             raise ValueError(f"{source} holds the fine network alone: give --coarse, got none")
-        first, _ = checkpoint.load_coarse(coarse, **options)
-    return TwoStages(C2FNet.from_pretrained(source, first, **options, **(changes or {})), amp)
+        first, config = checkpoint.load_coarse(coarse, **options)
+    net = C2FNet.from_pretrained(source, first, **options, **(changes or {}))
+    if first is not None:
+        _check_alike(config, net.config)
+    return TwoStages(net, amp)
+
+
+def _check_alike(coarse: C2FConfig, both: C2FConfig) -> None:
+    """The coarse network's classes and pixels are those of the checkpoint that it comes to.
+
+    Raises:
+        ValueError: its answers would be read as other classes, or it would see other values.
+    """
+    rule = "--coarse must be of the classes and the normalisation of the checkpoint it comes to"
+    for i, (found, wanted) in enumerate(zip(coarse.class_names or (), both.class_names or ())):
+        if found != wanted:
+            raise ValueError(f"{rule}, got class {i} {found!r} instead of {wanted!r}")
+    if coarse.num_classes != both.num_classes:
+        raise ValueError(f"{rule}, got {coarse.num_classes} instead of {both.num_classes}")
+    given = [(config.scale, config.mean, config.std) for config in (coarse, both)]
+    channels = max(len(v) if isinstance(v, tuple) else 1 for values in given for v in values)
+    probe = torch.tensor([0, 255], dtype=torch.uint8).expand(1, channels, 1, 2)
+    if not torch.equal(_stages.normalise(probe, coarse), _stages.normalise(probe, both)):
+        raise ValueError(f"{rule}, got scale, mean and std {given[0]} instead of {given[1]}")
 
 
 def _device(network: nn.Module) -> torch.device:

@@ -196,7 +196,11 @@ def _flat(row: Mapping[str, Any]) -> Row:
 
 def _write_csv(path: Path, rows: Sequence[Row]) -> None:
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    with _files.whole(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+    with (
+        _files.whole(path) as partial,
+        # Names of files may be of any bytes.
+        partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)
@@ -229,6 +233,7 @@ def markdown(summary: Mapping[str, Any]) -> str:
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table, padded so that it reads well as plain text; numbers on the right."""
+    head, *rows = ([cell.replace("|", "\\|") for cell in row] for row in (head, *rows))
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
     right = [i > 0 and all(_numeric(row[i]) for row in rows) for i in range(len(head))]
 
