@@ -85,6 +85,28 @@ def test_what_a_resumed_run_may_change(
     assert torch.load(out / "last.ckpt", weights_only=True)["global_step"] == 8
 
 
+def test_a_run_made_longer_goes_on_as_one_of_that_length(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its learning rate, from the first step on, and with its crops and random numbers."""
+    step = command.CoarseTask.training_step
+    seen: list[tuple[float, int, float]] = []
+
+    def logged(self: Any, batch: Any, batch_idx: int) -> Any:
+        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+        seen.append((rate, torch.initial_seed(), float(batch["image"].float().mean())))
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(command.CoarseTask, "training_step", logged)
+    longer = "--trainer.max_steps=7"
+    assert main(coarse(data, tmp_path / "whole", longer)) == 0
+    whole, out = seen[:], tmp_path / "out"
+    seen.clear()
+    assert main(coarse(data, out, "--trainer.max_steps=4")) == 0
+    assert main(coarse(data, out, longer, "--resume")) == 0
+    assert seen[4:] == whole[4:]
+
+
 def test_a_run_goes_on_with_its_own_data(data: Path, run: Path, tmp_path: Path, said: Said) -> None:
     saved = (run / "train.yaml").read_text()
     other = tmp_path / "other"

@@ -100,9 +100,18 @@ class _Task(pl.LightningModule):
     def export(self, folder: Path) -> None:
         raise NotImplementedError
 
+    def on_train_start(self) -> None:
+        # The state of a run that is to be longer now holds the rate of the schedule before.
+        step, steps = self.trainer.global_step, self.trainer.max_steps
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = self.recipe.lr * self.recipe.factor(step, steps)
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        # Drawn windows and dropout depend on seed, process and step alone: also in a resumed run.
-        torch.manual_seed(hash((self.seed, self.trainer.global_rank, batch_idx)) % 2**63)
+        # Drawn windows and dropout depend on seed, process and step alone: also in a resumed run,
+        # where batch_idx may begin anew.
+        batches = self.trainer.accumulate_grad_batches
+        number = self.trainer.global_step * batches + batch_idx % batches
+        torch.manual_seed(hash((self.seed, self.trainer.global_rank, number)) % 2**63)
         group = self.trainer.optimizers[0].param_groups[0]
         self.log("lr", group["lr"])
 
