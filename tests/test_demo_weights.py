@@ -94,6 +94,7 @@ def test_both_stages_train_and_repeat() -> None:
 
 def test_report_tables(net: C2FNet) -> None:
     own, scenes = net.config, demo_report.SceneSamples([20_000], 128)
+    assert scenes.scenes[0].tiles[0].box == (0, 0, 128, 128)
     results = {
         "own": demo_report.score(net, scenes),
         "one window": demo_report.score(net, scenes, n=1 / 48),

@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from squares import square_tiles
+from torch import nn
 
-from c2fcore import C2FNet, metrics
+from c2fcore import C2FConfig, C2FNet, metrics
 from c2fcore._fine_loss import FineLoss
 from c2fcore.checkpoint import load_coarse
 from c2fcore.cli import main
@@ -209,6 +210,20 @@ def test_validation_agrees_with_torchmetrics(data: Path, coarse: Path) -> None:
     torch.testing.assert_close(
         metrics.iou(task.confusion.compute()).float(), theirs.compute(), atol=1e-3, rtol=0
     )
+
+
+def test_means_of_validations_are_over_the_same_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pixel of a class that is nowhere would outweigh all others, and decide which is best."""
+    task = CoarseTask(nn.Identity(), C2FConfig(4, (1, 2)), Recipe(), CoarseLoss())
+    logged: dict[str, torch.Tensor] = {}
+    monkeypatch.setattr(task, "log_dict", lambda values, **options: logged.update(values))
+    task.confusion.update(torch.tensor([0, 1, 1, 2]), torch.tensor([0, 1, 1, 1]))
+    task.on_validation_epoch_end()
+    assert logged["val/small_iou"] == pytest.approx(2 / 3)
+    assert logged["val/iou"] == pytest.approx((1 + 2 / 3) / 2)
+    assert logged["val/iou_2"] == 0
+    task.on_validation_epoch_end()  # nothing to score
+    assert logged["val/small_iou"] == logged["val/iou"] == 0
 
 
 def test_printed_configuration_and_shipped_ones(capsys: pytest.CaptureFixture[str]) -> None:

@@ -53,7 +53,7 @@ class SceneSamples:
     palette = tuple((int(r), int(g), int(b)) for r, g, b in PALETTE)
 
     def __init__(self, seeds: Iterable[int], size: int) -> None:
-        whole = Box(0, size, 0, size)
+        whole = Box(0, 0, size, size)
         self.scenes = tuple(
             Scene(str(seed), size, size, (Tile(str(seed), whole),)) for seed in seeds
         )

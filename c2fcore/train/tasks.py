@@ -156,15 +156,17 @@ class _Task(pl.LightningModule):
     def log_iou(self, confusion: Metric, prefix: str) -> None:
         """Logs IoU: mean of all classes, of the small ones, and each small class.
 
-        A class in neither map counts in no mean.
+        Means are over the classes of the truth, as those of `c2f eval`: over the same ones in every
+        validation, of which the best is kept.
         """
-        per_class = metrics.iou(confusion.compute().cpu()).float()
+        matrix = confusion.compute().cpu()
+        per_class, known = metrics.iou(matrix).float(), matrix.sum(1) > 0
         confusion.reset()
         small = list(self.c2f.small_classes)
         names = names_of(self.c2f)
         values = {
-            f"{prefix}/iou": _mean(per_class),
-            f"{prefix}/small_iou": _mean(per_class[small]),
+            f"{prefix}/iou": _mean(per_class[known]),
+            f"{prefix}/small_iou": _mean(per_class[small][known[small]]),
             **{f"{prefix}/iou_{names[c]}": per_class[c] for c in small},
         }
         # The matrix is summed over all processes already.
@@ -172,8 +174,7 @@ class _Task(pl.LightningModule):
 
 
 def _mean(values: Tensor) -> Tensor:
-    found = values[~values.isnan()]
-    return found.mean() if len(found) else torch.zeros(())
+    return values.mean() if len(values) else torch.zeros(())
 
 
 def _confusion(config: C2FConfig) -> Metric:
