@@ -40,7 +40,7 @@ def summarise(
     """Everything of a result as values that JSON can hold.
 
     A class in neither the truth nor an answer has no IoU. `absent` says what stands for it: "nan"
-    nothing (mmsegmentation), 1 counts it as right (Paddle), 0 as wrong (torchmetrics). Means are
+    nothing (mmsegmentation), 1 counts it as right, 0 as wrong (Paddle, torchmetrics). Means are
     over all classes, with "nan" over those that occur in the truth: both answers' over the same
     ones, even if one invents a class that is nowhere. (mmsegmentation would count that class as 0
     in the mean of this answer, which on small data outweighs everything else.)
