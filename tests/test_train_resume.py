@@ -18,6 +18,7 @@ import yaml
 from squares import square_tiles
 from train_runs import coarse, fine
 
+from c2fcore import _files
 from c2fcore.cli import main
 
 pytest.importorskip("lightning")
@@ -261,6 +262,15 @@ def test_a_state_is_never_written_over(
     assert steps == [2, 6]
     assert main(coarse(data, out, "--resume")) == 0
     assert not list(out.glob(".*"))
+
+
+def test_two_runs_do_not_share_a_folder(data: Path, run: Path, said: Said) -> None:
+    """As where a scheduler starts one again that is still at work."""
+    before = {file: file.stat().st_mtime_ns for file in run.iterdir()}
+    with _files.held(run, "this test must hold it"):
+        assert main(coarse(data, run, "--resume", "--trainer.max_steps=7")) == 2
+    assert f"must be written by one run at a time, got another in {run}" in said()
+    assert before == {file: file.stat().st_mtime_ns for file in run.iterdir()}
 
 
 def test_no_fewer_steps_than_are_done(data: Path, run: Path, said: Said) -> None:

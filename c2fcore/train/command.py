@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
@@ -126,7 +127,8 @@ def train(stage: str, arguments: Sequence[str]) -> Path:
 
     Raises:
         ValueError, TypeError, FileNotFoundError, ImportError: what cannot be, before training.
-        ValueError: training cannot go on: a loss that is no number, a tile that cannot be read.
+        ValueError: training cannot go on: a loss that is no number, a tile that cannot be read; or
+            another run is at work in the folder.
         KeyboardInterrupt: it was stopped.
     """
     parser = build_parser(stage)
@@ -162,13 +164,17 @@ def train(stage: str, arguments: Sequence[str]) -> Path:
         trainer = _trainer(made.trainer.as_dict(), out, data)
     data.share(trainer.world_size)
     if trainer.is_global_zero:
-        _start(parser, config, out)
-    fit(trainer, task, data, last, config.resume)
-    best = next(c for c in trainer.checkpoint_callbacks if c.monitor is not None)
-    if trainer.is_global_zero:
-        _load_best(task, str(best.best_model_path))
-        _finish(task, data, config, out)
-    trainer.strategy.barrier()
+        out.mkdir(parents=True, exist_ok=True)
+    held = _files.held(out, "the folder of a run must be written by")
+    with held if trainer.is_global_zero else nullcontext():
+        if trainer.is_global_zero:
+            _start(parser, config, out)
+        fit(trainer, task, data, last, config.resume)
+        best = next(c for c in trainer.checkpoint_callbacks if c.monitor is not None)
+        if trainer.is_global_zero:
+            _load_best(task, str(best.best_model_path))
+            _finish(task, data, config, out)
+        trainer.strategy.barrier()
     return out / EXPORTED
 
 
