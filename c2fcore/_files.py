@@ -55,10 +55,10 @@ def make_folder(name: str, folder: Path) -> None:
         raise FileExistsError(f"{name} must be a folder, got {folder}: {file} is a file") from None
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file in one move; names of files that it holds may be of any bytes."""
+def write_text(path: Path, text: str, errors: str = "strict") -> None:
+    """Writes a text file in one move; "surrogateescape" keeps names of files that are no UTF-8."""
     with whole(path) as partial:
-        partial.write_text(text, encoding="utf-8", errors="surrogateescape")
+        partial.write_text(text, encoding="utf-8", errors=errors)
 
 
 class Held(ValueError):

@@ -68,7 +68,8 @@ def test_nothing_is_scored_that_could_not_be_written(
 def test_names_of_any_kind_are_written(net: Path, tiles: Path, tmp_path: Path) -> None:
     """Names of files that are no UTF-8, as from archives of other systems; a | ends no cell."""
     odd = os.fsdecode("stra\xdfe".encode("latin-1"))
-    raw, out = tmp_path / "raw", tmp_path / "out"
+    raw, out = tmp_path / odd, tmp_path / "out"
+    (tmp_path / "raw").rename(raw)
     for kind in ("images", "masks"):
         (raw / kind / "1.png").rename(raw / kind / f"{odd}.png")
     config = json.loads((net / "config.json").read_text())
@@ -80,7 +81,8 @@ def test_names_of_any_kind_are_written(net: Path, tiles: Path, tmp_path: Path) -
         lines = [line.split(b",")[0] for line in file]
     assert lines == [b"name", b"0", b"stra\xdfe"]
     assert any(odd in path.name for path in (out / "pictures").iterdir())
-    text = (out / "scores.md").read_text()
+    text = (out / "scores.md").read_text(errors="surrogateescape")
+    assert f"{net} on {odd}: 2 tiles" in text
     assert "\n| car\\|van * " in text
     cells = [line.replace("\\|", "").count("|") for line in text.splitlines()[2:8]]
     assert len(set(cells)) == 1

@@ -27,6 +27,7 @@ FORMAT_VERSION: Final = 1
 FILES: Final = ("scores.json", "scores.csv", "sizes.csv", "images.csv", "scores.md")
 ABSENT: Final = {"nan": math.nan, "1": 1.0, "0": 0.0}
 STAGES: Final = ("coarse", "refined")
+_ANY_BYTES: Final = "surrogateescape"  # names of images are no UTF-8 now and then
 
 Row = dict[str, Any]
 
@@ -166,7 +167,7 @@ def write(folder: Path, result: Result, summary: Mapping[str, Any]) -> list[Path
     """Writes FILES into a folder, which is made if needed; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     _files.write_text(folder / "scores.json", json.dumps(summary, indent=1) + "\n")
-    _files.write_text(folder / "scores.md", markdown(summary))
+    _files.write_text(folder / "scores.md", markdown(summary), _ANY_BYTES)
     _write_csv(folder / "scores.csv", [_flat(row) for row in _class_rows(summary)])
     _write_csv(folder / "sizes.csv", [_flat(row) for row in summary["sizes"]])
     units = [
@@ -198,8 +199,7 @@ def _write_csv(path: Path, rows: Sequence[Row]) -> None:
     columns = list(dict.fromkeys(key for row in rows for key in row))
     with (
         _files.whole(path) as partial,
-        # Names of files may be of any bytes.
-        partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+        partial.open("w", newline="", encoding="utf-8", errors=_ANY_BYTES) as file,
     ):
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
