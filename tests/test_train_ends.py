@@ -238,7 +238,9 @@ def test_networks_may_be_of_half_precision(
 ) -> None:
     more = ["--trainer.precision=bf16-true", "--balance=inverse"]
     out = tmp_path / "half"
-    assert main([*(coarse(data, out) if stage == "coarse" else fine(data, run, out)), *more]) == 0
+    given = coarse(data, out) if stage == "coarse" else fine(data, run, out)
+    assert main([*given, *more]) == 0
+    assert main([*given, *more, "--resume", "--trainer.max_steps=7"]) == 0
     trained = [value for key, value in weights(out).items() if key.startswith(stage)]
     assert {value.dtype for value in trained if value.is_floating_point()} == {torch.bfloat16}
 

@@ -154,7 +154,12 @@ def check_state(last: Path, data: Any, task: Any, steps: int) -> None:
             f"{', '.join(changed)} in --coarse"
         )
     frozen = {name: now for name, now in task.state_dict().items() if name.startswith(_COARSE)}
-    if any(name not in weights or not torch.equal(weights[name], frozen[name]) for name in frozen):
+    # The run may be of half precision.
+    same = (
+        name in weights and torch.equal(weights[name], now.to(weights[name].dtype))
+        for name, now in frozen.items()
+    )
+    if not all(same):
         raise ValueError(
             "--resume goes on with the coarse network it began with, start in another --out: got "
             "another in --coarse"
