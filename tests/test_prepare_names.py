@@ -92,13 +92,15 @@ def test_a_damaged_description(text: str, message: str, tmp_path: Path) -> None:
         ({"box": [24, 0, 48, 24]}, "box must lie in the image, got [24, 0, 48, 24] for a"),
         ({"box": ["a", 0, 24, 24]}, "TypeError"),
         ({"source": "b"}, "KeyError: 'b'"),
+        ({"pixels": [576, 0]}, "pixels must be of 1 classes, got 2 in all"),
     ],
 )
 def test_damaged_descriptions_of_tiles(
     tmp_path: Path, change: dict[str, object], message: str
 ) -> None:
     tile = {"name": "a", "source": "a", "box": [0, 0, 24, 24], **change}
-    split = {"tiles": change.get("tiles", [tile]), "sources": {"a": [24, 24]}, "pixels": [576]}
+    split = {"tiles": change.get("tiles", [tile]), "sources": {"a": [24, 24]}}
+    split["pixels"] = change.get("pixels", [576])
     about = {"format": "c2fcore-data", "format_version": 1, "dataset": "custom", "options": {}}
     classes = {"class_names": ["a"], "palette": [], "small_classes": []}
     whole = {**about, **classes, "splits": {"all": split}}

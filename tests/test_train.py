@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -224,6 +225,19 @@ def test_means_of_validations_are_over_the_same_classes(monkeypatch: pytest.Monk
     assert logged["val/iou_2"] == 0
     task.on_validation_epoch_end()  # nothing to score
     assert logged["val/small_iou"] == logged["val/iou"] == 0
+
+
+def test_a_validation_without_small_objects_tells_nothing(data: Path, tmp_path: Path) -> None:
+    """Its IoU of 0 would never be beaten: the weights of the first validation would be kept."""
+    root = tmp_path / "tiles"
+    shutil.copytree(data, root)
+    described = json.loads((root / "dataset.json").read_text())
+    described["splits"]["val"]["pixels"] = [100, 0]
+    (root / "dataset.json").write_text(json.dumps(described))
+    with pytest.raises(ValueError, match=r"must hold small objects.*got val without any"):
+        Tiles(str(root))
+    assert Tiles(str(root), small=["ground"]).small == (0,)
+    assert Tiles(str(root), val=None).val_split is None
 
 
 def test_printed_configuration_and_shipped_ones(capsys: pytest.CaptureFixture[str]) -> None:

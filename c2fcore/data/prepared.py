@@ -106,7 +106,10 @@ class PreparedData:
                 class_names=tuple(found["class_names"]),
                 palette=tuple((r, g, b) for r, g, b in found["palette"]),
                 small_classes=tuple(found["small_classes"]),
-                splits={name: _split(name, split) for name, split in found["splits"].items()},
+                splits={
+                    name: _split(name, split, len(found["class_names"]))
+                    for name, split in found["splits"].items()
+                },
                 options=found["options"],
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -166,7 +169,7 @@ class PreparedData:
         )
 
 
-def _split(name: str, found: dict[str, Any]) -> Split:
+def _split(name: str, found: dict[str, Any], classes: int) -> Split:
     """Raises: ValueError, TypeError or KeyError, of what `prepare` does not write."""
     tiles = tuple(Tile(t["name"], t["source"], Box(*t["box"])) for t in found["tiles"])
     sizes = {source: (h, w) for source, (h, w) in found["sources"].items()}
@@ -178,7 +181,10 @@ def _split(name: str, found: dict[str, Any]) -> Split:
         (y0, x0, y1, x1), (height, width) = tile.box, sizes[tile.source]
         if not (0 <= y0 < min(y1, height) and 0 <= x0 < min(x1, width)):
             raise ValueError(f"box must lie in the image, got {list(tile.box)} for {tile.name}")
-    return Split(name, tiles, sizes, tuple(found["pixels"]))
+    pixels = tuple(map(int, found["pixels"]))
+    if len(pixels) != classes:
+        raise ValueError(f"pixels must be of {classes} classes, got {len(pixels)} in {name}")
+    return Split(name, tiles, sizes, pixels)
 
 
 class TileDataset(Dataset[dict[str, Any]]):

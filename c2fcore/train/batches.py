@@ -64,6 +64,12 @@ class Tiles(pl.LightningDataModule):
                 raise ValueError(f"--data.{option} must be one of {known}, got {name}")
             if not splits[name].tiles:
                 raise ValueError(f"--data.{option} must hold tiles, got {name} without any")
+        if val is not None and not any(splits[val].pixels[c] for c in self.small):
+            # Else all would be as good as the first, whose weights would be kept.
+            raise ValueError(
+                f"--data.val must hold small objects, whose IoU says which weights are best, got "
+                f"{val} without any (--data.val {_NONE} keeps the last)"
+            )
         self.train_split, self.val_split = train, val
         self.batch_size, self.workers = batch_size, workers
         self.augment: Augment | None = None
