@@ -6,6 +6,7 @@ import logging
 import threading
 import warnings
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -13,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 from rasterio._err import CPLE_BaseError
-from rasterio.enums import ColorInterp
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning, RasterioError
 
 from .data.tiling import Box
 from .images import Stretch
@@ -127,7 +128,7 @@ class Raster:
         try:
             with self._lock, rasterio.Env():
                 values = self._read(window)
-                known = self._mask(values, window)
+                known = self._mask(window)
         except ERRORS as error:
             raise ValueError(
                 f"image must be readable, got {self.name} at rows {box.y0} to {box.y1 - 1}, "
@@ -149,15 +150,13 @@ class Raster:
         each = [self.source.read(b, window=window, out_dtype=self._dtype) for b in self.bands]
         return np.stack(each)  # of the type that holds all
 
-    def _mask(self, values: npt.NDArray[Any], window: Any) -> npt.NDArray[np.bool_]:
+    def _mask(self, window: Any) -> npt.NDArray[np.bool_]:
         """Which values [C, h, w] the file calls data."""
-        found: npt.NDArray[np.bool_]
-        if not self._own_mask:
-            found = self.source.read_masks(self.bands, window=window) != 0
-            return found
-        declared = (self.source.nodatavals[b - 1] for b in self.bands)
-        nodata = np.array([np.nan if value is None else value for value in declared])
-        found = values != nodata[:, None, None]
+        with ExitStack() as quiet:
+            if self._shadowed:  # rasterio warns that alpha is not heeded: it is, below
+                quiet.enter_context(warnings.catch_warnings())
+                warnings.simplefilter("ignore", NodataShadowWarning)
+            found: npt.NDArray[np.bool_] = self.source.read_masks(self.bands, window=window) != 0
         if self._alpha is not None:
             found &= self.source.read(self._alpha, window=window) != 0
         return found
@@ -196,14 +195,12 @@ class Raster:
             kinds = ", ".join(sorted(self._kinds))
             raise ValueError(f"bands must hold real numbers, got {self.name} of {kinds}")
         alpha = next(filter(self._is_alpha, self.source.indexes), None)
-        # A band that somebody wants to see is no alpha, whatever the file calls its fourth; and of
-        # an alpha band and a nodata value GDAL would heed the latter alone, and no alpha of floats,
-        # which gdalwarp -dstalpha makes.
-        self._alpha = None if alpha in self.bands else alpha
-        self._own_mask = alpha is not None and (
-            self.source.nodata is not None
-            or self.source.dtypes[alpha - 1] not in ("uint8", "uint16")
-        )
+        # A band that somebody wants to see is no alpha, whatever the file calls its fourth. What
+        # GDAL heeds need not be read here: alpha of 2 and 4 bands, of 8 and 16 bits (gdalwarp
+        # -dstalpha makes floats), without a mask or a nodata value.
+        heeded = all(MaskFlags.alpha in self.source.mask_flag_enums[b - 1] for b in self.bands)
+        self._alpha = None if alpha in self.bands or heeded else alpha
+        self._shadowed = alpha is not None and any(v is not None for v in self.source.nodatavals)
         self._all_bytes = self._kinds == {"uint8"}
 
     def _is_alpha(self, band: int) -> bool:

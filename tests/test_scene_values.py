@@ -72,7 +72,7 @@ def test_bands_of_different_types(tmp_path: Path) -> None:
     assert np.array_equal(stretched[..., 0], stretched[..., 1])  # which has the same up to a scale
 
 
-@pytest.mark.parametrize("way", ["mask", "alpha", "both", "nodata", "asked", "nan"])
+@pytest.mark.parametrize("way", ["mask", "alpha", "infrared", "both", "nodata", "asked", "nan"])
 def test_no_data_is_255(engine: Engine, tmp_path: Path, way: str) -> None:
     image, known = noise(3, 64, 100), _holes(64, 100)
     image[:, 20, 95] = (0, 0, 7)  # one band is no data, the pixel is
@@ -82,15 +82,18 @@ def test_no_data_is_255(engine: Engine, tmp_path: Path, way: str) -> None:
     how: dict[str, Any] = {}
     if way == "mask":
         source = write(tmp_path / "scene.tif", image, known)
-    elif way in ("alpha", "both"):
+    elif way in ("alpha", "infrared", "both"):
         alpha = known[None].astype(np.uint8) * 128
         if way == "both":  # of each a part
             alpha[:, :, :30] = 128
             image[:, :, :30] = 0
-        source = write(tmp_path / "scene.tif", np.concatenate([image, alpha]), photometric="RGB",
+        # Of five bands GDAL heeds no alpha.
+        infrared = [np.ones_like(alpha)] if way == "infrared" else []
+        bands = np.concatenate([image, *infrared, alpha])
+        source = write(tmp_path / "scene.tif", bands, photometric="RGB",
                        nodata=0 if way == "both" else None)  # fmt: skip
         with rasterio.open(source, "r+") as file:
-            file.colorinterp = [*file.colorinterp[:3], ColorInterp.alpha]
+            file.colorinterp = [*file.colorinterp[:-1], ColorInterp.alpha]
     elif way == "nan":
         floats = image.astype(np.float32)
         floats[:, ~known] = np.nan
@@ -108,6 +111,23 @@ def test_no_data_is_255(engine: Engine, tmp_path: Path, way: str) -> None:
     # but do not speak for it.
     assert (found.tiles, found.empty) == (6, 2)
     assert found.share(1) == (everywhere[known] == 1).mean()
+
+
+@pytest.mark.parametrize(("dtype", "nodata"), [(np.float64, 0.1), (np.int32, 2**31 - 1)])
+def test_a_nodata_value_beside_alpha(tmp_path: Path, dtype: type, nodata: float) -> None:
+    """Which float32, as values are read, does not hold."""
+    bands = noise(4, 30, 40).astype(dtype)
+    bands[3] = 1
+    bands[3, :5] = 0
+    bands[:3, 20:] = nodata
+    source = write(tmp_path / "scene.tif", bands, nodata=nodata)
+    with rasterio.open(source, "r+") as file:
+        file.colorinterp = [*file.colorinterp[:3], ColorInterp.alpha]
+    with Raster(source) as raster:
+        known = raster.read(Box(0, 0, 30, 40)).known
+    assert known[5:20].all()
+    assert not known[:5].any()
+    assert not known[20:].any()
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
