@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from networks import Coarse, Conv, Fine, Refusing, network, scene
-from PIL import Image
+from PIL import Image, ImageSequence
 from torch import Tensor, nn
 
 import c2fcore
@@ -93,6 +93,22 @@ def test_answers_in_kind(tmp_path: Path) -> None:
         assert not labels.is_inference()
         assert torch.equal(labels, want)
     assert engine(image[:0]).shape == (0, 60, 52)
+
+
+@pytest.mark.parametrize("kind", ["tif", "gif", "png"])
+def test_frames_of_one_picture(tmp_path: Path, kind: str) -> None:
+    """Pillow gives one image again and again, which moves on to the next frame."""
+    pixels = [scene(60, 52, objects=4 * i, seed=i)[0][0].permute(1, 2, 0).numpy() for i in range(9)]
+    first, *others = map(Image.fromarray, pixels)
+    first.save(tmp_path / f"many.{kind}", save_all=True, append_images=others)
+    with Image.open(tmp_path / f"many.{kind}") as picture:
+        expected = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(picture)]
+    assert len(expected) == 9
+    with Image.open(tmp_path / f"many.{kind}") as picture:
+        results = list(network(n=4).compile().run(ImageSequence.Iterator(picture)))
+    assert [result.error for result in results] == [None] * 9
+    for result, frame in zip(results, expected, strict=True):
+        assert np.array_equal(result.pixels, frame)
 
 
 @pytest.mark.parametrize(

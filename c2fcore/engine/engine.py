@@ -116,7 +116,8 @@ class Engine:
             progress: show a progress bar while warming up.
 
         Raises:
-            ValueError: an option breaks its rule, or a weight is no number.
+            ValueError: an option breaks its rule, a weight is no number, or a function put on a
+                network holds parts of it.
             TypeError: an option is of the wrong type.
         """
         from ..pipeline import C2FNet
@@ -203,6 +204,8 @@ class Engine:
 
         Args:
             images: each as for a call, one image at a time, or (name, image). Read by one thread.
+                Arrays and tensors are not copied, and must stay as they are until their results
+                have come.
             prefetch: images to hold ahead, and results to hold behind.
             readers: threads that decode; 2 on a GPU, 1 on the CPU if None.
 

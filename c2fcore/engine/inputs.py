@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from .. import _arrays, _stages
-from ..images import picture_of, read
+from ..images import UNREADABLE, picture_of, read
 
 # A file that Pillow has opened is decoded when its pixels are first asked for. Two threads doing so
 # at once get wrong pixels; an image always finds the same lock.
@@ -68,7 +69,7 @@ def load(item: Any, index: int = 0) -> Loaded:
     if isinstance(item, (str, Path)):
         item, known = read(item)
     elif isinstance(item, Image.Image):
-        with _decoding[(id(item) >> 4) % len(_decoding)]:
+        with _lock_of(item):
             item, known = picture_of(item)
     if isinstance(item, np.ndarray) or _arrays.is_cupy(item):
         if item.ndim not in (2, 3):
@@ -104,12 +105,22 @@ def check_many(images: Any) -> None:
         )
 
 
-def on_a_stream(item: Any) -> bool:
-    """Whether the image (or (name, image)) is CuPy's: to be viewed by the thread that made it.
+def at_once(item: Any) -> bool:
+    """Whether the image (or (name, image)) is to be read by the thread that it comes from.
 
-    CuPy knows one current stream per thread, which is waited for when the image is viewed.
+    CuPy's are: CuPy knows one current stream per thread, which is waited for when the image is
+    viewed. And Pillow's of several frames, which are one image that moves on to the next.
     """
-    return _arrays.is_cupy(item[1] if isinstance(item, tuple) and len(item) == 2 else item)
+    image = item[1] if isinstance(item, tuple) and len(item) == 2 else item
+    if not isinstance(image, Image.Image):
+        return _arrays.is_cupy(image)
+    with suppress(*UNREADABLE), _lock_of(image):
+        return bool(getattr(image, "is_animated", False))
+    return True  # reading it tells why
+
+
+def _lock_of(image: Image.Image) -> threading.Lock:
+    return _decoding[(id(image) >> 4) % len(_decoding)]
 
 
 def _checked(pixels: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from .. import _arrays
-from .inputs import Loaded, load, name_of, on_a_stream
+from .inputs import Loaded, at_once, load, name_of
 from .lane import Answer, Lane
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ class _Run:
             self._jobs.put(last)
 
     def _load(self, item: Any, index: int) -> Future[Loaded]:
-        if not on_a_stream(item):
+        if not at_once(item):
             return self._readers.submit(load, item, index)
         loading: Future[Loaded] = Future()
         try:
