@@ -158,7 +158,8 @@ def read(path: str | Path) -> Picture:
     if _is_for_rasterio(path) and (found := _read_with_rasterio(path)):
         return found
     try:
-        with no_size_limit(), Image.open(path) as image:
+        # Given its name, Pillow maps the file into memory, and garbles a TIFF to be turned.
+        with no_size_limit(), path.open("rb") as file, Image.open(file) as image:
             if _is_cropped(image):
                 raise UnidentifiedImageError
             _tell_what_is_lost(path, image)
@@ -197,8 +198,9 @@ def read_rgb(path: str | Path) -> Pixels:
 
 def picture_of(image: Image.Image) -> Picture:
     """A Pillow image as `read` returns it."""
+    upright = ImageOps.exif_transpose(image)
     if image.mode.startswith(("I", "F")):
-        band = np.asarray(image, dtype=np.float32)
+        band = np.asarray(upright, dtype=np.float32)
         nodata = _declared_nodata(image)
         if nodata is not None:
             band = np.where(band == nodata, np.float32(np.nan), band)
@@ -207,7 +209,6 @@ def picture_of(image: Image.Image) -> Picture:
         if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_0:
             pixels = np.where(known[..., None], 255 - pixels, pixels)
         return _picture(pixels.repeat(3, axis=2), known)
-    upright = ImageOps.exif_transpose(image)
     pixels = np.asarray(upright.convert("RGB"))
     if "A" not in upright.getbands() and "transparency" not in upright.info:
         return Picture(pixels, None)

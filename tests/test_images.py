@@ -210,12 +210,19 @@ def test_five_bands_of_8_bits_are_not_stretched(tmp_path: Path) -> None:
     assert np.array_equal(read, bands[:3].transpose(1, 2, 0))
 
 
-def test_camera_orientation_is_applied(tmp_path: Path) -> None:
-    image = Image.fromarray(RGB)
+@pytest.mark.parametrize("kind", ["RGB", "RGBA", "L", "P", "I;16", "F"])
+@pytest.mark.parametrize("name", ["image.png", "image.tif"])
+def test_camera_orientation_is_applied(tmp_path: Path, name: str, kind: str) -> None:
+    bits = np.array(RGB[..., 0], dtype=np.float32 if kind == "F" else np.uint16)
+    image = Image.fromarray(bits) if kind in ("I;16", "F") else Image.fromarray(RGB).convert(kind)
+    assert image.mode == kind
+    name = "image.tif" if kind == "F" else name  # PNG holds none
+    image.save(tmp_path / name)
+    stored = read_rgb(tmp_path / name)
     exif = image.getexif()
     exif[0x0112] = 6  # to be turned by 90 degrees
-    image.save(tmp_path / "image.png", exif=exif)
-    assert np.array_equal(read_rgb(tmp_path / "image.png"), np.rot90(RGB, -1))
+    image.save(tmp_path / name, exif=exif)
+    assert np.array_equal(read_rgb(tmp_path / name), np.rot90(stored, -1))
 
 
 def test_bad_files_are_named(tmp_path: Path) -> None:
