@@ -115,8 +115,12 @@ def coarse_logits(
     if not len(image):
         none = (0, config.num_classes, 1, 1)
         return torch.zeros(none, dtype=torch.float32, device=image.device), size
-    pixels = pad(normalise(image, config), size)
-    answer = _channels.call("C2FNet", network, fed(pixels, network, config), true_size)
+    pixels = fed(pad(normalise(image, config), size), network, config)
+    if pixels is image:
+        pixels = (
+            image.clone()
+        )  # networks may write into their input; patches are cut from the image
+    answer = _channels.call("C2FNet", network, pixels, true_size)
     return check_coarse(answer, len(image), size, config), size
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -71,7 +70,10 @@ class _NetworkPlan(Plan):
         super().__init__()
         self._input = torch.empty_like(like)
         name = f"{stage} network on {tuple(like.shape)}"
-        body = functools.partial(run, stage, self._input)
+
+        def body() -> Tensor:  # which may run twice on one input: networks may write into it
+            return run(stage, self._input.clone())
+
         program = Program(name, body, recorder, NETWORK_RUNS_BEFORE_CAPTURE, NETWORK)
         self.programs[stage] = program
         self.size_bytes = like.numel() * like.element_size()

@@ -106,7 +106,7 @@ class ShapePlan(Plan):
         # The ops read no float64 images; the coarse network's input is float32 anyway.
         dtype = torch.float32 if shape.dtype == torch.float64 else shape.dtype
         self.image = torch.zeros(held, dtype=dtype, device=device)
-        # Normalised, with zeros around it for good: [B, H', W', C] in memory.
+        # Normalised, with zeros around it: [B, H', W', C] in memory.
         padded = (batch, *self.size, shape.channels)
         pixels = torch.zeros(padded, dtype=torch.float32, device=device)
         self._pixels = pixels.permute(0, 3, 1, 2)
@@ -204,6 +204,8 @@ class ShapePlan(Plan):
         config = self._networks.config
         with self.clock.stage("coarse"):
             logits = self._coarse(self._normalised())
+            if self.frame_size != self.true_size:
+                self._normalised()  # patches are cut from what the network may have written into
         with self.clock.stage("select"):
             windows, labels = _stages.choose_windows(
                 logits, self.size, self.true_size, self.frame_size, True, config
@@ -277,7 +279,11 @@ class ShapePlan(Plan):
     def _normalised(self) -> Tensor:
         """The batch as the coarse network takes it, bit for bit as the eager path makes it."""
         whole = self._pixels.permute(0, 2, 3, 1)  # [B, H', W', C], contiguous
-        rows = whole[:, : self.shape.height, : self.shape.width].flatten(2)  # a view
+        height, width = self.true_size
+        if self.size != self.true_size:  # networks may have written into their last input
+            whole[:, height:].zero_()
+            whole[:, :height, width:].zero_()
+        rows = whole[:, :height, :width].flatten(2)  # a view
         rows.copy_(self.image.flatten(2))
         scale = _stages.scale_of(self.shape.dtype, self._networks.config)
         if scale != 1.0:
