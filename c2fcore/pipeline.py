@@ -113,7 +113,8 @@ class C2FNet(nn.Module):
 
     def _freeze_coarse(self) -> None:
         self.coarse.eval()
-        self.coarse.requires_grad_(False)
+        for parameter in self.coarse.parameters():  # TorchScript has no requires_grad_
+            parameter.requires_grad_(False)
 
     def train(self, mode: bool = True) -> C2FNet:
         """Puts the fine network into training or eval mode; the coarse one stays in eval mode."""

@@ -15,6 +15,7 @@ from engine_doubles import Replayed, replay_everywhere
 from networks import Coarse, Fine, network, scene
 from torch import Tensor, nn
 
+from c2fcore import C2FNet
 from c2fcore.models import low_resolution
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -142,6 +143,14 @@ def test_a_forward_that_a_copy_would_share_is_refused() -> None:
     fine.forward = lambda image: -forward(image)  # type: ignore[method-assign]
     with pytest.raises(ValueError, match=r"must not hold parts of .* on fine; methods"):
         network(fine=fine).compile()
+
+
+def test_networks_of_torch_compile() -> None:
+    plain = network()
+    coarse, fine = (torch.compile(net, backend="eager") for net in (Coarse(), Fine()))
+    net = C2FNet(coarse, fine, plain.config).eval()
+    image, _ = scene(75, 83, objects=9)
+    assert torch.equal(net.compile()(image), plain(image))
 
 
 class Plain(nn.Module):

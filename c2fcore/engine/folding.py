@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_weights
 from torch.overrides import TorchFunctionMode
 
+from ..models.low_resolution import altered
 from ..models.outputs import logits_of
 
 # Of the largest logit: what is folded differs by rounding, 1e-6 or so; a wrong pair by much more.
@@ -190,7 +191,7 @@ class _Watch(TorchFunctionMode):
 
 def _foldable_convolution(module: nn.Module, subclasses: bool) -> bool:
     known = isinstance(module, nn.Conv2d) and (subclasses or type(module) is nn.Conv2d)
-    return known and module.weight.dtype == torch.float32 and not _altered(module)
+    return known and module.weight.dtype == torch.float32 and not altered(module)
 
 
 def _with_activation(module: nn.Module) -> bool:
@@ -204,13 +205,8 @@ def _foldable_norm(module: nn.Module) -> bool:
         and not module.training
         and module.running_mean is not None
         and module.running_mean.dtype == torch.float32
-        and not _altered(module)
+        and not altered(module)
     )
-
-
-def _altered(module: nn.Module) -> bool:
-    """It does more, or other, than its class: by hooks or a `forward` of its own."""
-    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

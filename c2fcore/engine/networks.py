@@ -52,7 +52,10 @@ class Networks:
     ) -> None:
         """Makes the copies; see `Engine` for the options."""
         self.config = net.config.replace(channels_last=channels_last)
-        coarse, fine = copy.deepcopy(net.coarse), copy.deepcopy(net.fine)
+        for stage, network in (("coarse", net.coarse), ("fine", net.fine)):
+            _check_functions(stage, network)
+        with torch.no_grad():  # of TorchScript's parameters gradients would make other tensors
+            coarse, fine = copy.deepcopy(net.coarse), copy.deepcopy(net.fine)
         for stage, network in (("coarse", coarse), ("fine", fine)):
             _checks.finite("Engine: weights", stage, network, _plain_floats(network))
         self.device = next((p.device for p in coarse.parameters()), torch.device("cpu"))
@@ -68,7 +71,9 @@ class Networks:
             _raise_multiple(self.coarse, size_multiple, net.config.stride_multiple)
         self.folded = 0
         for network, sides in zip((self.coarse, self.fine), shown, strict=True):
-            network.eval().requires_grad_(False)
+            network.eval()
+            for parameter in network.parameters():  # TorchScript has no requires_grad_
+                parameter.requires_grad_(False)
             if fold_norms:
                 self.folded += fold(network, self._channels(network), sides)
             if self.precision is not None:
@@ -97,6 +102,35 @@ class Networks:
         """
         wanted = self.precision is not None
         return torch.autocast(self.device.type, self.precision, enabled=wanted, cache_enabled=False)
+
+
+def _check_functions(stage: str, network: nn.Module) -> None:
+    """No hook, or `forward` put on a module, is a function that holds parts of the network.
+
+    Functions are not copied: a copy's would go on writing to the original, and the copy read what
+    once was there.
+
+    Raises:
+        ValueError: one does.
+    """
+    modules = dict(network.named_modules())
+    values = (value for module in modules.values() for value in vars(module).values())
+    parts = {id(value) for value in values if isinstance(value, (dict, list, set))}
+    parts |= set(map(id, modules.values()))
+    for name, module in modules.items():
+        hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+        # Copies of torch.compile's wrappers make theirs anew.
+        own = None if "_orig_mod" in module._modules else vars(module).get("forward")
+        for function in filter(inspect.isfunction, (*hooks, own)):
+            found = inspect.getclosurevars(function)
+            for held in (*found.nonlocals.values(), *found.globals.values()):
+                if id(getattr(held, "__self__", held)) in parts:
+                    raise ValueError(
+                        "Engine: functions put on a module must not hold parts of the network, "
+                        "which a copy has anew, got "
+                        f"{function.__qualname__} on {stage}{name and f'.{name}'}; methods of a "
+                        "module (self.keep) are copied with it"
+                    )
 
 
 def _plain_floats(network: nn.Module) -> dict[str, Tensor]:

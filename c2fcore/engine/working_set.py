@@ -36,7 +36,8 @@ def patches_in_cache(networks: Networks, channels: int) -> int:
 
     network = copy.deepcopy(networks.fine)  # hooks must not meet another thread, or a compiler
     for module in network.modules():
-        if not list(module.children()):
+        # What TorchScript holds cannot be looked into.
+        if not list(module.children()) and not isinstance(module, torch.jit.ScriptModule):
             module.register_forward_hook(measure)
     with torch.inference_mode(), networks.autocast():
         _stages.fine_logits(network, patch, config)

@@ -25,6 +25,11 @@ class _WithoutUpsampling(nn.Module):
         return logits
 
 
+def altered(module: nn.Module) -> bool:
+    """Whether a module does more, or other, than its class: by hooks or a `forward` of its own."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
+
+
 def low_resolution(network: nn.Module) -> nn.Module:
     """`network` without the bilinear upsampling (align_corners=False) to its input's size.
 
@@ -36,7 +41,8 @@ def low_resolution(network: nn.Module) -> nn.Module:
     - torchvision's fcn_*, deeplabv3_* and lraspp_*.
 
     Others come back as they are, as do those that upsample with align_corners=True
-    (segmentation_models_pytorch): dropping that would move their answer by up to half a pixel.
+    (segmentation_models_pytorch): dropping that would move their answer by up to half a pixel; and
+    those of torchvision that somebody has given hooks or a `forward` of their own.
     The module returned may share, and change, the one given.
     """
     method = getattr(network, "low_resolution", None)
@@ -51,7 +57,8 @@ def low_resolution(network: nn.Module) -> nn.Module:
     bases: tuple[Any, ...] = type(network).__mro__
     for base in bases:
         ours = base.__module__.startswith("torchvision.models.segmentation")
-        if ours and base.__name__ in _TORCHVISION and type(network).forward is base.forward:
+        ours = ours and base.__name__ in _TORCHVISION and type(network).forward is base.forward
+        if ours and not altered(network):
             short = _WithoutUpsampling(network)
             if hasattr(network, "stride_multiple"):
                 short.stride_multiple = network.stride_multiple
