@@ -77,7 +77,7 @@ def test_a_network_given_by_hand_must_be_passed_again(tmp_path: Path) -> None:
 
 def test_refused() -> None:
     logits = torch.zeros(1, 4, 2, 2)
-    for small in ((4,), (0, 1, 2, 3)):
+    for small in ((4,), (0, 1, 2, 3), (-1,), (1, 1), ()):
         with pytest.raises(ValueError, match="must be some of the network's 4"):
             models.Foreground(Answering(logits), small)(logits)
     with pytest.raises(ValueError, match="must have num_classes=1, got 2"):

@@ -33,14 +33,16 @@ class Foreground(nn.Module):
         """Foreground logits [B, 1, h, w], whose sigmoid is the sum of the small classes' softmax.
 
         Raises:
-            ValueError: a small class that the network does not have, or none but small ones.
+            ValueError: a small class that the network does not have, or has been told twice; or
+                none but small ones.
         """
         logits = all_logits(self.network(image), "fine network")[0]
         n, small = logits.shape[1], self.small_classes
         others = [c for c in range(n) if c not in small]
-        if max(small) >= n or not others:
+        if not 0 < len(small) == len(set(small).intersection(range(n))) < n:
             raise ValueError(
-                f"Foreground: small_classes must be some of the network's {n}, got {small}"
+                f"Foreground: small_classes must be some of the network's {n}, each once, got "
+                f"{small}"
             )
         inside, outside = (logits[:, list(ids)].logsumexp(1, keepdim=True)
                            for ids in (small, others))  # fmt: skip
