@@ -145,6 +145,19 @@ def test_a_forward_that_a_copy_would_share_is_refused() -> None:
         network(fine=fine).compile()
 
 
+def test_a_copy_that_is_the_network_is_refused() -> None:
+    """Its weights would be cast, and trained no more."""
+
+    class Once(Fine):
+        def __deepcopy__(self, memo: dict[int, Any]) -> Once:
+            return self
+
+    net = network(fine=Once())
+    with pytest.raises(ValueError, match=r"of its own, got 2 that are those of Once, by its"):
+        net.compile(precision="bfloat16")
+    assert all(parameter.requires_grad for parameter in net.fine.parameters())
+
+
 def test_networks_of_torch_compile() -> None:
     plain = network()
     coarse, fine = (torch.compile(net, backend="eager") for net in (Coarse(), Fine()))

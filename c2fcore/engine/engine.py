@@ -116,8 +116,8 @@ class Engine:
             progress: show a progress bar while warming up.
 
         Raises:
-            ValueError: an option breaks its rule, a weight is no number, or a function put on a
-                network holds parts of it.
+            ValueError: an option breaks its rule, a weight is no number, or a copy of a network
+                would share parts with it.
             TypeError: an option is of the wrong type.
         """
         from ..pipeline import C2FNet

@@ -79,7 +79,7 @@ def _tried(
                 )
                 for side in sides
             )  # fmt: skip
-            plain, folded = _copied(network), _copied(network)
+            plain, folded = copied(network).cpu(), copied(network).cpu()
             # Networks may write into their input.
             pairs = find_pairs(plain, seen.clone(), subclasses)
             if not pairs:
@@ -92,20 +92,23 @@ def _tried(
         return pairs if alike else []
 
 
-def _copied(network: nn.Module) -> nn.Module:
-    """A copy on the CPU.
+def copied(network: nn.Module) -> nn.Module:
+    """A copy, which may be changed.
 
     Raises:
-        ValueError: a tensor of it is the network's own, which would move, too.
+        ValueError: a tensor of it is the network's own, which would change, too.
     """
-    copied = copy.deepcopy(network)
+    found = copy.deepcopy(network)
     own, new = (
         {id(tensor) for tensor in chain(module.parameters(), module.buffers())}
-        for module in (network, copied)
+        for module in (network, found)
     )
-    if own & new:
-        raise ValueError("fold: a copy of the network must have tensors of its own")
-    return copied.cpu()
+    if shared := own & new:
+        raise ValueError(
+            "Engine: a copy of a network must have tensors of its own, got "
+            f"{len(shared)} that are those of {type(network).__name__}, by its __deepcopy__"
+        )
+    return found
 
 
 def find_pairs(network: nn.Module, example: Tensor, subclasses: bool = True) -> list[Pair]:

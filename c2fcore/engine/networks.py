@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 from .. import _channels, _checks, _stages
 from ..models import low_resolution
-from .folding import fold
+from .folding import copied, fold
 
 if TYPE_CHECKING:
     from ..pipeline import C2FNet
@@ -55,7 +54,7 @@ class Networks:
         for stage, network in (("coarse", net.coarse), ("fine", net.fine)):
             _check_functions(stage, network)
         with torch.no_grad():  # of TorchScript's parameters gradients would make other tensors
-            coarse, fine = copy.deepcopy(net.coarse), copy.deepcopy(net.fine)
+            coarse, fine = copied(net.coarse), copied(net.fine)
         for stage, network in (("coarse", coarse), ("fine", fine)):
             _checks.finite("Engine: weights", stage, network, _plain_floats(network))
         self.device = next((p.device for p in coarse.parameters()), torch.device("cpu"))
