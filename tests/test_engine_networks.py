@@ -100,6 +100,25 @@ def test_what_was_put_on_a_network_stays(change: Callable[[nn.Module], None]) ->
     torch.testing.assert_close(logits, full(image / 255)["out"], rtol=1e-4, atol=1e-4)
 
 
+def test_hooks_see_the_answer_that_the_network_gives() -> None:
+    class Enlarging(Coarse):
+        enlarging = True
+
+        def low_resolution(self) -> Enlarging:
+            self.enlarging = False
+            return self
+
+        def logits(self, image: Tensor) -> Tensor:
+            found = super().logits(image)
+            return F.interpolate(found, image.shape[-2:]) if self.enlarging else found
+
+    coarse = Enlarging()
+    coarse.register_forward_hook(lambda module, given, output: F.avg_pool2d(output, 9, 1, 4))
+    image, _ = scene(64, 96, objects=9)
+    net = network(coarse)
+    assert torch.equal(net.compile()(image), net(image))
+
+
 class Keeping(Coarse):
     """Answers with what a hook has kept of one of its layers."""
 

@@ -42,9 +42,11 @@ def low_resolution(network: nn.Module) -> nn.Module:
 
     Others come back as they are, as do those that upsample with align_corners=True
     (segmentation_models_pytorch): dropping that would move their answer by up to half a pixel; and
-    those of torchvision that somebody has given hooks or a `forward` of their own.
+    those that somebody has given hooks, which see the answer, or a `forward` of their own.
     The module returned may share, and change, the one given.
     """
+    if altered(network):
+        return network
     method = getattr(network, "low_resolution", None)
     if callable(method):
         found = method()
@@ -57,8 +59,7 @@ def low_resolution(network: nn.Module) -> nn.Module:
     bases: tuple[Any, ...] = type(network).__mro__
     for base in bases:
         ours = base.__module__.startswith("torchvision.models.segmentation")
-        ours = ours and base.__name__ in _TORCHVISION and type(network).forward is base.forward
-        if ours and not altered(network):
+        if ours and base.__name__ in _TORCHVISION and type(network).forward is base.forward:
             short = _WithoutUpsampling(network)
             if hasattr(network, "stride_multiple"):
                 short.stride_multiple = network.stride_multiple
