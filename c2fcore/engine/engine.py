@@ -204,8 +204,8 @@ class Engine:
 
         Args:
             images: each as for a call, one image at a time, or (name, image). Read by one thread.
-                Arrays and tensors are not copied, and must stay as they are until their results
-                have come.
+                Arrays and tensors are not copied, and Pillow's images decoded later: they must stay
+                as they are, and open, until their results have come.
             prefetch: images to hold ahead, and results to hold behind.
             readers: threads that decode; 2 on a GPU, 1 on the CPU if None.
 
