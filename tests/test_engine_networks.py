@@ -177,6 +177,26 @@ def test_a_copy_that_is_the_network_is_refused() -> None:
     assert all(parameter.requires_grad for parameter in net.fine.parameters())
 
 
+def test_weights_of_five_dimensions() -> None:
+    class Deep(Coarse):
+        def __init__(self) -> None:
+            super().__init__()
+            self.wide = nn.Conv2d(4, 4, 3)
+            self.deep = nn.Conv3d(4, 4, 1, bias=False)
+            self.deep.weight.data = torch.eye(4).reshape(4, 4, 1, 1, 1) * 2
+
+        def logits(self, image: Tensor) -> Tensor:
+            return self.deep(super().logits(image)[:, :, None])[:, :, 0]
+
+    net = network(Deep())
+    engine = net.compile()
+    image, _ = scene(75, 83, objects=9)
+    assert torch.equal(engine(image), net(image))
+    weight = engine.networks.coarse.wide.weight
+    assert not net.coarse.wide.weight.is_contiguous(memory_format=torch.channels_last)
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_networks_of_torch_compile() -> None:
     plain = network()
     coarse, fine = (torch.compile(net, backend="eager") for net in (Coarse(), Fine()))

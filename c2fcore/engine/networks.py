@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -78,7 +79,9 @@ class Networks:
             if self.precision is not None:
                 _cast(network, self.precision)
             if channels_last:
-                network.to(memory_format=torch.channels_last)
+                for tensor in chain(network.parameters(), network.buffers()):
+                    if tensor.ndim == 4:  # `to` would stop at weights of 5 dimensions
+                        tensor.data = tensor.contiguous(memory_format=torch.channels_last)
             if self.compiled is not None:
                 network.compile(**_with_limit(self.compiled))
 
