@@ -116,10 +116,8 @@ def coarse_logits(
         none = (0, config.num_classes, 1, 1)
         return torch.zeros(none, dtype=torch.float32, device=image.device), size
     pixels = fed(pad(normalise(image, config), size), network, config)
-    if pixels is image:
-        pixels = (
-            image.clone()
-        )  # networks may write into their input; patches are cut from the image
+    if pixels is image:  # of which patches are cut: networks may write into their input
+        pixels = image.clone()
     answer = _channels.call("C2FNet", network, pixels, true_size)
     return check_coarse(answer, len(image), size, config), size
 
