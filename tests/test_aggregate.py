@@ -258,13 +258,22 @@ def test_sizes_beyond_32_bits_are_refused(backend: str, device: str) -> None:
 def test_axes_on_which_float32_skips_columns_are_refused(backend: str, device: str) -> None:
     if backend != "cpu":
         pytest.skip("a limit of the cpu backend; the cuda backend's is above")
-    windows = windows_of([[(0, 0)]], 1, 1, device)
-    fine = torch.zeros(1, 1, 1, 1, device=device)
+    windows, fine = windows_of([[(0, 0)]], 1, 1), torch.zeros(1, 1, 1, 1)
     for size in (((1 << 22) + 1, 1), (1, (1 << 22) + 1)):
         with pytest.raises(ValueError, match=r"at most 4194304 per interpolated axis.*reference"):
             ops.aggregate(torch.zeros(1, 2, 1, 1), fine, windows, (1,), size=size, backend=backend)
-    whole = torch.zeros(1, 2, 1, (1 << 22) + 1)  # its own size: nothing is interpolated
-    ops.aggregate(whole, fine, windows, (1,), backend=backend)
+    ops.aggregate(torch.zeros(1, 2, *size), fine, windows, (1,), backend=backend)  # not resized
+
+
+def test_columns_that_float32_skips(backend: str, device: str) -> None:
+    """On a long axis that hardly grows, 8 neighbours now and then span 9 columns of the logits."""
+    if backend == "triton" and device == "cpu":
+        pytest.skip("takes minutes in Triton's interpreter")
+    coarse, fine = noise_logits((1, 2, 1, 133475), 8).to(device), torch.zeros(1, 1, 1, 1).to(device)
+    args = (coarse, fine, windows_of([[(0, 0)]], 1, 1, device), (1,))
+    options: dict[str, Any] = {"size": (1, 133530), "output": "probs"}
+    got, want = (ops.aggregate(*args, **options, backend=b) for b in (backend, "reference"))
+    assert ((got - want).abs() <= tolerances.prob_error(coarse)).all()
 
 
 REPEATED = [

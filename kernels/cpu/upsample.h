@@ -21,9 +21,12 @@ struct AxisTaps {
     const float scale = resize_scale(in_size, out_size);
     for (int64_t dst = 0; dst < out_size + 8; ++dst) {
       const int64_t clamped = dst < out_size ? dst : out_size - 1;
-      const BilinearTap tap =
+      BilinearTap tap =
           in_size == out_size ? unresized_tap(clamped) : bilinear_tap(clamped, scale, in_size);
       const size_t at = static_cast<size_t>(dst);
+      // Where hardly resized, float32 rounds a position up to a whole column once in a while, which
+      // may put 8 sources between 7 neighbours: then it is the second tap, of weight 1.
+      if (dst >= 7 && tap.i0 > i0[at - 7] + 7) tap = {tap.i0 - 1, tap.i0, 1.0f};
       i0[at] = tap.i0;
       i1[at] = tap.i1;
       w1[at] = tap.w1;
@@ -52,8 +55,8 @@ struct UpsampleTaps {
 };
 
 // Horizontal taps of the 8 output pixels from x on, as two unaligned loads and two permutations of
-// a logit row. Upsampling (in <= out) keeps 8 neighbours within 8 source columns for either tap, as
-// long as float32 tells neighbouring columns apart (kMaxResizedAxis).
+// a logit row. Upsampling (in <= out) keeps 8 neighbours within 8 source columns for either tap
+// (AxisTaps).
 struct ColumnTaps8 {
   int64_t base0, base1;
   Vec8i lane0, lane1;  // source columns relative to base0, base1
