@@ -198,6 +198,7 @@ def test_labels_of_large_maps(backend: str, device: str, name: str) -> None:
     sample = samples.get("count_windows", name)
     seg, classes = sample.args(device)
     options = {**sample.options, "window": 7, "stride": 7, "n": 4, "_return_labels": True}
+    options["edge"] = "drop"  # the last rows and columns are in no window
     _, labels = ops.select_windows(seg, classes, **options, backend=backend)
     size = sample.options.get("size", seg.shape[2:])
     want, margin = oracles.labels_of(seg.cpu().float().numpy(), size)

@@ -23,7 +23,7 @@ void counts() {
   params.counts = found.data();
   int wrong = 0;
   for (int turn = 0; turn < 50; ++turn) {
-    c2f::cpu::count_windows(params, 8);
+    c2f::cpu::count_windows(params, turn == 0 ? 1 : 8);  // one adds more rows than a byte can hold
     for (const int32_t count : found) wrong += count != kSide * kSide;
   }
   CHECK(wrong == 0);
