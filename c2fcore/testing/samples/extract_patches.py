@@ -114,6 +114,18 @@ SAMPLES: list[Sample] = [
     _patches(
         "out-channels_last-f16", channels_last=True, out=torch.float16, layout="channels_last"
     ),
+    *[  # rows of more pixels than are loaded at a time, and the image's last one
+        _patches(
+            f"channels_last-{c}-wide",
+            (1, c, 29, 31),
+            window=21,
+            n=2,
+            layout="channels_last",
+            boxes=[[(0, 0), (8, 10)]],
+            zoom=2.0,
+        )
+        for c in (2, 3, 4)
+    ],
     _patches("one-channel", (1, 1, 17, 19), zoom=2.0),
     _patches("five-channels", (1, 5, 17, 19), zoom=1.5, mean=(1, 2, 3, 4, 5), scale=1.0),
     _patches("seventeen-channels", (1, 17, 9, 9), window=4, zoom=2.0, channels_last=True),
