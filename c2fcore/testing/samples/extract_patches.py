@@ -145,6 +145,9 @@ SAMPLES: list[Sample] = [
     _patches("window-is-image", (1, 3, 11, 11), window=11, n=1, zoom=1.3),
     _patches("shrunk-to-one-pixel", (1, 3, 9, 9), window=7, n=2, zoom=1 / 7),
     _patches("odd-shrink", (1, 3, 19, 23), window=13, n=2, zoom=0.7),
+    # Sources of 8 neighbours lie exactly a vector apart, or two.
+    _patches("shrink-by-8-of-7", (1, 3, 19, 23), window=16, n=2, zoom=7 / 8),
+    _patches("shrink-by-16-of-7", (1, 3, 37, 41), window=32, n=2, zoom=7 / 16),
     _patches("primes", (1, 3, 37, 41), window=11, n=4, zoom=17 / 11, mode="bicubic"),
     _patches("corners", boxes=[[(0, 0), (13, 18), (0, 18)], [(13, 0)]], zoom=2.0),
     _patches("num-0", boxes=[[], []], n=2, mean=0.5),
