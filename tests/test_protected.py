@@ -1,0 +1,106 @@
+"""The cpu backend reads nothing beside its inputs: where they end, readable memory does, too.
+
+A read past either end ends the process with a segmentation fault, so that happens in another one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from c2fcore import Windows, _native, ops
+from c2fcore.testing import samples
+
+SEEDS = 40
+NONE, READ_AND_WRITE = 0, 3  # PROT_NONE, PROT_READ | PROT_WRITE
+
+
+class Memory:
+    """Pages of zeros between two that nobody may touch."""
+
+    def __init__(self) -> None:
+        self.libc = ctypes.CDLL(None, use_errno=True)
+        self.libc.mmap.restype = ctypes.c_void_p
+        self.libc.mmap.argtypes = [
+            *(ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int),
+            ctypes.c_long,
+        ]
+        self.libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+        self.libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+        self.taken: list[tuple[int, int]] = []
+
+    def take(self, size: int, at_end: bool) -> Any:
+        """`size` bytes, behind which comes a page that is protected, or before which."""
+        inner = -(-max(size, 1) // mmap.PAGESIZE) * mmap.PAGESIZE
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        whole = inner + 2 * mmap.PAGESIZE
+        start = self.libc.mmap(None, whole, NONE, flags, -1, 0)
+        self.taken.append((start, whole))
+        first = start + mmap.PAGESIZE
+        assert self.libc.mprotect(first, inner, READ_AND_WRITE) == 0
+        return (ctypes.c_uint8 * size).from_address(first + (inner - size if at_end else 0))
+
+    def release(self) -> None:
+        """All that was taken, which nothing may hold any more."""
+        while self.taken:
+            self.libc.munmap(*self.taken.pop())
+
+
+def moved(x: Tensor, memory: Memory, at_end: bool) -> Tensor:
+    """The same tensor, strides included, with nothing readable beside its first or last element."""
+    if x.numel() == 0:
+        return x
+    steps = ((side - 1) * step for side, step in zip(x.shape, x.stride(), strict=True))
+    reach = 1 + sum(steps)
+    room = memory.take(reach * x.element_size(), at_end)
+    flat = torch.frombuffer(room, dtype=x.dtype)
+    flat.copy_(x.as_strided((reach,), (1,), x.storage_offset()))
+    return flat.as_strided(x.shape, x.stride())
+
+
+def every_call() -> None:
+    """All samples and some drawn ones at both ends; prints what it is about to call."""
+    memory = Memory()
+    for op in samples.OPS:
+        call: Callable[..., Any] = getattr(ops, op)
+        for sample in (*samples.of(op), *(samples.drawn(op, seed) for seed in range(SEEDS))):
+            for at_end in (True, False):
+                print(op, sample, "end" if at_end else "start", flush=True)
+                args = [
+                    Windows(*(moved(t, memory, at_end) for t in arg[:3]), arg.window)
+                    if isinstance(arg, Windows)
+                    else moved(arg, memory, at_end)
+                    if isinstance(arg, Tensor)
+                    else arg
+                    for arg in sample.args()
+                ]
+                call(*args, **sample.options, backend="cpu")
+                del args
+                memory.release()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="maps memory as Linux does")
+@pytest.mark.skipif(_native.cpu().module is None, reason=_native.cpu().reason)
+@pytest.mark.parametrize("isa", ["portable", "avx2"])
+def test_nothing_beside_the_inputs_is_read(isa: str) -> None:
+    portable = _native.load("_cpu_portable", "cpu").module
+    if isa == "avx2" and not (portable and portable.cpu_has_avx2()):
+        pytest.skip("this processor has no AVX2")
+    code = "import test_protected; test_protected.every_call()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True,
+        env={**os.environ, "C2F_CPU_ISA": isa}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-300:] + done.stderr[-2000:]
+    assert done.stdout.count("\n") > 500
