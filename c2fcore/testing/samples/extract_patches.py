@@ -143,6 +143,8 @@ SAMPLES: list[Sample] = [
     ),
     _patches("window-1", (1, 3, 5, 7), window=1, n=2, zoom=3.0),
     _patches("window-is-image", (1, 3, 11, 11), window=11, n=1, zoom=1.3),
+    # Whole loads of pixels up to the image's last byte.
+    _patches("interleaved-to-the-end", (1, 3, 24, 24), window=24, n=1, layout="channels_last"),
     _patches("shrunk-to-one-pixel", (1, 3, 9, 9), window=7, n=2, zoom=1 / 7),
     _patches("odd-shrink", (1, 3, 19, 23), window=13, n=2, zoom=0.7),
     # Sources of 8 neighbours lie exactly a vector apart, or two.
