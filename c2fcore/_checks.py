@@ -290,3 +290,9 @@ def nonzero(op: str, name: str, numbers: Iterable[float], given: object) -> None
     """None of `numbers` is 0, or so small that float32 cannot divide by it."""
     if min(map(abs, numbers)) < _FLOAT32_TINY:
         raise ValueError(f"{op}: {name} must not be 0, got {given!r}")
+
+
+def quotient(op: str, name: str, a: float, b: float) -> None:
+    """A / b is finite in float32."""
+    if abs(a) > _FLOAT32_MAX * abs(b):
+        raise ValueError(f"{op}: {name} must be finite in float32, got {a} / {b}")

@@ -262,6 +262,8 @@ BAD = [ # image, windows, options, exception, message
     (IMAGE, GOOD, {"mean": float("nan")}, V, r"mean must be finite, got nan"),
     (IMAGE, GOOD, {"std": (1, 1)}, V, r"std must have one value per channel, got 2 for C=3"),
     (IMAGE, GOOD, {"std": (1, 0, 1)}, V, r"std must not be 0, got .*\(1, 0, 1\)"),
+    (IMAGE, GOOD, {"scale": 100, "std": 1e-37}, V, r"scale / std must be .*, got 100\.0 / 1e-37"),
+    (IMAGE, GOOD, {"mean": -1e9, "std": (1, 1, -1e-30)}, V, r"mean / std must be finite"),
     (IMAGE, GOOD, {"dtype": torch.uint8}, T, r"dtype must be a float type, got .*uint8"),
     (IMAGE, GOOD, {"dtype": "float16"}, T, r"dtype must be a float type, got float16"),
     (IMAGE, GOOD, {"backend": ""}, V, r"backend must be one of .*got ''"),

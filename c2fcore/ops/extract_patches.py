@@ -47,7 +47,8 @@ def extract_patches(
         mode: "bilinear", "nearest" or "bicubic" (a = -0.75; may overshoot, is not clamped).
         scale: factor before mean and std; None is 1/255 for uint8 and 1 otherwise.
         mean: subtracted; a number or one per channel.
-        std: divided by; a number or one per channel, not 0, nor what float32 takes for 0.
+        std: divided by; a number or one per channel, not 0, nor so small that float32 takes it
+            for 0, or does not hold scale / std or mean / std.
         dtype: float type of the patches; None is the image's own, float32 for integer images.
         channels_last: memory format of the patches.
         backend: "auto", "reference", "cpu", "triton" or "cuda".
@@ -158,7 +159,13 @@ def _check_values(
     scale = _checks.number("extract_patches", "scale", scale)
     if dtype not in _checks.FLOAT_DTYPES:
         raise TypeError(f"extract_patches: dtype must be a float type, got {dtype}")
-    return scale, *check_options("extract_patches", image, mode, mean, std)
+    means, stds = check_options("extract_patches", image, mode, mean, std)
+    # Backends compute v * (scale / std) + (-mean / std).
+    for i, deviation in enumerate(stds or ()):
+        subtracted = means[i] if means else 0.0
+        _checks.quotient("extract_patches", "scale / std", scale, deviation)
+        _checks.quotient("extract_patches", "mean / std", subtracted, deviation)
+    return scale, means, stds
 
 
 def _check_call(
