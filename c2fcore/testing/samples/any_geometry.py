@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from . import Sample
+from .count_windows import FLOATS, INTS
 from .extract_patches import IMAGE_DTYPES, MODES, image_of
 from .inputs import (
     ALMOST_ALIGNED,
@@ -28,8 +29,6 @@ from .inputs import (
     windows_of,
 )
 
-FLOATS = (torch.float32, torch.float16, torch.bfloat16)
-INTS = (torch.uint8, torch.int16, torch.int32, torch.int64)
 CLASSES = (1, 2, 3, 4, 6, 7, 8, 15, 16, 17, 19, 20, 33, 40)
 # Where interpolated multiples of 1/8 are exact in float32.
 EXACT_FACTORS = (1, 1, 2, 4, 4, 8)
