@@ -35,8 +35,13 @@ class Replayed:
         held = self._held.setdefault(memory, [])
         held.append(tensors(outputs))
         number = len(held)
+        ran = True
 
         def replay() -> None:
+            nonlocal ran
+            if ran:  # as a part of the capture, which runs nothing on a GPU
+                ran = False
+                return
             for later in held[number:]:
                 for tensor in later:
                     tensor.fill_(float("nan") if tensor.is_floating_point() else 0x5A)

@@ -6,6 +6,8 @@ import copy
 import types
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -57,14 +59,19 @@ def test_networks_may_write_into_their_input(size: tuple[int, int], dtype: torch
         assert torch.equal(given, image)
 
 
-def test_captured_networks_may_write_into_their_input(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("threads", [1, 2])  # what another one warmed up runs twice
+def test_captured_networks_may_write_into_their_input(
+    threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recorders: list[Replayed] = replay_everywhere(monkeypatch)
     options: dict[str, Any] = {"n": 9, "max_batch": 4, "zoom": 2.0}
     plain, net = network(**options), network(CoarseInPlace(), FineInPlace(), **options)
     engine = net.compile(buckets="powers")
     for seed in range(10):
         image = scene(75, 83, objects=20, seed=seed % 2)[0]
-        assert torch.equal(engine(image), plain(image))
+        with ThreadPoolExecutor() if threads > 1 else nullcontext() as pool:
+            labels = pool.submit(engine, image).result() if pool else engine(image)
+        assert torch.equal(labels, plain(image))
     assert sum(recorder.captures for recorder in recorders) > 0
 
 

@@ -71,8 +71,10 @@ class _NetworkPlan(Plan):
         self._input = torch.empty_like(like)
         name = f"{stage} network on {tuple(like.shape)}"
 
-        def body() -> Tensor:  # which may run twice on one input: networks may write into it
-            return run(stage, self._input.clone())
+        def body() -> Tensor:
+            # Called, it may run twice on one input, and networks may write into theirs. A graph
+            # is replayed once for each.
+            return run(stage, self._input if recorder.recording else self._input.clone())
 
         program = Program(name, body, recorder, NETWORK_RUNS_BEFORE_CAPTURE, NETWORK)
         self.programs[stage] = program
