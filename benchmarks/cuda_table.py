@@ -75,7 +75,7 @@ def launch_lines(usage: list[cuda_resources.Usage]) -> Iterator[str]:
         "One launch each: 16 classes, window 128, stride 32, n = 32, one image. *Fit* is by "
         f"registers, shared memory and threads, of which {MOST} blocks fill a multiprocessor. The "
         "floor is each input read once and each output written once; *asked* is what the blocks "
-        "ask of the memory system, each byte once per block, where that is counted."
+        "ask of the memory system, each byte once per block."
     )
     yield ""
     yield (
@@ -92,24 +92,22 @@ def launch_lines(usage: list[cuda_resources.Usage]) -> Iterator[str]:
         found = [compiled.get((name, sm)) for sm in SHARED]
         fits = " | ".join("?" if kernel is None else str(fit(kernel, dynamic)) for kernel in found)
         counted = _traffic(row.case, launches.kernel.name, struct, scratch)
-        if counted is None:
-            floor = row.count(row.case, row.plan(row.case)).floor
-            asked = "- | - | sources that tiles share: not counted"
-        else:
-            floor, ratio = counted.floor, counted.asked / counted.floor
-            asked = f"{counted.asked / 1e6:.2f} | {ratio:.2f} | {counted.reason}"
-        taken = f"{blocks} | {dynamic} | {fits}"
-        yield f"| {row.name} | {name} | {taken} | {floor / 1e6:.2f} | {asked} |"
+        floor, asked, reason = counted
+        taken = f"{blocks} | {dynamic} | {fits} | {floor / 1e6:.2f} | {asked / 1e6:.2f}"
+        yield f"| {row.name} | {name} | {taken} | {asked / floor:.2f} | {reason} |"
 
 
 def _traffic(case: Any, kernel: str, struct: bytes, scratch: int) -> Any:
-    """Bytes of a launch; None where they are not counted."""
+    """Bytes of a launch."""
     import emulator_build  # which knows the structs
     import kernel_table
 
-    if isinstance(case, kernel_table.PatchCase):
-        return None
+    if case.op == "extract_patches_backward":
+        return kernel_table.backward_traffic(case)
     probes = _cuda.from_file(emulator_build.path_of("_cuda_on_host"))
+    if isinstance(case, kernel_table.PatchCase):
+        tile = probes.patch_tile(struct) if case.op == "extract_patches" else (1, 1, 1)
+        return kernel_table.patches_traffic(case, tile)
     if isinstance(case, kernel_table.Case):
         axes = probes.bin_axes(struct)
         starts = [

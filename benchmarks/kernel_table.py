@@ -105,6 +105,48 @@ def patches_bytes(case: PatchCase, launches: list[Any]) -> Bytes:
     return Bytes(min(windows, _size(source)) + out, read + out, "; ".join(reasons) or "-")
 
 
+def patches_traffic(case: PatchCase, tile: tuple[int, int, int]) -> Bytes:
+    """By a block's rows, elements of a row and channels of a pixel in it; windows as above."""
+    rows, width, group = tile
+    source, *_, out = (_size(each) for each in arguments(case) if isinstance(each, torch.Tensor))
+    windows = case.n * case.window**2 * source // case.full**2
+    if case.op == "extract_targets":
+        return Bytes(windows + out, windows + out, "-")
+    sources = _sources(case)
+    columns, channels = np.divmod(np.arange(len(sources) * group), group)
+    elements = sources[columns] * group + channels[:, None]
+    read_rows = sum(np.ptp(block) + 1 for block in _blocks(sources, rows))
+    read_elements = sum(len(np.unique(block)) for block in _blocks(elements, width))
+    again = float(read_rows * read_elements / (case.window**2 * group))
+    reason = f"sources on borders of tiles read from both sides ({again:.2f}x, L2 mostly)"
+    return Bytes(windows + out, int(windows * again) + out, reason if again > 1 else "-")
+
+
+def backward_traffic(case: PatchCase) -> Bytes:
+    """Of blocks that hold a row of a window at least; float32 is written."""
+    grad, *_, found = (each for each in arguments(case) if isinstance(each, torch.Tensor))
+    out = 4 * found.numel()
+    again = float(np.mean([len(set(row)) for row in _sources(case).tolist()]))
+    reason = f"outputs read by every row of sources they are made of ({again:.2f}x, L2)"
+    return Bytes(_size(grad) + out, int(_size(grad) * again) + out, reason)
+
+
+def _sources(case: PatchCase) -> np.ndarray[Any, Any]:
+    """[outputs, taps], the positions of a window that outputs are made of along an axis."""
+    outputs = round(case.window * case.zoom)
+    at = np.arange(outputs)
+    if case.mode == "nearest" or outputs == case.window:
+        return (at * case.window // outputs)[:, None]
+    position = (at + 0.5) * case.window / outputs - 0.5
+    taps = np.arange(2) if case.mode == "bilinear" else np.arange(-1, 3)
+    found = np.floor(position).astype(np.int64)[:, None] + taps
+    return np.clip(found, 0, case.window - 1)
+
+
+def _blocks(items: np.ndarray[Any, Any], size: int) -> list[np.ndarray[Any, Any]]:
+    return [items[i : i + size] for i in range(0, len(items), size)]
+
+
 def backward_bytes(case: PatchCase, launches: list[Any]) -> Bytes:
     """extract_patches_backward."""
     args, constants = launches[0].args, launches[0].constants

@@ -95,6 +95,10 @@ void bind_launcher(py::module_& m) {
     const auto args = struct_of<MergeArgs>(bytes);
     return py::make_tuple(args.tile_y, args.tile_x, args.tile_x_log2);
   });
+  m.def("patch_tile", [](const py::bytes& bytes) {
+    const auto args = struct_of<PatchArgs>(bytes);
+    return py::make_tuple(args.tile_rows, args.tile_width, args.group);
+  });
   py::class_<BinAxis>(m, "BinAxis")
       .def(py::init(&make_bin_axis))
       .def_readonly("windows", &BinAxis::windows)
