@@ -1,35 +1,33 @@
-"""The compiled CUDA kernels that label pixels, executed without a GPU: answers, accesses, races.
+"""The compiled CUDA kernels, executed without a GPU: answers, memory accesses, races.
 
 The emulator of tests/cuda_on_host runs their source; this runs what NVRTC makes of it for sm_90,
-instructions by name among it.
+instructions by name among it. C2F_CUDA_COMPILED=all runs every sample of every op (minutes),
+C2F_SEEDS=FIRST:END those drawn from seeds besides.
 """
 
 from __future__ import annotations
 
-import ctypes
-from functools import cache
-from typing import Any
+import os
+from collections.abc import Iterator
 
 import compare
-import emulator_build
-import numpy as np
 import pytest
 import torch
-from cuda_launches import Launches
+from cuda_compiled import Compiled, buffer_of
 from cuda_ptx import CudaMachine, CudaProgram
-from ptx_machine import Buffer, Fault
+from like_reference import assert_like_reference
+from ptx_machine import Fault
 
-from c2fcore import _cuda, _nvrtc
-from c2fcore._classes import class_set
-from c2fcore.ops import select_windows
+from c2fcore import _cuda, ops
 from c2fcore.testing import samples
 from c2fcore.testing.agree import assert_agrees
+from c2fcore.testing.samples import Sample
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(bool(_cuda.on_host()), reason="runs in that process"),
 ]
-SAMPLES = (
+COUNTS = (
     *("special-x4-16-classes-float32", "special-x4-16-classes-float16", "blobs-wide"),
     *("special-x4-16-classes-bfloat16", "special-x4-channels_last-bfloat16"),
     *("special-x4-channels_last-float16", "logits-x4-ties", "nan-inf-taller"),
@@ -42,99 +40,59 @@ LABELS = (
     *("paper-labels-nan-inf-fine", "wide-overlaps", "wide-num-0-of-one", "wide-odd-sizes"),
     *("wide-official-float16", "bfloat16-labels", "full-channels_last-f16"),
 )
+PROBS = (
+    *("paper-probs-overlaps", "normalized-probs-nan-inf-fine", "official-probs-two-channels"),
+    *("bfloat16-probs", "every-class-paper-probs", "256-classes"),
+)
 
 
-class Workspace(_cuda.Workspace):
-    """Memory that is known afterwards."""
+def _chosen(op: str) -> list[Sample]:
+    names = {"count_windows": COUNTS, "aggregate": (*LABELS, *PROBS)}.get(op)
+    if os.environ.get("C2F_CUDA_COMPILED") == "all":
+        return samples.of(op)
+    if names is None:  # the largest takes seconds
+        return [sample for sample in samples.of(op) if sample.name != "large"]
+    return [samples.get(op, name) for name in names]
 
-    def __init__(self) -> None:
-        super().__init__(torch.device("cpu"))
-        self.kept: list[torch.Tensor] = []
 
-    def scratch(self, name: str, count: int) -> torch.Tensor:
-        self.kept.append(torch.full((count,), 0xCD, dtype=torch.uint8))
-        return self.kept[-1]
-
-    def tickets(self, count: int) -> torch.Tensor:
-        self.kept.append(torch.zeros(count, dtype=torch.int32))
-        return self.kept[-1]
+CASES = [(op, sample) for op in samples.OPS for sample in _chosen(op)]
+CASES += [(op, sample) for op in samples.OPS for sample in compare.drawn(op, range(0))]
 
 
 @pytest.fixture(scope="module")
-def glue() -> Any:
-    """The glue of _cuda_jit, for tensors on the CPU, and what it launches."""
-    path = emulator_build.path_of("_cuda_jit_on_host")
-    module, launches = _cuda.from_file(path), Launches()
-    module.set_launcher(launches)
-    return module, launches
+def compiled() -> Compiled:
+    pytest.importorskip("cupy.cuda", reason="needs CuPy (pip install 'c2fcore[cuda13]')")
+    return Compiled()
 
 
-def _buffer(tensor: torch.Tensor) -> Buffer:
-    storage = tensor.untyped_storage()
-    place = (ctypes.c_uint8 * storage.nbytes()).from_address(storage.data_ptr())
-    return Buffer("", np.frombuffer(place, np.uint8), storage.data_ptr())
+@pytest.fixture
+def machine(compiled: Compiled, monkeypatch: pytest.MonkeyPatch) -> Iterator[Compiled]:
+    """Backend "cuda" runs on CPU tensors, by the machine."""
+    compiled.install(monkeypatch)
+    compiled.races.clear()
+    yield compiled
+    _cuda.missing.cache_clear()
 
 
-@cache
-def _program(kernel: _nvrtc.Kernel) -> CudaProgram:
-    """What NVRTC makes of it."""
-    name, ptx = _nvrtc._compile(kernel, "compute_90")
-    return CudaProgram(ptx.decode(), name)
-
-
-def _execute(launches: Launches, *tensors: torch.Tensor) -> None:
-    """The kernel that was launched."""
-    blocks, argument, shared = launches.launch
-    buffers = [_buffer(tensor) for tensor in tensors]
-    machine = CudaMachine(_program(launches.kernel), blocks, buffers, argument, shared)
-    machine.run()
+@pytest.mark.usefixtures("poison")
+@pytest.mark.parametrize(("op", "sample"), CASES, ids=[f"{op}-{s}" for op, s in CASES])
+def test_compiled_sample(machine: Compiled, op: str, sample: Sample) -> None:
+    assert_like_reference(op, sample, "cuda")
     assert not machine.races
 
 
-@pytest.mark.parametrize("name", SAMPLES)
-def test_counts(name: str, glue: Any) -> None:
-    pytest.importorskip("cupy.cuda", reason="needs CuPy (pip install 'c2fcore[cuda13]')")
-    module, launches = glue
-    sample = samples.get("count_windows", name)
-    want = compare.call("count_windows", sample, "reference")
-    seg, classes = sample.args("cpu")
-    height, width = sample.options.get("size", seg.shape[-2:])
-    counts, workspace = torch.full_like(want, -1), Workspace()
-    grid = (height, width, sample.options["window"], sample.options["stride"], True)
-    module.count_windows(seg, class_set(classes).table, *grid, counts, None, workspace)
-    _execute(launches, seg, counts, *workspace.kept)
-    assert torch.equal(counts, want)
-
-
-@pytest.mark.parametrize("given", [False, True], ids=["found", "given"])
+@pytest.mark.usefixtures("poison")
 @pytest.mark.parametrize("name", LABELS)
-def test_labels(name: str, given: bool, glue: Any) -> None:
-    pytest.importorskip("cupy.cuda", reason="needs CuPy (pip install 'c2fcore[cuda13]')")
-    module, launches = glue
+def test_merging_given_labels(machine: Compiled, name: str) -> None:
     sample = samples.get("aggregate", name)
-    want = compare.call("aggregate", sample, "reference")
-    coarse, fine, windows, classes = sample.args("cpu")
-    height, width = sample.options.get("size", coarse.shape[-2:])
-    rule, workspace = sample.options.get("rule", "paper"), Workspace()
-    labels = torch.full_like(want, 255)
-    if given:
-        _, labels = select_windows(
-            coarse,
-            classes,
-            window=1,
-            stride=1,
-            n=1,
-            size=(height, width),
-            _return_labels=True,
-            backend="reference",
-        )
-    of_windows = windows.origins, windows.num, windows.window
-    table = class_set(classes).table
-    module.aggregate(
-        *(coarse, fine, *of_windows, table, height, width, rule, labels, given, workspace)
-    )
-    _execute(launches, coarse, fine, windows.origins, windows.num, labels)
-    assert_agrees("aggregate", sample, labels, want)
+    coarse, fine, windows, classes = sample.args()
+    size = sample.options.get("size", coarse.shape[-2:])
+    grid = {"window": 1, "stride": 1, "n": 1, "size": size, "backend": "reference"}
+    _, labels = ops.select_windows(coarse, classes, **grid, _return_labels=True)
+    options = {**sample.options, "backend": "cuda"}
+    got = ops.aggregate(coarse, fine, windows, classes, **options, _labels=labels)
+    assert_agrees("aggregate", sample, got, compare.call("aggregate", sample, "reference"))
+    assert not machine.races
 
 
 @pytest.mark.parametrize(
@@ -150,6 +108,6 @@ def test_misaligned_accesses_are_refused(access: str, address: str) -> None:
     ptx = f".entry p()\n.maxntid 32, 1, 1\n{{\nld.param.u64 %rd1, [p_param_0];\n{access};\nret;\n}}"
     memory = torch.zeros(16, dtype=torch.int32)
     argument = memory.data_ptr().to_bytes(8, "little")
-    machine = CudaMachine(CudaProgram(ptx, "p"), 1, [_buffer(memory)], argument, 16)
+    machine = CudaMachine(CudaProgram(ptx, "p"), 1, [buffer_of(memory)], argument, 16)
     with pytest.raises(Fault, match=address + r" is no multiple of the \d+ bytes accessed"):
         machine.run()
