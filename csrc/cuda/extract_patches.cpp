@@ -23,8 +23,8 @@ extern const KernelTable extract_targets_kernels;
 
 namespace {
 
-// Tiles that keep every multiprocessor busy; smaller ones are made where there would be fewer.
-constexpr int64_t kEnoughTiles = 4 * kMultiprocessors;
+// Blocks that keep every multiprocessor busy; smaller ones are made where there would be fewer.
+constexpr int64_t kEnoughParts = 2 * kMultiprocessors;
 
 // The windows of a batch. Tensors are viewed one after the other, not as arguments of one call: an
 // error names the first that is wrong.
@@ -41,7 +41,7 @@ void require_sides(int64_t window, int64_t side, const char* op) {
                     window, " and ", side);
 }
 
-// Whether rows of tiles start on multiples of 16 bytes.
+// Whether rows of blocks start on multiples of 16 bytes.
 bool vector_stores(const ExtractPatchesParams& p, bool channels_last) {
   const int64_t elems = 16 / dtype_bytes(p.out_dtype);
   return reinterpret_cast<uintptr_t>(p.out) % 16 == 0 && p.out_stride_y % elems == 0 &&
@@ -69,14 +69,18 @@ PatchArgs plan_patches(const ExtractPatchesParams& p, int64_t first_channel, int
   args.out_stride_elem = channels_last ? 1 : p.out_stride_x;
   args.row_elems = static_cast<int32_t>(p.p * args.group);
   args.vector_stores = vector_stores(p, channels_last);
+  args.by_group = make_divider(args.group);
+  args.resize = resize_scale(p.windows.window_px, p.p);
   const int64_t across = ceil_div(args.row_elems, kPatchWidth);
-  args.tile_width = static_cast<int32_t>(ceil_div(ceil_div(args.row_elems, across), 8) * 8);
-  args.tiles_x = static_cast<int32_t>(ceil_div(args.row_elems, args.tile_width));
-  const int64_t rows_of_tiles = p.image.B * p.windows.n * args.groups * args.tiles_x;
-  int64_t rows = std::min(most_tile_rows(p.windows.window_px, p.p, taps), p.p);
-  while (rows > 4 && rows_of_tiles * ceil_div(p.p, rows) < kEnoughTiles) rows = (rows + 1) / 2;
-  args.tile_rows = static_cast<int32_t>(rows);
-  args.tiles_y = static_cast<int32_t>(ceil_div(p.p, rows));
+  args.part_width = static_cast<int32_t>(ceil_div(ceil_div(args.row_elems, across), 8) * 8);
+  args.parts_x = static_cast<int32_t>(ceil_div(args.row_elems, args.part_width));
+  const int64_t rows_of_parts = p.image.B * p.windows.n * args.groups * args.parts_x;
+  int64_t rows = std::min<int64_t>(kPatchRows, p.p);
+  while (rows > 4 && rows_of_parts * ceil_div(p.p, rows) < kEnoughParts) rows = (rows + 1) / 2;
+  args.part_rows = static_cast<int32_t>(rows);
+  args.parts_y = static_cast<int32_t>(ceil_div(p.p, rows));
+  const int64_t tiles = ceil_div(rows, most_tile_rows(p.windows.window_px, p.p, taps));
+  args.tile_rows = static_cast<int32_t>(ceil_div(rows, tiles));
   std::copy_n(p.gain + first_channel, channels, args.gain);
   std::copy_n(p.bias + first_channel, channels, args.bias);
   return args;
@@ -100,7 +104,7 @@ void run_extract_patches(py::handle image, py::handle origins, py::handle num, i
   for (int64_t c = 0; c < p.image.C; c += kPatchChannels) {
     const int64_t channels = std::min<int64_t>(kPatchChannels, p.image.C - c);
     const PatchArgs args = plan_patches(p, c, channels, taps);
-    const int64_t blocks = patches * args.groups * args.tiles_y * args.tiles_x;
+    const int64_t blocks = patches * args.groups * args.parts_y * args.parts_x;
     launch({extract_patches_kernels, patches_key(p.image.dtype, taps), blocks, kPatchThreads}, args,
            queue);
   }

@@ -1,9 +1,11 @@
 // extract_patches: windows of an image, resampled and normalised, in one launch.
 //
-// A block makes a tile of a patch: up to 32 rows of up to 512 elements that lie side by side in the
-// output (channels last: pixels times channels; planar: pixels). It resamples the source rows of
-// the tile horizontally, gain and bias applied (the vertical weights add up to 1, so they commute),
-// into shared memory, each once; then combines them vertically and stores 16 bytes at a time.
+// A block makes a part of a patch: up to 256 elements that lie side by side in the output (channels
+// last: pixels times channels; planar: pixels), and up to 128 rows of them, some rows at a time. A
+// thread resamples its column of their source rows horizontally, gain and bias applied (the
+// vertical weights add up to 1, so they commute), into shared memory, each once; then all combine
+// them vertically and store 16 bytes at a time. What a column and a store need besides is found
+// once in a block: memory takes 32 elements in the time of a dozen instructions.
 //
 // Bulk copies (TMA) are not used: windows start at any byte and rows of a window are short, while
 // bulk copies want addresses and sizes in multiples of 16 bytes.
@@ -21,12 +23,11 @@
 
 namespace c2f::cuda {
 
-// Vertical taps of a tile's rows, and which source row each slot of shared memory holds.
+// Vertical taps of a block's rows.
+template <int kTaps>
 struct PatchRowTaps {
-  float w[kPatchRows][4];
+  alignas(4 * kTaps) float w[kPatchRows][kTaps];
   int32_t first[kPatchRows];
-  uint8_t slot[kPatchRows][4];
-  int32_t source[kPatchSlots];
 };
 
 struct alignas(16) PatchSource {
@@ -50,170 +51,277 @@ __device__ __forceinline__ ResampleTap patch_tap(const PatchArgs& a, bool resize
   }
 }
 
-// Fills `taps` for rows [y0, y0 + rows); returns the number of slots, the same for every thread.
+// Where source rows lie in shared memory that rows [row0, row0 + rows) of a block are made of.
 // Enlarged, neighbouring rows share sources: a slot per source row between the first and the last
 // one (the plan sees to it that they fit). Shrunk, every tap of every row has its own.
 template <int kTaps>
-__device__ __forceinline__ int fill_row_taps(const PatchArgs& a, int32_t y0, int rows, float scale,
-                                             PatchRowTaps& taps) {
-  const int32_t k = static_cast<int32_t>(a.windows.window_px);
-  const bool resized = k != a.side, shrunk = a.side < k;
-  const int32_t base = clamp_to_axis(patch_tap<kTaps>(a, resized, y0, scale).first, k);
-  const int32_t last =
-      clamp_to_axis(patch_tap<kTaps>(a, resized, y0 + rows - 1, scale).first + kTaps - 1, k);
-  const int slots = shrunk ? rows * kTaps : last - base + 1;
-  const int r = threadIdx.x;
-  if (r < rows) {
-    const ResampleTap tap = patch_tap<kTaps>(a, resized, y0 + r, scale);
-    taps.first[r] = tap.first;
-#pragma unroll
-    for (int t = 0; t < kTaps; ++t) {
-      const int32_t source = clamp_to_axis(tap.first + t, k);
-      const int slot = shrunk ? r * kTaps + t : source - base;
-      taps.w[r][t] = tap.w[t];
-      taps.slot[r][t] = static_cast<uint8_t>(slot);
-      if (shrunk) taps.source[slot] = source;
-    }
-  }
-  // Those between two rows' taps as well: rounding might skip one.
-  if (!shrunk && r < slots) taps.source[r] = base + r;
-  return slots;
-}
+struct PatchSlots {
+  const PatchRowTaps<kTaps>& taps;
+  int32_t row0, window_px, base;
+  bool shrunk;
+  int count;
 
-// Horizontal pass: columns [e0, e0 + width) of the tile's source rows.
+  __device__ __forceinline__ PatchSlots(const PatchRowTaps<kTaps>& taps_, int32_t row0_, int rows,
+                                        int32_t window, bool is_shrunk)
+      : taps(taps_), row0(row0_), window_px(window), base(source(row0_, 0)), shrunk(is_shrunk) {
+    count = shrunk ? rows * kTaps : source(row0 + rows - 1, kTaps - 1) - base + 1;
+  }
+  // Source row of a tap, in the window.
+  __device__ __forceinline__ int32_t source(int32_t row, int tap) const {
+    return clamp_to_axis(taps.first[row] + tap, window_px);
+  }
+  __device__ __forceinline__ int32_t source_of_slot(int slot) const {
+    return shrunk ? source(row0 + slot / kTaps, slot % kTaps) : base + slot;
+  }
+  __device__ __forceinline__ int slot(int32_t row, int tap) const {
+    return shrunk ? (row - row0) * kTaps + tap : source(row, tap) - base;
+  }
+  // The output in a row, of its sources in a column.
+  __device__ __forceinline__ float combined(int32_t row, const float (&column)[kTaps]) const {
+    float sum = column[0];
+    if constexpr (kTaps > 1) {
+      sum *= taps.w[row][0];
+#pragma unroll
+      for (int t = 1; t < kTaps; ++t) sum = fmaf(column[t], taps.w[row][t], sum);
+    }
+    return sum;
+  }
+};
+
+// A column of the output: its taps in the window's first row, and what becomes of their sum.
 template <class In, int kTaps>
-__device__ __forceinline__ void resample_source_rows(const PatchArgs& a, int64_t b, Origin origin,
-                                                     int32_t c0, int32_t e0, int width, int slots,
-                                                     float scale, const PatchRowTaps& taps,
-                                                     PatchSource& rows) {
-  const Image& image = a.image;
-  const int32_t k = static_cast<int32_t>(a.windows.window_px);
-  const In* corner = static_cast<const In*>(image.data) + b * image.stride_b +
-                     origin.y * image.stride_y + origin.x * image.stride_x;
-  for (int col = threadIdx.x; col < width; col += kPatchThreads) {
-    const int32_t px = (e0 + col) / a.group;
-    const int32_t c = c0 + (e0 + col) - px * a.group;  // in this launch
-    const ResampleTap tap = patch_tap<kTaps>(a, k != a.side, px, scale);
-    const In* at[kTaps];
+struct PatchColumn {
+  const In* at[kTaps];
+  float w[kTaps], gain, bias;
+
+  __device__ __forceinline__ PatchColumn(const PatchArgs& a, const In* corner, int32_t c0,
+                                         int32_t elem) {
+    const int32_t px = a.by_group.quotient(elem);
+    const int32_t c = c0 + elem - px * a.group;  // in this launch
+    const int32_t k = static_cast<int32_t>(a.windows.window_px);
+    const ResampleTap tap = patch_tap<kTaps>(a, k != a.side, px, a.resize);
 #pragma unroll
     for (int t = 0; t < kTaps; ++t) {
-      at[t] = corner + (a.first_channel + c) * image.stride_c +
-              clamp_to_axis(tap.first + t, k) * image.stride_x;
+      at[t] = corner + (a.first_channel + c) * a.image.stride_c +
+              clamp_to_axis(tap.first + t, k) * a.image.stride_x;
+      w[t] = tap.w[t];
     }
-    const float gain = a.gain[c], bias = a.bias[c];
-#pragma unroll 4
-    for (int s = 0; s < slots; ++s) {
-      const int64_t row = taps.source[s] * image.stride_y;
-      float sum = to_float(at[0][row]);
-      if constexpr (kTaps > 1) {
-        sum *= tap.w[0];
+    gain = a.gain[c];
+    bias = a.bias[c];
+  }
+
+  // Of a row that is `offset` elements below the first.
+  __device__ __forceinline__ float resampled(int64_t offset) const {
+    float sum = to_float(at[0][offset]);
+    if constexpr (kTaps > 1) {
+      sum *= w[0];
 #pragma unroll
-        for (int t = 1; t < kTaps; ++t) sum = fmaf(to_float(at[t][row]), tap.w[t], sum);
-      }
-      rows.row[s][col] = fmaf(sum, gain, bias);
+      for (int t = 1; t < kTaps; ++t) sum = fmaf(to_float(at[t][offset]), w[t], sum);
+    }
+    return fmaf(sum, gain, bias);
+  }
+};
+
+// Horizontal pass of a thread's column.
+template <class In, int kTaps>
+__device__ __forceinline__ void resample_column(const PatchArgs& a,
+                                                const PatchColumn<In, kTaps>& column,
+                                                const PatchSlots<kTaps>& slots, PatchSource& rows) {
+  float* to = &rows.row[0][threadIdx.x];
+  const int64_t stride = a.image.stride_y;
+  if (slots.shrunk) {
+    for (int s = 0; s < slots.count; ++s, to += kPatchWidth) {
+      *to = column.resampled(slots.source_of_slot(s) * stride);
+    }
+    return;
+  }
+  PatchColumn<In, kTaps> below = column;
+#pragma unroll
+  for (int t = 0; t < kTaps; ++t) below.at[t] += slots.base * stride;
+#pragma unroll 4
+  for (int s = 0; s < slots.count; ++s, to += kPatchWidth) {
+    *to = below.resampled(0);
+#pragma unroll
+    for (int t = 0; t < kTaps; ++t) below.at[t] += stride;
+  }
+}
+
+// What a thread stores of some rows: elements [col, col + 16 bytes) of a band of them, so that
+// source values are read from shared memory only where the next row has others.
+struct PatchBand {
+  int col, band, bands;
+  bool packed;  // all of these elements are there, and are stored at once
+
+  __device__ __forceinline__ PatchBand(const PatchArgs& a, int width) {
+    const int elems = a.out_dtype == DType::kF32 ? 4 : 8;
+    const int packs = (width + elems - 1) / elems;
+    bands = kPatchThreads / packs;  // at least 4: packs <= 256 / 4
+    band = threadIdx.x / packs;
+    col = (threadIdx.x - band * packs) * elems;
+    packed = a.vector_stores && col + elems <= width;
+  }
+  // First row, and the end of them, of the band of `rows`; none for threads past the last band.
+  __device__ __forceinline__ int first(int rows) const {
+    const int all = band * of_band(rows);
+    return all < rows && band < bands ? all : rows;
+  }
+  __device__ __forceinline__ int end(int rows) const {
+    const int all = (band + 1) * of_band(rows);
+    return all < rows ? all : rows;
+  }
+
+ private:
+  __device__ __forceinline__ int of_band(int rows) const { return (rows + bands - 1) / bands; }
+};
+
+// Stores the thread's rows of a part, row 0 of its elements at `out`: what pack(row, values) says,
+// or, where they are not packed, one(row, element).
+template <class Out, class Pack, class One>
+__device__ __forceinline__ void store_rows(const PatchArgs& a, const PatchBand& mine, Out* out,
+                                           int rows, int width, const Pack& pack, const One& one) {
+  constexpr int kElems = 16 / static_cast<int>(sizeof(Out));
+  const int first = mine.first(rows), end = mine.end(rows);
+  out += first * a.out_stride_y;
+  if (mine.packed) {
+#pragma unroll 1
+    for (int r = first; r < end; ++r, out += a.out_stride_y) {
+      float value[kElems];
+      pack(r, value);
+      store_pack(out, value);
+    }
+    return;
+  }
+  const int elems = width - mine.col < kElems ? width - mine.col : kElems;
+#pragma unroll 1
+  for (int r = first; r < end; ++r, out += a.out_stride_y) {
+#pragma unroll 1
+    for (int i = 0; i < elems; ++i) {
+      store_value(out + i * a.out_stride_elem, one(r, mine.col + i));
     }
   }
 }
 
-// Vertical pass and stores. A thread keeps its columns and walks down a few rows, so that source
-// values are read from shared memory only where the next row has other sources.
+// Vertical pass of the rows whose sources are in shared memory, and stores.
 template <class Out, int kTaps>
-__device__ __forceinline__ void combine_and_store(const PatchArgs& a, Out* out, bool used, int rows,
-                                                  int width, const PatchRowTaps& taps,
+__device__ __forceinline__ void combine_and_store(const PatchArgs& a, const PatchBand& mine,
+                                                  Out* out, int rows, int width,
+                                                  const PatchSlots<kTaps>& slots,
                                                   const PatchSource& source) {
   constexpr int kElems = 16 / static_cast<int>(sizeof(Out));
-  const int packs = (width + kElems - 1) / kElems;
-  const int bands = kPatchThreads / packs;  // at least 2: packs <= 512 / 4
-  const int band = threadIdx.x / packs;
-  const int col = (threadIdx.x - band * packs) * kElems;
-  const int band_rows = (rows + bands - 1) / bands;
-  const int end = band < bands ? (band + 1) * band_rows : 0;
-  float value[kTaps][kElems];
+  float from[kTaps][kElems];
   int32_t held = 0x7fffffff;  // no row's first source
-  for (int r = band * band_rows; r < end && r < rows; ++r) {
-    float sum[kElems] = {};
-    if (used) {
-      if (taps.first[r] != held) {
-        held = taps.first[r];
+  const auto pack = [&](int r, float (&sum)[kElems]) {
+    const int32_t row = slots.row0 + r, first = slots.taps.first[row];
+    if (first != held) {
+      held = first;
 #pragma unroll
-        for (int t = 0; t < kTaps; ++t) {
-          const float4* from = reinterpret_cast<const float4*>(&source.row[taps.slot[r][t]][col]);
+      for (int t = 0; t < kTaps; ++t) {
+        const float4* line =
+            reinterpret_cast<const float4*>(&source.row[slots.slot(row, t)][mine.col]);
 #pragma unroll
-          for (int i = 0; i < kElems / 4; ++i) {
-            const float4 four = from[i];
-            value[t][4 * i] = four.x;
-            value[t][4 * i + 1] = four.y;
-            value[t][4 * i + 2] = four.z;
-            value[t][4 * i + 3] = four.w;
-          }
+        for (int i = 0; i < kElems / 4; ++i) {
+          const float4 four = line[i];
+          from[t][4 * i] = four.x;
+          from[t][4 * i + 1] = four.y;
+          from[t][4 * i + 2] = four.z;
+          from[t][4 * i + 3] = four.w;
         }
       }
-#pragma unroll
-      for (int i = 0; i < kElems; ++i) {
-        sum[i] = value[0][i];
-        if constexpr (kTaps > 1) {
-          sum[i] *= taps.w[r][0];
-#pragma unroll
-          for (int t = 1; t < kTaps; ++t) sum[i] = fmaf(value[t][i], taps.w[r][t], sum[i]);
-        }
-      }
-    }
-    Out* row = out + r * a.out_stride_y + col * a.out_stride_elem;
-    if (a.vector_stores && col + kElems <= width) {
-      store_pack(row, sum);
-      continue;
     }
 #pragma unroll
     for (int i = 0; i < kElems; ++i) {
-      if (col + i < width) store_value(row + i * a.out_stride_elem, sum[i]);
+      float column[kTaps];
+#pragma unroll
+      for (int t = 0; t < kTaps; ++t) column[t] = from[t][i];
+      sum[i] = slots.combined(row, column);
     }
+  };
+  const auto one = [&](int r, int col) {
+    float column[kTaps];
+#pragma unroll
+    for (int t = 0; t < kTaps; ++t) column[t] = source.row[slots.slot(slots.row0 + r, t)][col];
+    return slots.combined(slots.row0 + r, column);
+  };
+  store_rows(a, mine, out, rows, width, pack, one);
+}
+
+// Calls body(pointer) with the output at element `at`, in its type.
+template <class Body>
+__device__ __forceinline__ void in_type_of_output(const PatchArgs& a, int64_t at,
+                                                  const Body& body) {
+  if (a.out_dtype == DType::kF32) {
+    body(static_cast<float*>(a.out) + at);
+  } else if (a.out_dtype == DType::kF16) {
+    body(static_cast<F16*>(a.out) + at);
+  } else {
+    body(static_cast<BF16*>(a.out) + at);
   }
 }
 
 template <class In, int kTaps>
-__global__ void C2F_BOUNDS(kPatchThreads)
+__global__ void C2F_BOUNDS(kPatchThreads, kTaps == 4 ? 2 : 4)
     extract_patches_kernel(const __grid_constant__ PatchArgs a) {
+  using Taps = PatchRowTaps<kTaps>;
   C2F_SHARED(PatchSource, source);
-  C2F_SHARED(PatchRowTaps, taps);
+  C2F_SHARED(Taps, taps);
 
-  // Tiles of a patch are neighbours: they share source rows.
+  // Parts of a patch are neighbours: they share source rows.
   uint32_t block = blockIdx.x;
-  const int32_t tile_x = block % a.tiles_x;
-  block /= a.tiles_x;
-  const int32_t tile_y = block % a.tiles_y;
-  block /= a.tiles_y;
+  const int32_t part_x = block % a.parts_x;
+  block /= a.parts_x;
+  const int32_t part_y = block % a.parts_y;
+  block /= a.parts_y;
   const int32_t c0 = static_cast<int32_t>(block % a.groups) * a.group;
   const int64_t patch = block / a.groups;
   const Slot slot = slot_of(a.windows, patch);
 
-  const int32_t y0 = tile_y * a.tile_rows, e0 = tile_x * a.tile_width;
-  const int rows = a.side - y0 < a.tile_rows ? a.side - y0 : a.tile_rows;
-  const int width = a.row_elems - e0 < a.tile_width ? a.row_elems - e0 : a.tile_width;
-  const float scale = resize_scale(a.windows.window_px, a.side);
+  const int32_t y0 = part_y * a.part_rows, e0 = part_x * a.part_width;
+  const int rows = a.side - y0 < a.part_rows ? a.side - y0 : a.part_rows;
+  const int width = a.row_elems - e0 < a.part_width ? a.row_elems - e0 : a.part_width;
 
-  // `used` is the same for all threads of the block, and so is every barrier's condition.
   Origin origin{0, 0, false};
   if (slot.j < windows_of_image(a.windows, slot.b)) {
     origin = origin_of(a.windows, slot.b, slot.j, a.image.H, a.image.W);
   }
-  if (origin.used) {
-    const int slots = fill_row_taps<kTaps>(a, y0, rows, scale, taps);
-    __syncthreads();  // taps.source is read by all threads
-    resample_source_rows<In, kTaps>(a, slot.b, origin, c0, e0, width, slots, scale, taps, source);
-    __syncthreads();  // each thread combines columns that others resampled
+  const PatchBand mine(a, width);
+  int64_t at = patch * a.out_stride_patch + (a.first_channel + c0) * a.out_stride_c +
+               y0 * a.out_stride_y + (e0 + mine.col) * a.out_stride_elem;
+  if (!origin.used) {  // in all threads, or in none: before any barrier
+    in_type_of_output(a, at, [&](auto* out) {
+      const auto zeros = [](int, auto& value) {
+        for (float& v : value) v = 0.0f;
+      };
+      store_rows(a, mine, out, rows, width, zeros, [](int, int) { return 0.0f; });
+    });
+    return;
   }
 
-  const int64_t at = patch * a.out_stride_patch + (a.first_channel + c0) * a.out_stride_c +
-                     y0 * a.out_stride_y + e0 * a.out_stride_elem;
-  if (a.out_dtype == DType::kF32) {
-    combine_and_store<float, kTaps>(a, static_cast<float*>(a.out) + at, origin.used, rows, width,
-                                    taps, source);
-  } else if (a.out_dtype == DType::kF16) {
-    combine_and_store<F16, kTaps>(a, static_cast<F16*>(a.out) + at, origin.used, rows, width, taps,
-                                  source);
-  } else {
-    combine_and_store<BF16, kTaps>(a, static_cast<BF16*>(a.out) + at, origin.used, rows, width,
-                                   taps, source);
+  const int32_t x = static_cast<int32_t>(threadIdx.x);
+  if (x < rows) {
+    const bool resized = a.windows.window_px != a.side;
+    const ResampleTap tap = patch_tap<kTaps>(a, resized, y0 + x, a.resize);
+    taps.first[x] = tap.first;
+#pragma unroll
+    for (int t = 0; t < kTaps; ++t) taps.w[x][t] = tap.w[t];
+  }
+  __syncthreads();  // taps are read by all threads
+
+  const Image& image = a.image;
+  const In* corner = static_cast<const In*>(image.data) + slot.b * image.stride_b +
+                     origin.y * image.stride_y + origin.x * image.stride_x;
+  // Threads past the width have its last column in mind, and do nothing about it.
+  const PatchColumn<In, kTaps> column(a, corner, c0, e0 + (x < width ? x : width - 1));
+  const int32_t k = static_cast<int32_t>(a.windows.window_px);
+  // Bounds and conditions are the same for all threads of the block.
+  for (int row0 = 0; row0 < rows; row0 += a.tile_rows) {
+    if (row0 > 0) __syncthreads();  // all have combined: their sources are overwritten
+    const int count = rows - row0 < a.tile_rows ? rows - row0 : a.tile_rows;
+    const PatchSlots<kTaps> slots(taps, row0, count, k, a.side < k);
+    if (x < width) resample_column(a, column, slots, source);
+    __syncthreads();  // each thread combines columns that others resampled
+    in_type_of_output(
+        a, at, [&](auto* out) { combine_and_store(a, mine, out, count, width, slots, source); });
+    at += a.tile_rows * a.out_stride_y;
   }
 }
 

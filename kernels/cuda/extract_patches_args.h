@@ -4,23 +4,25 @@
 #include <cstdint>
 
 #include "../common/params.h"
+#include "divider.h"
 
 namespace c2f::cuda {
 
 constexpr int kPatchThreads = 256;
 constexpr int kPatchChannels = 64;          // of one launch
-constexpr int kPatchSlots = 16;             // resampled source rows a block holds
-constexpr int kPatchRows = 32;              // most output rows of a tile
-constexpr int kPatchWidth = 512;            // most elements of a tile's row
+constexpr int kPatchSlots = 32;             // resampled source rows a block holds
+constexpr int kPatchTileRows = 64;          // most output rows that are made of them
+constexpr int kPatchRows = 128;             // most output rows of a block
+constexpr int kPatchWidth = kPatchThreads;  // most elements of their width: a thread has one
 constexpr int64_t kPatchMaxSide = 1 << 20;  // of windows and patches: float32 positions stay exact
 
-// Most rows of a tile: those whose source rows fit into the slots of shared memory. The sources of
-// r rows, enlarged, lie within (r - 1) * k / p + taps, and rounding may add one.
+// Most rows whose source rows fit into the slots of shared memory. The sources of r rows, enlarged,
+// lie within (r - 1) * k / p + taps, and rounding may add one.
 inline int64_t most_tile_rows(int64_t window, int64_t side, int taps) {
   if (side == window) return kPatchSlots;
   if (side < window) return kPatchSlots / taps;
   const int64_t rows = 1 + (kPatchSlots - taps - 1) * side / window;
-  return rows < kPatchRows ? rows : kPatchRows;
+  return rows < kPatchTileRows ? rows : kPatchTileRows;
 }
 
 // A row of a patch is `row_elems` elements side by side: p pixels of one channel, or of all
@@ -35,10 +37,13 @@ struct PatchArgs {
   int32_t side;                                                           // p
   int32_t first_channel;  // of this launch; gain[0] is its
   int32_t group, groups;  // channels of a row; rows of a pixel row
+  Divider by_group;
   int32_t row_elems;
-  int32_t tile_rows, tile_width;  // tile_width: a multiple of 8
-  int32_t tiles_y, tiles_x;       // per patch and group
-  bool vector_stores;             // every tile row starts on 16 bytes
+  int32_t part_rows, part_width;  // of a block; part_width: a multiple of 8
+  int32_t parts_y, parts_x;       // per patch and group
+  int32_t tile_rows;              // of a part's, between barriers
+  float resize;                   // window / side
+  bool vector_stores;             // every row of a part starts on 16 bytes
   // (v * scale - mean) / std, folded.
   float gain[kPatchChannels], bias[kPatchChannels];
 };

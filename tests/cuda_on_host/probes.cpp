@@ -97,7 +97,7 @@ void bind_launcher(py::module_& m) {
   });
   m.def("patch_tile", [](const py::bytes& bytes) {
     const auto args = struct_of<PatchArgs>(bytes);
-    return py::make_tuple(args.tile_rows, args.tile_width, args.group);
+    return py::make_tuple(args.tile_rows, args.part_width, args.group);
   });
   py::class_<BinAxis>(m, "BinAxis")
       .def(py::init(&make_bin_axis))

@@ -158,6 +158,16 @@ SAMPLES: list[Sample] = [
     _patches("f16-to-f32", dtype=torch.float16, out=torch.float32, zoom=4.0, mode="bicubic"),
     _patches("large", (2, 3, 140, 150), window=64, n=5, zoom=2.0, loops=False, **RGB),
     _patches("large-128", (1, 3, 200, 210), window=128, n=2, zoom=1.0, loops=False, **RGB),
+    # A GPU is full of patches: blocks make more rows than have room for their sources at once.
+    *[
+        _patches(f"many-{name}", (1, 1, 60, 70), window=40, n=270, loops=False, **options)
+        for name, options in (
+            ("grown", {"zoom": 50 / 40, "out": torch.float16}),
+            ("own-size", {"out": torch.bfloat16}),
+            ("shrunk", {"zoom": 0.45}),
+            ("shrunk-bicubic", {"zoom": 0.5, "mode": "bicubic", "mean": 0.5}),
+        )
+    ],
 ]
 
 TARGETS: list[Sample] = [
