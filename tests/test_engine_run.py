@@ -253,6 +253,18 @@ def test_a_device_that_is_lost_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> 
     assert engine._lanes.qsize() == 2
 
 
+@pytest.mark.parametrize("stage", ["coarse", "fine"])
+@pytest.mark.parametrize("lane_count", [1, 2])
+def test_a_network_may_end_the_program(stage: str, lane_count: int) -> None:
+    """Who goes on all the same finds every lane: a call would wait for one that is lost."""
+    engine = network(n=4).compile(lanes=lane_count)
+    getattr(engine.networks, stage).register_forward_pre_hook(lambda *_: sys.exit("enough"))
+    with pytest.raises(SystemExit, match="enough"):
+        list(engine.run(pictures(2)))
+    assert engine._lanes.qsize() == lane_count
+    assert not any(plan.holders for _, plan in engine._plans.items())
+
+
 def test_leaving_the_loop_does_not_wait_for_an_image_that_never_comes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -249,13 +249,13 @@ class _Run:
         By then its number of windows has come from the device: nobody waits for it.
         """
         lane = self._take_lane()
+        earlier = list(self._in_flight)
+        self._in_flight.append((lane, batch))  # before anything that may end the run
         try:
             lane.look([job.loaded.pixels for job in batch])
         except Exception as error:
             self._give_up(lane, batch, error)
             return
-        earlier = list(self._in_flight)
-        self._in_flight.append((lane, batch))
         for other, others in earlier:
             self._second(other, others)
         if self._engine.lanes == 1:
@@ -265,17 +265,17 @@ class _Run:
         try:
             lane.second()
         except Exception as error:
-            self._in_flight.remove((lane, batch))
             self._give_up(lane, batch, error)
 
     def _finish_oldest(self) -> None:
-        lane, batch = self._in_flight.popleft()
+        lane, batch = self._in_flight[0]
         try:
             lane.second()
             answer = lane.finish()
         except Exception as error:
             self._give_up(lane, batch, error)
             return
+        self._in_flight.popleft()
         self._engine.give_lane(lane)
         self._succeed(batch, answer)
 
@@ -302,6 +302,7 @@ class _Run:
 
         One that had not the memory may have it then: see `Engine.answer`.
         """
+        self._in_flight.remove((lane, batch))
         self._drop(lane)
         out_of_memory = isinstance(error, torch.cuda.OutOfMemoryError)
         if len(batch) == 1 and not out_of_memory:
