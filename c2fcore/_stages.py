@@ -336,7 +336,10 @@ def fed(pixels: Tensor, network: nn.Module, config: C2FConfig) -> Tensor:
 
 
 def dtype_of(network: nn.Module) -> torch.dtype:
-    """Of its first floating-point parameter."""
+    """Of its input: of its first floating-point parameter, unless what casts its weights tells."""
+    given: torch.dtype | None = getattr(network, "_c2f_input_dtype", None)
+    if given is not None:
+        return given
     found = (p.dtype for p in network.parameters() if p.is_floating_point())
     return next(found, torch.float32)
 

@@ -276,6 +276,31 @@ def test_bfloat16() -> None:
     assert net.fine.stem[0].weight.dtype == torch.float32
 
 
+class Normalising(nn.Module):
+    """Does so itself, with statistics of 16-bit images."""
+
+    stride_multiple = 1
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, channels, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        found: Tensor = self.conv((image - 2000) / 20)
+        return found
+
+
+def test_bfloat16_begins_where_autocast_lets_it_begin() -> None:
+    """Not with the pixels: bfloat16 has no number between 2000 and 2008."""
+    torch.manual_seed(0)
+    net = network(Normalising(4), Normalising(2))
+    image = (2000 + 20 * torch.randn(1, 3, 64, 64)).short()
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = net.detailed(image)
+    assert int(expected.windows.num) > 0
+    assert torch.equal(net.compile(precision="bfloat16")(image), expected.labels)
+
+
 @pytest.mark.parametrize("amx", [False, True])
 def test_auto_takes_bfloat16_where_it_is_faster(amx: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """AVX-512 BF16 alone, which makes networks slower, is not asked for."""

@@ -191,8 +191,12 @@ def _precision(
     return dtype
 
 
-def _cast(network: nn.Module, dtype: torch.dtype) -> None:
-    """Weights that autocast would cast at every call, cast once."""
+def _cast(network: Any, dtype: torch.dtype) -> None:
+    """Weights that autocast would cast at every call, cast once.
+
+    Not the input: a network may do arithmetic of its own before its first convolution.
+    """
+    network._c2f_input_dtype = _stages.dtype_of(network)
     for module in network.modules():
         # Subclasses may do other arithmetic with their weights (weight standardisation).
         if type(module) in _CAST and next(module.parameters()).dtype == torch.float32:
