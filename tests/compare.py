@@ -22,10 +22,15 @@ def call(op: str, sample: Sample, backend: str, device: str = "cpu", **more: Any
 
 
 def drawn(op: str, few: range) -> list[Sample]:
-    """Samples drawn from the seeds of C2F_SEEDS=FIRST:END, or `few`; of at most C2F_SIDE pixels."""
-    first, _, end = os.environ.get("C2F_SEEDS", f"{few.start}:{few.stop}").partition(":")
+    """Samples drawn from seeds, of at most C2F_SIDE pixels."""
     side = int(os.environ.get("C2F_SIDE", "60"))
-    return [samples.drawn(op, seed, side) for seed in range(int(first), int(end))]
+    return [samples.drawn(op, seed, side) for seed in seeds(few)]
+
+
+def seeds(few: range) -> range:
+    """Those of C2F_SEEDS=FIRST:END, or `few`."""
+    first, _, end = os.environ.get("C2F_SEEDS", f"{few.start}:{few.stop}").partition(":")
+    return range(int(first), int(end))
 
 
 def to_device(answer: Any, device: str) -> Any:
