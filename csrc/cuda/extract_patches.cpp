@@ -2,6 +2,7 @@
 #include <string>
 #include <string_view>
 
+#include "../../kernels/common/bilinear.h"
 #include "../../kernels/common/resample_tap.h"
 #include "../../kernels/cuda/extract_patches_args.h"
 #include "../../kernels/cuda/extract_targets_args.h"
