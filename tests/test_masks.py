@@ -67,12 +67,12 @@ def test_grey_saved_as_colours_is_ids_and_real_colours_are_refused() -> None:
         MaskDecoder(POTSDAM, "bgr")
 
 
-def grey_png(bits: int, row: bytes) -> bytes:
-    """A PNG of one row of four greys of so many bits, which Pillow does not write."""
-    head = struct.pack(">IIBBBBB", 4, 1, bits, 0, 0, 0, 0)
+def png(bits: int, row: bytes, kind: int = 0) -> bytes:
+    """A PNG of one row of four pixels as Pillow does not write them: `kind` 0 is grey."""
+    head = struct.pack(">IIBBBBB", 4, 1, bits, kind, 0, 0, 0)
     chunks = (
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        for kind, data in ((b"IHDR", head), (b"IDAT", zlib.compress(b"\0" + row)), (b"IEND", b""))
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in ((b"IHDR", head), (b"IDAT", zlib.compress(b"\0" + row)), (b"IEND", b""))
     )
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
@@ -89,11 +89,19 @@ def test_a_palette_file_holds_its_indices(tmp_path: Path) -> None:
     Image.fromarray(np.array([[False, True]])).save(tmp_path / "b.png")
     assert read_mask(tmp_path / "b.png").tolist() == [[0, 1]]
     for bits, row in ((2, b"\x1b"), (4, b"\x01\x23")):  # as GDAL writes with NBITS
-        (tmp_path / "f.png").write_bytes(grey_png(bits, row))
+        (tmp_path / "f.png").write_bytes(png(bits, row))
         assert read_mask(tmp_path / "f.png").tolist() == [[0, 1, 2, 3]]
     # As many bytes as on disk: a mosaic's mask of 8 bits is not made eight times as large.
     dtypes = {name: read_mask(tmp_path / f"{name}.png").dtype for name in "pibf"}
     assert dtypes == {"p": np.uint8, "i": np.uint16, "b": np.uint8, "f": np.uint8}
+
+
+@pytest.mark.parametrize(("kind", "bands"), [(2, 3), (4, 2), (6, 4)])
+def test_colours_of_16_bits_are_refused(tmp_path: Path, kind: int, bands: int) -> None:
+    """Of RGB, grey with alpha, and RGBA, Pillow keeps the upper byte: 0 of all below 256."""
+    (tmp_path / "m.png").write_bytes(png(16, b"\0\5" * bands * 4, kind))
+    with pytest.raises(ValueError, match=r"m\.png: colours, .* must be of 8 bits, got 16"):
+        read_mask(tmp_path / "m.png")
 
 
 def test_classes_by_name_or_id() -> None:

@@ -25,19 +25,22 @@ def read_mask(path: str | Path) -> npt.NDArray[Any]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file is no image, or one of floating-point numbers; or no regular file.
+        ValueError: the file is no image, or one of floating-point numbers or of colours of 16 bits;
+            or no regular file.
     """
     check_file("mask", Path(path))
     try:
         with no_size_limit(), Image.open(path) as image:
             if image.mode.startswith("F"):
                 raise ValueError("ids must be integers, got floating-point numbers")
+            tiles = str(getattr(image, "tile", ""))
             if image.mode in ("L", "P", "1") or image.mode.startswith("I"):
                 # Greys of 2 and 4 bits are spread over 0..255 when they are read.
-                tiles = str(getattr(image, "tile", ""))
                 spread = next((by for kind, by in _SPREAD.items() if kind in tiles), 1)
                 ids = np.asarray(image)
                 return ids.astype(np.uint8) if image.mode == "1" else ids // spread
+            if ";16" in tiles:  # Pillow would take the upper 8
+                raise ValueError("colours, and grey with alpha, must be of 8 bits, got 16")
             return np.asarray(image.convert("RGB"))
     except UnidentifiedImageError:
         raise ValueError(f"mask must be an image, got {path}") from None
