@@ -1,4 +1,4 @@
-"""The cpu backend touches nothing beside its inputs: where they end, readable memory does, too.
+"""The cpu backend touches nothing beside inputs and outputs: where they end, memory does, too.
 
 An access past either end ends the process with a segmentation fault: it is made in another one.
 """
@@ -10,12 +10,15 @@ import mmap
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from compare import flat
 from torch import Tensor
 
 from c2fcore import Windows, _native, ops
@@ -50,6 +53,10 @@ class Memory:
         assert self.libc.mprotect(first, inner, READ_AND_WRITE) == 0
         return (ctypes.c_uint8 * size).from_address(first + (inner - size if at_end else 0))
 
+    def holds(self, x: Tensor) -> bool:
+        """Whether a tensor lies here."""
+        return any(first < x.data_ptr() < first + size for first, size in self.taken)
+
     def release(self) -> None:
         """All that was taken, which nothing may hold any more."""
         while self.taken:
@@ -68,11 +75,23 @@ def moved(x: Tensor, memory: Memory, at_end: bool) -> Tensor:
     return flat.as_strided(x.shape, x.stride())
 
 
+@contextmanager
+def outputs_in(memory: Memory, at_end: bool) -> Iterator[None]:
+    """Meanwhile the native modules' outputs lie there: made by torch.empty, small ones, too."""
+    empty = torch.empty
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.Tensor, "__dlpack_c_exchange_api__", None, raising=False)
+        patch.setattr(torch, "empty", lambda *a, **kw: moved(empty(*a, **kw), memory, at_end))
+        yield
+
+
 def every_call() -> None:
     """All samples and some drawn ones at both ends; prints what it is about to call."""
     memory = Memory()
     for op in samples.OPS:
-        call: Callable[..., Any] = getattr(ops, op)
+        call: Callable[..., Any] = partial(getattr(ops, op), backend="cpu")
+        if op == "select_windows":
+            call = partial(call, _return_labels=True)
         for sample in (*samples.of(op), *(samples.drawn(op, seed) for seed in range(SEEDS))):
             for at_end in (True, False):
                 print(op, sample, "end" if at_end else "start", flush=True)
@@ -84,12 +103,18 @@ def every_call() -> None:
                     else arg
                     for arg in sample.args()
                 ]
-                found = call(*args, **sample.options, backend="cpu")
+                args[0].requires_grad_(op == "extract_patches" and args[0].is_floating_point())
+                with outputs_in(memory, at_end):
+                    found = call(*args, **sample.options)
+                    if args[0].requires_grad:
+                        torch.autograd.grad(found, args[0], found.detach())
+                made = flat(found if op == "select_windows" else [found])
+                assert all(memory.holds(x) for x in made if x.numel()), "an output lies elsewhere"
                 if op == "aggregate" and found.dtype == torch.uint8:  # labels edited in place
                     labels = moved(found, memory, at_end)
-                    call(*args, **sample.options, backend="cpu", _labels=labels)
+                    call(*args, **sample.options, _labels=labels)
                     del labels
-                del args, found
+                del args, found, made
                 memory.release()
 
 
@@ -97,7 +122,7 @@ def every_call() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="maps memory as Linux does")
 @pytest.mark.skipif(_native.cpu().module is None, reason=_native.cpu().reason)
 @pytest.mark.parametrize("isa", ["portable", "avx2"])
-def test_nothing_beside_the_inputs_is_touched(isa: str) -> None:
+def test_nothing_beside_inputs_and_outputs_is_touched(isa: str) -> None:
     portable = _native.load("_cpu_portable", "cpu").module
     if isa == "avx2" and not (portable and portable.cpu_has_avx2()):
         pytest.skip("this processor has no AVX2")
