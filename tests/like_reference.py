@@ -11,6 +11,7 @@ from c2fcore import Windows, ops
 from c2fcore.testing import tolerances
 from c2fcore.testing.agree import Differs, Undecided, assert_agrees, assert_close
 from c2fcore.testing.samples import Sample
+from c2fcore.testing.samples.inputs import laid_out
 
 
 def assert_like_reference(op: str, sample: Sample, backend: str, device: str = "cpu") -> None:
@@ -69,6 +70,8 @@ def _same_gradient(op: str, sample: Sample, backend: str, device: str) -> None:
     options = {**sample.options, "dtype": torch.float32}
     shape = call(op, sample, "reference").shape
     upstream = torch.randn(shape, generator=torch.Generator().manual_seed(len(shape)))
+    layout = "channels_last" if options.get("channels_last") else "planar"
+    upstream = laid_out(upstream, layout)
 
     def gradient(image: torch.Tensor, windows: Windows, up: torch.Tensor, by: str) -> torch.Tensor:
         leaf = image.detach().requires_grad_()

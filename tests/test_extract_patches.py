@@ -12,14 +12,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from availability import need
-from compare import assert_repeatable, call
+from compare import assert_repeatable, call, to_device
 
 from c2fcore import Windows, ops
 from c2fcore.testing import samples, tolerances
 from c2fcore.testing.agree import assert_agrees, assert_close, patch_error, patch_terms
 from c2fcore.testing.samples import Sample
 from c2fcore.testing.samples.extract_patches import IMAGE_DTYPES, image_of
-from c2fcore.testing.samples.inputs import windows_of
+from c2fcore.testing.samples.inputs import random_windows, windows_of
 
 OP = "extract_patches"
 pytestmark = pytest.mark.usefixtures("poison")
@@ -219,6 +219,37 @@ class TestGradient:
         if dtype is torch.bfloat16:
             error += tolerances.eps(dtype) * scale
         assert_close(found[0], exact.grad, error)
+
+    @pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic"])
+    @pytest.mark.parametrize("zoom", [0.5, 1.5])
+    def test_nan_and_inf_stay_in_their_reach(
+        self, backend: str, device: str, mode: str, zoom: float
+    ) -> None:
+        """As F.interpolate passes them back."""
+        windows = windows_of([[(0, 0), (9, 9)]], 8, 3, device)
+        image = image_of((1, 2, 21, 26), torch.float32, seed=1)
+        p = round(8 * zoom)
+        upstream = torch.ones(3, 2, p, p)
+        upstream[0, 1, 0, 0] = upstream[1, 0, p // 2, p - 1] = float("nan")
+        upstream[1, 1, p - 1, 1] = float("inf")
+        leaf, exact = image.to(device).detach().requires_grad_(), image.clone().requires_grad_()
+        patches = ops.extract_patches(leaf, windows, zoom=zoom, mode=mode, backend=backend)
+        patches.backward(upstream.to(device))
+        options: dict[str, Any] = {"scale": 1, "std": (1, 1)}
+        _interpolated(exact, to_device(windows, "cpu"), p, mode, options).backward(upstream)
+        assert torch.equal(leaf.grad.cpu().isfinite(), exact.grad.isfinite())
+
+    def test_threads_meet_nowhere(self, threads: Any) -> None:
+        """Strips of rows that cut windows, each summed in its thread's own memory."""
+        need("cpu", OP)
+        image = image_of((2, 3, 128, 100), torch.float32, seed=1).requires_grad_()
+        windows, found = random_windows(2, 128, 100, 64, 33, seed=2), []
+        for count in (1, *[4] * 8):
+            threads(count)
+            patches = ops.extract_patches(image, windows, zoom=0.75, backend="cpu")
+            found += torch.autograd.grad(patches.square().sum(), image)
+        for other in found[1:]:
+            assert torch.equal(other, found[0])
 
     def test_no_gradient_wanted(self, backend: str, device: str) -> None:
         windows = windows_of([[(0, 0)]], 4, 1, device)

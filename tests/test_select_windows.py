@@ -9,6 +9,7 @@ import numpy as np
 import oracles
 import pytest
 import torch
+from availability import need
 from compare import assert_labels, assert_repeatable, call
 from properties import for_any_data, st
 
@@ -16,6 +17,7 @@ from c2fcore import Windows, ops
 from c2fcore.testing import samples, tolerances
 from c2fcore.testing.agree import assert_agrees
 from c2fcore.testing.samples import Sample
+from c2fcore.testing.samples.inputs import label_map
 
 OP = "select_windows"
 pytestmark = pytest.mark.usefixtures("poison")
@@ -121,6 +123,20 @@ def test_same_as_reference(backend: str, device: str, sample: Sample) -> None:
 )
 def test_repeatable(backend: str, device: str, name: str, threads: Any) -> None:
     assert_repeatable(OP, samples.get(OP, name), backend, device, threads)
+
+
+@pytest.mark.parametrize("strategy", ["top", "cover", "all"])
+def test_images_at_once_meet_nowhere(strategy: str, threads: Any) -> None:
+    """Each is chosen from in its thread's own memory."""
+    need("cpu", OP)
+    seg = label_map(8, 120, 130, seed=3)
+    options: dict[str, Any] = {"window": 9, "stride": 1, "n": 60, "strategy": strategy}
+    threads(4)
+    found = ops.select_windows(seg, (1, 2), **options, backend="cpu")
+    for b in range(8):
+        alone = ops.select_windows(seg[b : b + 1], (1, 2), **options, backend="reference")
+        assert torch.equal(found.origins[b], alone.origins[0])
+        assert torch.equal(found.counts[b], alone.counts[0])
 
 
 @for_any_data(30)

@@ -223,6 +223,7 @@ SAMPLES: list[Sample] = [
     _labels("wide-over-64", (1, 9, 131), (1, 4), window=9, stride=1),
     # Class sets.
     _labels("every-class-small", (1, 16, 16), tuple(range(6)), window=8, stride=4),
+    _labels("over-65535-pixels", (1, 257, 300), tuple(range(6)), window=257, stride=43),
     _labels("none-present", (1, 16, 16), (9,), window=8, stride=4),
     _labels("class-list", (1, 16, 16), [5, 1], window=8, stride=4),
     _labels("class-255", (1, 16, 16), (255,), window=8, stride=4),
