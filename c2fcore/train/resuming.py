@@ -131,7 +131,7 @@ def check_state(last: Path, data: Any, task: Any, steps: int) -> None:
         ValueError: they are others, more steps are done, or the state is damaged.
     """
     try:
-        state = torch.load(last, map_location="cpu", weights_only=True, mmap=True)
+        state = torch.load(last, map_location="cpu", weights_only=True)
         weights, done = state["state_dict"], state["global_step"]
     except (RuntimeError, UnpicklingError, TypeError, KeyError):
         raise ValueError(f"--resume needs a whole {last}, got a damaged file") from None
