@@ -45,7 +45,7 @@ def _same_labels(op: str, sample: Sample, backend: str, device: str) -> None:
     """The labels that selection hands on, and merging with them, are the same."""
     if not sample.exact:
         return
-    if op == "select_windows" and sample.args()[0].is_floating_point():
+    if op == "select_windows":
         labels = [
             _call_labels(*sample.args(on), sample.options, by)
             for by, on in (("reference", "cpu"), (backend, device))
