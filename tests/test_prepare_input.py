@@ -136,6 +136,24 @@ def test_layouts_are_told_apart(mine: Path, tmp_path: Path) -> None:
     assert sources.guess_layout(potsdam, raw) == "mmseg"
 
 
+@pytest.mark.parametrize("layout", ["folders", "mmseg"])
+def test_folders_below_those_of_images_are_read(layout: str, tmp_path: Path, said: Said) -> None:
+    images, masks = {
+        "folders": ("all/images", "all/masks"),
+        "mmseg": ("img_dir/all", "ann_dir/all"),
+    }[layout]
+    for name in ("a", "north area/a", "n/o/b"):
+        save(tmp_path / "mine" / images / f"{name}.tif", photo())
+        save(tmp_path / "mine" / masks / f"{name}_mask.png", ids(2))
+    save(tmp_path / "mine" / masks / ".thumbnails/a.png", ids(2))
+    assert main(command(tmp_path / "mine", tmp_path / "out")) == 0
+    made = sorted(path.name for path in (tmp_path / "out/img_dir/all").iterdir())
+    assert made == [f"{name}_0_512_0_512.png" for name in ("a", "n_o_b", "north area_a")]
+    (tmp_path / "mine" / masks / "n/o/b_mask.png").unlink()
+    assert main(command(tmp_path / "mine", tmp_path / "out")) == 2
+    assert "n/o/b.tif must have a mask of its name" in said()
+
+
 # Refused
 
 

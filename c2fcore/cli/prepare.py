@@ -28,8 +28,10 @@ def add_parser(commands: Any) -> None:
         ),
         epilog=(
             "Unknown colours and ids become 255 and are counted in the report and in dataset.json. "
+            "Of more than three bands the first three are read; 16 bits and floats are stretched "
+            "as by c2f predict. "
             "Layouts: raw (as distributed, unpacked), mmseg (img_dir, ann_dir), list (train.txt "
-            "with 'image mask' lines), folders (images, masks)."
+            "with 'image mask' lines), folders (images, masks; folders in them alike)."
         ),
     )
     parser.add_argument("dataset", choices=[*catalogue.DATASETS, "custom"])

@@ -56,6 +56,9 @@ def find(
       a mask's name may go on with one of MASK_SUFFIXES.
     - "list": ROOT/SPLIT.txt (Paddle), one "image mask" per line, relative to ROOT or absolute.
 
+    Folders below those of "mmseg" and "folders", alike for images and masks, and those in a list
+    are part of a name: a/b.png is a_b.
+
     Without `splits`, folders of images that nobody labelled (a test split) are left out. That, and
     masks without an image, are told through `logging`.
 
@@ -143,7 +146,7 @@ def _labelled(root: Path) -> list[str]:
         if not path.is_dir():
             raise FileNotFoundError(f"layout mmseg needs the folder {path}, got none")
     splits = sorted(p.name for p in images.iterdir() if p.is_dir())
-    bare = [s for s in splits if not (masks / s).is_dir() or not _images(masks / s)]
+    bare = [s for s in splits if not (masks / s).is_dir() or not _images(masks / s, deep=True)]
     if bare == splits:
         return splits  # nothing is labelled: an image without its mask will be named
     for split in bare:
@@ -158,25 +161,33 @@ def _lists(root: Path) -> list[str]:
 def _images(folder: Path, deep: bool = False) -> list[Path]:
     if not folder.is_dir():
         raise FileNotFoundError(f"images must be in a folder, got {folder}")
-    found = folder.rglob("*") if deep else folder.iterdir()
-    return sorted(p for p in found if p.suffix.lower() in _ENDINGS and not p.name.startswith("."))
+    found = (p.relative_to(folder) for p in (folder.rglob("*") if deep else folder.iterdir()))
+    seen = (p for p in found if not any(part.startswith(".") for part in p.parts))
+    return sorted(folder / p for p in seen if p.suffix.lower() in _ENDINGS)
+
+
+def _joined(path: PurePath) -> str:
+    """A name that the folders belong to: lists and folders often join some with the same names."""
+    return "_".join(path.relative_to(path.anchor).parts)
 
 
 def _pair_up(images: Path, masks: Path) -> list[Pair]:
-    """Images and masks of two folders by name."""
-    found = _images(images)
-    by_name: dict[str, Path] = {}
-    for path in _images(masks):
-        if path.stem in by_name:
-            raise ValueError(f"a mask must be one file, got {by_name[path.stem]} and {path}")
-        by_name[path.stem] = path
+    """Images and masks of two folders, and of the folders in them, by name."""
+    found = _images(images, deep=True)
+    by_name: dict[PurePath, Path] = {}
+    for path in _images(masks, deep=True):
+        name = path.relative_to(masks).with_suffix("")
+        if name in by_name:
+            raise ValueError(f"a mask must be one file, got {by_name[name]} and {path}")
+        by_name[name] = path
     pairs = []
     for image in found:
-        candidates = (by_name.get(image.stem + suffix) for suffix in MASK_SUFFIXES)
+        name = image.relative_to(images).with_suffix("")
+        candidates = (by_name.get(name.with_name(name.name + suffix)) for suffix in MASK_SUFFIXES)
         mask = next((path for path in candidates if path is not None), None)
         if mask is None:
             raise FileNotFoundError(f"{image} must have a mask of its name, got none in {masks}")
-        pairs.append(Pair(image.stem, image, mask))
+        pairs.append(Pair(_joined(name), image, mask))
     alone = sorted({*by_name.values()} - {pair.mask for pair in pairs})
     if alone and pairs:
         _LOG.warning("%d of %d masks have no image in %s and are left out, such as %s",
@@ -236,10 +247,7 @@ def _read_list(root: Path, split: str) -> list[Pair]:
         for file in (image, mask):
             if not file.is_file():
                 raise FileNotFoundError(f"{path}:{number}: files must exist, got {file}")
-        # The folder belongs to the name: lists often join folders with the same names in them.
-        listed = PurePath(parts[0]).with_suffix("")
-        name = "_".join(listed.relative_to(listed.anchor).parts)
-        pairs.append(Pair(name, image, mask))
+        pairs.append(Pair(_joined(PurePath(parts[0]).with_suffix("")), image, mask))
     return pairs
 
 
