@@ -16,6 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from squares import square_tiles
+from torch.utils.data import DataLoader
 from train_runs import COARSE, coarse, fine
 
 from c2fcore import C2FNet, _progress
@@ -143,6 +144,16 @@ def test_a_second_signal_stops_at_once(
     assert main(coarse(data, tmp_path / "run")) == 130
     assert "stopped at once; nothing was saved yet" in said()
     assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_a_signal_while_loading_starts_stops_at_once(
+    data: Path, tmp_path: Path, said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(DataLoader, "__iter__", lambda _: os.kill(os.getpid(), signal.SIGINT))
+        assert main(coarse(data, tmp_path / "run")) == 130
+    assert "c2f train: stopped at once; nothing was saved yet" in said()
+    assert main(coarse(data, tmp_path / "run", "--trainer.max_steps=1")) == 0
 
 
 def test_several_processes_take_a_signal_passed_on_for_the_same(tmp_path: Path) -> None:

@@ -36,8 +36,8 @@ _REMARKS: Final = (
     ".*does not have many workers.*",
     ".*smaller than the logging interval.*",
 )
-# Beginnings of what it says about itself: products, and hardware this project does not know.
-_ASIDES: Final = ("💡 Tip", "TPU available")
+# Beginnings of what it says about itself: products, hardware this project does not know, Ctrl-C.
+_ASIDES: Final = ("💡 Tip", "TPU available", "\nDetected KeyboardInterrupt")
 
 
 class Stopped(Exception):
@@ -280,7 +280,10 @@ def fit(trainer: Any, task: Any, data: Any, last: Path, resume: bool) -> None:
             trainer.save_checkpoint(last, weights_only=False)
     except Stopped as stopped:
         raise KeyboardInterrupt(f"{stopped}; --resume goes on from there") from None
-    except SystemExit:  # how Lightning passes on Ctrl-C
+    except (SystemExit, Exception) as error:
+        # Lightning passes on Ctrl-C as SystemExit; before the first step it fails over its tidying.
+        if not isinstance(error, SystemExit) and type(error.__context__) is not KeyboardInterrupt:
+            raise
         kept = f"--resume goes on from {last}" if last.is_file() else "nothing was saved yet"
         raise KeyboardInterrupt(f"at once; {kept}") from None
     finally:
