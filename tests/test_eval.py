@@ -16,7 +16,7 @@ import torch
 from availability import NEEDS_SCIPY
 from PIL import Image
 
-from c2fcore import C2FConfig, C2FNet, checkpoint, metrics
+from c2fcore import C2FConfig, C2FNet, _progress, checkpoint, metrics
 from c2fcore.cli import main
 from c2fcore.data import catalogue, sources
 from c2fcore.evaluation import predictor, report
@@ -189,15 +189,23 @@ def test_checkpoints_of_one_stage_or_both(net_folder: Path) -> None:
 
 @NEEDS_SCIPY
 def test_the_command_writes_tables_and_pictures(
-    data: Path, net_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    data: Path,
+    net_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out = tmp_path / "out"
     arguments = ["eval", str(data), "--checkpoint", str(net_folder / "net"), "-o", str(out)]
+    monkeypatch.setattr(_progress, "_FIRST_S", 0.0)
     assert main([*arguments, "--pictures", "1", "--tile", "64", "--n", "3"]) == 0
-    said = capsys.readouterr().out
+    said, told = capsys.readouterr()
     assert "| mean of small * |" in said
     assert "IoU by size of object" in said
     summary = json.loads((out / "scores.json").read_text())
+    small = summary["means"]["small"]
+    before, after = (100 * small[stage]["iou"] for stage in ("coarse", "refined"))
+    assert f"mean IoU of small {before:.2f} -> {after:.2f}" in told.splitlines()[-1]
     assert summary["config"]["n"] == 3
     assert summary["data"] == data.name
     with (out / "scores.csv").open() as file:
@@ -255,6 +263,7 @@ def test_prepared_folders_are_scored(
         (["--checkpoint", "NET", "--coarse", "NET"], "for checkpoints without coarse weights"),
         (["--checkpoint", "NET", "--limit", "0"], "limit must be at least 1"),
         (["--checkpoint", "NET", "--batch", "0"], "batch and limit must be at least 1"),
+        (["--checkpoint", "NET", "--workers", "1000000"], "16 for each processor, got 1000000"),
         (["--checkpoint", "NET", "--sizes", "8", "4"], "ascending and above 0 px, got (8.0, 4.0)"),
         (["--checkpoint", "NET", "--boundary", "1.5"], "boundary must be whole pixels, a share"),
         (["--checkpoint", "NET", "--device", "abacus"], "--device must be one that is here"),

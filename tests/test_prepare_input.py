@@ -162,6 +162,8 @@ def test_folders_below_those_of_images_are_read(layout: str, tmp_path: Path, sai
     [
         (["--tile", "-5"], "--tile must be at least 0, which is for whole images, got -5"),
         (["--tile", "0", "--overlap", "4"], "overlap needs tiles, got 4 for whole images"),
+        (["--workers", "-1"], "workers must be in 0.."),
+        (["--workers", "1000000"], "16 for each processor, got 1000000"),
         (["--splits", "test"], "split test must be in"),
         (["--small", "cars"], "got cars (did you mean car?)"),
         (["--encoding", "paddle"], "encoding must be one of index, shifted, got paddle"),

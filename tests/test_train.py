@@ -338,6 +338,8 @@ def test_weights_of_both_losses_are_checked(
         (["--data.train=test"], "--data.train must be one of train, val, got test"),
         (["--data.val=test"], "--data.val must be one of train, val, or none, got test"),
         (["--data.batch_size=0"], "batch_size must be at least 1"),
+        (["--data.workers=-1"], "workers must be in 0.."),
+        (["--data.workers=1000000"], "16 for each processor, got 1000000"),
         (["--data.small=[car]"], "class must be an id or one of ground, square, got car"),
         (["--coarse=resnet"], "name must be one of"),
         (["--resume"], "--resume needs"),

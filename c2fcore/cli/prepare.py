@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from .._progress import counted, tell
-from ..data import catalogue, sources
+from ..data import catalogue, loading, sources
 from ..data.catalogue import DatasetInfo
 from ..data.masks import RGB, read_mask, shown
 from ..data.prepare import DATASET_FILE, Options, prepare
@@ -59,8 +59,7 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prepares the data set and prints what it holds."""
-    if args.workers < 0:
-        raise ValueError(f"--workers must be at least 0, got {args.workers}")
+    loading.check(args.workers)
     if args.tile is not None and args.tile < 0:
         raise ValueError(f"--tile must be at least 0, which is for whole images, got {args.tile}")
     info = _info(args)

@@ -19,6 +19,19 @@ _METHOD: Final = "forkserver"
 _SERVER: Final = f"{__package__}.loading_server"
 # Seconds: as long as torchrun waits.
 _GRACE: Final = 30
+_MOST: Final = 16
+
+
+def check(workers: int) -> int:
+    """The number of processes, of which each takes some hundred MB.
+
+    Raises:
+        ValueError: it is out of range.
+    """
+    most = _MOST * (os.cpu_count() or 1)
+    if not 0 <= workers <= most:
+        raise ValueError(f"workers must be in 0..{most}, {_MOST} for each processor, got {workers}")
+    return workers
 
 
 def start() -> None:

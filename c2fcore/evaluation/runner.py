@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -105,11 +104,9 @@ def evaluate(
             whatever stops one of them.
         TypeError, RuntimeError: what the predictor raises, in one process.
     """
-    if batch < 1 or workers < 0 or (limit is not None and limit < 1):
-        raise ValueError(
-            f"batch and limit must be at least 1 and workers at least 0, got {batch}, {limit} and "
-            f"{workers}"
-        )
+    loading.check(workers)
+    if batch < 1 or (limit is not None and limit < 1):
+        raise ValueError(f"batch and limit must be at least 1, got {batch} and {limit}")
     units = units_of(samples, protocol)[:limit]
     run = _Run(predict, samples, units, measures or Measures())
     error = ""
@@ -148,8 +145,8 @@ class _Run:
         with Bar(total=len(reader), unit="tile", desc="eval", shown=progress) as bar:
             for items in _batched(map(_readable, loader), batch):
                 self._batch(items)
-                bar.update(len(items))
                 bar.set_postfix_str(self._so_far(), refresh=False)
+                bar.update(len(items))
 
     def _batch(self, items: list[_Item]) -> None:
         image = torch.stack([pixels for _, _, pixels, _ in items]).to(self.predict.device)
@@ -189,12 +186,13 @@ class _Run:
         result.units.append(UnitScore(self.mine[u], self.units[u].name, coarse, refined))
 
     def _so_far(self) -> str:
-        small = self.predict.config.small_classes
-        tallies = [t for t in (self.result.coarse, self.result.refined) if t is not None]
-        values = [100 * pooled_iou(tally.confusion, small) for tally in tallies]
-        if math.isnan(values[0]):
+        """The mean that the table ends with."""
+        counts = [t.confusion for t in (self.result.coarse, self.result.refined) if t is not None]
+        found = [c for c in self.predict.config.small_classes if counts[0][c].any()]
+        if not found:
             return ""
-        return "small IoU " + " -> ".join(f"{value:.1f}" for value in values)
+        means = (100 * float(metrics.iou(matrix)[found].mean()) for matrix in counts)
+        return "mean IoU of small " + " -> ".join(f"{mean:.2f}" for mean in means)
 
     def together(self) -> Result:
         """The sum over all processes, in every process."""

@@ -46,11 +46,8 @@ class Tiles(pl.LightningDataModule):
             ValueError: a split or class it does not have, or numbers out of range.
         """
         super().__init__()
-        if batch_size < 1 or workers < 0:
-            raise ValueError(
-                f"data: batch_size must be at least 1, workers at least 0, got {batch_size} and "
-                f"{workers}"
-            )
+        if batch_size < 1:
+            raise ValueError(f"data: batch_size must be at least 1, got {batch_size}")
         self.prepared = PreparedData.open(root)
         self.small = self.prepared.small(small)
         splits = self.prepared.splits
@@ -71,7 +68,7 @@ class Tiles(pl.LightningDataModule):
                 f"{val} without any (--data.val {_NONE} keeps the last)"
             )
         self.train_split, self.val_split = train, val
-        self.batch_size, self.workers = batch_size, workers
+        self.batch_size, self.workers = batch_size, loading.check(workers)
         self.augment: Augment | None = None
         self.seed = 0
 
