@@ -20,6 +20,7 @@ _INK = (30, 30, 30)
 _WINDOW = (255, 255, 255)
 _RIM = (0, 0, 0)
 _OPACITY = 0.55
+_BRIGHT = 128
 _LARGE_PX = 1500  # side of a picture that will be looked at reduced
 
 
@@ -38,6 +39,19 @@ def palette_of(config: C2FConfig) -> Pixels:
     if config.palette is None:
         return default_palette(config.num_classes)
     return np.array(config.palette, dtype=np.uint8)
+
+
+def bright_palette(
+    config: C2FConfig, colours: Sequence[tuple[int, int, int]] | None = None
+) -> Pixels:
+    """The network's colours, else `colours`, unless one of a small class is dark: for pictures.
+
+    Dark colours of data sets, such as iSAID's, cannot be told apart, nor from dark objects.
+    """
+    own = config.palette or colours
+    if own and all(max(own[c]) >= _BRIGHT for c in config.small_classes):
+        return np.array(own, dtype=np.uint8)
+    return default_palette(config.num_classes)
 
 
 def colourise(labels: Pixels, palette: Pixels) -> Pixels:

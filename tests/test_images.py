@@ -19,7 +19,7 @@ from PIL import Image
 from scenes_on_disk import write
 
 import c2fcore
-from c2fcore import images, pictures
+from c2fcore import C2FConfig, images, pictures
 from c2fcore.data.masks import read_mask
 from c2fcore.images import read_rgb, size_of, write_png
 
@@ -293,6 +293,20 @@ def test_overlay_colours_only_what_is_shown() -> None:
 
 def test_palette_colours_are_distinct() -> None:
     assert len({tuple(c) for c in pictures.default_palette(64).tolist()}) == 64
+
+
+def test_dark_colours_of_small_classes_are_not_for_pictures() -> None:
+    def palette(blue: int) -> list[list[int]]:
+        config = C2FConfig.preset(
+            "fast",
+            num_classes=2,
+            small_classes=(1,),
+            palette=((0, 0, 0), (0, 0, blue)),
+        )
+        return pictures.bright_palette(config).tolist()
+
+    assert palette(128) == [[0, 0, 0], [0, 0, 128]]
+    assert palette(127) == pictures.default_palette(2).tolist()
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.0, 3.0])

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from .. import pictures
 from ..config import C2FConfig, names_of
+from ..images import Pixels
 
 
-def key_of(config: C2FConfig) -> str:
+def key_of(config: C2FConfig, palette: Pixels) -> str:
     """What ids in the label maps and colours in the pictures stand for."""
-    names, palette = names_of(config), pictures.palette_of(config)
+    names = names_of(config)
     colours = (f"{names[c]} #{bytes(palette[c].tolist()).hex()}" for c in config.small_classes)
     ids = (f"{c} {name}" for c, name in enumerate(names))
     return f"ids: {', '.join(ids)}\ncolours: {', '.join(colours)}"

@@ -63,8 +63,8 @@ def add_parser(commands: Any) -> None:
         "images",
         nargs="+",
         metavar="IMAGE",
-        help="file, folder of images, or pattern in quotes; of folders and patterns earlier "
-        "results and masks of data sets are left out",
+        help="file, folder of images (without folders in it: 'FOLDER/**/*.tif'), or pattern in "
+        "quotes; of folders and patterns earlier results and masks of data sets are left out",
     )
     parser.add_argument("-o", "--out", required=True, type=path_of, help="folder to write into")
     add_checkpoint_options(parser)
@@ -141,7 +141,7 @@ def run(args: argparse.Namespace) -> int:
     check_folder(args.out, "OUT must be")
     failed = _work(engine, jobs, args)
     if failed < len(jobs):
-        print(key_of(engine.config))
+        print(key_of(engine.config, pictures.bright_palette(engine.config)))
     if failed:
         tell(f"{failed} of {len(jobs)} images failed, see above")
     return 1 if failed else 0
@@ -302,7 +302,7 @@ def _write(result: Result, job: _Job, config: C2FConfig) -> str:
                 f"{config.num_classes}"
             )
         labels = np.where(known, labels, np.uint8(_NO_DATA))
-    palette = pictures.palette_of(config)
+    palette = pictures.bright_palette(config)
     origins = [(y, x) for y, x in result.windows.tolist()]
     labels_file, overlay_file = job.files
     stale = not labels_file.exists() and _files.is_ours(overlay_file, text_of_png)

@@ -11,7 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from .. import _files, scene
+from .. import _files, pictures, scene
 from .._progress import counted, tell
 from ..config import C2FConfig
 from ..engine import Engine
@@ -174,7 +174,7 @@ def run(args: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             raise KeyboardInterrupt("when the labels were done; --resume goes on") from None
         print(f"{counted(count, 'object')}\n  -> {args.objects}")
-    print(key_of(engine.config))
+    print(key_of(engine.config, pictures.palette_of(engine.config)))
     return 0
 
 

@@ -68,11 +68,7 @@ def draw(
     """
     units = units_of(samples, protocol)
     config = predict.config
-    palette = pictures.default_palette(config.num_classes)
-    # Colours of data sets can be too dark to tell apart: only bright ones are taken over.
-    colours = config.palette or samples.palette
-    if colours and all(max(colours[c]) >= 128 for c in config.small_classes):
-        palette = np.array(colours, dtype=np.uint8)
+    palette = pictures.bright_palette(config, samples.palette)
     names = config.class_names or samples.class_names
     legend = [
         (names[c], (int(palette[c][0]), int(palette[c][1]), int(palette[c][2])))
