@@ -94,6 +94,19 @@ def test_a_training_process_never_forks_and_its_validations_share_processes(
     assert all(torch.equal(value, other[key]) for key, value in one.items())
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc here")
+def test_the_server_ignores_ctrl_c_from_its_first_moment_on() -> None:
+    """It imports for seconds, out of which a KeyboardInterrupt would be a traceback."""
+    script = (
+        "from multiprocessing import forkserver; from pathlib import Path\n"
+        "from c2fcore.data import loading; loading.start()\n"
+        "pid = forkserver._forkserver._forkserver_pid\n"
+        "print(Path(f'/proc/{pid}/status').read_text().partition('SigIgn:')[2].split()[0])"
+    )
+    said = subprocess.check_output([sys.executable, "-c", script], text=True)
+    assert int(said, 16) & 1 << signal.SIGINT - 1
+
+
 def test_loading_processes_end_with_the_process_they_load_for(data: Path) -> None:
     ours, theirs = multiprocessing.get_context("forkserver").Pipe()
     loading.start()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -350,6 +352,28 @@ def killed(*names):
 os.replace = killed
 main(sys.argv[1:])
 """
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc here")
+def test_ctrl_c_is_for_one_process_which_ends_the_others(
+    mine: Path, tmp_path: Path, said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A terminal sends it to all of them, also to those that are importing."""
+    deaf: list[bool] = []
+
+    def stopped(_: Any) -> None:
+        for child in multiprocessing.active_children():
+            status = Path(f"/proc/{child.pid}/status").read_text()
+            ignored = int(status.partition("SigIgn:")[2].split()[0], 16)
+            deaf.append(bool(ignored & 1 << signal.SIGINT - 1))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(preparing.Bar, "update", stopped)
+    assert main(command(mine, tmp_path / "out", "--workers", "2")) == 130
+    assert deaf == [True, True]
+    assert not multiprocessing.active_children()
+    monkeypatch.undo()
+    assert main(command(mine, tmp_path / "out")) == 0
 
 
 def test_a_run_that_was_killed_goes_on(mine: Path, tmp_path: Path) -> None:

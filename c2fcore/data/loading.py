@@ -12,6 +12,8 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing import connection, forkserver
 from typing import Any, Final
 
@@ -37,7 +39,22 @@ def check(workers: int) -> int:
 def start() -> None:
     """Starts the server, which imports what it needs beside what the caller does next."""
     multiprocessing.get_context(_METHOD).set_forkserver_preload(["__main__", _SERVER])
-    forkserver.ensure_running()
+    with deaf_to_interrupts():
+        forkserver.ensure_running()
+
+
+@contextmanager
+def deaf_to_interrupts() -> Iterator[None]:
+    """Processes that are started within ignore Ctrl-C, which would be a traceback of an import."""
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or (before := signal.getsignal(signal.SIGINT)) is None:  # None: not Python's
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def options(workers: int, *, kept: bool = True) -> dict[str, Any]:

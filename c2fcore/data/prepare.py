@@ -23,6 +23,7 @@ from PIL import Image
 from .. import _files
 from .._progress import Bar
 from ..images import Pixels, no_size_limit
+from . import loading
 from .catalogue import IGNORED, DatasetInfo
 from .masks import MaskDecoder, add_counts, read_pair, shown
 from .sources import Pair
@@ -248,7 +249,8 @@ def _run(jobs: Sequence[_Job], workers: int) -> Iterator[tuple[_Job, dict[str, A
         return
     # Spawned, not forked: torch may already run threads in this process.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        running = {pool.submit(_make, job): job for job in jobs}
+        with loading.deaf_to_interrupts():
+            running = {pool.submit(_make, job): job for job in jobs}
         try:
             for done in as_completed(running):
                 yield running[done], done.result()
@@ -257,8 +259,12 @@ def _run(jobs: Sequence[_Job], workers: int) -> Iterator[tuple[_Job, dict[str, A
                 f"every one of the {workers} processes must live, got one ended from outside (out "
                 f"of memory?): run it again to go on, with fewer --workers"
             ) from None
-        except BaseException:
+        except Exception:
             pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        except BaseException:  # Ctrl-C, here or in who takes records: no file is left in part
+            for process in list(pool._processes.values()):
+                process.kill()
             raise
 
 
