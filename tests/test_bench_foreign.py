@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -214,3 +217,17 @@ def test_bad_impl(
 ) -> None:
     assert main(["bench", "-o", str(tmp_path / "out"), *options]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_kernel_that_ends_the_process_is_named(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text(
+        "import ctypes\ndef fn(*_, **options): ctypes.string_at(0)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "c2fcore", "bench", "--op", "count_windows", "--impl", "broken:fn"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode < 0
+    assert 'broken.py", line 2 in fn' in done.stderr

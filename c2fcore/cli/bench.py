@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import itertools
 import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -217,6 +219,9 @@ def _impl(args: argparse.Namespace, file: Path) -> int:
     if args.op not in samples.OPS:
         raise ValueError(f"--op must be one of {', '.join(samples.OPS)} with --impl, got {args.op}")
     function = foreign.load(args.impl)
+    if not faulthandler.is_enabled():
+        with suppress(AttributeError, OSError, RuntimeError):  # no stderr, or one that is no file
+            faulthandler.enable()  # a kernel that ends the process is named at least
     listed = samples.of(args.op)
     wrong: list[str] = []
     refused: dict[str, str] = {}

@@ -56,8 +56,8 @@ def select_windows(
 
     Returns:
         Windows(origins int32 [B, n, 2] as (y, x), counts int32 [B, n], num int32 [B], window).
-        Unused slots have origin (0, 0) and count 0; `num` says how many are in use. Not
-        differentiable.
+        Counts are of new pixels for "cover". Unused slots have origin (0, 0) and count 0; `num`
+        says how many are in use. Not differentiable.
 
     Raises:
         ValueError: a value breaks a rule; the message says which, and the value.
