@@ -26,6 +26,7 @@ _COLOURS = {
     "cpu": "#2b7bba",
     "triton": "#5aa469",
     "cuda": "#7a5195",
+    "engine": "#1f3b57",
 }
 _OTHER = "#b8b0a8"
 _STAGES = {
