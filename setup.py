@@ -260,7 +260,6 @@ setup(
         "c2fcore.kernels",
         *(f"c2fcore.kernels.{name}" for name in find_packages("kernels")),
     ],
-    py_modules=["c2fcore_command"],
     # Only what is named: modules of an earlier in-place build must not slip into a wheel.
     include_package_data=False,
     package_data={

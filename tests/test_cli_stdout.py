@@ -85,26 +85,8 @@ def test_a_name_that_is_no_text_ends_nothing(tmp_path: Path) -> None:
     assert (out / "b_labels.png").exists()
 
 
-INTERRUPT = """\
-import os, signal, time
-os.kill(os.getpid(), signal.SIGINT)
-time.sleep(20)
-raise RuntimeError("not interrupted")
-"""
-
-
 def test_interrupted_while_libraries_are_imported(tmp_path: Path) -> None:
-    (tmp_path / "PIL.py").write_text(INTERRUPT)
+    interrupt = "import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(20)"
+    (tmp_path / "PIL.py").write_text(f"{interrupt}\nraise RuntimeError('not interrupted')")
     for arguments in (["info"], ["--help"], []):
         assert ended(subprocess.PIPE, *arguments, PYTHONPATH=str(tmp_path)) == (130, "")
-
-
-def test_the_installed_command_interrupted_while_torch_is_imported(tmp_path: Path) -> None:
-    (tmp_path / "torch.py").write_text(INTERRUPT)
-    root = Path(__file__).resolve().parent.parent
-    done = subprocess.run(
-        [sys.executable, "-c", "import sys, c2fcore_command as c; sys.exit(c.main())"],
-        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{root}"},
-        capture_output=True,
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
