@@ -126,6 +126,8 @@ void run_aggregate(py::handle coarse, py::handle fine, py::handle origins, py::h
   MergeArgs args{};
   args.coarse = coarse_args(p.coarse, H, W, p.labels);
   args.fine = p.fine;
+  args.fine_scale_y = resize_scale(p.fine.H, window);
+  args.fine_scale_x = resize_scale(p.fine.W, window);
   args.windows = p.windows;
   args.small = class_bits(p.classes);
   args.rule = p.rule;

@@ -38,7 +38,8 @@ struct MergeArgs {
   // Logits; `labels` where labels are wanted. Given, they hold the coarse argmax already and are
   // edited inside the windows only.
   CoarseArgs coarse;
-  Image fine;  // logits [B*n, 1 or 2, hf, wf]
+  Image fine;                        // logits [B*n, 1 or 2, hf, wf]
+  float fine_scale_y, fine_scale_x;  // hf and wf / window
   WindowList windows;
   ClassBits small;
   MergeRule rule;

@@ -61,35 +61,42 @@ struct ForegroundTile {
   }
 };
 
+// What a column of a window's pixels is made of: the columns of its fine logits beside it.
 template <class T>
-__device__ __forceinline__ float fine_sample(const Image& fine, int64_t patch, BilinearTap y,
-                                             BilinearTap x, bool resized) {
-  const T* base = static_cast<const T*>(fine.data) + patch * fine.stride_b;
-  const int64_t top = y.i0 * fine.stride_y, bottom = y.i1 * fine.stride_y;
-  const int64_t left = x.i0 * fine.stride_x, right = x.i1 * fine.stride_x;
-  const auto logit = [&](int64_t at) {
-    const float first = to_float(base[at]);
-    return fine.C == 1 ? first : to_float(base[at + fine.stride_c]) - first;
-  };
-  const float corner = logit(top + left);
-  if (!resized) return corner;
-  return bilinear_value(corner, logit(top + right), logit(bottom + left), logit(bottom + right),
-                        y.w1, x.w1);
-}
+class FineColumn {
+ public:
+  __device__ __forceinline__ FineColumn(const Image& fine, int64_t patch, BilinearTap x,
+                                        bool resized)
+      : stride_y_(fine.stride_y),
+        stride_c_(fine.C == 1 ? 0 : fine.stride_c),
+        w1_x_(x.w1),
+        resized_(resized) {
+    const T* base = static_cast<const T*>(fine.data) + patch * fine.stride_b;
+    left_ = base + x.i0 * fine.stride_x;
+    right_ = base + x.i1 * fine.stride_x;
+  }
 
-// Foreground logit of pixel (dy, dx) of a window.
-__device__ __forceinline__ float fine_logit(const MergeArgs& a, int64_t patch, int32_t dy,
-                                            int32_t dx) {
-  const Axis y(a.fine.H, a.windows.window_px), x(a.fine.W, a.windows.window_px);
-  const bool resized = y.resized() || x.resized();
-  if (a.fine.dtype == DType::kF32) {
-    return fine_sample<float>(a.fine, patch, y.tap(dy), x.tap(dx), resized);
+  // Foreground logit of the pixel in a row.
+  __device__ __forceinline__ float sample(BilinearTap y) const {
+    const int64_t top = y.i0 * stride_y_;
+    const float corner = logit(left_ + top);
+    if (!resized_) return corner;
+    const int64_t bottom = y.i1 * stride_y_;
+    return bilinear_value(corner, logit(right_ + top), logit(left_ + bottom),
+                          logit(right_ + bottom), y.w1, w1_x_);
   }
-  if (a.fine.dtype == DType::kF16) {
-    return fine_sample<F16>(a.fine, patch, y.tap(dy), x.tap(dx), resized);
+
+ private:
+  __device__ __forceinline__ float logit(const T* at) const {
+    const float first = to_float(*at);
+    return stride_c_ == 0 ? first : to_float(at[stride_c_]) - first;
   }
-  return fine_sample<BF16>(a.fine, patch, y.tap(dy), x.tap(dx), resized);
-}
+
+  const T *left_, *right_;  // of the first row and channel
+  int64_t stride_y_, stride_c_;
+  float w1_x_;
+  bool resized_;
+};
 
 // Whether a window that is in use has pixels of the tile.
 __device__ __forceinline__ bool reaches(const Origin& origin, int64_t window_px,
@@ -126,35 +133,54 @@ __device__ __forceinline__ int list_windows(const MergeArgs& a, const MergeTile&
   return total;
 }
 
+// Adds a window to the pixels of this thread, all of which lie in one column of the tile: rows of
+// tiles divide the threads of a block.
+template <class T>
+__device__ __forceinline__ void add_window(const MergeArgs& a, const MergeTile& tile, int32_t slot,
+                                           int32_t top, int32_t left, ForegroundTile& out,
+                                           int32_t* first_slot) {
+  const int32_t k = static_cast<int32_t>(a.windows.window_px), thread = threadIdx.x;
+  const int32_t dx = tile.x0 + tile.column(thread) - left;
+  if (dx < 0 || dx >= k || tile.column(thread) >= tile.width) return;
+  const Axis y(a.fine.H, k, a.fine_scale_y), x(a.fine.W, k, a.fine_scale_x);
+  const FineColumn<T> fine(a.fine, tile.b * a.windows.n + slot, x.tap(dx),
+                           y.resized() || x.resized());
+  for (int p = thread; p < tile.pixels(); p += kMergeThreads) {
+    const int32_t dy = tile.y0 + tile.row(p) - top;
+    if (dy < 0 || dy >= k) continue;
+    const int32_t covers = out.covers[p];
+    float value = fine.sample(y.tap(dy));
+    if (covers == 0) {
+      if (first_slot != nullptr) first_slot[p] = slot;
+    } else {
+      const float before = out.value[p];
+      value = (covers == 1 ? sigmoid(before) : before) + sigmoid(value);
+    }
+    out.value[p] = value;
+    out.covers[p] = covers + 1;
+  }
+}
+
 // Whether any window reaches the tile. Where one does, fills `out` for all pixels of the tile, and
 // `first_slot` (or nullptr) for those that are covered. Called by all threads of the block.
 __device__ __forceinline__ bool find_foreground(const MergeArgs& a, const MergeTile& tile,
                                                 ForegroundTile& out, int32_t* first_slot) {
   const int32_t num = windows_of_image(a.windows, tile.b);
-  const int64_t k = a.windows.window_px;
   bool any = false;
   for (int32_t first = 0; first < num; first += kMergeThreads) {
     const int listed = list_windows(a, tile, first, num, out);
     if (listed == 0) continue;
     if (!any) out.clear(tile);
     any = true;
-    for (int p = threadIdx.x; p < tile.pixels(); p += kMergeThreads) {
-      if (!tile.holds(p)) continue;
-      const int32_t y = tile.y0 + tile.row(p), x = tile.x0 + tile.column(p);
-      float value = out.value[p];
-      int32_t covers = out.covers[p];
-      for (int i = 0; i < listed; ++i) {
-        const int32_t dy = y - out.y[i], dx = x - out.x[i];
-        if (dy < 0 || dy >= k || dx < 0 || dx >= k) continue;
-        if (covers == 0 && first_slot != nullptr) first_slot[p] = out.slot[i];
-        const int64_t patch = tile.b * a.windows.n + out.slot[i];
-        const float logit = fine_logit(a, patch, dy, dx);
-        if (covers == 1) value = sigmoid(value);
-        value = covers == 0 ? logit : value + sigmoid(logit);
-        ++covers;
+    for (int i = 0; i < listed; ++i) {
+      const int32_t slot = out.slot[i], top = out.y[i], left = out.x[i];
+      if (a.fine.dtype == DType::kF32) {
+        add_window<float>(a, tile, slot, top, left, out, first_slot);
+      } else if (a.fine.dtype == DType::kF16) {
+        add_window<F16>(a, tile, slot, top, left, out, first_slot);
+      } else {
+        add_window<BF16>(a, tile, slot, top, left, out, first_slot);
       }
-      out.value[p] = value;
-      out.covers[p] = covers;
     }
   }
   return any;
