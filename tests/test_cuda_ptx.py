@@ -43,6 +43,7 @@ LABELS = (
 PROBS = (
     *("paper-probs-overlaps", "normalized-probs-nan-inf-fine", "official-probs-two-channels"),
     *("bfloat16-probs", "every-class-paper-probs", "256-classes"),
+    *("wide-normalized-probs-2-classes", "wide-paper-probs-7-classes"),
 )
 
 

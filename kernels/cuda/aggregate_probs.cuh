@@ -3,7 +3,8 @@
 // pixels (aggregate_args.h), and never meets another.
 //
 // The source pixels of a tile are staged in shared memory as float32, whatever their type and
-// strides, a plane per class; every class of an output pixel then costs four loads from there. With
+// strides, a plane per class; every class of an output pixel then costs four loads from there, but
+// that pixels below each other share them while they lie between the same rows of the source. With
 // the number of classes compiled in, the logits of a pixel stay in registers from sampling to the
 // last store. Otherwise classes come in chunks, once for the statistics of the softmax and once for
 // the scores (and once more between for the second softmax of "paper").
@@ -91,30 +92,51 @@ struct StagedPixel {
 
   // NaN counts as -inf.
   __device__ __forceinline__ float sample(const float* plane) const {
-    return resized ? interpolated(plane) : own(plane);
-  }
-
-  // Of the first N planes; which way is asked once, not class by class.
-  template <int N>
-  __device__ __forceinline__ void sample_all(const float* planes, float (&v)[N]) const {
-    if (resized) {
-#pragma unroll
-      for (int c = 0; c < N; ++c) v[c] = interpolated(planes + c * kPlaneElems);
-    } else {
-#pragma unroll
-      for (int c = 0; c < N; ++c) v[c] = own(planes + c * kPlaneElems);
-    }
-  }
-
- private:
-  __device__ __forceinline__ float own(const float* plane) const {
-    return fmaxf(plane[p00], -INFINITY);  // of NaN and a number the number
-  }
-  __device__ __forceinline__ float interpolated(const float* plane) const {
     const float* at = plane + p00;
+    if (!resized) return fmaxf(at[0], -INFINITY);  // of NaN and a number the number
     return fmaxf(bilinear_value(at[0], at[right], at[below], at[below + right], w1_y, w1_x),
                  -INFINITY);
   }
+};
+
+// All classes of a column's pixels, one below the other. Those between the same rows of the source
+// share what is interpolated along these.
+template <int N>
+class StagedColumn {
+ public:
+  __device__ __forceinline__ StagedColumn(const SourceRect& rect, BilinearTap x, bool resized)
+      : rect_(rect), x_(x), resized_(resized) {}
+
+  // Values as bilinear_value makes them; NaN counts as -inf: of NaN and a number fmaxf takes the
+  // number.
+  __device__ __forceinline__ void sample(const float* planes, BilinearTap y, float (&v)[N]) {
+    const float* at = planes + (y.i0 - rect_.top) * rect_.columns + x_.i0 - rect_.left;
+    if (!resized_) {
+#pragma unroll
+      for (int c = 0; c < N; ++c) v[c] = fmaxf(at[c * kPlaneElems], -INFINITY);
+      return;
+    }
+    if (y.i0 != held_) {
+      held_ = y.i0;
+      const int right = x_.i1 - x_.i0, below = (y.i1 - y.i0) * rect_.columns;
+      const float w0 = 1.0f - x_.w1;
+#pragma unroll
+      for (int c = 0; c < N; ++c, at += kPlaneElems) {
+        top_[c] = fmaf(at[right], x_.w1, at[0] * w0);
+        bottom_[c] = fmaf(at[below + right], x_.w1, at[below] * w0);
+      }
+    }
+    const float w0 = 1.0f - y.w1;
+#pragma unroll
+    for (int c = 0; c < N; ++c) v[c] = fmaxf(fmaf(bottom_[c], y.w1, top_[c] * w0), -INFINITY);
+  }
+
+ private:
+  const SourceRect& rect_;
+  BilinearTap x_;
+  bool resized_;
+  int32_t held_ = -1;
+  float top_[N], bottom_[N];
 };
 
 // p_f of a pixel of the tile, NaN where it counts as not covered.
@@ -254,27 +276,31 @@ __device__ __forceinline__ void store_merged(const MergeArgs& a, float (&v)[N], 
 }
 
 template <int N>
-__global__ void C2F_BOUNDS(kMergeThreads, 4)
+__global__ void C2F_BOUNDS(kMergeThreads, N > 8 ? 3 : 4)
     aggregate_probs_kernel(const __grid_constant__ MergeArgs a) {
   using Planes = float[N * kPlaneElems];
   C2F_SHARED(Planes, planes);
   C2F_SHARED(ForegroundTile, fine);
   const ProbTile tile(a, prob_tile_of_block(a));
   stage_classes(a, tile.at.b, tile.rect, 0, N, planes);
-  if (!find_foreground(a, tile.at, fine, nullptr)) fine.clear(tile.at);
-  // Rows of a tile divide the threads of a block: all pixels of a thread are in one column.
-  int p = threadIdx.x;
-  if (!tile.at.holds(p)) return;  // no barrier follows
-  const BilinearTap column = tile.x.tap(tile.at.x0 + tile.at.column(p));
-  const int step = kMergeThreads >> tile.at.stride_log2;
+  const bool any_window = find_foreground(a, tile.at, fine, nullptr);
+  // The answer is the same in all threads. Who stores a pixel need not have found its foreground.
+  if (any_window) __syncthreads();
+  // A thread has some rows of one column: rows of a tile divide the threads of a block.
+  const int column = tile.at.column(threadIdx.x);
+  if (column >= tile.at.width) return;  // no barrier follows
+  StagedColumn<N> logits(tile.rect, tile.x.tap(tile.at.x0 + column), tile.resized);
+  const int count = (a.tile_y << tile.at.stride_log2) / kMergeThreads;
+  const int first = tile.at.row(threadIdx.x) * count;
+  const int end = min(first + count, tile.at.height);
+  int p = (first << tile.at.stride_log2) + column;
   float* out = tile.out(a, p);
-  for (int row = tile.at.row(p); row < tile.at.height; row += step) {
-    const StagedPixel pixel(tile.rect, tile.y.tap(tile.at.y0 + row), column, tile.resized);
+  for (int row = first; row < end; ++row) {
     float v[N];
-    pixel.sample_all<N>(planes, v);
-    store_merged<N>(a, v, p_f_or_nan(fine, p), out, tile.plane);
-    p += kMergeThreads;
-    out += step * a.coarse.W;
+    logits.sample(planes, tile.y.tap(tile.at.y0 + row), v);
+    store_merged<N>(a, v, any_window ? p_f_or_nan(fine, p) : NAN, out, tile.plane);
+    p += 1 << tile.at.stride_log2;
+    out += a.coarse.W;
   }
 }
 

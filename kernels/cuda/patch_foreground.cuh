@@ -32,7 +32,8 @@ struct MergeTile {
 };
 
 // Shared memory of a block. `value` of a pixel: the fine logit where one window covers it, else the
-// sum of the windows' probabilities; only the thread that works on a pixel touches its entries.
+// sum of the windows' probabilities; only the thread that works on a pixel writes its entries, and
+// who else reads them comes after a barrier.
 struct ForegroundTile {
   float value[kTilePixels];
   int32_t covers[kTilePixels];

@@ -161,6 +161,23 @@ def _few_windows() -> list[Sample]:
             boxes=[[(110, 278), (95, 250), (47, 27), (100, 90)]],
             loops=False,
         ),
+        # Scores of an image that fills a GPU with wide tiles, the last ones cut off.
+        *[
+            _merge(
+                f"wide-{rule}-probs-{classes}-classes",
+                coarse=(1, classes, 86, 190),
+                size=(343, 757),
+                window=50,
+                n=5,
+                fine=(13, 13),
+                classes=(1,),
+                boxes=[[(0, 0), (290, 700), (150, 31), (170, 50), (293, 707)]],
+                loops=False,
+                rule=rule,
+                output="probs",
+            )
+            for rule, classes in (("normalized", 2), ("paper", 7))
+        ],
         _merge("wide-taller", coarse=(1, 4, 32, 320), size=(128, 320), window=24, n=3, loops=False),
         _merge("wide-wider", coarse=(1, 4, 128, 80), size=(128, 320), window=24, n=3, loops=False),
     ]
