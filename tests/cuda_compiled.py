@@ -17,7 +17,7 @@ import torch
 from cuda_ptx import CudaMachine, CudaProgram
 from ptx_machine import Buffer
 
-from c2fcore import _cuda, _native, _nvrtc
+from c2fcore import _backend, _cuda, _native, _nvrtc
 from c2fcore.testing import samples
 
 OPS = (*samples.OPS, "extract_patches_backward")
@@ -46,6 +46,8 @@ class Compiled:
         patch.setattr(_cuda, "on_host", lambda: "compiled")
         patch.setattr(_cuda, "_load", cache(lambda: _native.Native(self._module, "")))
         patch.setattr(_cuda, "_workspace", lambda device: self._workspace)
+        for op in OPS:
+            patch.setitem(_backend._missing, (op, "cuda"), "")
         _cuda.missing.cache_clear()
 
     def missing(self) -> str:

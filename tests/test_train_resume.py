@@ -27,7 +27,7 @@ pytest.importorskip("torchmetrics")
 
 from lightning.pytorch.callbacks import Timer
 
-from c2fcore.train import command
+from c2fcore.train import command, resuming
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -72,18 +72,26 @@ def test_a_run_goes_on_with_its_own_options(
 def test_what_a_resumed_run_may_change(
     data: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out, elsewhere = tmp_path / "r\udce9n", tmp_path / "elsewhere"  # Linux takes any bytes
+    out, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
     shutil.copytree(run, out)
     shutil.copytree(data, elsewhere)
     more = ["--trainer.log_every_n_steps=2", "--trainer.max_steps=8", "--trainer.devices=1",
             "--trainer.gradient_clip_val=1"]  # fmt: skip
-    command.train("coarse", coarse(elsewhere, out, "--resume", *more)[2:])
+    assert main(coarse(elsewhere, out, "--resume", *more)) == 0
     notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note:")]
     assert notes == ["note: --resume goes on with trainer.max_steps 6 -> 8: the learning rate now "
                      "falls until then",
                      "note: --resume goes on with trainer.gradient_clip_val None -> 1.0: "
                      "gradients are clipped so from here on"]  # fmt: skip
     assert torch.load(out / "last.ckpt", weights_only=True)["global_step"] == 8
+
+
+def test_a_state_is_read_where_a_folder_has_no_name_in_utf8(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "r\udce9n"  # Linux takes any bytes
+    out.mkdir()
+    shutil.copy(run / "last.ckpt", out)
+    with pytest.raises(ValueError, match="must be at least the 6 that are done, got 0"):
+        resuming.check_state(out / "last.ckpt", object(), object(), 0)
 
 
 def test_a_run_made_longer_goes_on_as_one_of_that_length(
