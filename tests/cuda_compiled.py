@@ -14,6 +14,7 @@ import compare
 import emulator_build
 import numpy as np
 import torch
+from cuda_launches import Launches
 from cuda_ptx import CudaMachine, CudaProgram
 from ptx_machine import Buffer
 
@@ -23,7 +24,7 @@ from c2fcore.testing import samples
 OPS = (*samples.OPS, "extract_patches_backward")
 
 
-class Compiled:
+class Compiled(Launches):
     """The module _cuda_jit and its launcher.
 
     Attributes:
@@ -50,18 +51,13 @@ class Compiled:
             patch.setitem(_backend._missing, (op, "cuda"), "")
         _cuda.missing.cache_clear()
 
-    def missing(self) -> str:
-        return ""
-
-    def __call__(
-        self, op: str, name: str, blocks: int, threads: int, shared: int, *rest: int
-    ) -> None:
-        arguments, size, *_ = rest
+    def __call__(self, *asked: Any) -> None:
+        super().__call__(*asked)
+        name, (blocks, argument, shared) = self.kernel.name, self.launch
         if name not in self.programs:
-            entry, ptx = _nvrtc._compile(_nvrtc.Kernel(op, name, size), "compute_90")
+            entry, ptx = _nvrtc._compile(self.kernel, "compute_90")
             self.programs[name] = CudaProgram(ptx.decode(), entry)
-        assert threads == self.programs[name].threads
-        argument = ctypes.string_at(ctypes.c_uint64.from_address(arguments).value, size)
+        assert self.threads == self.programs[name].threads
         buffers = {b.address: b for b in map(buffer_of, self._of_call) if b.data.size}
         machine = CudaMachine(self.programs[name], blocks, list(buffers.values()), argument, shared)
         machine.run()
