@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 
 from ._launch import ceil_div, pow2
-from ._upsample import NOT_FINITE, first_argmax, first_output, first_tap, marked
+from ._upsample import NOT_FINITE, dyadic, first_argmax, first_output, first_tap, marked
 
 
 @triton.jit
@@ -222,11 +222,6 @@ def _cell_sides(small: int, full: int) -> tuple[int, int]:
     return int(sides.max()), int(sides[1:].max() if small > 1 else sides[0])
 
 
-def _dyadic(small: int, full: int) -> bool:
-    """Whether positions at the source are exact in float32: a power of two between the sizes."""
-    return full % small == 0 and pow2(full // small) == full // small and full < 1 << 22
-
-
 class Cells(NamedTuple):
     """Shapes of the blocks over source pixels and cells: a constexpr of kernels."""
 
@@ -285,7 +280,7 @@ def cells_over(
         cell_rows=pow2(cell_y),
         group=pow2(cell_x) // lane_columns,
         lane_columns=lane_columns,
-        dyadic=_dyadic(h, H) and _dyadic(w, W),
+        dyadic=dyadic(h, H) and dyadic(w, W),
         most_y=most_y,
         most_x=most_x,
         first_y=first_y,

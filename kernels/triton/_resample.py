@@ -11,40 +11,56 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from ._ptx import difference_in_unit
+
+
+@triton.jit
+def _unclamped(dst, scale):
+    return tl.fma(dst.to(tl.float32) + 0.5, scale + 0.0, -0.5)
+
 
 @triton.jit
 def position(dst, scale, TAPS: tl.constexpr):
     """Source position (float32) of output `dst`, before clamping; scale = in / out."""
-    at = dst.to(tl.float32)
-    if TAPS > 1:
-        at = tl.fma(at + 0.5, scale + 0.0, -0.5)
-        if TAPS == 2:
-            at = tl.maximum(at, 0.0)
-        return at
-    return at * scale
+    if TAPS == 1:
+        return dst.to(tl.float32) * scale
+    at = _unclamped(dst, scale)
+    return tl.maximum(at, 0.0) if TAPS == 2 else at
 
 
 @triton.jit
 def cell_of(dst, scale, in_size, TAPS: tl.constexpr):
     """The cell of `dst`. Rounding may reach in_size on long axes; the cell does not."""
-    return tl.minimum(tl.floor(position(dst, scale, TAPS)).to(tl.int32), in_size - 1)
+    at = position(dst, scale, TAPS)
+    if TAPS == 4:  # the others are not negative
+        at = tl.floor(at)
+    return tl.minimum(at.to(tl.int32), in_size - 1)
 
 
 @triton.jit
-def first_in_cell(cell, scale, ratio, in_size, out_size, TAPS: tl.constexpr):
+def first_in_cell(
+    cell, scale, ratio, in_size, out_size, TAPS: tl.constexpr, DYADIC: tl.constexpr = False
+):  # fmt: skip
     """Smallest output whose cell is at least `cell`; out_size if there is none. ratio = out / in.
 
-    Exact: the estimate is off by at most one, and position's own arithmetic decides.
+    Exact: the estimate is off by at most one, and position's own arithmetic decides. DYADIC: the
+    ratio is 2, 4, 8, ..., and nothing is rounded.
     """
-    wanted = cell.to(tl.float32)
-    if TAPS > 1:
-        estimate = tl.ceil((wanted + 0.5) * ratio - 0.5).to(tl.int32)
+    if DYADIC:
+        steps = (tl.zeros([], tl.float32) + ratio).to(tl.int32)
+        estimate = cell * steps
+        if TAPS > 1:
+            estimate += steps >> 1
     else:
-        estimate = tl.ceil(wanted * ratio).to(tl.int32)
-    before = position(estimate - 1, scale, TAPS) >= wanted
-    estimate = tl.where(before, estimate - 1, estimate)
-    after = position(estimate, scale, TAPS) < wanted
-    estimate = tl.where(after, estimate + 1, estimate)
+        wanted = cell.to(tl.float32)
+        if TAPS > 1:
+            estimate = tl.ceil((wanted + 0.5) * ratio - 0.5).to(tl.int32)
+        else:
+            estimate = tl.ceil(wanted * ratio).to(tl.int32)
+        before = position(estimate - 1, scale, TAPS) >= wanted
+        estimate = tl.where(before, estimate - 1, estimate)
+        after = position(estimate, scale, TAPS) < wanted
+        estimate = tl.where(after, estimate + 1, estimate)
     found = tl.minimum(tl.maximum(estimate, 0), out_size)
     if TAPS == 2:
         found = tl.where(cell <= 0, 0, found)
@@ -66,9 +82,10 @@ def _far(x):
 @triton.jit
 def tap_weight(dst, cell, scale, TAP: tl.constexpr, TAPS: tl.constexpr):
     """Weight of tap number TAP of output `dst` in `cell`."""
-    t = tl.minimum(position(dst, scale, TAPS) - cell.to(tl.float32), 1.0)
     if TAPS == 1:
-        return tl.zeros_like(t) + 1.0
+        return tl.zeros_like(dst).to(tl.float32) + 1.0
+    # Positions below 0 are in cell 0 where they are clamped: clamping the difference is the same.
+    t = difference_in_unit(_unclamped(dst, scale), cell.to(tl.float32))
     if TAPS == 2:
         return t if TAP == 1 else 1.0 - t
     if TAP == 0:

@@ -15,6 +15,7 @@ import numpy as np
 import triton
 import triton.language as tl
 
+from ._launch import pow2
 from ._ptx import difference_in_unit
 
 NOT_FINITE = 1 << 14  # added to labels, which are below it
@@ -47,6 +48,11 @@ def resize(small: int, full: int) -> Resize:
 def quotient(a: int, b: int) -> float:
     """Quotient a / b in float32."""
     return float(np.float32(a) / np.float32(b))
+
+
+def dyadic(small: int, full: int) -> bool:
+    """Whether positions at the source are exact in float32: a power of two between the sizes."""
+    return full % small == 0 and pow2(full // small) == full // small and full < 1 << 22
 
 
 @triton.jit

@@ -23,23 +23,22 @@ from ._resample import (
     tap_source,
     tap_weight,
 )
-from ._upsample import quotient
+from ._upsample import dyadic, quotient
 from ._windows import slots_in_use, window_origin
 
 TAPS = {"nearest": 1, "bilinear": 2, "bicubic": 4}
 CHANNELS = 32  # per launch: gain and bias of each are passed by value
+ENOUGH = 16 * 132  # warps that hide each other's loads: of an H100 or H200, 16 per multiprocessor
 
 
 @triton.jit
-def _source_row(
-    row_ptr, columns, weights, gain, bias, valid, TAPS: tl.constexpr
-):  # fmt: skip
+def _source_row(row_ptr, columns, weights, gain, bias, TAPS: tl.constexpr):
     """A source row at the outputs of the lanes, [1, LANES]."""
-    value = tl.load(row_ptr + columns[0], mask=valid, other=0).to(tl.float32)
+    value = tl.load(row_ptr + columns[0]).to(tl.float32)
     if TAPS > 1:
         value *= weights[0]
     for t in tl.static_range(1, TAPS):
-        more = tl.load(row_ptr + columns[t], mask=valid, other=0).to(tl.float32)
+        more = tl.load(row_ptr + columns[t]).to(tl.float32)
         value = tl.fma(more, weights[t], value)
     return tl.fma(value, gain, bias)
 
@@ -51,13 +50,14 @@ def _extract_patches_kernel(
     num_ptr,  # int32 [B]
     patches_ptr,  # [B*n, all channels, side, side], or with channels last, contiguous
     image_stride_b, image_stride_c, image_stride_y, image_stride_x,
-    n, H, W, window, side, scale, ratio,
+    n, H, W, window, side, row, scale, ratio,
     out_stride_patch, out_stride_c, out_stride_y, out_stride_x,
     gains, biases,  # tuples of CHANNELS floats
     cells, strips, lane_blocks, planes,
     CHANNELS_LAST: tl.constexpr,
     CHANNELS: tl.constexpr,
     TAPS: tl.constexpr,
+    DYADIC: tl.constexpr,  # side / window is 2, 4, 8, ...
     ROWS: tl.constexpr,  # outputs made together along y
     LANES: tl.constexpr,
 ):  # fmt: skip
@@ -74,7 +74,7 @@ def _extract_patches_kernel(
     else:
         c = tl.zeros_like(lane) + program % planes
         x = lane
-    valid = x < side
+    valid = lane < row
     out_ptr = patches_ptr + patch * out_stride_patch
     if CHANNELS_LAST:
         out_ptr += lane
@@ -83,8 +83,8 @@ def _extract_patches_kernel(
         out_ptr += lane.to(tl.int64) * out_stride_x
     line = tl.arange(0, ROWS)[:, None]
     first = strip * cells - (1 if TAPS == 4 else 0)
-    y0 = tl.where(strip == 0, 0, first_in_cell(first, scale, ratio, window, side, TAPS))
-    y1 = first_in_cell(first + cells, scale, ratio, window, side, TAPS)
+    y0 = tl.where(strip == 0, 0, first_in_cell(first, scale, ratio, window, side, TAPS, DYADIC))
+    y1 = first_in_cell(first + cells, scale, ratio, window, side, TAPS, DYADIC)
 
     if patch % n >= slots_in_use(num_ptr, b, n):
         zero = tl.zeros([ROWS, LANES], tl.float32).to(patches_ptr.dtype.element_ty)
@@ -111,32 +111,30 @@ def _extract_patches_kernel(
     if TAPS == 1:
         for start in range(y0, y1, ROWS):
             y = start + line
-            row = cell_of(y, scale, window, TAPS)
+            source_y = cell_of(y, scale, window, TAPS)
             wanted = valid & (y < y1)
-            value = _source_row(
-                image_ptr + row.to(tl.int64) * image_stride_y, columns, weights, gain, bias,
-                wanted, TAPS,
-            )  # fmt: skip
+            row_ptr = image_ptr + source_y.to(tl.int64) * image_stride_y
+            value = _source_row(row_ptr, columns, weights, gain, bias, TAPS)
             at = out_ptr + y.to(tl.int64) * out_stride_y
             tl.store(at, value.to(patches_ptr.dtype.element_ty), mask=wanted)
     else:
         # The sources of a cell along y; the last one is read when the cell is reached.
         kept = ()
         for t in tl.static_range(TAPS - 1):
-            row = tap_source(first, window, t, TAPS).to(tl.int64)
+            source = tap_source(first, window, t, TAPS).to(tl.int64)
             kept = kept + (
                 _source_row(
-                    image_ptr + row * image_stride_y, columns, weights, gain, bias, valid, TAPS
+                    image_ptr + source * image_stride_y, columns, weights, gain, bias, TAPS
                 ),
             )
         begin = y0
         for i in range(tl.minimum(cells, window - first)):
             cell = first + i
-            row = tap_source(cell, window, TAPS - 1, TAPS).to(tl.int64)
+            source = tap_source(cell, window, TAPS - 1, TAPS).to(tl.int64)
             last = _source_row(
-                image_ptr + row * image_stride_y, columns, weights, gain, bias, valid, TAPS
+                image_ptr + source * image_stride_y, columns, weights, gain, bias, TAPS
             )
-            end = first_in_cell(cell + 1, scale, ratio, window, side, TAPS)
+            end = first_in_cell(cell + 1, scale, ratio, window, side, TAPS, DYADIC)
             for start in range(begin, end, ROWS):
                 y = start + line
                 value = kept[0] * tap_weight(y, cell, scale, 0, TAPS)
@@ -181,6 +179,18 @@ def _lanes(row: int) -> int:
     return min(pow2(row), 128)
 
 
+def _cells(window: int, side: int, taps: int, warps: int, rows: int) -> int:
+    """Source rows of a strip, a multiple of `rows`; a strip of all patches has `warps` warps.
+
+    What a program finds out about its lanes serves up to 128 rows of outputs, if enough warps are
+    left. A bilinear one waits for each source row, and has fewer of them; others would read or find
+    out too much again.
+    """
+    most = ceil_div(side, 16 if taps == 2 else 32)
+    strips = min(max(ENOUGH // warps, ceil_div(side, 128)), most)
+    return ceil_div(ceil_div(window, strips), rows) * rows
+
+
 def plan_extract_patches(
     image: Tensor,
     origins: Tensor,
@@ -210,14 +220,17 @@ def plan_extract_patches(
         lanes = _lanes(row)
         lane_blocks = ceil_div(row, lanes)
         rows = min(pow2(ceil_div(side, window)), 4) if taps > 1 else 1024 // lanes
-        # A strip is 32 outputs or more: each one reads its first sources again.
-        cells = max(ceil_div(32 * window, side), rows if taps == 1 else 1)
-        strips = ceil_div(window + (taps == 4), cells)
+        # Without resizing rows are independent and spread over warps; else a lane stays with its
+        # columns, and a thread has eight lanes; of bicubic ones, four.
+        warps = 4 if taps == 1 else max(lanes // (256 if taps == 2 else 128), 1)
         planes = 1 if together else count
+        beside = len(patches) * planes * lane_blocks
+        cells = _cells(window, side, taps, beside * warps, rows if taps == 1 else 1)
+        strips = ceil_div(window + (taps == 4), cells)
         launches.append(
             Launch(
                 _extract_patches_kernel,
-                len(patches) * planes * strips * lane_blocks,
+                beside * strips,
                 {
                     "image_ptr": image[:, c0:] if c0 else image,
                     "origins_ptr": origins,
@@ -227,6 +240,7 @@ def plan_extract_patches(
                     "n": origins.shape[1],
                     **{"H": image.shape[2], "W": image.shape[3]},
                     **axis,
+                    "row": row,
                     **strides_of("out", patches, ("patch", "c", "y", "x")),
                     **{"gains": gains[c0 : c0 + count], "biases": biases[c0 : c0 + count]},
                     **{"cells": cells, "strips": strips},
@@ -236,13 +250,12 @@ def plan_extract_patches(
                     "CHANNELS_LAST": together,
                     "CHANNELS": count,
                     "TAPS": taps,
+                    "DYADIC": window < side and dyadic(window, side),
                     "ROWS": rows,
                     "LANES": lanes,
                 },
-                # Without resizing rows are independent and spread over warps; else a lane stays
-                # with its columns.
-                num_warps=4 if taps == 1 else max(lanes // 128, 1),
-                max_registers=255 if taps == 4 else 128,
+                num_warps=warps,
+                max_registers=255 if taps == 4 else 168,
             )
         )
     return launches
