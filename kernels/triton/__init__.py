@@ -30,6 +30,7 @@ share stands in files with a leading underscore:
     _foreground.py    p_f under the windows
     _merge.py         the merge rule
     _merge_probs.py   scores of aggregate
+    _logit_rows.py    logits of pixels between the same two rows of logits
     _launch.py        what a launch is made of, and how large a call may be
     _compile.py       ahead-of-time compilation of a launch, registers, shared memory, spills
 

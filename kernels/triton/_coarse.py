@@ -35,33 +35,33 @@ def coarse_taps(y, x, stride_y, stride_x, resize_y, resize_x, RESIZED: tl.conste
 
 
 @triton.jit
-def _tap(ptr, at, second, mask, MARGIN: tl.constexpr):
-    value = tl.load(ptr + at, mask=mask, other=0.0).to(tl.float32)
+def _tap(ptr, at, second, MARGIN: tl.constexpr):
+    value = tl.load(ptr + at).to(tl.float32)
     if MARGIN:
-        value = tl.load(ptr + second + at, mask=mask, other=0.0).to(tl.float32) - value
+        value = tl.load(ptr + second + at).to(tl.float32) - value
     return value
 
 
 @triton.jit
 def interpolated(
-    ptr, second, at00, at01, at10, at11, wy, wx, mask, RESIZED: tl.constexpr, MARGIN: tl.constexpr
+    ptr, second, at00, at01, at10, at11, wy, wx, RESIZED: tl.constexpr, MARGIN: tl.constexpr
 ):  # fmt: skip
     """The plane at `ptr` at the pixels of `coarse_taps`, float32, NaN as it is.
 
     With MARGIN the plane `second` elements further on minus that one.
     """
-    value = _tap(ptr, at00, second, mask, MARGIN)
+    value = _tap(ptr, at00, second, MARGIN)
     if RESIZED:
         wx0 = 1.0 - wx
-        top = tl.fma(_tap(ptr, at01, second, mask, MARGIN), wx, value * wx0)
-        left = _tap(ptr, at10, second, mask, MARGIN)
-        bottom = tl.fma(_tap(ptr, at11, second, mask, MARGIN), wx, left * wx0)
+        top = tl.fma(_tap(ptr, at01, second, MARGIN), wx, value * wx0)
+        left = _tap(ptr, at10, second, MARGIN)
+        bottom = tl.fma(_tap(ptr, at11, second, MARGIN), wx, left * wx0)
         value = tl.fma(bottom, wy, top * (1.0 - wy))
     return value
 
 
 @triton.jit
-def coarse_logit(class_ptr, at00, at01, at10, at11, wy, wx, mask, RESIZED: tl.constexpr):
+def coarse_logit(class_ptr, at00, at01, at10, at11, wy, wx, RESIZED: tl.constexpr):
     """As `interpolated`, but NaN counts as -inf."""
-    value = interpolated(class_ptr, 0, at00, at01, at10, at11, wy, wx, mask, RESIZED, False)
+    value = interpolated(class_ptr, 0, at00, at01, at10, at11, wy, wx, RESIZED, False)
     return tl.where(value == value, value, float("-inf"))

@@ -11,7 +11,7 @@ from ._windows import NO_SLOT, next_window, window_origin
 
 @triton.jit
 def foreground(
-    fine_ptr, origins_ptr, used, owner, window, H, W, y, x, inside, y0, y1, x0, x1,
+    fine_ptr, origins_ptr, used, owner, alone, window, H, W, y, x, inside, y0, y1, x0, x1,
     stride_patch, stride_c, stride_y, stride_x, resize_y, resize_x,
     TWO_CHANNELS: tl.constexpr,
     RESIZED: tl.constexpr,
@@ -25,11 +25,12 @@ def foreground(
         origins_ptr: int32 [n, 2].
         used: slots in use.
         owner: pixels that a lower slot covers are left out; 0 leaves none out.
+        alone: the only slot whose window may reach the pixels, if that is known; -1.
         window: side of a window.
         H: rows of the image.
         W: its columns.
         y: rows of the pixels, [P].
-        x: their columns.
+        x: their columns. May be [R, 1] and [1, X]; P is [R, X] then.
         inside: which of them are to be looked at.
         y0: rectangle that holds them: first row.
         y1: its end.
@@ -49,9 +50,11 @@ def foreground(
     Returns:
         p_f, float32 [P], and whether it stands: a pixel counts as not covered where it is NaN.
     """
-    total = tl.zeros_like(y).to(tl.float32)
+    total = tl.zeros_like(inside).to(tl.float32)
     covers = tl.zeros_like(total)
-    slot = next_window(origins_ptr, used, -1, window, H, W, y0, y1, x0, x1, SLOTS)
+    slot = alone
+    if alone < 0:
+        slot = next_window(origins_ptr, used, -1, window, H, W, y0, y1, x0, x1, SLOTS)
     while slot < NONE:
         top, left = window_origin(origins_ptr, slot, window, H, W)
         row = y - top
@@ -62,15 +65,19 @@ def foreground(
         else:
             patch_ptr = fine_ptr + slot.to(tl.int64) * stride_patch
             at00, at01, at10, at11, wy, wx = coarse_taps(
-                tl.where(here, row, 0), tl.where(here, column, 0), stride_y, stride_x,
+                tl.minimum(tl.maximum(row, 0), window - 1),
+                tl.minimum(tl.maximum(column, 0), window - 1), stride_y, stride_x,
                 resize_y, resize_x, RESIZED,
             )  # fmt: skip
             logit = interpolated(
-                patch_ptr, stride_c, at00, at01, at10, at11, wy, wx, here, RESIZED, TWO_CHANNELS
+                patch_ptr, stride_c, at00, at01, at10, at11, wy, wx, RESIZED, TWO_CHANNELS
             )
             p = tl.div_rn(1.0, 1.0 + tl.exp(-logit))
             total += tl.where(here, p, 0.0)
             covers += tl.where(here, 1.0, 0.0)
-        slot = next_window(origins_ptr, used, slot, window, H, W, y0, y1, x0, x1, SLOTS)
+        if alone < 0:
+            slot = next_window(origins_ptr, used, slot, window, H, W, y0, y1, x0, x1, SLOTS)
+        else:
+            slot = tl.zeros_like(slot) + NONE
     covered = inside & (covers > 0) & (total == total)
     return tl.div_rn(total, tl.maximum(covers, 1.0)), covered

@@ -1,42 +1,113 @@
-"""The merge rule for pixels side by side: Eq. (1), read so that either network can overrule.
-
-`GroupBest` of kernels/common/merge_rule.h stands here as loose values, since a jit function carries
-those through its loops: of classes outside C (0) and in C (1) the largest logit and the first class
-that has it, -1 before there is one.
-"""
+"""The merge rule for pixels side by side: Eq. (1), read so that either network can overrule."""
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
 
-
-@triton.jit
-def offer(value, c, member, best0, class0, best1, class1):
-    """Group bests after class `c`; classes come in ascending order, NaN as -inf."""
-    better = (class0 < 0) | (value > best0)
-    better = better & ~member
-    best0 = tl.where(better, value, best0)
-    class0 = tl.where(better, c, class0)
-    better = (class1 < 0) | (value > best1)
-    better = better & member
-    best1 = tl.where(better, value, best1)
-    class1 = tl.where(better, c, class1)
-    return best0, class0, best1, class1
+from ._classes import is_small
+from ._coarse import coarse_logit, coarse_taps
 
 
 @triton.jit
-def add_exp(value, top, total):
-    """Running maximum of logits, and sum of exp(logit - maximum)."""
-    d = value - top
-    e = tl.exp(-tl.abs(d))
-    e = tl.where(value > float("-inf"), e, 0.0)
-    total = tl.where(d > 0, tl.fma(total, e, 1.0), total + e)
-    return tl.maximum(top, value), total
+def any_of(found):
+    """Whether any of [R, X] is true."""
+    return tl.max(tl.max(found.to(tl.int32), 1), 0) > 0
 
 
 @triton.jit
-def probability(value, top, total):
-    """Softmax of a logit; where the largest is infinite its class takes everything."""
-    p = tl.exp(value - top) / total
-    return tl.where(tl.abs(top) < float("inf"), p, 0.0)
+def _raised(
+    logits, at00, at01, at10, at11, wy, wx, label, small, p_f, num_classes, words,
+    RESIZED: tl.constexpr, NUM_WORDS: tl.constexpr, N: tl.constexpr, UNROLL: tl.constexpr,
+):  # fmt: skip
+    """Labels of pixels whose p_f contradicts them: the best class on the other side of C, or not.
+
+    The coarse label has the largest logit, and is the best class of its own side.
+    """
+    own_ptr = logits.ptr + label.to(tl.int64) * logits.stride_n
+    top = coarse_logit(own_ptr, at00, at01, at10, at11, wy, wx, RESIZED)
+    total = tl.zeros_like(p_f)
+    best = total + float("-inf")
+    target = tl.zeros_like(label) - 1
+    class_ptr = logits.ptr
+    for i in tl.range(0, num_classes, loop_unroll_factor=UNROLL):
+        c = tl.full([], 0, tl.int32) + i
+        value = coarse_logit(class_ptr, at00, at01, at10, at11, wy, wx, RESIZED)
+        class_ptr += logits.stride_n
+        total += tl.exp(value - top)
+        better = (value > best) & (is_small(c, words, NUM_WORDS, N) != small)
+        best = tl.where(better, value, best)
+        target = tl.where(better, c, target)
+    if any_of(target < 0):
+        # Of classes at -inf the first one, if there is any.
+        none = target < 0
+        for i in range(num_classes):
+            c = tl.full([], -1, tl.int32) + num_classes - i
+            other = is_small(c, words, NUM_WORDS, N) != small
+            target = tl.where(none & other, c, target)
+    # Where the largest logit is infinite its class takes everything.
+    finite = tl.abs(top) < float("inf")
+    p = tl.where(finite, 1.0 / total, 1.0)
+    raised = tl.where(finite, tl.exp(best - top) / total, 0.0)
+    raised += tl.where(small, 1.0 - p_f, p_f)
+    wins = (raised > p) | ((raised == p) & (target < label))
+    return tl.where(wins & (target >= 0), target, label)
+
+
+@triton.jit
+def _official(
+    logits, at00, at01, at10, at11, wy, wx, label, p_f, num_classes, words,
+    RESIZED: tl.constexpr, NUM_WORDS: tl.constexpr, N: tl.constexpr, UNROLL: tl.constexpr,
+):  # fmt: skip
+    """First argmax after p_f was added to the logits of C."""
+    top = tl.zeros_like(p_f) + float("-inf")
+    found = tl.zeros_like(label)
+    class_ptr = logits.ptr
+    for i in tl.range(0, num_classes, loop_unroll_factor=UNROLL):
+        c = tl.full([], 0, tl.int32) + i
+        value = coarse_logit(class_ptr, at00, at01, at10, at11, wy, wx, RESIZED)
+        class_ptr += logits.stride_n
+        value += tl.where(is_small(c, words, NUM_WORDS, N), p_f, 0.0)
+        found = tl.where(value > top, c, found)
+        top = tl.maximum(top, value)
+    return found
+
+
+@triton.jit
+def merged_labels(
+    logits, resize_y, resize_x, y, x, label, small, p_f, num_classes, words,
+    RESIZED: tl.constexpr, OFFICIAL: tl.constexpr, NUM_WORDS: tl.constexpr, N: tl.constexpr,
+    UNROLL: tl.constexpr = 4,
+):  # fmt: skip
+    """Labels of pixels after merging.
+
+    Args:
+        logits: Logits of the image.
+        resize_y: Resize of its rows.
+        resize_x: of its columns.
+        y: rows of the pixels, [R, 1].
+        x: their columns, [1, X].
+        label: their coarse labels, int32 [R, X].
+        small: whether those are in C.
+        p_f: the fine network's probability of a small object. The answer stands, by another rule
+            than OFFICIAL, where `small` is not what p_f says.
+        num_classes: number of classes.
+        words: the set C.
+        RESIZED: logits are not of the image's size.
+        OFFICIAL: p_f is added to the logits of C instead.
+        NUM_WORDS: of `words` in use.
+        N: number of classes, once more.
+        UNROLL: classes whose logits are on their way together.
+    """
+    at00, at01, at10, at11, wy, wx = coarse_taps(
+        y, x, logits.stride_y, logits.stride_x, resize_y, resize_x, RESIZED
+    )
+    if OFFICIAL:
+        return _official(
+            logits, at00, at01, at10, at11, wy, wx, label, p_f, num_classes, words,
+            RESIZED, NUM_WORDS, N, UNROLL,
+        )  # fmt: skip
+    return _raised(
+        logits, at00, at01, at10, at11, wy, wx, label, small, p_f, num_classes, words,
+        RESIZED, NUM_WORDS, N, UNROLL,
+    )  # fmt: skip

@@ -1,9 +1,10 @@
 """Scores of aggregate: N planes of float32, written once; their bytes are what the launch costs.
 
-A program makes a tile of 4 rows of pixels, a pixel to a thread, and goes through the classes in
-blocks that a thread holds in registers. Up to 16 classes are one block, interpolated once; more are
-interpolated again for each pass; rule "official" has one pass only. A tile that no window reaches
-takes the short way: maximum, sum, planes.
+A program makes rows of pixels that lie between the same two rows of logits, a column to a thread:
+what is interpolated along x serves all of them. Up to 16 classes are held in registers, and their
+exponentials after them; more are interpolated again, eight at a time, for each pass; rule
+"official" has one pass only. A tile that no window reaches takes the short way: maximum, sum,
+planes.
 """
 
 from __future__ import annotations
@@ -15,42 +16,150 @@ import triton.language as tl
 from torch import Tensor
 
 from ._classes import WORDS, is_small
-from ._coarse import coarse_logit, coarse_taps
 from ._foreground import foreground
 from ._launch import Launch, ceil_div, pow2
+from ._logit_rows import (
+    Source,
+    interpolated_rows,
+    logits_of,
+    most_rows,
+    rows_of_tile,
+    two_rows,
+)
+from ._merge import any_of
+from ._upsample import Resize, dyadic, first_tap, second_weight, to_second_tap
 from ._windows import slots_in_use
 
 KEPT = 16  # most classes that are one block; 32 spill with triton 3.6
 
 
 @triton.jit
-def _block(
-    kept, first_ptr, c, stride_n, at00, at01, at10, at11, wy, wx, inside,
-    N: tl.constexpr, RESIZED: tl.constexpr, KEEP: tl.constexpr,
-):  # fmt: skip
-    """Logits of classes c [CLASSES, 1] at the pixels, -inf for NaN and for c >= N."""
-    if KEEP:
-        return kept
-    class_ptr = first_ptr + c.to(tl.int64) * stride_n
-    mask = inside & (c < N)
-    value = coarse_logit(class_ptr, at00, at01, at10, at11, wy, wx, mask, RESIZED)
-    return tl.where(c < N, value, float("-inf"))
+def _beyond(cls, NONE: tl.constexpr = 1 << 30):
+    return tl.zeros_like(cls) + NONE
+
+
+@triton.jit
+def _first_of(among, c, NONE: tl.constexpr = 1 << 30):
+    """The first class `among` those of a block, NONE where there is none."""
+    return tl.min(tl.where(among, c, NONE), 0)
 
 
 @triton.jit
 def _best(value, c, among, best, cls, NONE: tl.constexpr = 1 << 30):
     """Largest logit `among` the classes and the first class that has it, after another block."""
     value = tl.where(among, value, float("-inf"))
-    top = tl.max(value, 0)[None, :]
-    first = tl.min(tl.where(among & (value == top), c, NONE), 0)[None, :]
+    top = tl.max(value, 0)
+    first = _first_of(among & (value == top[None]), c)
     better = (first < NONE) & ((cls < 0) | (top > best))
     return tl.where(better, top, best), tl.where(better, first, cls)
 
 
 @triton.jit
-def _p(value, c, top, scale, hot):
+def _p(kept, value, c, top, scale, hot, KEEP: tl.constexpr):
     """Softmax; where the largest logit is infinite, class `hot` takes everything."""
-    return tl.where(hot < 0, tl.exp(value - top) * scale, tl.where(c == hot, 1.0, 0.0))
+    if KEEP:
+        return kept
+    one_hot = tl.where(c == hot[None], 1.0, 0.0)
+    return tl.where(hot[None] < 0, tl.exp(value - top[None]) * scale[None], one_hot)
+
+
+@triton.jit
+def _store_scores(
+    kept, wy, below, source, out_ptr, plane, wanted, p_f, covered, reached, num_classes, words,
+    OFFICIAL: tl.constexpr, SECOND_SOFTMAX: tl.constexpr, RESIZED: tl.constexpr, N: tl.constexpr,
+    NUM_WORDS: tl.constexpr, KEEP: tl.constexpr, CLASSES: tl.constexpr,
+):  # fmt: skip
+    """Writes all planes of STEP rows of pixels; `reached`: a window reaches the tile."""
+    of_block = tl.arange(0, CLASSES)[:, None, None]
+    stop = CLASSES if KEEP else num_classes
+    if OFFICIAL:
+        added = tl.where(covered, p_f, 0.0)[None]
+        for c0 in range(0, stop, CLASSES):
+            c = c0 + of_block
+            value = logits_of(kept, wy, below, c, source, N, CLASSES, RESIZED, KEEP)
+            value += tl.where(is_small(c, words, NUM_WORDS), added, 0.0)
+            tl.store(out_ptr + c * plane, value, mask=wanted & (c < N))
+    else:
+        top = tl.zeros_like(p_f) + float("-inf")
+        total = tl.zeros_like(p_f)
+        kept_p = 0.0
+        if KEEP:
+            top = tl.max(kept, 0)
+            kept_p = tl.exp(kept - top[None])
+            total = tl.sum(kept_p, 0)
+        else:
+            for c0 in range(0, num_classes, CLASSES):
+                value = logits_of(kept, wy, below, c0 + of_block, source, N, CLASSES, RESIZED, KEEP)
+                higher = tl.maximum(top, tl.max(value, 0))
+                e = tl.where(value > float("-inf"), tl.exp(value - higher[None]), 0.0)
+                total = tl.where(total > 0, total * tl.exp(top - higher), 0.0) + tl.sum(e, 0)
+                top = higher
+        scale = 1.0 / total
+        if KEEP:
+            kept_p *= scale[None]
+        infinite = tl.abs(top) == float("inf")
+        hot = tl.zeros_like(p_f).to(tl.int32) - 1
+        if any_of(infinite):
+            first = _beyond(hot)
+            for c0 in range(0, stop, CLASSES):
+                c = c0 + of_block
+                value = logits_of(kept, wy, below, c, source, N, CLASSES, RESIZED, KEEP)
+                first = tl.minimum(first, _first_of(value >= top[None], c))
+            hot = tl.where(infinite, first, -1)
+            if KEEP:
+                one_hot = tl.where(of_block == hot[None], 1.0, 0.0)
+                kept_p = tl.where(infinite[None], one_hot, kept_p)
+
+        # What is added to one class, `target`.
+        target = tl.zeros_like(hot) - 1
+        addition = tl.zeros_like(p_f)
+        factor = addition + 1.0
+        if reached:
+            # c*, the lowest class of the largest logit.
+            winner = _beyond(hot)
+            for c0 in range(0, stop, CLASSES):
+                c = c0 + of_block
+                value = logits_of(kept, wy, below, c, source, N, CLASSES, RESIZED, KEEP)
+                winner = tl.minimum(winner, _first_of(value == top[None], c))
+            demoted = is_small(winner, words, NUM_WORDS, N)
+            conflict = covered & (demoted != (p_f >= 0.5))
+            if any_of(conflict):
+                # The largest logit on the other side of C.
+                best = tl.zeros_like(p_f) + float("-inf")
+                for c0 in range(0, stop, CLASSES):
+                    c = c0 + of_block
+                    value = logits_of(kept, wy, below, c, source, N, CLASSES, RESIZED, KEEP)
+                    other = (is_small(c, words, NUM_WORDS) != demoted[None]) & (c < N)
+                    best, target = _best(value, c, other, best, target)
+                conflict = conflict & (target >= 0)
+                addition = tl.where(conflict, tl.where(demoted, 1.0 - p_f, p_f), 0.0)
+                factor = 1.0 / (1.0 + addition)
+            if SECOND_SOFTMAX:
+                # Values lie in [0, 2]: no maximum is needed.
+                total = tl.zeros_like(p_f)
+                for c0 in range(0, stop, CLASSES):
+                    c = c0 + of_block
+                    value = logits_of(kept, wy, below, c, source, N, CLASSES, RESIZED, KEEP)
+                    p = _p(kept_p, value, c, top, scale, hot, KEEP)
+                    merged = p + tl.where(c == target[None], addition[None], 0.0)
+                    total += tl.sum(tl.where(c < N, tl.exp(merged), 0.0), 0)
+                factor = 1.0 / total
+            for c0 in range(0, stop, CLASSES):
+                c = c0 + of_block
+                value = logits_of(kept, wy, below, c, source, N, CLASSES, RESIZED, KEEP)
+                p = _p(kept_p, value, c, top, scale, hot, KEEP)
+                merged = p + tl.where(c == target[None], addition[None], 0.0)
+                if SECOND_SOFTMAX:
+                    merged = tl.where(covered[None], tl.exp(merged) * factor[None], p)
+                else:
+                    merged *= factor[None]  # 1 where nothing was added
+                tl.store(out_ptr + c * plane, merged, mask=wanted & (c < N))
+        else:
+            for c0 in range(0, stop, CLASSES):
+                c = c0 + of_block
+                value = logits_of(kept, wy, below, c, source, N, CLASSES, RESIZED, KEEP)
+                p = _p(kept_p, value, c, top, scale, hot, KEEP)
+                tl.store(out_ptr + c * plane, p, mask=wanted & (c < N))
 
 
 @triton.jit(do_not_specialize=WORDS)
@@ -69,10 +178,13 @@ def _merge_probs_kernel(
     fine_y,  # Resize, of a window
     fine_x,
     tiles_y, tiles_x,
+    groups,  # tiles of rows between the same two rows of logits
     word0, word1, word2, word3, word4, word5, word6, word7,
     OFFICIAL: tl.constexpr,
     SECOND_SOFTMAX: tl.constexpr,
     RESIZED: tl.constexpr,
+    BY_CELL: tl.constexpr,  # tiles are those, and not the ROWS rows after the tile before
+    DYADIC: tl.constexpr,  # of rows: a power of two between the sizes
     N: tl.constexpr,
     NUM_WORDS: tl.constexpr,
     TWO_CHANNELS: tl.constexpr,
@@ -80,7 +192,8 @@ def _merge_probs_kernel(
     SLOTS: tl.constexpr,
     KEEP: tl.constexpr,
     CLASSES: tl.constexpr,
-    BLOCK_Y: tl.constexpr,
+    ROWS: tl.constexpr,  # of a tile
+    STEP: tl.constexpr,  # of them at once: all, or one
     BLOCK_X: tl.constexpr,
 ):  # fmt: skip
     words = (word0, word1, word2, word3, word4, word5, word6, word7)
@@ -90,144 +203,80 @@ def _merge_probs_kernel(
     b = (program // (tiles_x * tiles_y)).to(tl.int64)
     H = resize_y.full
     W = resize_x.full
-    y0 = tile_y * BLOCK_Y
+    y0, y1, row = rows_of_tile(tile_y, groups, resize_y, ROWS, BY_CELL, RESIZED, DYADIC)
+    if y0 >= y1:
+        return
     x0 = tile_x * BLOCK_X
-    y1 = tl.minimum(y0 + BLOCK_Y, H)
-    x1 = tl.minimum(x0 + BLOCK_X, W)
-    pixel = tl.arange(0, BLOCK_Y * BLOCK_X)[None, :]
-    y = y0 + pixel // BLOCK_X
-    x = x0 + pixel % BLOCK_X
-    inside = (y < y1) & (x < x1)
+    lane = x0 + tl.arange(0, BLOCK_X)[None, :]
+    line = y0 + tl.arange(0, ROWS)[:, None]
+    # Clamped, so that nothing that is read needs a mask. Columns are not known as neighbours then,
+    # and no values are exchanged between threads for wider stores, which took longer.
+    x = tl.minimum(lane, W - 1)
     p_f, covered = foreground(
         fine_ptr + b * n * fine_stride_patch, origins_ptr + b * n * 2,
-        slots_in_use(num_ptr, b, n), 0, window, H, W, y, x, inside, y0, y1, x0, x1,
+        slots_in_use(num_ptr, b, n), 0, -1, window, H, W, line, x, (line < y1) & (lane < W), y0, y1,
+        x0, tl.minimum(x0 + BLOCK_X, W),
         fine_stride_patch, fine_stride_c, fine_stride_y, fine_stride_x,
         fine_y, fine_x, TWO_CHANNELS, FINE_RESIZED, SLOTS,
     )  # fmt: skip
-    at00, at01, at10, at11, wy, wx = coarse_taps(
-        tl.where(inside, y, 0), tl.where(inside, x, 0), coarse_stride_y, coarse_stride_x,
-        resize_y, resize_x, RESIZED,
+    reached = any_of(covered)
+    column = first_tap(x, resize_x) if RESIZED else x
+    top_left = coarse_ptr + b * coarse_stride_b + row.to(tl.int64) * coarse_stride_y
+    top_left += column.to(tl.int64) * coarse_stride_x
+    right = to_second_tap(column, resize_x, coarse_stride_x)
+    bottom_left = top_left + to_second_tap(row, resize_y, coarse_stride_y)
+    source = Source(
+        top_left[None], (top_left + right)[None], bottom_left[None], (bottom_left + right)[None],
+        second_weight(x, column, resize_x)[None], coarse_stride_n, coarse_stride_y,
     )  # fmt: skip
-    first_ptr = coarse_ptr + b * coarse_stride_b
     plane = tl.zeros_like(b) + H
     plane *= W
-    out_ptr = probs_ptr + b * N * plane + y.to(tl.int64) * W + x
-    line = tl.arange(0, CLASSES)[:, None]
-    kept = 0.0
-    if KEEP:
-        kept = _block(
-            0.0, first_ptr, line, coarse_stride_n, at00, at01, at10, at11, wy, wx, inside,
-            N, RESIZED, False,
-        )  # fmt: skip
+    probs_ptr += b * N * plane
+    of_block = tl.arange(0, CLASSES)[:, None, None]
+    rows = (0.0, 0.0)
+    if KEEP and RESIZED:
+        rows = two_rows(of_block, source, N, CLASSES)
 
-    if OFFICIAL:
-        added = tl.where(covered, p_f, 0.0)
-        for c0 in range(0, num_classes, CLASSES):
-            c = c0 + line
-            value = _block(
-                kept, first_ptr, c, coarse_stride_n, at00, at01, at10, at11, wy, wx, inside,
-                N, RESIZED, KEEP,
-            )  # fmt: skip
-            small = is_small(c, words, NUM_WORDS)
-            value += tl.where(small, added, 0.0)
-            tl.store(out_ptr + c * plane, value, mask=inside & (c < N))
-        return
-
-    top = tl.zeros_like(p_f) + float("-inf")
-    total = tl.zeros_like(p_f)
-    for c0 in range(0, num_classes, CLASSES):
-        value = _block(
-            kept, first_ptr, c0 + line, coarse_stride_n, at00, at01, at10, at11, wy, wx, inside,
-            N, RESIZED, KEEP,
+    for first in range(y0, y1, STEP):
+        y = first + tl.arange(0, STEP)[:, None]
+        wanted = ((y < y1) & (lane < W))[None]
+        out_ptr = (probs_ptr + y.to(tl.int64) * W + x)[None]
+        below = (tl.minimum(y, H - 1) - y0)[None]
+        wy = second_weight(y, row, resize_y)[None]
+        p_row, covered_row = p_f, covered
+        if STEP < ROWS:
+            here = line == first
+            p_row = tl.sum(tl.where(here, p_f, 0.0), 0)[None]
+            covered_row = tl.sum((here & covered).to(tl.int32), 0)[None] > 0
+        value = 0.0
+        if KEEP:
+            value = interpolated_rows(rows, wy, below, of_block, source, N, CLASSES, RESIZED)
+        _store_scores(
+            value, wy, below, source, out_ptr, plane, wanted, p_row, covered_row, reached,
+            num_classes, words, OFFICIAL, SECOND_SOFTMAX, RESIZED, N, NUM_WORDS, KEEP, CLASSES,
         )  # fmt: skip
-        higher = tl.maximum(top, tl.max(value, 0)[None, :])
-        e = tl.where(value > float("-inf"), tl.exp(value - higher), 0.0)
-        total = tl.where(total > 0, total * tl.exp(top - higher), 0.0) + tl.sum(e, 0)[None, :]
-        top = higher
-    scale = 1.0 / total
-    infinite = inside & (tl.abs(top) == float("inf"))
-    hot = tl.zeros_like(pixel) - 1
-    if tl.max(tl.max(infinite.to(tl.int32), 1), 0) > 0:
-        best = top
-        cls = hot
-        for c0 in range(0, num_classes, CLASSES):
-            c = c0 + line
-            value = _block(
-                kept, first_ptr, c, coarse_stride_n, at00, at01, at10, at11, wy, wx, inside,
-                N, RESIZED, KEEP,
-            )  # fmt: skip
-            best, cls = _best(value, c, (c < N) & (value == top), best, cls)
-        hot = tl.where(infinite, cls, -1)
-
-    if tl.max(tl.max(covered.to(tl.int32), 1), 0) == 0:
-        for c0 in range(0, num_classes, CLASSES):
-            c = c0 + line
-            value = _block(
-                kept, first_ptr, c, coarse_stride_n, at00, at01, at10, at11, wy, wx, inside,
-                N, RESIZED, KEEP,
-            )  # fmt: skip
-            p = _p(value, c, top, scale, hot)
-            tl.store(out_ptr + c * plane, p, mask=inside & (c < N))
-        return
-
-    # Outside C and in C: the largest logit and its class, -1 where there is none.
-    best0 = tl.zeros_like(p_f) + float("-inf")
-    best1 = best0
-    class0 = tl.zeros_like(pixel) - 1
-    class1 = class0
-    for c0 in range(0, num_classes, CLASSES):
-        c = c0 + line
-        value = _block(
-            kept, first_ptr, c, coarse_stride_n, at00, at01, at10, at11, wy, wx, inside,
-            N, RESIZED, KEEP,
-        )  # fmt: skip
-        small = is_small(c, words, NUM_WORDS)
-        best0, class0 = _best(value, c, ~small & (c < N), best0, class0)
-        best1, class1 = _best(value, c, small & (c < N), best1, class1)
-    # c*, the lowest class of the largest logit, is in C.
-    demoted = (class0 < 0) | (best1 > best0) | ((best1 == best0) & (class1 < class0))
-    target = tl.where(demoted, class0, class1)
-    addition = tl.where(demoted, 1.0 - p_f, p_f)
-    conflict = covered & (demoted != (p_f >= 0.5)) & (target >= 0)
-    addition = tl.where(conflict, addition, 0.0)
-    factor = 1.0 / (1.0 + addition)
-    if SECOND_SOFTMAX:
-        # Values lie in [0, 2]: no maximum is needed.
-        total = tl.zeros_like(p_f)
-        for c0 in range(0, num_classes, CLASSES):
-            c = c0 + line
-            value = _block(
-                kept, first_ptr, c, coarse_stride_n, at00, at01, at10, at11, wy, wx, inside,
-                N, RESIZED, KEEP,
-            )  # fmt: skip
-            merged = _p(value, c, top, scale, hot) + tl.where(c == target, addition, 0.0)
-            total += tl.sum(tl.where(c < N, tl.exp(merged), 0.0), 0)[None, :]
-        factor = 1.0 / total
-    for c0 in range(0, num_classes, CLASSES):
-        c = c0 + line
-        value = _block(
-            kept, first_ptr, c, coarse_stride_n, at00, at01, at10, at11, wy, wx, inside,
-            N, RESIZED, KEEP,
-        )  # fmt: skip
-        p = _p(value, c, top, scale, hot)
-        merged = p + tl.where(c == target, addition, 0.0)
-        if SECOND_SOFTMAX:
-            merged = tl.where(covered, tl.exp(merged) * factor, p)
-        else:
-            merged = tl.where(addition > 0, merged * factor, p)
-        tl.store(out_ptr + c * plane, merged, mask=inside & (c < N))
 
 
 def plan_probs(args: dict[str, Any], constants: dict[str, Any], rule: str, probs: Tensor) -> Launch:
     """The launch that writes scores, from the arguments that aggregate's launches share."""
     batch, classes, height, width = probs.shape
-    # With many classes a thread needs more registers, and a program fewer threads. At 168 three
-    # programs fit a multiprocessor; triton 3.6 spills up to 88 bytes a thread there on sm_100, and
-    # would not at 192, where two fit.
-    few = classes <= 4
+    axis: Resize = args["resize_y"]
     keep = classes <= KEPT
-    block_y, block_x = 4, 64 if few else 32
-    tiles_y, tiles_x = ceil_div(height, block_y), ceil_div(width, block_x)
+    # Where rows of logits are hardly apart, each row of pixels has its own.
+    by_cell = 2 * axis.full >= 3 * axis.small
+    # Of more classes all rows of a tile are held, and where they are read together by neighbouring
+    # threads, those of the exchange.
+    rows = 4 if keep or args["coarse_stride_n"] != 1 else 1
+    groups = 1
+    if by_cell:
+        most = most_rows(axis.small, axis.full)
+        rows = min(pow2(most), 8 if keep else rows)
+        groups = ceil_div(most, rows)
+    elif constants["RESIZED"]:
+        rows = 1
+    block_x = 64
+    tiles_y = (axis.small + 1) * groups if by_cell else ceil_div(height, rows)
+    tiles_x = ceil_div(width, block_x)
     return Launch(
         _merge_probs_kernel,
         batch * tiles_y * tiles_x,
@@ -235,17 +284,19 @@ def plan_probs(args: dict[str, Any], constants: dict[str, Any], rule: str, probs
             **args,
             "probs_ptr": probs,
             "num_classes": classes,
-            "tiles_y": tiles_y,
-            "tiles_x": tiles_x,
+            **{"tiles_y": tiles_y, "tiles_x": tiles_x, "groups": groups},
         },
         {
             **constants,
             "SECOND_SOFTMAX": rule == "paper",
+            "BY_CELL": by_cell,
+            "DYADIC": dyadic(axis.small, axis.full),
             "KEEP": keep,
             "CLASSES": pow2(classes) if keep else 8,
-            "BLOCK_Y": block_y,
+            "ROWS": rows,
+            "STEP": 1 if keep else rows,
             "BLOCK_X": block_x,
         },
-        num_warps=8 if few else 4,
-        max_registers=128 if few else 168 if classes <= 16 else 255,
+        num_warps=2,
+        max_registers=255,
     )

@@ -99,8 +99,8 @@ def inner_output(tap, axis, DYADIC: tl.constexpr):
         return tap * steps + (steps >> 1)
     estimate = tl.ceil((tap.to(tl.float32) + 0.5) * axis.ratio - 0.5).to(tl.int32)
     wanted = tap.to(tl.float32)
-    estimate = tl.where(source_position(estimate - 1, axis) >= wanted, estimate - 1, estimate)
-    estimate = tl.where(source_position(estimate, axis) < wanted, estimate + 1, estimate)
+    estimate = tl.where(_unclamped(estimate - 1, axis) >= wanted, estimate - 1, estimate)
+    estimate = tl.where(_unclamped(estimate, axis) < wanted, estimate + 1, estimate)
     return tl.minimum(estimate, axis.full)
 
 

@@ -21,7 +21,6 @@ from torch import Tensor
 from ._cell_counts import QUAD, label_warps, tile_width
 from ._cells import agreed_labels, cells_over, store_agreed, tile_over
 from ._classes import WORDS, class_words, is_small, words_in_use
-from ._coarse import coarse_logit, coarse_taps
 from ._foreground import foreground
 from ._launch import (
     Launch,
@@ -33,7 +32,7 @@ from ._launch import (
     require_resized,
     strides_of,
 )
-from ._merge import add_exp, offer, probability
+from ._merge import any_of, merged_labels
 from ._merge_probs import plan_probs
 from ._mixed import contenders, mixed_cells, mixed_labels
 from ._upsample import Logits, first_argmax, resize
@@ -83,48 +82,6 @@ def _coarse_tile(
                     tl.store(at, found.to(tl.uint8), mask=wanted)
 
 
-@triton.jit
-def _merged_labels(
-    logits, resize_y, resize_x, y, x, label, small, p_f, wanted, num_classes, words,
-    RESIZED: tl.constexpr, OFFICIAL: tl.constexpr, NUM_WORDS: tl.constexpr,
-):  # fmt: skip
-    """Labels of the `wanted` pixels after merging; the others keep `label`."""
-    at00, at01, at10, at11, wy, wx = coarse_taps(
-        tl.where(wanted, y, 0), tl.where(wanted, x, 0), logits.stride_y, logits.stride_x,
-        resize_y, resize_x, RESIZED,
-    )  # fmt: skip
-    class_ptr = logits.ptr
-    top = tl.zeros_like(p_f) + float("-inf")
-    total = tl.zeros_like(p_f)
-    best0 = top
-    best1 = top
-    class0 = tl.zeros_like(label) - 1
-    class1 = class0
-    found = tl.zeros_like(label)
-    for i in range(num_classes):
-        c = tl.full([], 0, tl.int32) + i
-        value = coarse_logit(class_ptr, at00, at01, at10, at11, wy, wx, wanted, RESIZED)
-        class_ptr += logits.stride_n
-        member = is_small(c, words, NUM_WORDS)
-        if OFFICIAL:
-            value += tl.where(member, p_f, 0.0)
-            found = tl.where(value > top, c, found)
-            top = tl.maximum(top, value)
-        else:
-            best0, class0, best1, class1 = offer(value, c, member, best0, class0, best1, class1)
-            top, total = add_exp(value, top, total)
-    if not OFFICIAL:
-        p = probability(tl.where(small, best1, best0), top, total)
-        # The coarse label has the largest logit.
-        p = tl.where(tl.abs(top) < float("inf"), p, 1.0)
-        raised = probability(tl.where(small, best0, best1), top, total)
-        raised += tl.where(small, 1.0 - p_f, p_f)
-        target = tl.where(small, class0, class1)
-        wins = (raised > p) | ((raised == p) & (target < label))
-        found = tl.where(wins & (target >= 0), target, label)
-    return tl.where(wanted, found, label)
-
-
 @triton.jit(do_not_specialize=WORDS)
 def _merge_labels_kernel(
     coarse_ptr,  # [B, N, h, w]
@@ -155,7 +112,7 @@ def _merge_labels_kernel(
     SLOTS: tl.constexpr,
     BLOCK_Y: tl.constexpr,
     BLOCK_X: tl.constexpr,  # pixels of a tile
-    PIXELS: tl.constexpr,  # of them merged at once
+    ROWS: tl.constexpr,  # of a tile, merged at once
     CHUNK_X: tl.constexpr,  # columns of coarse labels stored at once
     QUADS: tl.constexpr,  # four of those are one store
     CELLS: tl.constexpr,  # Cells
@@ -202,32 +159,37 @@ def _merge_labels_kernel(
             logits, labels_ptr, mixed_ptr, num_classes, resize_y, resize_x, y0, y1, x0, x1,
             RESIZED, N, CLASS_BLOCK, UNROLL, BLOCK_Y, BLOCK_X, CELLS, LANES, CHUNK_X, QUADS,
         )  # fmt: skip
-        if next_window(origins_ptr, used, -1, window, H, W, y0, y1, x0, x1, SLOTS) == NONE:
-            return
+    first = next_window(origins_ptr, used, -1, window, H, W, y0, y1, x0, x1, SLOTS)
+    if first == NONE:
+        return
+    second = next_window(origins_ptr, used, first, window, H, W, y0, y1, x0, x1, SLOTS)
+    alone = tl.where(second == NONE, first, -1)
+    if not GIVEN:
         tl.debug_barrier()
 
-    # Rows that no window reaches, and blocks without a pixel to merge, cost a look each.
-    for start in range(0, BLOCK_Y * BLOCK_X, PIXELS):
-        pixel = start + tl.arange(0, PIXELS)
-        y = y0 + pixel // BLOCK_X
-        x = x0 + pixel % BLOCK_X
-        row0 = y0 + start // BLOCK_X
-        row1 = tl.minimum(row0 + PIXELS // BLOCK_X, y1)
+    # Rows that no window reaches, and blocks without a pixel to merge, cost a look each. Columns
+    # are clamped: no logit that is read needs a mask, and no layout is chosen for wider loads.
+    lane = x0 + tl.arange(0, BLOCK_X)[None, :]
+    x = tl.minimum(lane, x1 - 1)
+    for row0 in range(y0, y1, ROWS):
+        line = row0 + tl.arange(0, ROWS)[:, None]
+        y = tl.minimum(line, y1 - 1)
         p_f, wanted = foreground(
-            fine_ptr, origins_ptr, used, owner, window, H, W, y, x, (y < y1) & (x < x1),
-            row0, row1, x0, x1,
+            fine_ptr, origins_ptr, used, owner, alone, window, H, W, y, x,
+            (line < y1) & (lane < x1), row0, tl.minimum(row0 + ROWS, y1), x0, x1,
             fine_stride_patch, fine_stride_c, fine_stride_y, fine_stride_x,
             fine_y, fine_x, TWO_CHANNELS, FINE_RESIZED, SLOTS,
         )  # fmt: skip
         at = labels_ptr + y.to(tl.int64) * W + x
+        # Only labels that no other program changes are read.
         label = tl.load(at, mask=wanted, other=0).to(tl.int32)
-        small = is_small(label, words, NUM_WORDS)
+        small = is_small(label, words, NUM_WORDS, N)
         if not OFFICIAL:
             wanted = wanted & (small != (p_f >= 0.5))
-        if tl.max(wanted.to(tl.int32), 0) > 0:
-            found = _merged_labels(
-                logits, resize_y, resize_x, y, x, label, small, p_f, wanted, num_classes, words,
-                RESIZED, OFFICIAL, NUM_WORDS,
+        if any_of(wanted):
+            found = merged_labels(
+                logits, resize_y, resize_x, y, x, label, small, p_f, num_classes, words,
+                RESIZED, OFFICIAL, NUM_WORDS, N,
             )  # fmt: skip
             tl.store(at, found.to(tl.uint8), mask=wanted & (found != label))
 
@@ -278,7 +240,7 @@ def plan_aggregate(
     }
     if out.dtype == torch.float32:
         return [plan_probs(args, constants, rule, out)]
-    block_y, block_x = (16, 32) if given else (32, min(tile_width(coarse, height, width), 128))
+    block_y, block_x = (8, 32) if given else (32, min(tile_width(coarse, height, width), 128))
     block_y, block_x = min(block_y, pow2(height)), min(block_x, pow2(width))
     side_y, side_x = (window, window) if given else (height, width)
     tiles_y, tiles_x = ceil_div(side_y, block_y), ceil_div(side_x, block_x)
@@ -289,7 +251,8 @@ def plan_aggregate(
     cells = cells_over(1, 1, 1, 1, 1, 1)
     if listed:
         cells = cells_over(h, w, height, width, block_y, block_x, column_block(coarse))
-    warps = 8 if block_y * block_x >= 2048 else label_warps(coarse, cells)
+    # Of a window a warp takes its own part: it merges where it has to, and waits for no other.
+    warps = 1 if given else 8 if block_y * block_x >= 2048 else label_warps(coarse, cells)
     return [
         Launch(
             _merge_labels_kernel,
@@ -310,7 +273,8 @@ def plan_aggregate(
                 # Loads of a point in flight: with eight of more than 32 classes, sm_80 spills.
                 "UNROLL": 16 if cells.points <= 64 * warps else 8 if classes <= 32 else 4,
                 **{"BLOCK_Y": block_y, "BLOCK_X": block_x},
-                "PIXELS": min(64 * warps, block_y * block_x),
+                # Two pixels a thread, or one beside the registers of labelling.
+                "ROWS": min((64 if given else 32) * warps // block_x, block_y),
                 "CHUNK_X": max(block_x, QUAD),
                 "QUADS": width % QUAD == block_x % QUAD == out.data_ptr() % QUAD == 0,
                 "LANES": 32 * warps,
@@ -318,7 +282,7 @@ def plan_aggregate(
                 "NONE": NO_SLOT,
             },
             num_warps=warps,
-            max_registers=128,
+            max_registers=255 if given else 128,
         )
     ]
 

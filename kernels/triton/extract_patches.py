@@ -43,7 +43,8 @@ def _source_row(row_ptr, columns, weights, gain, bias, TAPS: tl.constexpr):
     return tl.fma(value, gain, bias)
 
 
-@triton.jit
+# What depends on the number of windows is not specialised: no other number is another kernel.
+@triton.jit(do_not_specialize=["n", "cells", "strips"])
 def _extract_patches_kernel(
     image_ptr,  # [B, C, H, W]
     origins_ptr,  # int32 [B, n, 2] contiguous
