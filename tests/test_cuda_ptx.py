@@ -38,7 +38,7 @@ COUNTS = (
 )
 LABELS = (
     *("paper-labels-nan-inf-fine", "wide-overlaps", "wide-num-0-of-one", "wide-odd-sizes"),
-    *("wide-official-float16", "bfloat16-labels", "full-channels_last-f16"),
+    *("wide-official-float16", "bfloat16-labels", "full-channels_last-f16", "many-windows"),
 )
 PROBS = (
     *("paper-probs-overlaps", "normalized-probs-nan-inf-fine", "official-probs-two-channels"),

@@ -129,6 +129,8 @@ void run_aggregate(py::handle coarse, py::handle fine, py::handle origins, py::h
   args.fine_scale_y = resize_scale(p.fine.H, window);
   args.fine_scale_x = resize_scale(p.fine.W, window);
   args.windows = p.windows;
+  args.last_y = static_cast<int32_t>(H - window);
+  args.last_x = static_cast<int32_t>(W - window);
   args.small = class_bits(p.classes);
   args.rule = p.rule;
   args.probs = p.probs;
@@ -140,6 +142,9 @@ void run_aggregate(py::handle coarse, py::handle fine, py::handle origins, py::h
       args.window_blocks + p.coarse.B * (per_window ? p.windows.n : 1) * tiles_y * tiles_x;
   require_supported(start.blocks <= kInt32Max, op, "fewer than 2^31 tiles, got ", start.blocks);
   if (start.blocks == 0) return;
+  // Slots are numbered only where blocks are, of which each has one at least.
+  args.by_slots =
+      make_divider(static_cast<int32_t>(std::clamp(p.windows.n, int64_t{1}, kInt32Max)));
   args.tiles_y = static_cast<int32_t>(tiles_y);
   args.tiles_x = static_cast<int32_t>(tiles_x);
   args.by_tiles_y = make_divider(args.tiles_y);

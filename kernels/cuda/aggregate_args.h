@@ -32,7 +32,7 @@ constexpr int kPartsLog2 = 3;
 static_assert(kWideTileY << kPartsLog2 == kMaxTileY && kMaxTileX / kWideTileX << kPartsLog2 <= 32);
 
 // Dynamic shared memory that merging labels takes: a LabelTile.
-constexpr uint32_t kLabelTileBytes = 18480;
+constexpr uint32_t kLabelTileBytes = 8328;
 
 struct MergeArgs {
   // Logits; `labels` where labels are wanted. Given, they hold the coarse argmax already and are
@@ -41,6 +41,8 @@ struct MergeArgs {
   Image fine;                        // logits [B*n, 1 or 2, hf, wf]
   float fine_scale_y, fine_scale_x;  // hf and wf / window
   WindowList windows;
+  Divider by_slots;
+  int32_t last_y, last_x;  // origins of windows that fit, at most; negative where none does
   ClassBits small;
   MergeRule rule;
   // The tiles of an image; where labels are given, those of a window. Labels of a tile are merged

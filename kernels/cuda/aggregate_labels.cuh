@@ -10,132 +10,124 @@
 // image's size; of the windows over a pixel the first one's block decides it.
 //
 // Pixels whose p_f contradicts their coarse label are listed before any exponential is taken or any
-// logit is read for them: with one window over a pixel the sign of its fine logit tells.
+// logit is read for them: with one window over a pixel the sign of its fine logit tells. One warp
+// finds out what the block's threads have in common; p_f stays in the registers of who found it.
 #pragma once
 
 #include <cstdint>
 
 #include "argmax.cuh"
+#include "merged_label.cuh"
 #include "patch_foreground.cuh"
 #include "upsampled_tile.cuh"
 
 namespace c2f::cuda {
 
+// A pixel that may change, as it waits for its turn.
+struct ListedPixel {
+  float value;  // as in Foreground
+  uint32_t what;
+
+  static constexpr int kLabel = 16, kMean = 31;  // bits behind the pixel's number
+  __device__ __forceinline__ int pixel() const { return static_cast<int>(what & 0xffffu); }
+  __device__ __forceinline__ int32_t label() const {
+    return static_cast<int32_t>(what >> kLabel & 0xffu);
+  }
+  __device__ __forceinline__ float p_f() const {
+    return what >> kMean != 0 ? value : sigmoid(value);
+  }
+};
+
+// What a block merges, in shared memory: said by one warp, for the others to read.
 struct LabelTile {
-  ForegroundTile fine;
-  int32_t first_slot[kTilePixels];
-  uint8_t label[kTilePixels];
-  uint16_t listed[kTilePixels];
-  alignas(16) int32_t num_listed;
+  ListedPixel listed[kTilePixels];
+  int32_t num_listed;
+  int32_t own_slot;  // the block leaves pixels to windows before it; 0 without one
+  WindowVotes votes;
+  MergeTile at;
+  int64_t first_label;  // of the tile's pixels, in all labels
+  ImageWindows windows;
 };
 static_assert(sizeof(LabelTile) == kLabelTileBytes);
 
-// Coarse logits of one output pixel, class after class.
-template <class T>
-class PixelLogits {
- public:
-  __device__ __forceinline__ PixelLogits(const Seg& seg, int64_t b, BilinearTap y, BilinearTap x,
-                                         bool resized)
-      : stride_n_(seg.stride_n), w1_y_(y.w1), w1_x_(x.w1), resized_(resized) {
-    const T* base = static_cast<const T*>(seg.data) + b * seg.stride_b;
-    p00_ = base + y.i0 * seg.stride_y + x.i0 * seg.stride_x;
-    p10_ = base + y.i1 * seg.stride_y + x.i0 * seg.stride_x;
-    right_ = (x.i1 - x.i0) * seg.stride_x;
+// Lists those of this thread's pixels whose labels may change. Called by whole warps.
+template <int N>
+__device__ __forceinline__ void list_pixels(const MergeArgs& a, const MergeTile& at,
+                                            const ThreadPixels& pixels, const Foreground& fine,
+                                            const uint8_t* labels, LabelTile& tile) {
+  const uint8_t* label_at = labels + pixels.row * a.coarse.W + pixels.column;
+  const bool official = a.rule == MergeRule::kOfficial;
+  int32_t label[kRowsOfThread];
+  uint32_t votes[kRowsOfThread], any = 0;
+#pragma unroll
+  for (int r = 0; r < kRowsOfThread; ++r, label_at += a.coarse.W) {
+    label[r] = 0;
+    // Only labels that this block alone may change are read.
+    if (fine.covered(r)) label[r] = *label_at;
+    const bool conflict = is_small<N>(a.small, label[r]) != fine.is_small(r);
+    // All lanes are here: no way around a row is longer than the row.
+    votes[r] = __ballot_sync(kWarp, fine.covered(r) && (official || conflict));
+    any |= votes[r];
   }
-
-  __device__ __forceinline__ float next() {
-    float value = to_float(*p00_);
-    if (resized_) {
-      value = bilinear_value(value, to_float(p00_[right_]), to_float(*p10_), to_float(p10_[right_]),
-                             w1_y_, w1_x_);
+  if (any == 0) return;  // the same in all lanes
+  int count = 0;
+#pragma unroll
+  for (int r = 0; r < kRowsOfThread; ++r) count += __popc(votes[r]);
+  int place = 0;
+  if (lane_of_thread() == 0) place = atomicAdd(&tile.num_listed, count);
+  place = __shfl_sync(kWarp, place, 0);  // all lanes again
+  const uint32_t first = static_cast<uint32_t>((pixels.row << at.stride_log2) + pixels.column);
+#pragma unroll
+  for (int r = 0; r < kRowsOfThread; ++r) {
+    if ((votes[r] >> lane_of_thread() & 1u) != 0) {
+      const uint32_t pixel = first + (static_cast<uint32_t>(r) << at.stride_log2);
+      tile.listed[place + __popc(votes[r] & lanes_below())] = {
+          fine.value[r], pixel | static_cast<uint32_t>(label[r]) << ListedPixel::kLabel |
+                             (fine.is_mean(r) ? 1u : 0u) << ListedPixel::kMean};
     }
-    p00_ += stride_n_;
-    p10_ += stride_n_;
-    return value;
+    place += __popc(votes[r]);
   }
-
- private:
-  const T *p00_, *p10_;
-  int64_t right_, stride_n_;
-  float w1_y_, w1_x_;
-  bool resized_;
-};
-
-// Adds this thread's pixel to the list if `wanted`. Called by whole warps.
-__device__ __forceinline__ void list_pixel(bool wanted, int pixel, LabelTile& tile) {
-  // All lanes are here: the loops around this run over whole multiples of the block's threads.
-  const unsigned votes = __ballot_sync(kWarp, wanted);
-  int first = 0;
-  if (lane_of_thread() == 0 && votes != 0) first = atomicAdd(&tile.num_listed, __popc(votes));
-  first = __shfl_sync(kWarp, first, 0);  // all lanes again: nothing has branched for long
-  if (wanted) tile.listed[first + __popc(votes & lanes_below())] = static_cast<uint16_t>(pixel);
 }
 
-// The merged label of a listed pixel.
-template <class T, int N>
-__device__ __forceinline__ int32_t merge_pixel(const MergeArgs& a, PixelLogits<T>& logits,
-                                               float p_f, int32_t coarse) {
-  const int32_t classes = N != 0 ? N : static_cast<int32_t>(a.coarse.seg.N);
-  if (a.rule == MergeRule::kOfficial) {
-    FirstArgmax found;
-#pragma unroll(N != 0 ? 4 : 2)
-    for (int32_t c = 0; c < classes; ++c) {
-      const float logit = logits.next();
-      found.offer(a.small.has(c) ? logit + p_f : logit, c);
-    }
-    return found.label;
-  }
-  GroupBest best;
-  RunningExpSum exps;
-#pragma unroll(N != 0 ? 4 : 2)
-  for (int32_t c = 0; c < classes; ++c) {
-    const float logit = logits.next();
-    best.add(c, a.small.has(c), logit);
-    exps.add(logit);
-  }
-  const bool small = a.small.has(coarse);
-  const GroupBest::Group from = small ? best.inside : best.outside;
-  const GroupBest::Group to = small ? best.outside : best.inside;
-  if (to.cls == kNoClass) return coarse;
-  const bool one_hot = !(fabsf(exps.top) < INFINITY);
-  const float p_from = one_hot ? 1.0f : expf(from.value - exps.top) / exps.sum;
-  const float p_to = one_hot ? 0.0f : expf(to.value - exps.top) / exps.sum;
-  return merged_label(coarse, p_from, to.cls, p_to, conflict_addition(small, p_f));
+// Says what is merged. Called by one whole warp, after the last barrier before merge_tile.
+__device__ __forceinline__ void place_merge(const MergeArgs& a, const MergeTile& at,
+                                            const ImageWindows& windows, int32_t own_slot,
+                                            LabelTile& tile) {
+  const uint32_t votes = vote_of_warp(a, windows, at, 0);
+  if (lane_of_thread() != 0) return;
+  tile.num_listed = 0;
+  tile.own_slot = own_slot;
+  tile.votes.first = votes;
+  tile.at = at;
+  tile.first_label = (at.b * a.coarse.H + at.y0) * a.coarse.W + at.x0;
+  tile.windows = windows;
 }
 
 // Merges the pixels of a tile that windows cover, in the labels that are stored. Called by all
-// threads of the block, a barrier after those labels were stored.
+// threads of the block, a barrier after the tile was placed and those labels were stored.
 template <class T, int N, LabelKind kKind>
-__device__ __forceinline__ void merge_tile(const MergeArgs& a, const MergeTile& at,
-                                           int32_t own_slot, LabelTile& tile) {
-  constexpr bool kGiven = kKind == LabelKind::kGiven;
-  const CoarseArgs& coarse = a.coarse;
-  uint8_t* out = coarse.labels + (at.b * coarse.H + at.y0) * coarse.W + at.x0;
-  // The list grows behind barriers of find_foreground, which it has where a window reaches a tile.
-  if (threadIdx.x == 0) tile.num_listed = 0;
-  if (!find_foreground(a, at, tile.fine, kGiven ? tile.first_slot : nullptr)) {
+__device__ __forceinline__ void merge_tile(const MergeArgs& a, LabelTile& tile) {
+  MergeTile at = tile.at;
+  if (kKind == LabelKind::kGiven) at.stride_log2 = kWideTileLog2;
+  const ThreadPixels pixels(at, kRowsOfThread);
+  Foreground fine;
+  if (!find_foreground(a, at, tile.windows, pixels, tile.own_slot, tile.votes, &fine)) {
     return;  // the same answer in all threads
   }
-  for (int p = threadIdx.x; p < kTilePixels; p += kMergeThreads) {
-    bool wanted = at.holds(p) && tile.fine.covered(p);
-    if constexpr (kGiven) wanted = wanted && tile.first_slot[p] == own_slot;
-    // Only labels that this block alone may change are read.
-    if (wanted) tile.label[p] = out[at.row(p) * coarse.W + at.column(p)];
-    if (wanted && a.rule != MergeRule::kOfficial) {
-      wanted = a.small.has(tile.label[p]) != tile.fine.foreground(p);
-    }
-    list_pixel(wanted, p, tile);
-  }
+  uint8_t* out = a.coarse.labels + tile.first_label;
+  list_pixels<N>(a, at, pixels, fine, out, tile);
   __syncthreads();  // the list is complete
-  const Axis y(coarse.seg.h, static_cast<int32_t>(coarse.H), coarse.scale_y);
-  const Axis x(coarse.seg.w, static_cast<int32_t>(coarse.W), coarse.scale_x);
   for (int i = threadIdx.x; i < tile.num_listed; i += kMergeThreads) {
-    const int p = tile.listed[i];
-    const int32_t row = at.row(p), column = at.column(p);
-    PixelLogits<T> logits(coarse.seg, at.b, y.tap(at.y0 + row), x.tap(at.x0 + column),
-                          y.resized() || x.resized());
-    out[row * coarse.W + column] = static_cast<uint8_t>(
-        merge_pixel<T, N>(a, logits, tile.fine.p_f(p), static_cast<int32_t>(tile.label[p])));
+    const ListedPixel listed = tile.listed[i];
+    const int p = listed.pixel();
+    PixelLogits<T> logits(a.coarse, at, p);
+    int32_t label;
+    if constexpr (N == 0) {
+      label = merge_any(a, logits, listed.p_f(), listed.label());
+    } else {
+      label = merge_pixel<T, N>(a, logits, listed.p_f(), listed.label());
+    }
+    out[at.row(p) * a.coarse.W + at.column(p)] = static_cast<uint8_t>(label);
   }
 }
 
@@ -151,28 +143,32 @@ struct TileNumber {
   }
 };
 
-// The window of a slot of the batch; not used where the slot is not.
-__device__ __forceinline__ Origin window_of(const MergeArgs& a, const Slot& slot) {
-  if (slot.j >= windows_of_image(a.windows, slot.b)) return {0, 0, false};
-  return origin_of(a.windows, slot.b, slot.j, a.coarse.H, a.coarse.W);
+// Which slot of which image a patch of the batch is.
+__device__ __forceinline__ Slot slot_of(const MergeArgs& a, int32_t patch) {
+  const int32_t b = a.by_slots.quotient(patch);
+  return {b, patch - b * static_cast<int32_t>(a.windows.n)};
 }
 
-// The tile of a window that this block edits.
-template <class T, int N>
-__device__ __forceinline__ void edit_window(const MergeArgs& a, LabelTile& tile) {
+// The tile of a window that a block edits: of no pixels where the window's slot is not used. Called
+// by one whole warp.
+__device__ __forceinline__ void place_window(const MergeArgs& a, LabelTile& tile) {
   const TileNumber number(a, static_cast<int32_t>(blockIdx.x));
-  const Slot slot = slot_of(a.windows, number.owner);
-  const Origin origin = window_of(a, slot);
-  if (!origin.used) return;  // all threads of the block, before any barrier
-  const int32_t top = number.y * a.tile_y, left = number.x * a.tile_x;
+  const Slot slot = slot_of(a, number.owner);
+  const ImageWindows windows(a, slot.b);
+  const Origin origin = windows.at(a, slot.j);
+  if (!origin.used) {  // in all lanes, or in none
+    if (lane_of_thread() == 0) tile.at.height = 0;
+    return;
+  }
+  const int32_t top = number.y * kWideTileY, left = number.x * kWideTileX;
   const int32_t k = static_cast<int32_t>(a.windows.window_px);
   const MergeTile at{slot.b,
                      origin.y + top,
                      origin.x + left,
-                     min(a.tile_y, k - top),
-                     min(a.tile_x, k - left),
-                     a.tile_x_log2};
-  merge_tile<T, N, LabelKind::kGiven>(a, at, slot.j, tile);
+                     min(kWideTileY, k - top),
+                     min(kWideTileX, k - left),
+                     kWideTileLog2};
+  place_merge(a, at, windows, slot.j, tile);
 }
 
 // A block's tile of an image, in shared memory: see find_tile of bin_tile.cuh.
@@ -213,15 +209,16 @@ __device__ __forceinline__ uint32_t bits_between(int32_t from, int32_t to) {
 
 // Notes the parts of a tile that windows reach.
 __device__ __forceinline__ void note_windows(const MergeArgs& a, ImageTile& tile) {
-  const int64_t k = a.windows.window_px;
+  const int32_t k = static_cast<int32_t>(a.windows.window_px);
   const MergeTile whole{tile.image,    tile.y.start,  tile.x.start,
                         tile.y.length, tile.x.length, a.tile_x_log2};
-  for (int32_t j = threadIdx.x; j < a.windows.n; j += kMergeThreads) {
-    const Origin origin = window_of(a, {tile.image, j});
-    if (!reaches(origin, k, whole)) continue;
+  const ImageWindows windows(a, tile.image);
+  for (int32_t j = threadIdx.x; j < windows.num; j += kMergeThreads) {
+    const Origin origin = windows.at(a, j);
+    if (!reaches(a, origin, whole)) continue;
     const int32_t top = max(origin.y - tile.y.start, 0), left = max(origin.x - tile.x.start, 0);
-    const int32_t bottom = min(origin.y - tile.y.start + static_cast<int32_t>(k), tile.y.length);
-    const int32_t right = min(origin.x - tile.x.start + static_cast<int32_t>(k), tile.x.length);
+    const int32_t bottom = min(origin.y - tile.y.start + k, tile.y.length);
+    const int32_t right = min(origin.x - tile.x.start + k, tile.x.length);
     const uint32_t rows = bits_between(top / kWideTileY, (bottom - 1) / kWideTileY);
     for (int32_t x = left / kWideTileX; x <= (right - 1) / kWideTileX; ++x) {
       atomicOr(&tile.taken, rows << (x << kPartsLog2));
@@ -236,20 +233,20 @@ __device__ __forceinline__ bool find_part(const MergeArgs& a, ImageTile* tile) {
   const uint32_t parts_x = static_cast<uint32_t>(a.window_parts_x);
   const uint32_t row_of_all = blockIdx.x / parts_x;
   const uint32_t patch = row_of_all / static_cast<uint32_t>(a.window_parts_y);
-  const Slot slot = slot_of(a.windows, patch);
-  const Origin origin = window_of(a, slot);
+  const Slot slot = slot_of(a, static_cast<int32_t>(patch));
+  const ImageWindows windows(a, slot.b);
+  const Origin origin = windows.at(a, slot.j);
   if (!origin.used) return false;
   const int32_t row = static_cast<int32_t>(row_of_all - patch * a.window_parts_y);
   const int32_t column = static_cast<int32_t>(blockIdx.x - row_of_all * parts_x);
   const int32_t top = (origin.y / kWideTileY + row) * kWideTileY;
   const int32_t left = (origin.x / kWideTileX + column) * kWideTileX;
-  const int64_t k = a.windows.window_px;
+  const int32_t k = static_cast<int32_t>(a.windows.window_px);
   if (top >= origin.y + k || left >= origin.x + k) return false;
   place_tile(a, static_cast<int32_t>(slot.b), top, kWideTileY, left, kWideTileX, tile);
   const MergeTile part = tile->part(a, 0);
   for (int32_t j = threadIdx.x; j < slot.j; j += kMergeThreads) {
-    const Origin other = origin_of(a.windows, slot.b, j, a.coarse.H, a.coarse.W);
-    if (reaches(other, k, part)) atomicOr(&tile->taken, 1u);
+    if (reaches(a, windows.at(a, j), part)) atomicOr(&tile->taken, 1u);
   }
   // All threads are here: none has left alone. Earlier slots have been looked at.
   __syncthreads();
@@ -323,7 +320,13 @@ __device__ __forceinline__ void label_image(const MergeArgs& a, unsigned char* s
     // All threads take every turn. Labels are stored that others read; and neither what they were
     // found with nor the list of the part before, in the same memory, is read any more.
     __syncthreads();
-    merge_tile<T, N, kKind>(a, tile.part(a, top), -1, *reinterpret_cast<LabelTile*>(shared));
+    auto& merged = *reinterpret_cast<LabelTile*>(shared);
+    if (warp_of_thread() == 0) {
+      place_merge(a, tile.part(a, top), ImageWindows(a, tile.image), 0, merged);
+    }
+    // All threads again; the part is placed.
+    __syncthreads();
+    merge_tile<T, N, kKind>(a, merged);
   }
 }
 
@@ -332,7 +335,11 @@ __global__ void C2F_BOUNDS(kMergeThreads, kKind == LabelKind::kUpsampled ? 3 : 4
     aggregate_labels_kernel(const __grid_constant__ MergeArgs a) {
   C2F_DYNAMIC_SHARED(shared);
   if constexpr (kKind == LabelKind::kGiven) {
-    edit_window<T, N>(a, *reinterpret_cast<LabelTile*>(shared));
+    auto& tile = *reinterpret_cast<LabelTile*>(shared);
+    if (warp_of_thread() == 0) place_window(a, tile);
+    // All threads are here; the tile is placed.
+    __syncthreads();
+    if (tile.at.height > 0) merge_tile<T, N, kKind>(a, tile);  // the same answer in all threads
   } else {
     label_image<T, N, kKind>(a, shared);
   }

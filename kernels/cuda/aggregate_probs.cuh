@@ -139,10 +139,27 @@ class StagedColumn {
   float top_[N], bottom_[N];
 };
 
-// p_f of a pixel of the tile, NaN where it counts as not covered.
-__device__ __forceinline__ float p_f_or_nan(const ForegroundTile& fine, int pixel) {
-  return fine.covered(pixel) ? fine.p_f(pixel) : NAN;
-}
+// p_f of the pixels of a tile, row by row of each thread, which alone reads its own.
+struct ProbForeground {
+  WindowVotes votes;
+  float p_f[kRowsOfThread][kMergeThreads];
+
+  // Returns whether any window reaches the tile. Called by all threads of the block.
+  __device__ __forceinline__ bool find(const MergeArgs& a, const MergeTile& tile,
+                                       const ThreadPixels& pixels) {
+    const ImageWindows windows(a, tile.b);
+    if (warp_of_thread() == 0) {
+      const uint32_t first = vote_of_warp(a, windows, tile, 0);
+      if (lane_of_thread() == 0) votes.first = first;
+    }
+    __syncthreads();  // all threads are here; the first slots are voted on
+    Foreground fine;
+    if (!find_foreground(a, tile, windows, pixels, 0, votes, &fine)) return false;
+#pragma unroll
+    for (int r = 0; r < kRowsOfThread; ++r) p_f[r][threadIdx.x] = fine.p_f(r);
+    return true;
+  }
+};
 
 struct ProbTile {
   MergeTile at;
@@ -159,12 +176,11 @@ struct ProbTile {
         resized(y.resized() || x.resized()),
         plane(a.coarse.H * a.coarse.W) {}
 
-  __device__ __forceinline__ StagedPixel pixel(int p) const {
-    return {rect, y.tap(at.y0 + at.row(p)), x.tap(at.x0 + at.column(p)), resized};
+  __device__ __forceinline__ StagedPixel pixel(int32_t row, int32_t column) const {
+    return {rect, y.tap(at.y0 + row), x.tap(at.x0 + column), resized};
   }
-  __device__ __forceinline__ float* out(const MergeArgs& a, int p) const {
-    return a.probs + at.b * a.coarse.seg.N * plane + (at.y0 + at.row(p)) * a.coarse.W + at.x0 +
-           at.column(p);
+  __device__ __forceinline__ float* out(const MergeArgs& a, int32_t row, int32_t column) const {
+    return a.probs + at.b * a.coarse.seg.N * plane + (at.y0 + row) * a.coarse.W + at.x0 + column;
   }
 };
 
@@ -181,20 +197,6 @@ __device__ __forceinline__ MergeTile prob_tile_of_block(const MergeArgs& a) {
   if (a.coarse.H - at.y0 < at.height) at.height = static_cast<int32_t>(a.coarse.H - at.y0);
   if (a.coarse.W - at.x0 < at.width) at.width = static_cast<int32_t>(a.coarse.W - at.x0);
   return at;
-}
-
-// e^x for x <= 0. The instruction is within 2^-22 of its argument's power of 2, relatively, and the
-// product adds |x| * 2^-24: of what softmax makes of it no more than 2^-21 is left, absolutely.
-// Below 2^-126 it is 0. A third of the instructions of expf, which knows neither sign nor purpose.
-__device__ __forceinline__ float exp_of_negative(float x) {
-  const float power = x * 1.44269504f;
-#if defined(C2F_ON_HOST)
-  return exp2f(power);
-#else
-  float result;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(power));
-  return result;
-#endif
 }
 
 // Makes of logits, whose largest is `top`, what softmax adds up; returns the factor that makes
@@ -280,27 +282,18 @@ __global__ void C2F_BOUNDS(kMergeThreads, N > 8 ? 3 : 4)
     aggregate_probs_kernel(const __grid_constant__ MergeArgs a) {
   using Planes = float[N * kPlaneElems];
   C2F_SHARED(Planes, planes);
-  C2F_SHARED(ForegroundTile, fine);
+  C2F_SHARED(ProbForeground, fine);
   const ProbTile tile(a, prob_tile_of_block(a));
   stage_classes(a, tile.at.b, tile.rect, 0, N, planes);
-  const bool any_window = find_foreground(a, tile.at, fine, nullptr);
-  // The answer is the same in all threads. Who stores a pixel need not have found its foreground.
-  if (any_window) __syncthreads();
-  // A thread has some rows of one column: rows of a tile divide the threads of a block.
-  const int column = tile.at.column(threadIdx.x);
-  if (column >= tile.at.width) return;  // no barrier follows
-  StagedColumn<N> logits(tile.rect, tile.x.tap(tile.at.x0 + column), tile.resized);
-  const int count = (a.tile_y << tile.at.stride_log2) / kMergeThreads;
-  const int first = tile.at.row(threadIdx.x) * count;
-  const int end = min(first + count, tile.at.height);
-  int p = (first << tile.at.stride_log2) + column;
-  float* out = tile.out(a, p);
-  for (int row = first; row < end; ++row) {
+  const ThreadPixels pixels(tile.at, (a.tile_y << tile.at.stride_log2) / kMergeThreads);
+  const bool any_window = fine.find(a, tile.at, pixels);
+  if (pixels.rows <= 0) return;  // no barrier follows
+  StagedColumn<N> logits(tile.rect, tile.x.tap(tile.at.x0 + pixels.column), tile.resized);
+  float* out = tile.out(a, pixels.row, pixels.column);
+  for (int r = 0; r < pixels.rows; ++r, out += a.coarse.W) {
     float v[N];
-    logits.sample(planes, tile.y.tap(tile.at.y0 + row), v);
-    store_merged<N>(a, v, any_window ? p_f_or_nan(fine, p) : NAN, out, tile.plane);
-    p += 1 << tile.at.stride_log2;
-    out += a.coarse.W;
+    logits.sample(planes, tile.y.tap(tile.at.y0 + pixels.row + r), v);
+    store_merged<N>(a, v, any_window ? fine.p_f[r][threadIdx.x] : NAN, out, tile.plane);
   }
 }
 
@@ -309,14 +302,14 @@ __global__ void C2F_BOUNDS(kMergeThreads, 2)
     aggregate_probs_any_kernel(const __grid_constant__ MergeArgs a) {
   using Planes = float[kStagedClasses * kPlaneElems];
   C2F_SHARED(Planes, planes);
-  C2F_SHARED(ForegroundTile, fine);
+  C2F_SHARED(ProbForeground, fine);
   const ProbTile tile(a, prob_tile_of_block(a));
-  const bool any_window = find_foreground(a, tile.at, fine, nullptr);
-  if (!any_window) fine.clear(tile.at);
-  const int p = threadIdx.x;
-  const bool mine = tile.at.holds(p);
-  const StagedPixel pixel = tile.pixel(mine ? p : 0);
-  const float p_f = mine ? p_f_or_nan(fine, p) : NAN;
+  const ThreadPixels pixels(tile.at, 1);
+  const bool any_window = fine.find(a, tile.at, pixels);
+  const bool mine = pixels.rows > 0;
+  const int32_t row = mine ? pixels.row : 0, column = mine ? pixels.column : 0;
+  const StagedPixel pixel = tile.pixel(row, column);
+  const float p_f = any_window ? fine.p_f[0][threadIdx.x] : NAN;
   const int32_t classes = static_cast<int32_t>(a.coarse.seg.N);
 
   // Calls body(class, logit) for all classes of this thread's pixel. Called by all threads.
@@ -331,7 +324,7 @@ __global__ void C2F_BOUNDS(kMergeThreads, 2)
     }
   };
 
-  float* out = mine ? tile.out(a, p) : nullptr;
+  float* out = tile.out(a, row, column);
   if (a.rule == MergeRule::kOfficial) {
     const float addition = is_covered(p_f) ? p_f : 0.0f;
     for_classes([&](int32_t c, float logit) {

@@ -2,186 +2,274 @@
 // the windows that reach the tile, in slot order, so that sums come out the same every time.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 
 #include "../common/merge_rule.h"
 #include "aggregate_args.h"
 #include "axis.cuh"
 #include "element.cuh"
-#include "gpu.cuh"
 #include "window_list.cuh"
 
 namespace c2f::cuda {
 
-// Rows [y0, y0 + height) and columns [x0, x0 + width) of image b. A thread works on the pixels
-// threadIdx.x, threadIdx.x + kMergeThreads, ... of the tile, numbered row by row with
-// 1 << stride_log2 columns; those past the width are not there.
+// Rows [y0, y0 + height) and columns [x0, x0 + width) of image b. Pixels are numbered row by row,
+// with 1 << stride_log2 columns; those past the width are not there.
 struct MergeTile {
   int64_t b;
   int32_t y0, x0, height, width;
   int32_t stride_log2;
 
-  __device__ __forceinline__ int pixels() const { return height << stride_log2; }
   __device__ __forceinline__ int row(int pixel) const { return pixel >> stride_log2; }
   __device__ __forceinline__ int column(int pixel) const {
     return pixel & ((1 << stride_log2) - 1);
   }
-  __device__ __forceinline__ bool holds(int pixel) const {
-    return pixel < pixels() && column(pixel) < width;
-  }
 };
 
-// Shared memory of a block. `value` of a pixel: the fine logit where one window covers it, else the
-// sum of the windows' probabilities; only the thread that works on a pixel writes its entries, and
-// who else reads them comes after a barrier.
-struct ForegroundTile {
-  float value[kTilePixels];
-  int32_t covers[kTilePixels];
-  // Windows that reach the tile, out of the slots looked at together.
-  int32_t slot[kMergeThreads], y[kMergeThreads], x[kMergeThreads];
-  int32_t warp_count[kMergeThreads / kWarpSize];
+// The windows of an image.
+struct ImageWindows {
+  int64_t first;  // slot of the batch
+  int32_t num;
 
-  // No window covers the pixels of this thread.
-  __device__ __forceinline__ void clear(const MergeTile& tile) {
-    for (int p = threadIdx.x; p < tile.pixels(); p += kMergeThreads) {
-      value[p] = 0.0f;
-      covers[p] = 0;
-    }
+  __device__ __forceinline__ ImageWindows(const MergeArgs& a, int64_t b)
+      : first(b * a.windows.n), num(windows_of_image(a.windows, b)) {}
+  // Slot j, below the number of slots.
+  __device__ __forceinline__ Origin at(const MergeArgs& a, int32_t j) const {
+    const int32_t* origin = a.windows.origins + 2 * (first + j);
+    const int32_t y = origin[0], x = origin[1];
+    return {y, x, j < num && (y | x) >= 0 && y <= a.last_y && x <= a.last_x};
   }
-  __device__ __forceinline__ bool covered(int pixel) const {
-    return covers[pixel] > 0 && value[pixel] == value[pixel];
-  }
-  // p_f >= 0.5 of a covered pixel: by the sign of its logit where one window covers it.
-  __device__ __forceinline__ bool foreground(int pixel) const {
-    return covers[pixel] == 1 ? sigmoid_at_least_half(value[pixel]) : p_f(pixel) >= 0.5f;
-  }
-  // Of a covered pixel.
-  __device__ __forceinline__ float p_f(int pixel) const {
-    return covers[pixel] == 1 ? sigmoid(value[pixel])
-                              : value[pixel] / static_cast<float>(covers[pixel]);
-  }
-};
-
-// What a column of a window's pixels is made of: the columns of its fine logits beside it.
-template <class T>
-class FineColumn {
- public:
-  __device__ __forceinline__ FineColumn(const Image& fine, int64_t patch, BilinearTap x,
-                                        bool resized)
-      : stride_y_(fine.stride_y),
-        stride_c_(fine.C == 1 ? 0 : fine.stride_c),
-        w1_x_(x.w1),
-        resized_(resized) {
-    const T* base = static_cast<const T*>(fine.data) + patch * fine.stride_b;
-    left_ = base + x.i0 * fine.stride_x;
-    right_ = base + x.i1 * fine.stride_x;
-  }
-
-  // Foreground logit of the pixel in a row.
-  __device__ __forceinline__ float sample(BilinearTap y) const {
-    const int64_t top = y.i0 * stride_y_;
-    const float corner = logit(left_ + top);
-    if (!resized_) return corner;
-    const int64_t bottom = y.i1 * stride_y_;
-    return bilinear_value(corner, logit(right_ + top), logit(left_ + bottom),
-                          logit(right_ + bottom), y.w1, w1_x_);
-  }
-
- private:
-  __device__ __forceinline__ float logit(const T* at) const {
-    const float first = to_float(*at);
-    return stride_c_ == 0 ? first : to_float(at[stride_c_]) - first;
-  }
-
-  const T *left_, *right_;  // of the first row and channel
-  int64_t stride_y_, stride_c_;
-  float w1_x_;
-  bool resized_;
 };
 
 // Whether a window that is in use has pixels of the tile.
-__device__ __forceinline__ bool reaches(const Origin& origin, int64_t window_px,
+__device__ __forceinline__ bool reaches(const MergeArgs& a, const Origin& origin,
                                         const MergeTile& tile) {
-  return origin.used && origin.y < tile.y0 + tile.height && origin.y + window_px > tile.y0 &&
-         origin.x < tile.x0 + tile.width && origin.x + window_px > tile.x0;
+  const int32_t k = static_cast<int32_t>(a.windows.window_px);
+  return origin.used && origin.y < tile.y0 + tile.height && origin.y + k > tile.y0 &&
+         origin.x < tile.x0 + tile.width && origin.x + k > tile.x0;
 }
 
-// Lists, in slot order, those of the slots first .. first + kMergeThreads - 1 whose windows reach
-// the tile; returns how many. Called by all threads of the block.
-__device__ __forceinline__ int list_windows(const MergeArgs& a, const MergeTile& tile,
-                                            int32_t first, int32_t num, ForegroundTile& out) {
-  const int32_t j = first + static_cast<int32_t>(threadIdx.x);
-  Origin origin{0, 0, false};
-  if (j < num) origin = origin_of(a.windows, tile.b, j, a.coarse.H, a.coarse.W);
-  const bool listed = reaches(origin, a.windows.window_px, tile);
-  // All lanes of all warps are here: the loop around this has the same bounds in all threads.
-  const unsigned votes = __ballot_sync(kWarp, listed);
-  if (lane_of_thread() == 0) out.warp_count[warp_of_thread()] = __popc(votes);
-  __syncthreads();  // all counts are there, and nobody reads the list of the slots before
-  int before = 0, total = 0;
-#pragma unroll
-  for (int w = 0; w < kMergeThreads / kWarpSize; ++w) {
-    if (w < warp_of_thread()) before += out.warp_count[w];
-    total += out.warp_count[w];
-  }
-  if (listed) {
-    const int at = before + __popc(votes & lanes_below());
-    out.slot[at] = j;
-    out.y[at] = origin.y;
-    out.x[at] = origin.x;
-  }
-  __syncthreads();  // the list is complete
-  return total;
+// Which slots have windows that reach a block's tile: a bit each.
+struct WindowVotes {
+  uint32_t first;  // of the first slots
+  uint32_t of_warp[2][kMergeThreads / kWarpSize];
+};
+
+// The bits of the slots from `first` on. Called by whole warps.
+__device__ __forceinline__ uint32_t vote_of_warp(const MergeArgs& a, const ImageWindows& windows,
+                                                 const MergeTile& tile, int32_t first) {
+  const int32_t j = first + lane_of_thread();
+  const bool listed = j < a.windows.n && reaches(a, windows.at(a, j), tile);
+  return __ballot_sync(kWarp, listed);  // `first` is the same in all lanes
 }
 
-// Adds a window to the pixels of this thread, all of which lie in one column of the tile: rows of
-// tiles divide the threads of a block.
-template <class T>
-__device__ __forceinline__ void add_window(const MergeArgs& a, const MergeTile& tile, int32_t slot,
-                                           int32_t top, int32_t left, ForegroundTile& out,
-                                           int32_t* first_slot) {
-  const int32_t k = static_cast<int32_t>(a.windows.window_px), thread = threadIdx.x;
-  const int32_t dx = tile.x0 + tile.column(thread) - left;
-  if (dx < 0 || dx >= k || tile.column(thread) >= tile.width) return;
-  const Axis y(a.fine.H, k, a.fine_scale_y), x(a.fine.W, k, a.fine_scale_x);
-  const FineColumn<T> fine(a.fine, tile.b * a.windows.n + slot, x.tap(dx),
-                           y.resized() || x.resized());
-  for (int p = thread; p < tile.pixels(); p += kMergeThreads) {
-    const int32_t dy = tile.y0 + tile.row(p) - top;
-    if (dy < 0 || dy >= k) continue;
-    const int32_t covers = out.covers[p];
-    float value = fine.sample(y.tap(dy));
-    if (covers == 0) {
-      if (first_slot != nullptr) first_slot[p] = slot;
-    } else {
-      const float before = out.value[p];
-      value = (covers == 1 ? sigmoid(before) : before) + sigmoid(value);
+// Calls body(slot, origin) for the windows that reach the tile, in slot order; returns whether
+// there is one, the same answer in all threads. Called by all threads of the block, a barrier after
+// one of its warps has voted on the first slots.
+template <class Body>
+__device__ __forceinline__ bool for_windows(const MergeArgs& a, const MergeTile& tile,
+                                            const ImageWindows& windows, WindowVotes& votes,
+                                            const Body& body) {
+  uint32_t any = 0;
+  int32_t first = 0;
+  do {
+    const uint32_t* words = &votes.first;
+    int count = 1;
+    if (windows.num > kWarpSize) {
+      uint32_t* of_warp = votes.of_warp[first / kMergeThreads & 1];
+      const uint32_t own = vote_of_warp(a, windows, tile, first + kWarpSize * warp_of_thread());
+      if (lane_of_thread() == 0) of_warp[warp_of_thread()] = own;
+      // All votes are there: the loop has the same bounds in all threads. Those of the turn before
+      // the last are read no more: who read them has been at the last turn's barrier since.
+      __syncthreads();
+      words = of_warp;
+      count = kMergeThreads / kWarpSize;
     }
-    out.value[p] = value;
-    out.covers[p] = covers + 1;
-  }
+    for (int w = 0; w < count; ++w, first += kWarpSize) {
+      const uint32_t word = words[w];
+      any |= word;
+      for (uint32_t left = word; left != 0; left &= left - 1) {
+        const int32_t slot = first + __ffs(left) - 1;
+        body(slot, windows.at(a, slot));
+      }
+    }
+  } while (first < windows.num);
+  return any != 0;
 }
 
-// Whether any window reaches the tile. Where one does, fills `out` for all pixels of the tile, and
-// `first_slot` (or nullptr) for those that are covered. Called by all threads of the block.
-__device__ __forceinline__ bool find_foreground(const MergeArgs& a, const MergeTile& tile,
-                                                ForegroundTile& out, int32_t* first_slot) {
-  const int32_t num = windows_of_image(a.windows, tile.b);
-  bool any = false;
-  for (int32_t first = 0; first < num; first += kMergeThreads) {
-    const int listed = list_windows(a, tile, first, num, out);
-    if (listed == 0) continue;
-    if (!any) out.clear(tile);
-    any = true;
-    for (int i = 0; i < listed; ++i) {
-      const int32_t slot = out.slot[i], top = out.y[i], left = out.x[i];
-      if (a.fine.dtype == DType::kF32) {
-        add_window<float>(a, tile, slot, top, left, out, first_slot);
-      } else if (a.fine.dtype == DType::kF16) {
-        add_window<F16>(a, tile, slot, top, left, out, first_slot);
-      } else {
-        add_window<BF16>(a, tile, slot, top, left, out, first_slot);
+// The pixels of a tile that a thread works on, below each other: rows [row, row + rows) of a
+// column, so many at most. They share their place along x, and rows of what is interpolated.
+constexpr int kRowsOfThread = kTilePixels / kMergeThreads;
+struct ThreadPixels {
+  int32_t row, column, rows;
+
+  __device__ __forceinline__ ThreadPixels(const MergeTile& tile, int32_t most)
+      : row(tile.row(threadIdx.x) * most),
+        column(tile.column(threadIdx.x)),
+        rows(column < tile.width ? min(tile.height - row, most) : 0) {}
+};
+
+// p_f >= 0.5 as p_f > this: the number below 0.5.
+constexpr float kBelowHalf = 0x1.fffffep-2f;
+
+// What the fine network says of a thread's pixels: the foreground logit where one window covers
+// them, else the mean of the windows' probabilities; NaN where they count as not covered.
+struct Foreground {
+  float value[kRowsOfThread];
+  float bound[kRowsOfThread];  // p_f >= 0.5 where the value is above it: by the sign of a logit
+
+  __device__ __forceinline__ bool covered(int r) const { return value[r] == value[r]; }
+  __device__ __forceinline__ bool is_small(int r) const { return value[r] > bound[r]; }
+  __device__ __forceinline__ bool is_mean(int r) const { return bound[r] == kBelowHalf; }
+  __device__ __forceinline__ float p_f(int r) const {
+    return is_mean(r) ? value[r] : sigmoid(value[r]);
+  }
+};
+
+// A column of a window's pixels; those between the same rows of the fine logits share what is
+// interpolated along these. Where only one axis is resized the other's scale is 1: its taps are the
+// pixels themselves, with weight 1, and have no neighbour.
+template <class T>
+class FineColumn {
+ public:
+  __device__ __forceinline__ FineColumn(const MergeArgs& a, int64_t patch, int32_t dx)
+      : y_(a.fine.H, static_cast<int32_t>(a.windows.window_px), a.fine_scale_y) {
+    const Axis x(a.fine.W, static_cast<int32_t>(a.windows.window_px), a.fine_scale_x);
+    resized_ = x.resized() || y_.resized();
+    const BilinearTap tap = bilinear_tap(dx, x.scale, x.in);
+    w1_ = tap.w1;
+    constexpr int64_t kElem = sizeof(T);
+    row_bytes_ = a.fine.stride_y * kElem;
+    right_bytes_ = x.to_second(tap.i0) * a.fine.stride_x * kElem;
+    channel_bytes_ = a.fine.stride_c * kElem;
+    two_channels_ = a.fine.C == 2;
+    left_ = static_cast<const unsigned char*>(a.fine.data) +
+            (patch * a.fine.stride_b + tap.i0 * a.fine.stride_x) * kElem;
+  }
+
+  // Foreground logits of the rows from dy on, of those at least that the window has.
+  __device__ __forceinline__ void sample(int32_t dy, float (&value)[kRowsOfThread]) const {
+    if (!resized_) {
+      const unsigned char* at = left_ + dy * row_bytes_;
+#pragma unroll
+      for (int r = 0; r < kRowsOfThread; ++r, at += row_bytes_) {
+        const bool inside = static_cast<uint32_t>(dy + r) < static_cast<uint32_t>(y_.in);
+        value[r] = inside ? logit(at) : NAN;
       }
+      return;
+    }
+    // The rows of logits that are held, and the first one's place.
+    float top = 0.0f, bottom = 0.0f, above = 0.0f;
+    const unsigned char* at = left_;
+#pragma unroll
+    for (int r = 0; r < kRowsOfThread; ++r) {
+      // bilinear_tap, but that the row is not looked for again while it is the same.
+      const float src = fmaxf(source_position(dy + r, y_.scale), 0.0f);
+      float w1 = r == 0 ? 0.0f : src - above;
+      if (r == 0 || w1 >= 1.0f) {
+        const int32_t row = min(static_cast<int32_t>(src), y_.in - 1);
+        const float place = static_cast<float>(row);
+        if (r == 0 || place != above) {
+          if (r != 0 && y_.resized() && place == above + 1.0f) {
+            top = bottom;
+            at += row_bytes_;
+          } else {
+            at = left_ + row * row_bytes_;
+            top = along(at);
+          }
+          bottom = y_.to_second(row) != 0 ? along(at + row_bytes_) : top;
+          above = place;
+        }
+        w1 = fminf(src - place, 1.0f);
+      }
+      // As bilinear_value has it.
+      value[r] = fmaf(bottom, w1, top * (1.0f - w1));
+    }
+  }
+
+ private:
+  __device__ __forceinline__ float element(const unsigned char* at) const {
+    return to_float(*reinterpret_cast<const T*>(at));
+  }
+  __device__ __forceinline__ float logit(const unsigned char* at) const {
+    const float first = element(at);
+    return two_channels_ ? element(at + channel_bytes_) - first : first;
+  }
+  // Between two columns, in a row.
+  __device__ __forceinline__ float along(const unsigned char* left) const {
+    const unsigned char* right = left + right_bytes_;
+    float p0 = element(left), p1 = element(right);
+    if (two_channels_) {
+      p0 = element(left + channel_bytes_) - p0;
+      p1 = element(right + channel_bytes_) - p1;
+    }
+    return fmaf(p1, w1_, p0 * (1.0f - w1_));
+  }
+
+  Axis y_;
+  const unsigned char* left_;  // of the first row and channel
+  int64_t row_bytes_, right_bytes_, channel_bytes_;
+  float w1_;
+  bool resized_, two_channels_;
+};
+
+// Whether any window reaches the tile, the same answer in all threads. Where one does, fills `out`
+// for this thread's pixels. Windows before `own_slot` leave the pixels that they cover to others,
+// for which these then count as not covered. Called as for_windows.
+__device__ __forceinline__ bool find_foreground(const MergeArgs& a, const MergeTile& tile,
+                                                const ImageWindows& windows,
+                                                const ThreadPixels& pixels, int32_t own_slot,
+                                                WindowVotes& votes, Foreground* out) {
+  const int32_t k = static_cast<int32_t>(a.windows.window_px);
+  int32_t covers[kRowsOfThread] = {};
+  bool before = false, several = false;  // windows over this thread's pixels
+#pragma unroll
+  for (int r = 0; r < kRowsOfThread; ++r) {
+    out->value[r] = NAN;
+    out->bound[r] = kBelowLogitOfHalf;
+  }
+  const bool any = for_windows(a, tile, windows, votes, [&](int32_t slot, const Origin& origin) {
+    const int32_t dy = tile.y0 + pixels.row - origin.y, dx = tile.x0 + pixels.column - origin.x;
+    const int32_t first = max(-dy, 0), end = min(k - dy, pixels.rows);  // of the rows it covers
+    if (dx < 0 || dx >= k || first >= end) return;
+    const uint32_t rows = (1u << end) - (1u << first);  // by bits
+    float logit[kRowsOfThread] = {NAN, NAN, NAN, NAN};
+    const int64_t patch = windows.first + slot;
+    if (slot >= own_slot) {
+      if (a.fine.dtype == DType::kF32) {
+        FineColumn<float>(a, patch, dx).sample(dy, logit);
+      } else if (a.fine.dtype == DType::kF16) {
+        FineColumn<F16>(a, patch, dx).sample(dy, logit);
+      } else {
+        FineColumn<BF16>(a, patch, dx).sample(dy, logit);
+      }
+    }
+    if (!before) {
+      before = true;
+#pragma unroll
+      for (int r = 0; r < kRowsOfThread; ++r) {
+        const bool covered = (rows & 1u << r) != 0;
+        out->value[r] = covered ? logit[r] : NAN;
+        covers[r] = covered ? 1 : 0;
+      }
+      return;
+    }
+    several = true;
+#pragma unroll
+    for (int r = 0; r < kRowsOfThread; ++r) {
+      if ((rows & 1u << r) == 0) continue;
+      float& value = out->value[r];
+      const float sum = (covers[r] == 1 ? sigmoid(value) : value) + sigmoid(logit[r]);
+      value = covers[r] == 0 ? logit[r] : sum;
+      ++covers[r];
+    }
+  });
+  if (several) {
+#pragma unroll
+    for (int r = 0; r < kRowsOfThread; ++r) {
+      if (covers[r] <= 1) continue;
+      out->value[r] /= static_cast<float>(covers[r]);
+      out->bound[r] = kBelowHalf;
     }
   }
   return any;

@@ -100,6 +100,17 @@ def _special(
     return Sample(name, make, options, loops=True, exact=True)
 
 
+def _equal_channels(name: str, **fine: Any) -> Sample:
+    """Both channels of the fine logits lie at the same address: p_f is 0.5, and added as that."""
+    sample = _merge(name, channels=1, rule="official", **fine)
+
+    def make(device: str) -> tuple[Any, ...]:
+        coarse, logits, windows, classes = sample.make(device)
+        return coarse, logits.expand(-1, 2, -1, -1), windows, classes
+
+    return Sample(name, make, sample.options, loops=True)
+
+
 def _every_rule_and_output() -> list[Sample]:
     samples = []
     for rule in RULES:
@@ -251,6 +262,8 @@ SAMPLES: list[Sample] = [
     _merge("window-is-image", coarse=(1, 4, 4, 4), size=(16, 16), window=16, n=1),
     _merge("many-windows", coarse=(1, 4, 5, 5), size=(20, 20), window=3, n=300, fine=(3, 3)),
     _merge("fine-1x1", fine=(1, 1)),
+    _equal_channels("equal-channels", fine=(4, 4)),
+    _equal_channels("equal-channels-own-size"),
     _merge("corners", boxes=[[(0, 0), (20, 28), (0, 28)], [(20, 0)]], n=3, fine=(2, 2)),
     _merge("same-window-three-times", boxes=[[(5, 6)] * 3, [(1, 1), (1, 2), (2, 1)]], n=3),
     _merge("empty-batch", coarse=(0, 4, 4, 4), size=(16, 16)),
