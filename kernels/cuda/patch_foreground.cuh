@@ -98,15 +98,16 @@ __device__ __forceinline__ bool for_windows(const MergeArgs& a, const MergeTile&
 }
 
 // The pixels of a tile that a thread works on, below each other: rows [row, row + rows) of a
-// column, so many at most. They share their place along x, and rows of what is interpolated.
+// column, `most` at most. They share their place along x, and rows of what is interpolated.
 constexpr int kRowsOfThread = kTilePixels / kMergeThreads;
 struct ThreadPixels {
-  int32_t row, column, rows;
+  int32_t row, column, rows, most;
 
-  __device__ __forceinline__ ThreadPixels(const MergeTile& tile, int32_t most)
-      : row(tile.row(threadIdx.x) * most),
+  __device__ __forceinline__ ThreadPixels(const MergeTile& tile, int32_t most_)
+      : row(tile.row(threadIdx.x) * most_),
         column(tile.column(threadIdx.x)),
-        rows(column < tile.width ? min(tile.height - row, most) : 0) {}
+        rows(column < tile.width ? min(tile.height - row, most_) : 0),
+        most(most_) {}
 };
 
 // p_f >= 0.5 as p_f > this: the number below 0.5.
@@ -147,12 +148,14 @@ class FineColumn {
             (patch * a.fine.stride_b + tap.i0 * a.fine.stride_x) * kElem;
   }
 
-  // Foreground logits of the rows from dy on, of those at least that the window has.
-  __device__ __forceinline__ void sample(int32_t dy, float (&value)[kRowsOfThread]) const {
+  // Foreground logits of `rows` rows from dy on, of those at least that the window has.
+  __device__ __forceinline__ void sample(int32_t dy, int32_t rows,
+                                         float (&value)[kRowsOfThread]) const {
     if (!resized_) {
       const unsigned char* at = left_ + dy * row_bytes_;
 #pragma unroll
       for (int r = 0; r < kRowsOfThread; ++r, at += row_bytes_) {
+        if (r >= rows) break;
         const bool inside = static_cast<uint32_t>(dy + r) < static_cast<uint32_t>(y_.in);
         value[r] = inside ? logit(at) : NAN;
       }
@@ -163,6 +166,7 @@ class FineColumn {
     const unsigned char* at = left_;
 #pragma unroll
     for (int r = 0; r < kRowsOfThread; ++r) {
+      if (r >= rows) break;
       // bilinear_tap, but that the row is not looked for again while it is the same.
       const float src = fmaxf(source_position(dy + r, y_.scale), 0.0f);
       float w1 = r == 0 ? 0.0f : src - above;
@@ -237,11 +241,11 @@ __device__ __forceinline__ bool find_foreground(const MergeArgs& a, const MergeT
     const int64_t patch = windows.first + slot;
     if (slot >= own_slot) {
       if (a.fine.dtype == DType::kF32) {
-        FineColumn<float>(a, patch, dx).sample(dy, logit);
+        FineColumn<float>(a, patch, dx).sample(dy, pixels.most, logit);
       } else if (a.fine.dtype == DType::kF16) {
-        FineColumn<F16>(a, patch, dx).sample(dy, logit);
+        FineColumn<F16>(a, patch, dx).sample(dy, pixels.most, logit);
       } else {
-        FineColumn<BF16>(a, patch, dx).sample(dy, logit);
+        FineColumn<BF16>(a, patch, dx).sample(dy, pixels.most, logit);
       }
     }
     if (!before) {
