@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import ctypes
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import compare
 import emulator_build
 import numpy as np
 import torch
-from cuda_launches import Launches
+from cuda_launches import Launches, OnGpu, call
 from cuda_ptx import CudaMachine, CudaProgram
 from ptx_machine import Buffer
 
@@ -24,21 +25,63 @@ from c2fcore.testing import samples
 OPS = (*samples.OPS, "extract_patches_backward")
 
 
-class Compiled(Launches):
-    """The module _cuda_jit and its launcher.
+class Executed(Launches):
+    """A launcher for _cuda_jit: NVRTC compiles, and the machine runs.
+
+    Args:
+        part: only the first of so many parts of a launch's blocks are run.
+        watched: whether races are looked for.
 
     Attributes:
+        of_call: the tensors whose memory the next launch may touch.
         programs: kernels that were started, by their names.
         races: that the machine saw.
+        issued: instructions that warps executed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, part: int = 1, watched: bool = True) -> None:
+        self.part, self.watched = part, watched
+        self.of_call: list[torch.Tensor] = []
         self.programs: dict[str, CudaProgram] = {}
         self.races: set[str] = set()
+        self.issued = 0
+
+    def __call__(self, *asked: Any) -> None:
+        super().__call__(*asked)
+        name, (blocks, argument, shared) = self.kernel.name, self.launch
+        if name not in self.programs:
+            entry, ptx = _nvrtc._compile(self.kernel, "compute_90")
+            self.programs[name] = CudaProgram(ptx.decode(), entry)
+        program = self.programs[name]
+        assert self.threads == program.threads
+        buffers = {b.address: b for b in map(buffer_of, self.of_call) if b.data.size}
+        blocks = -(-blocks // self.part)
+        machine = CudaMachine(
+            program, blocks, list(buffers.values()), argument, shared, self.watched
+        )
+        machine.run()
+        self.races |= machine.races
+        self.issued += machine.issued
+
+    def call(self, op: str, *arguments: Any) -> None:
+        """A native function of _cuda_jit proper, whose plans are those for a GPU."""
+        self.of_call[:] = compare.flat(arguments)
+        own = Workspace(self.of_call)
+        workspace = SimpleNamespace(
+            scratch=lambda name, count: OnGpu(own.scratch(name, count)),
+            tickets=lambda count: OnGpu(own.tickets(count)),
+        )
+        call(self, op, *arguments, workspace)
+
+
+class Compiled(Executed):
+    """The module _cuda_jit and its launcher."""
+
+    def __init__(self) -> None:
+        super().__init__()
         self._module = _cuda.from_file(emulator_build.path_of("_cuda_jit_on_host"))
         self._module.set_launcher(self)
-        self._of_call: list[torch.Tensor] = []
-        self._workspace = _Workspace(self._of_call)
+        self._workspace = Workspace(self.of_call)
         for op in OPS:
             setattr(self._module, op, self._remembering(getattr(self._module, op)))
 
@@ -51,27 +94,15 @@ class Compiled(Launches):
             patch.setitem(_backend._missing, (op, "cuda"), "")
         _cuda.missing.cache_clear()
 
-    def __call__(self, *asked: Any) -> None:
-        super().__call__(*asked)
-        name, (blocks, argument, shared) = self.kernel.name, self.launch
-        if name not in self.programs:
-            entry, ptx = _nvrtc._compile(self.kernel, "compute_90")
-            self.programs[name] = CudaProgram(ptx.decode(), entry)
-        assert self.threads == self.programs[name].threads
-        buffers = {b.address: b for b in map(buffer_of, self._of_call) if b.data.size}
-        machine = CudaMachine(self.programs[name], blocks, list(buffers.values()), argument, shared)
-        machine.run()
-        self.races |= machine.races
-
     def _remembering(self, native: Any) -> Any:
         def run(*args: Any) -> None:
-            self._of_call[:] = compare.flat(args)
+            self.of_call[:] = compare.flat(args)
             native(*args)
 
         return run
 
 
-class _Workspace(_cuda.Workspace):
+class Workspace(_cuda.Workspace):
     """Its memory belongs to the call; no two calls have the same."""
 
     def __init__(self, of_call: list[torch.Tensor]) -> None:

@@ -67,8 +67,10 @@ class CudaMachine(Machine):
         buffers: Sequence[Buffer],
         argument: bytes,
         dynamic_shared: int,
+        watched: bool = True,
     ) -> None:
-        super().__init__(program, blocks, buffers, [], program.static_shared + dynamic_shared)
+        shared = program.static_shared + dynamic_shared
+        super().__init__(program, blocks, buffers, [], shared, watched)
         self.argument = np.frombuffer(argument, np.uint8)
         self.operations = {**OPERATIONS, **OWN}
 

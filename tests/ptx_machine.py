@@ -9,7 +9,8 @@ lowest program counter go together, so that branches meet again.
 A fault is raised for an access outside the buffers, or misaligned, and for a barrier that some
 threads of a block never reach. Races are collected: accesses to one byte, one of them a write, by
 different threads (shared memory: warps) with no barrier between them, or by different blocks.
-Not modelled: caches, the order of blocks, how long anything takes.
+Not modelled: caches, the order of blocks, how long anything takes; but how many instructions the
+warps execute is counted.
 """
 
 from __future__ import annotations
@@ -112,8 +113,24 @@ class Shadow:
         return bool(race.any())
 
 
+class Unwatched:
+    """Stands for a Shadow where races are not asked for, and time and memory are."""
+
+    def reads(self, *_: Any) -> bool:
+        return False
+
+    def writes(self, *_: Any, atomic: bool) -> bool:
+        return False
+
+
 class Machine:
-    """One launch. Buffers are changed in place."""
+    """One launch. Buffers are changed in place.
+
+    Attributes:
+        races: that were seen, if they are watched for.
+        issued: instructions executed so far, each once for every warp of which threads come to it,
+            predicate or not; lanes that are apart come to it one after the other.
+    """
 
     operations = OPERATIONS
 
@@ -124,6 +141,7 @@ class Machine:
         buffers: Sequence[Buffer],
         args: Sequence[float],
         shared: int,
+        watched: bool = True,
     ) -> None:
         self.program, self.blocks, self.threads = program, blocks, program.threads
         self.count = blocks * self.threads
@@ -149,9 +167,13 @@ class Machine:
         poison = np.uint8([[0xCD], [0x7B]]) + beside
         self.shared = np.resize(poison, blocks * self.shared_bytes)
         self.epoch = np.zeros(blocks, np.int64)
-        self.global_shadow = Shadow(self.memory.size, self.threads, 1)
-        self.shared_shadow = Shadow(self.shared.size, self.threads, 32)
+        self.global_shadow: Shadow | Unwatched = Unwatched()
+        self.shared_shadow: Shadow | Unwatched = Unwatched()
+        if watched:
+            self.global_shadow = Shadow(self.memory.size, self.threads, 1)
+            self.shared_shadow = Shadow(self.shared.size, self.threads, 32)
         self.races: set[str] = set()
+        self.issued = 0
         self.here = ""
 
     def run(self) -> None:
@@ -191,9 +213,11 @@ class Machine:
     def _straight(self, threads: Threads, now: int, counter: Any, waits: Any) -> None:
         """Runs `threads` from instruction `now` to a branch, a barrier, a place others jump to."""
         code, targets = self.program.code, self.program.targets
+        warps = 1 + np.count_nonzero(np.diff(threads // 32))
         while now < len(code):
             step = code[now]
             self.here = step.text
+            self.issued += warps
             chosen = threads
             if step.predicate:
                 chosen = threads[self.register(step.predicate)[threads] != step.negated]
@@ -270,7 +294,7 @@ class Machine:
             self._race("atomic on what another thread wrote or read")
         np.add.at(self.memory.view(np.uint32), at[:, 0] // 4, value)
 
-    def _space(self, space: str) -> tuple[Bytes, Shadow]:
+    def _space(self, space: str) -> tuple[Bytes, Shadow | Unwatched]:
         if space == "shared":
             return self.shared, self.shared_shadow
         return self.memory, self.global_shadow

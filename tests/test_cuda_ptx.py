@@ -112,3 +112,22 @@ def test_misaligned_accesses_are_refused(access: str, address: str) -> None:
     machine = CudaMachine(CudaProgram(ptx, "p"), 1, [buffer_of(memory)], argument, 16)
     with pytest.raises(Fault, match=address + r" is no multiple of the \d+ bytes accessed"):
         machine.run()
+
+
+def test_instructions_are_counted_warp_by_warp() -> None:
+    """Of two warps one is apart for one instruction; a false predicate saves none."""
+    ptx = """.entry p()
+.maxntid 64, 1, 1
+{
+mov.u32 %r1, %tid.x;
+setp.lt.u32 %p1, %r1, 40;
+@%p1 bra $both;
+add.u32 %r1, %r1, 1;
+$both:
+@%p1 add.u32 %r1, %r1, 1;
+@!%p1 add.u32 %r1, %r1, 1;
+ret;
+}"""
+    machine = CudaMachine(CudaProgram(ptx, "p"), 3, [], b"", 16, watched=False)
+    machine.run()
+    assert machine.issued == 3 * (2 * 3 + 1 + 2 * 3)

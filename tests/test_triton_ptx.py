@@ -8,7 +8,6 @@ architecture.
 
 from __future__ import annotations
 
-import ctypes
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -20,8 +19,9 @@ import torch
 from compare import drawn
 from glue_inputs import Glue
 from like_reference import assert_like_reference
-from ptx_machine import BASE, Buffer, Fault, Machine, Program
+from ptx_machine import Fault
 from triton_cases import take_route
+from triton_compiled import Executed
 from triton_instructions import CHECKS
 
 from c2fcore import Windows, _backend, _triton, ops
@@ -68,55 +68,9 @@ CASES += [(op, samples.drawn(op, seed)) for op, seed in (("select_windows", 11),
 CASES += [(op, sample) for op in samples.OPS for sample in drawn(op, range(0))]
 
 
-class Executed:
-    """Runs launches by the machine, and keeps the compiled programs and what raced."""
-
-    def __init__(self) -> None:
-        self.programs: dict[Any, tuple[Program, int]] = {}
-        self.races: set[str] = set()
-
-    def run(self, launch: Any) -> None:
-        from c2fcore.kernels.triton import _compile
-
-        key = _compile.signature(launch)
-        if key not in self.programs:
-            compiled = _compile.compile_launch(launch, SM)
-            self.programs[key] = Program(compiled.asm["ptx"]), int(compiled.metadata.shared)
-        program, shared = self.programs[key]
-        buffers: dict[int, Buffer] = {}
-        args: list[float] = []
-
-        def add(value: Any, kind: Any, name: str) -> None:
-            if isinstance(kind, tuple):
-                for part, its in zip(value, kind, strict=True):
-                    add(part, its, name)
-            elif kind != "constexpr":
-                tensor = isinstance(value, torch.Tensor)
-                args.append(_address(value, name, buffers) if tensor else value)
-
-        for name, kind in _compile._specialise(launch)[0].items():
-            add(launch.args.get(name), kind, name)
-        machine = Machine(program, launch.grid, list(buffers.values()), args, shared)
-        machine.run()
-        self.races |= machine.races
-
-
-def _address(tensor: torch.Tensor, name: str, buffers: dict[int, Buffer]) -> int:
-    """Where the machine sees a tensor; its whole storage is memory that may be touched."""
-    storage = tensor.untyped_storage()
-    first, size = storage.data_ptr(), storage.nbytes()
-    if first not in buffers:
-        free = max((b.address + b.data.size for b in buffers.values()), default=BASE)
-        # Far from the others, and aligned as it is.
-        address = (free // 4096 + 2) * 4096 + first % 256
-        data = np.frombuffer((ctypes.c_uint8 * size).from_address(first), np.uint8)
-        buffers[first] = Buffer(name, data, address)
-    return buffers[first].address + tensor.data_ptr() - first
-
-
 @pytest.fixture(scope="module")
 def executed() -> Executed:
-    return Executed()
+    return Executed(SM)
 
 
 @pytest.fixture

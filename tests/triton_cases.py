@@ -5,7 +5,7 @@ Tensors are on the "meta" device: a plan needs their shapes, strides and dtypes 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import pytest
@@ -122,9 +122,14 @@ def arguments(case: AnyCase) -> tuple[Any, ...]:
 
 def plan(case: AnyCase) -> list[Any]:
     """The launches of a case."""
+    return launches_of(case, arguments(case), scratch)
+
+
+def launches_of(case: AnyCase, given: Sequence[Any], scratch: Any) -> list[Any]:
+    """Those of a call with these arguments, and memory where `scratch` says."""
     options = [case.channels_last] if case.op == "extract_patches" else []
     make = getattr(_triton.kernels(case.op), f"plan_{case.op}")
-    launches = list(make(*arguments(case), *options, scratch))
+    launches = list(make(*given, *options, scratch))
     assert len(launches) <= (2 if isinstance(case, Case) else 1)
     return launches
 
