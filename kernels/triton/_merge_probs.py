@@ -20,6 +20,7 @@ from ._foreground import foreground
 from ._launch import Launch, ceil_div, pow2
 from ._logit_rows import (
     Source,
+    beside,
     interpolated_rows,
     logits_of,
     most_rows,
@@ -162,7 +163,7 @@ def _store_scores(
                 tl.store(out_ptr + c * plane, p, mask=wanted & (c < N))
 
 
-@triton.jit(do_not_specialize=WORDS)
+@triton.jit(do_not_specialize=[*WORDS, "last_x"])
 def _merge_probs_kernel(
     coarse_ptr,  # [B, N, h, w]
     probs_ptr,  # float32 [B, N, H, W] contiguous
@@ -178,6 +179,7 @@ def _merge_probs_kernel(
     fine_y,  # Resize, of a window
     fine_x,
     tiles_y, tiles_x,
+    last_x,  # where the last tile of a row starts
     groups,  # tiles of rows between the same two rows of logits
     word0, word1, word2, word3, word4, word5, word6, word7,
     OFFICIAL: tl.constexpr,
@@ -207,14 +209,14 @@ def _merge_probs_kernel(
     if y0 >= y1:
         return
     x0 = tile_x * BLOCK_X
-    lane = x0 + tl.arange(0, BLOCK_X)[None, :]
+    # The last tile starts where it fits, and leaves the columns that others have: nothing that is
+    # read needs a mask. Its start is no known multiple, so that columns are known as neighbours,
+    # along which lanes lie, but no values are exchanged between threads for wider stores.
+    x = tl.minimum(x0, last_x) + tl.arange(0, BLOCK_X)[None, :]
     line = y0 + tl.arange(0, ROWS)[:, None]
-    # Clamped, so that nothing that is read needs a mask. Columns are not known as neighbours then,
-    # and no values are exchanged between threads for wider stores, which took longer.
-    x = tl.minimum(lane, W - 1)
     p_f, covered = foreground(
         fine_ptr + b * n * fine_stride_patch, origins_ptr + b * n * 2,
-        slots_in_use(num_ptr, b, n), 0, -1, window, H, W, line, x, (line < y1) & (lane < W), y0, y1,
+        slots_in_use(num_ptr, b, n), 0, -1, window, H, W, line, x, (line < y1) & (x >= x0), y0, y1,
         x0, tl.minimum(x0 + BLOCK_X, W),
         fine_stride_patch, fine_stride_c, fine_stride_y, fine_stride_x,
         fine_y, fine_x, TWO_CHANNELS, FINE_RESIZED, SLOTS,
@@ -226,8 +228,9 @@ def _merge_probs_kernel(
     right = to_second_tap(column, resize_x, coarse_stride_x)
     bottom_left = top_left + to_second_tap(row, resize_y, coarse_stride_y)
     source = Source(
-        top_left[None], (top_left + right)[None], bottom_left[None], (bottom_left + right)[None],
-        second_weight(x, column, resize_x)[None], coarse_stride_n, coarse_stride_y,
+        beside(top_left), beside(top_left + right), beside(bottom_left),
+        beside(bottom_left + right), second_weight(x, column, resize_x)[None],
+        coarse_stride_n, coarse_stride_y,
     )  # fmt: skip
     plane = tl.zeros_like(b) + H
     plane *= W
@@ -239,7 +242,7 @@ def _merge_probs_kernel(
 
     for first in range(y0, y1, STEP):
         y = first + tl.arange(0, STEP)[:, None]
-        wanted = ((y < y1) & (lane < W))[None]
+        wanted = ((y < y1) & (x >= x0))[None]
         out_ptr = (probs_ptr + y.to(tl.int64) * W + x)[None]
         below = (tl.minimum(y, H - 1) - y0)[None]
         wy = second_weight(y, row, resize_y)[None]
@@ -274,7 +277,7 @@ def plan_probs(args: dict[str, Any], constants: dict[str, Any], rule: str, probs
         groups = ceil_div(most, rows)
     elif constants["RESIZED"]:
         rows = 1
-    block_x = 64
+    block_x = min(64, pow2(width + 1) // 2)  # no more than there are
     tiles_y = (axis.small + 1) * groups if by_cell else ceil_div(height, rows)
     tiles_x = ceil_div(width, block_x)
     return Launch(
@@ -284,7 +287,8 @@ def plan_probs(args: dict[str, Any], constants: dict[str, Any], rule: str, probs
             **args,
             "probs_ptr": probs,
             "num_classes": classes,
-            **{"tiles_y": tiles_y, "tiles_x": tiles_x, "groups": groups},
+            **{"tiles_y": tiles_y, "tiles_x": tiles_x, "last_x": width - block_x},
+            "groups": groups,
         },
         {
             **constants,
