@@ -102,9 +102,9 @@ def _traffic(case: Any, kernel: str, struct: bytes, scratch: int) -> Any:
     import emulator_build  # which knows the structs
     import kernel_table
 
-    if case.op == "extract_patches_backward":
-        return kernel_table.backward_traffic(case)
     probes = _cuda.from_file(emulator_build.path_of("_cuda_on_host"))
+    if case.op == "extract_patches_backward":
+        return kernel_table.backward_traffic(case, probes.backward_band(struct))
     if isinstance(case, kernel_table.PatchCase):
         tile = probes.patch_tile(struct) if case.op == "extract_patches" else (1, 1, 1)
         return kernel_table.patches_traffic(case, tile)

@@ -122,12 +122,13 @@ def patches_traffic(case: PatchCase, tile: tuple[int, int, int]) -> Bytes:
     return Bytes(windows + out, int(windows * again) + out, reason if again > 1 else "-")
 
 
-def backward_traffic(case: PatchCase) -> Bytes:
-    """Of blocks that hold a row of a window at least; float32 is written."""
+def backward_traffic(case: PatchCase, band: tuple[int, int]) -> Bytes:
+    """By rows and columns of a warp's band of the image; float32 is written."""
     grad, *_, found = (each for each in arguments(case) if isinstance(each, torch.Tensor))
     out = 4 * found.numel()
-    again = float(np.mean([len(set(row)) for row in _sources(case).tolist()]))
-    reason = f"outputs read by every row of sources they are made of ({again:.2f}x, L2)"
+    bands = [_sources(case) // size for size in band]
+    again = float(np.prod([np.mean([len(set(row)) for row in each.tolist()]) for each in bands]))
+    reason = f"outputs on borders of bands read from both sides ({again:.2f}x, L2 mostly)"
     return Bytes(_size(grad) + out, int(_size(grad) * again) + out, reason)
 
 

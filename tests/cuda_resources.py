@@ -19,7 +19,7 @@ _ARGUMENTS = {
     "aggregate_labels_kernel": "N = {}",
     "aggregate_probs_kernel": "N = {}",
     "extract_patches_kernel": "{} taps",
-    "extract_patches_backward_kernel": "",
+    "extract_patches_backward_kernel": "{} taps",
     "extract_targets_kernel": "",
 }
 _KINDS = ("labels", "own size", "upsampled")

@@ -28,7 +28,7 @@ SOME = [
     (90, "windows_kernel<F16, 16, CellKind::kUpsampled"),
     (80, "extract_patches_kernel<uint8_t, 2>"),
     (90, "extract_patches_kernel<BF16, 4>"),
-    (90, "extract_patches_backward_kernel<F16>"),
+    (90, "extract_patches_backward_kernel<F16, 2>"),
     (80, "extract_targets_kernel<int64_t>"),
     (90, "aggregate_labels_kernel<float, 2, LabelKind::kUpsampled>"),
     (80, "aggregate_labels_kernel<BF16, 16, LabelKind::kUpsampled>"),

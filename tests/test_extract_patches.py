@@ -221,7 +221,7 @@ class TestGradient:
         assert_close(found[0], exact.grad, error)
 
     @pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic"])
-    @pytest.mark.parametrize("zoom", [0.5, 1.5])
+    @pytest.mark.parametrize("zoom", [0.5, 1.5, 2.0])
     def test_nan_and_inf_stay_in_their_reach(
         self, backend: str, device: str, mode: str, zoom: float
     ) -> None:

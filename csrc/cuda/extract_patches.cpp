@@ -111,6 +111,30 @@ void run_extract_patches(py::handle image, py::handle origins, py::handle num, i
   }
 }
 
+PatchBackwardArgs plan_backward(const ExtractPatchesBackwardParams& p, int64_t first_channel,
+                                int64_t channels) {
+  PatchBackwardArgs args{};
+  args.grad_patches = p.grad_patches;
+  args.windows = p.windows;
+  args.grad_image = p.grad_image;
+  args.C = p.C;
+  args.H = p.H;
+  args.W = p.W;
+  args.first_channel = static_cast<int32_t>(first_channel);
+  args.channels = static_cast<int32_t>(channels);
+  const int64_t tiles_x = ceil_div(p.W, kBackwardColumns);
+  int64_t rows = kBandRows;
+  while (rows > 4 && p.B * channels * tiles_x * ceil_div(p.H, rows * kBackwardBands) < kEnoughParts)
+    rows /= 2;
+  args.band_rows = static_cast<int32_t>(rows);
+  args.tiles_y = static_cast<int32_t>(ceil_div(p.H, rows * kBackwardBands));
+  args.tiles_x = static_cast<int32_t>(tiles_x);
+  args.scale = resize_scale(p.windows.window_px, p.grad_patches.W);
+  args.per_source = resize_scale(p.grad_patches.W, p.windows.window_px);
+  std::copy_n(p.gain + first_channel, channels, args.gain);
+  return args;
+}
+
 void run_extract_patches_backward(py::handle grad, py::handle origins, py::handle num,
                                   int64_t window, py::handle out, const std::string& mode,
                                   double scale, const Channels& std, py::handle) {
@@ -123,22 +147,13 @@ void run_extract_patches_backward(py::handle grad, py::handle origins, py::handl
   const ExtractPatchesBackwardParams& p = call.params;
   require_sides(window, p.grad_patches.W, op);
   if (p.B * p.C * p.H * p.W == 0) return;
+  const int taps = resample_taps(p.mode, p.grad_patches.W != window);
   const Queue queue(grad);
   for (int64_t c = 0; c < p.C; c += kPatchChannels) {
-    PatchBackwardArgs args{};
-    args.grad_patches = p.grad_patches;
-    args.windows = p.windows;
-    args.mode = p.mode;
-    args.grad_image = p.grad_image;
-    args.B = p.B;
-    args.C = p.C;
-    args.H = p.H;
-    args.W = p.W;
-    args.first_channel = static_cast<int32_t>(c);
-    args.channels = static_cast<int32_t>(std::min<int64_t>(kPatchChannels, p.C - c));
-    std::copy_n(p.gain + c, args.channels, args.gain);
-    const int64_t blocks = ceil_div(p.B * args.channels * p.H * p.W, kPatchThreads);
-    launch({extract_patches_backward_kernels, patches_backward_key(p.grad_patches.dtype), blocks,
+    const int64_t channels = std::min<int64_t>(kPatchChannels, p.C - c);
+    const PatchBackwardArgs args = plan_backward(p, c, channels);
+    const int64_t blocks = p.B * channels * args.tiles_y * args.tiles_x;
+    launch({extract_patches_backward_kernels, patches_key(p.grad_patches.dtype, taps), blocks,
             kPatchThreads},
            args, queue);
   }
@@ -160,9 +175,12 @@ void run_extract_targets(py::handle labels, py::handle origins, py::handle num, 
   args.classes = class_bits(p.classes);
   args.ignore_index = static_cast<int32_t>(ignore_index);
   args.out = p.out;
-  args.elems = window * window;
-  args.blocks = static_cast<uint32_t>(ceil_div(args.elems, 4 * kTargetThreads));
-  args.words = args.elems % 4 == 0 && reinterpret_cast<uintptr_t>(p.out) % 4 == 0;
+  args.row_parts = static_cast<int32_t>(ceil_div(window, kTargetPixels));
+  args.by_row_parts = make_divider(args.row_parts);
+  args.parts = window * args.row_parts;
+  args.blocks = static_cast<uint32_t>(ceil_div(args.parts, kTargetThreads));
+  args.packed =
+      window % kTargetPixels == 0 && reinterpret_cast<uintptr_t>(p.out) % kTargetPixels == 0;
   const Queue queue(labels);
   launch({extract_targets_kernels, targets_key(p.labels.dtype), patches * int64_t{args.blocks},
           kTargetThreads},

@@ -4,13 +4,11 @@
 
 namespace c2f::cuda {
 
-// One instantiation per type of the image and number of taps along an axis (1, 2 or 4).
+// One instantiation per type of the image, or of the patches' gradient, and number of taps along an
+// axis (1, 2 or 4).
 constexpr uint32_t patches_key(DType image, int taps) {
   return static_cast<uint32_t>(image) << 4 | static_cast<uint32_t>(taps);
 }
-
-// One per type of the gradient.
-constexpr uint32_t patches_backward_key(DType grad) { return static_cast<uint32_t>(grad); }
 
 }  // namespace c2f::cuda
 
@@ -28,8 +26,13 @@ constexpr uint32_t patches_backward_key(DType grad) { return static_cast<uint32_
   C2F_PATCHES_OF(K, F16, kF16)          \
   C2F_PATCHES_OF(K, BF16, kBF16)
 
-#define C2F_EXTRACT_PATCHES_BACKWARD_KERNELS(K)                                 \
-  K(patches_backward_key(DType::kF32), extract_patches_backward_kernel<float>)  \
-  K(patches_backward_key(DType::kF16), extract_patches_backward_kernel<F16>)    \
-  K(patches_backward_key(DType::kBF16), extract_patches_backward_kernel<BF16>)
+#define C2F_PATCHES_BACKWARD_OF(K, T, dtype)                              \
+  K(patches_key(DType::dtype, 1), extract_patches_backward_kernel<T, 1>)  \
+  K(patches_key(DType::dtype, 2), extract_patches_backward_kernel<T, 2>)  \
+  K(patches_key(DType::dtype, 4), extract_patches_backward_kernel<T, 4>)
+
+#define C2F_EXTRACT_PATCHES_BACKWARD_KERNELS(K)  \
+  C2F_PATCHES_BACKWARD_OF(K, float, kF32)        \
+  C2F_PATCHES_BACKWARD_OF(K, F16, kF16)          \
+  C2F_PATCHES_BACKWARD_OF(K, BF16, kBF16)
 // clang-format on

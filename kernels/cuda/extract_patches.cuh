@@ -15,10 +15,10 @@
 
 #include "../common/bilinear.h"
 #include "../common/half.h"
-#include "../common/resample_tap.h"
 #include "element.cuh"
 #include "extract_patches_args.h"
 #include "gpu.cuh"
+#include "patch_tap.cuh"
 #include "window_list.cuh"
 
 namespace c2f::cuda {
@@ -33,23 +33,6 @@ struct PatchRowTaps {
 struct alignas(16) PatchSource {
   float row[kPatchSlots][kPatchWidth];
 };
-
-__device__ __forceinline__ int32_t clamp_to_axis(int32_t i, int32_t size) {
-  return i < 0 ? 0 : i < size ? i : size - 1;
-}
-
-// The mode as a constant where the number of taps says it.
-template <int kTaps>
-__device__ __forceinline__ ResampleTap patch_tap(const PatchArgs& a, bool resized, int32_t dst,
-                                                 float scale) {
-  if constexpr (kTaps == 2) {
-    return resample_tap(Resample::kBilinear, true, dst, scale, a.windows.window_px);
-  } else if constexpr (kTaps == 4) {
-    return resample_tap(Resample::kBicubic, true, dst, scale, a.windows.window_px);
-  } else {
-    return resample_tap(Resample::kNearest, resized, dst, scale, a.windows.window_px);
-  }
-}
 
 // Where source rows lie in shared memory that rows [row0, row0 + rows) of a block are made of.
 // Enlarged, neighbouring rows share sources: a slot per source row between the first and the last
@@ -99,7 +82,7 @@ struct PatchColumn {
     const int32_t px = a.by_group.quotient(elem);
     const int32_t c = c0 + elem - px * a.group;  // in this launch
     const int32_t k = static_cast<int32_t>(a.windows.window_px);
-    const ResampleTap tap = patch_tap<kTaps>(a, k != a.side, px, a.resize);
+    const ResampleTap tap = patch_tap<kTaps>(k != a.side, px, a.resize, k);
 #pragma unroll
     for (int t = 0; t < kTaps; ++t) {
       at[t] = corner + (a.first_channel + c) * a.image.stride_c +
@@ -298,8 +281,8 @@ __global__ void C2F_BOUNDS(kPatchThreads, kTaps == 4 ? 2 : 4)
 
   const int32_t x = static_cast<int32_t>(threadIdx.x);
   if (x < rows) {
-    const bool resized = a.windows.window_px != a.side;
-    const ResampleTap tap = patch_tap<kTaps>(a, resized, y0 + x, a.resize);
+    const int32_t k = static_cast<int32_t>(a.windows.window_px);
+    const ResampleTap tap = patch_tap<kTaps>(k != a.side, y0 + x, a.resize, k);
     taps.first[x] = tap.first;
 #pragma unroll
     for (int t = 0; t < kTaps; ++t) taps.w[x][t] = tap.w[t];

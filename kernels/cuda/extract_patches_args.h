@@ -48,13 +48,23 @@ struct PatchArgs {
   float gain[kPatchChannels], bias[kPatchChannels];
 };
 
+// A block makes a tile of a plane: 32 columns, and `band_rows` rows for each of its warps.
+constexpr int kBackwardColumns = 32;
+constexpr int kBackwardBands = kPatchThreads / kBackwardColumns;
+constexpr int kBandRows = 16;       // most rows of a band
+constexpr int kBackwardReads = 16;  // outputs of a column whose weights a block holds
+constexpr int kBackwardRows = kPatchThreads - kBackwardColumns;  // rows of outputs it looks at once
+
 struct PatchBackwardArgs {
   Image grad_patches;  // [B*n, C, p, p]
   WindowList windows;
-  Resample mode;
   float* grad_image;  // [B, C, H, W] contiguous
-  int64_t B, C, H, W;
+  int64_t C, H, W;
   int32_t first_channel, channels;  // of this launch
+  int32_t band_rows;
+  int32_t tiles_y, tiles_x;  // of a plane
+  float scale;               // window / side
+  float per_source;          // side / window
   float gain[kPatchChannels];
 };
 

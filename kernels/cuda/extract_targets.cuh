@@ -1,5 +1,5 @@
-// extract_targets: binary targets of the windows of a label map. A thread makes four neighbouring
-// bytes of a patch, as it lies in memory.
+// extract_targets: binary targets of the windows of a label map. A thread makes eight neighbouring
+// bytes of a row of a patch, or the fewer at its end.
 #pragma once
 
 #include <cstdint>
@@ -11,40 +11,58 @@
 namespace c2f::cuda {
 
 template <class T>
+__device__ __forceinline__ uint32_t target_of(const TargetArgs& a, T label) {
+  const uint32_t target = a.classes.has_id(label) ? 1 : 0;
+  return label == a.ignore_index ? static_cast<uint32_t>(a.ignore_index) : target;
+}
+
+template <class T>
 __global__ void C2F_BOUNDS(kTargetThreads)
     extract_targets_kernel(const __grid_constant__ TargetArgs a) {
-  const int64_t patch = blockIdx.x / a.blocks;
+  const uint32_t patch = blockIdx.x / a.blocks;
   const Slot slot = slot_of(a.windows, patch);
-  const int64_t first = ((blockIdx.x - patch * a.blocks) * kTargetThreads + threadIdx.x) * 4;
+  const int64_t part = int64_t{blockIdx.x - patch * a.blocks} * kTargetThreads + threadIdx.x;
+  if (part >= a.parts) return;  // no barriers in this kernel
+  const int32_t k = static_cast<int32_t>(a.windows.window_px);
+  // In 64 bits a division is slow.
+  const int64_t y = a.parts < kMostDivided ? a.by_row_parts.quotient(static_cast<int32_t>(part))
+                                           : part / a.row_parts;
+  const int32_t x = static_cast<int32_t>(part - y * a.row_parts) * kTargetPixels;
+  const int count = k - x < kTargetPixels ? k - x : kTargetPixels;
+
+  uint32_t target[kTargetPixels];
+#pragma unroll
+  for (uint32_t& each : target) each = static_cast<uint32_t>(a.ignore_index);
   Origin origin{0, 0, false};
   if (slot.j < windows_of_image(a.windows, slot.b)) {
     origin = origin_of(a.windows, slot.b, slot.j, a.labels.h, a.labels.w);
   }
-  const T* corner = static_cast<const T*>(a.labels.data) + slot.b * a.labels.stride_b +
-                    origin.y * a.labels.stride_y + origin.x * a.labels.stride_x;
-  const int64_t k = a.windows.window_px;
-  int64_t y = first / k, x = first - y * k;  // once for four: a division in 64 bits is slow
-  uint32_t four = 0;
+  if (origin.used) {
+    const int64_t stride = a.labels.stride_x;
+    const T* at = static_cast<const T*>(a.labels.data) + slot.b * a.labels.stride_b +
+                  (origin.y + y) * a.labels.stride_y + (origin.x + x) * stride;
+    if (count == kTargetPixels && stride == 1) {
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    uint32_t target = static_cast<uint32_t>(a.ignore_index);
-    if (origin.used && first + i < a.elems) {
-      const int64_t label = corner[y * a.labels.stride_y + x * a.labels.stride_x];
-      if (label != a.ignore_index) target = a.classes.has_id(label) ? 1 : 0;
+      for (int i = 0; i < kTargetPixels; ++i) target[i] = target_of(a, at[i]);
+    } else {
+#pragma unroll
+      for (int i = 0; i < kTargetPixels; ++i, at += stride) {
+        if (i < count) target[i] = target_of(a, *at);
+      }
     }
-    four |= target << (8 * i);
-    const bool wraps = ++x == k;
-    x = wraps ? 0 : x;
-    y += wraps ? 1 : 0;
   }
-  uint8_t* out = a.out + patch * a.elems + first;
-  if (a.words && first < a.elems) {  // then k * k is a multiple of 4, too
-    *reinterpret_cast<uint32_t*>(out) = four;
+
+  uint8_t* out = a.out + (patch * int64_t{k} + y) * k + x;
+  if (a.packed) {
+    uint2 packed;
+    packed.x = target[0] | target[1] << 8 | target[2] << 16 | target[3] << 24;
+    packed.y = target[4] | target[5] << 8 | target[6] << 16 | target[7] << 24;
+    *reinterpret_cast<uint2*>(out) = packed;
     return;
   }
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    if (first + i < a.elems) out[i] = static_cast<uint8_t>(four >> (8 * i));
+  for (int i = 0; i < kTargetPixels; ++i) {
+    if (i < count) out[i] = static_cast<uint8_t>(target[i]);
   }
 }
 

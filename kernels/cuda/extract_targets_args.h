@@ -5,20 +5,25 @@
 
 #include "../common/class_bits.h"
 #include "../common/params.h"
+#include "divider.h"
 
 namespace c2f::cuda {
 
 constexpr int kTargetThreads = 256;
+constexpr int kTargetPixels = 8;                    // of a thread
+constexpr int64_t kMostDivided = int64_t{1} << 31;  // parts of a patch that a Divider is good for
 
 struct TargetArgs {
   Seg labels;
   WindowList windows;
   ClassBits classes;
   int32_t ignore_index;
-  uint8_t* out;     // [B*n, k, k] contiguous
-  int64_t elems;    // of a patch: k * k
-  uint32_t blocks;  // of a patch: ceil of elems / (4 * kTargetThreads)
-  bool words;       // every patch starts on a multiple of 4 bytes
+  uint8_t* out;       // [B*n, k, k] contiguous
+  int64_t parts;      // of a patch, kTargetPixels of a row each or what is left of it
+  int32_t row_parts;  // of a row
+  Divider by_row_parts;
+  uint32_t blocks;  // of a patch: ceil of parts / kTargetThreads
+  bool packed;      // every part starts on a multiple of kTargetPixels bytes, and has as many
 };
 
 }  // namespace c2f::cuda

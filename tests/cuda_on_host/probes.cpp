@@ -99,6 +99,9 @@ void bind_launcher(py::module_& m) {
     const auto args = struct_of<PatchArgs>(bytes);
     return py::make_tuple(args.tile_rows, args.part_width, args.group);
   });
+  m.def("backward_band", [](const py::bytes& bytes) {
+    return py::make_tuple(struct_of<PatchBackwardArgs>(bytes).band_rows, kBackwardColumns);
+  });
   py::class_<BinAxis>(m, "BinAxis")
       .def(py::init(&make_bin_axis))
       .def_readonly("windows", &BinAxis::windows)

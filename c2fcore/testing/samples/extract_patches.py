@@ -158,6 +158,22 @@ SAMPLES: list[Sample] = [
     _patches("f16-to-f32", dtype=torch.float16, out=torch.float32, zoom=4.0, mode="bicubic"),
     _patches("large", (2, 3, 140, 150), window=64, n=5, zoom=2.0, loops=False, **RGB),
     _patches("large-128", (1, 3, 200, 210), window=128, n=2, zoom=1.0, loops=False, **RGB),
+    # Gradients: few outputs read a source, side by side or three apart, or more than have room, out
+    # of more rows than are looked at together; windows overlap, and lie across tiles.
+    *[
+        _patches(f"gradient-{name}", shape, window, 5, torch.float32, loops=False, **options)
+        for name, shape, window, options in (
+            ("zoom-2-last", (1, 3, 70, 40), 24, {"zoom": 2.0, "channels_last": True}),
+            (
+                "cubic-last",
+                (1, 3, 70, 40),
+                24,
+                {"zoom": 2.0, "channels_last": True, "mode": "bicubic"},
+            ),
+            ("zoom-4", (1, 2, 40, 40), 24, {"zoom": 4.0}),
+            ("zoom-20", (1, 1, 14, 14), 12, {"zoom": 20.0}),
+        )
+    ],
     # A GPU is full of patches: blocks make more rows than have room for their sources at once.
     *[
         _patches(f"many-{name}", (1, 1, 60, 70), window=40, n=270, loops=False, **options)
