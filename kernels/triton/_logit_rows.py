@@ -28,16 +28,6 @@ class Source(NamedTuple):
 
 
 @triton.jit
-def beside(ptrs):
-    """Pointers [1, X] as [1, 1, X], along which lanes lie when they are read.
-
-    They are told to be neighbours by twos, and often are not; no load becomes wider, as nothing is
-    known of their alignment. Told nothing, triton 3.6 lets lanes lie along the classes.
-    """
-    return tl.max_contiguous(ptrs[None], [1, 1, 2])
-
-
-@triton.jit
 def _of_class(c, source, N: tl.constexpr, CLASSES: tl.constexpr):
     """Elements from class 0 to the classes c [CLASSES, 1, 1], the last one for those beyond it."""
     if N % CLASSES != 0:

@@ -20,7 +20,6 @@ from ._foreground import foreground
 from ._launch import Launch, ceil_div, pow2
 from ._logit_rows import (
     Source,
-    beside,
     interpolated_rows,
     logits_of,
     most_rows,
@@ -28,6 +27,7 @@ from ._logit_rows import (
     two_rows,
 )
 from ._merge import any_of
+from ._ptx import along_last
 from ._upsample import Resize, dyadic, first_tap, second_weight, to_second_tap
 from ._windows import slots_in_use
 
@@ -223,14 +223,15 @@ def _merge_probs_kernel(
     )  # fmt: skip
     reached = any_of(covered)
     column = first_tap(x, resize_x) if RESIZED else x
-    top_left = coarse_ptr + b * coarse_stride_b + row.to(tl.int64) * coarse_stride_y
-    top_left += column.to(tl.int64) * coarse_stride_x
-    right = to_second_tap(column, resize_x, coarse_stride_x)
-    bottom_left = top_left + to_second_tap(row, resize_y, coarse_stride_y)
+    image_ptr = coarse_ptr + b * coarse_stride_b
+    top = row.to(tl.int64) * coarse_stride_y
+    bottom = top + to_second_tap(row, resize_y, coarse_stride_y)
+    left = (column.to(tl.int64) * coarse_stride_x)[None]
+    right = left + to_second_tap(column, resize_x, coarse_stride_x)[None]
     source = Source(
-        beside(top_left), beside(top_left + right), beside(bottom_left),
-        beside(bottom_left + right), second_weight(x, column, resize_x)[None],
-        coarse_stride_n, coarse_stride_y,
+        along_last(image_ptr, top + left, 3), along_last(image_ptr, top + right, 3),
+        along_last(image_ptr, bottom + left, 3), along_last(image_ptr, bottom + right, 3),
+        second_weight(x, column, resize_x)[None], coarse_stride_n, coarse_stride_y,
     )  # fmt: skip
     plane = tl.zeros_like(b) + H
     plane *= W

@@ -1,4 +1,4 @@
-"""Instructions that the language has no word for; in the interpreter, what they do."""
+"""Instructions and layouts that the language has no word for; in the interpreter, what they do."""
 
 from __future__ import annotations
 
@@ -97,3 +97,23 @@ def difference_in_unit(a, b):
     return tl.inline_asm_elementwise(
         "sub.rn.sat.f32 $0, $1, $2;", "=f,f,f", [a, b], dtype=tl.float32, is_pure=True, pack=1
     )
+
+
+@triton.jit
+def along_last(ptr, offsets, AXES: tl.constexpr):
+    """Pointers `ptr` + `offsets`, int64 of 2 or 3 AXES, for loads whose lanes lie along the last.
+
+    Told nothing of what are neighbours, triton 3.6 lets lanes lie along the first axis. So it is
+    told that pairs along the last one are, which they need not be; for a wider load it would have
+    to know their alignment, too, and of that it sees nothing behind an instruction.
+    """
+    if INTERPRETED:
+        return ptr + offsets
+    hidden = tl.inline_asm_elementwise(
+        "mov.b64 $0, $1;", "=l,l", [offsets], dtype=tl.int64, is_pure=True, pack=1
+    )
+    if AXES == 2:
+        ptrs = tl.max_contiguous(ptr + hidden, [1, 2])
+    else:
+        ptrs = tl.max_contiguous(ptr + hidden, [1, 1, 2])
+    return ptrs

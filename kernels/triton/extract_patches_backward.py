@@ -14,6 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ._launch import Launch, ceil_div, require_image, require_resized, strides_of
+from ._ptx import along_last
 from ._resample import cell_of, first_in_cell, of_channel, tap_source, tap_weight
 from ._windows import NO_SLOT, next_window, slot_block, slots_in_use, window_origin
 from .extract_patches import CHANNELS, axis_args, gains_and_biases
@@ -93,13 +94,8 @@ def _extract_patches_backward_kernel(
             for j in range(tl.max(tl.max(end_x - first_x, 1), 0)):
                 at_x = first_x + j
                 wanted = (at_y < end_y) & (at_x < end_x)
-                grad = tl.load(
-                    plane_ptr
-                    + at_y.to(tl.int64) * grad_stride_y
-                    + at_x.to(tl.int64) * grad_stride_x,
-                    mask=wanted,
-                    other=0.0,
-                )
+                at = at_y.to(tl.int64) * grad_stride_y + at_x.to(tl.int64) * grad_stride_x
+                grad = tl.load(along_last(plane_ptr, at, 2), mask=wanted, other=0.0)
                 weight_x = _weight_of(at_x, column, scale, window, TAPS)
                 # Outputs beyond the pixel's own have weights of their own, maybe not finite.
                 weight_x = tl.where(wanted, weight_x, 0.0)
