@@ -43,7 +43,7 @@ SOME = {
     "extract_targets": ("ignore-is-small",),
     "aggregate": (
         *("paper-labels-two-channels", "normalized-probs-overlaps", "official-labels-one-channel"),
-        *("normalized-labels-nan-inf-fine", "bfloat16-probs", "many-windows"),
+        *("normalized-labels-nan-inf-fine", "bfloat16-probs", "every-16th-probs", "many-windows"),
     ),
 }
 NOT = {

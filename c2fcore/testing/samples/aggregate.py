@@ -199,7 +199,7 @@ SAMPLES: list[Sample] = [
     *_few_windows(),
     *[
         _merge(f"{layout}-{output}", layout=layout, fine=(4, 4), output=output)
-        for layout in LAYOUTS[1:]
+        for layout in (*LAYOUTS[1:], "every-16th")
         for output in OUTPUTS
     ],
     *[

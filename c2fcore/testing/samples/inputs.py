@@ -45,6 +45,10 @@ def laid_out(x: Tensor, layout: str) -> Tensor:
         *lead, height, width = x.shape
         room = torch.empty([*lead, height * 2, width * 3], dtype=x.dtype, device=x.device)
         return room[..., ::2, ::3].copy_(x)
+    if layout == "every-16th":  # column: each is as well aligned as the first, and none beside it
+        *lead, width = x.shape
+        room = torch.empty([*lead, width * 16], dtype=x.dtype, device=x.device)
+        return room[..., ::16].copy_(x)
     if layout == "transposed":  # rows contiguous along y
         return x.transpose(-1, -2).contiguous().transpose(-1, -2)
     if layout == "expanded":  # one image seen B times: stride 0 along the batch
