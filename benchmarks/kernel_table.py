@@ -162,27 +162,44 @@ def backward_bytes(case: PatchCase, launches: list[Any]) -> Bytes:
 def merge_bytes(case: MergeCase, launches: list[Any]) -> Bytes:
     """aggregate."""
     constants = launches[0].constants
-    block = constants["BLOCK_Y"], constants["BLOCK_X"]
-    once = case.output == "labels" or constants["KEEP"] or constants["OFFICIAL"]
-    return merge_traffic(case, block, block, 1 if once else 2)
+    if case.output == "labels":
+        block = constants["BLOCK_Y"], constants["BLOCK_X"]
+        return merge_traffic(case, block, block, 1)
+    block = constants["ROWS"], constants["BLOCK_X"]
+    passes = 1 if constants["KEEP"] or constants["OFFICIAL"] else 2
+    rows = _between_rows(case, constants["ROWS"]) if constants["BY_CELL"] else None
+    return merge_traffic(case, block, block, passes, rows)
+
+
+def _between_rows(case: MergeCase, most: int) -> list[int]:
+    """Where tiles start that lie between the same two rows of logits."""
+    at = np.floor((np.arange(case.full) + 0.5) * case.low / case.full - 0.5)
+    cells = np.flatnonzero(np.diff(at, prepend=-2))
+    ends = [*cells[1:], case.full]
+    return [y for a, b in zip(cells, ends, strict=True) for y in range(a, b, most)] + [case.full]
 
 
 def merge_traffic(
-    case: MergeCase, tile: tuple[int, int], part: tuple[int, int], passes: int
+    case: MergeCase,
+    tile: tuple[int, int],
+    part: tuple[int, int],
+    passes: int,
+    rows: list[int] | None = None,
 ) -> Bytes:
     """By the tiles that find labels or scores, the parts that merge, and passes over the classes.
 
-    Evaluation of mixed cells and of conflicts depends on the data: left out.
+    `rows` is where the tiles of a column start, and their end, if their heights differ. Evaluation
+    of mixed cells and of conflicts depends on the data: left out.
     """
     tensors = [each for each in arguments(case) if isinstance(each, torch.Tensor)]
     coarse, fine, out = (_size(tensors[i]) for i in (0, 1, -1))
     covered = min(case.n * case.window**2, case.full**2)
-    shares = []
-    for block in tile:
-        starts = [*range(0, case.full, block), case.full]
-        resized = case.low != case.full
-        shares.append(_points(starts, case.full, case.low) / case.low if resized else 1.0)
-    share = shares[0] * shares[1]
+    starts = [[*range(0, case.full, block), case.full] for block in tile]
+    if rows:
+        starts[0] = rows
+    share = 1.0
+    if case.low != case.full:
+        share = float(np.prod([_points(of, case.full, case.low) / case.low for of in starts]))
     # A window reaches one part more than it fills; each reads its share and the taps around it.
     side = case.window / case.side
     reached = [case.window / block + 1 for block in part]
