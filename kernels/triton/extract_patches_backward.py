@@ -1,23 +1,28 @@
 """Gradient of extract_patches in the image: a gather, so that every sum has a fixed order.
 
 A program makes one tile of one plane. Windows that reach it are taken in slot order; a pixel adds
-up the outputs that have it among their sources, rows first, with the weights they had.
+up the outputs that have it among their sources, rows first, with the weights they had. Weights
+along x are the same for all rows of outputs, and held if there are few.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._launch import Launch, ceil_div, require_image, require_resized, strides_of
+from ._launch import Launch, ceil_div, pow2, require_image, require_resized, strides_of
 from ._ptx import along_last
 from ._resample import cell_of, first_in_cell, of_channel, tap_source, tap_weight
 from ._windows import NO_SLOT, next_window, slot_block, slots_in_use, window_origin
 from .extract_patches import CHANNELS, axis_args, gains_and_biases
+
+HELD = 12  # weights along x of a pixel, at most
 
 
 @triton.jit
@@ -45,6 +50,21 @@ def _weight_of(dst, source, scale, window, TAPS: tl.constexpr):
 
 
 @triton.jit
+def _along_x(dst, end, column, scale, window, stride_x, TAPS: tl.constexpr):
+    """Where outputs `dst` of a row are, and their weights; those from `end` on have none."""
+    # They have weights of their own, maybe not finite.
+    weight = tl.where(dst < end, _weight_of(dst, column, scale, window, TAPS), 0.0)
+    return dst.to(tl.int64) * stride_x, weight
+
+
+@triton.jit
+def _add(row_ptr, place, weight, wanted, total):
+    """`total` after an output of each pixel, which weighs nothing if it is not wanted."""
+    grad = tl.load(along_last(row_ptr, place, 2), mask=wanted, other=0.0)
+    return tl.fma(grad.to(tl.float32), weight, total)
+
+
+@triton.jit(do_not_specialize=["last_x"])
 def _extract_patches_backward_kernel(
     grad_ptr,  # [B*n, C, side, side]
     origins_ptr,  # int32 [B, n, 2] contiguous
@@ -54,15 +74,20 @@ def _extract_patches_backward_kernel(
     n, C, H, W, window, side, scale, ratio,
     gains,  # tuple of CHANNELS floats
     c0, tiles_y, tiles_x,
+    last_x,  # where the last tile of a row starts
     CHANNELS: tl.constexpr,
     TAPS: tl.constexpr,
+    READS: tl.constexpr,  # most outputs of a row that read a pixel; 0: too many to hold weights of
     SLOTS: tl.constexpr,
     BLOCK_Y: tl.constexpr,
     BLOCK_X: tl.constexpr,
     NONE: tl.constexpr,
 ):  # fmt: skip
     program = tl.program_id(0)
-    x0 = (program % tiles_x) * BLOCK_X
+    # The last tile of a row starts where it fits. That is no known multiple, and lanes take columns
+    # one by one: a thread finds the weights of one.
+    own_x0 = (program % tiles_x) * BLOCK_X
+    x0 = tl.minimum(own_x0, last_x)
     program = program // tiles_x
     y0 = (program % tiles_y) * BLOCK_Y
     program = program // tiles_y
@@ -71,7 +96,7 @@ def _extract_patches_backward_kernel(
     y = y0 + tl.arange(0, BLOCK_Y)[:, None]
     x = x0 + tl.arange(0, BLOCK_X)[None, :]
     y1 = tl.minimum(y0 + BLOCK_Y, H)
-    x1 = tl.minimum(x0 + BLOCK_X, W)
+    x1 = x0 + BLOCK_X
     origins_ptr += b * n * 2
     used = slots_in_use(num_ptr, b, n)
     total = tl.zeros([BLOCK_Y, BLOCK_X], tl.float32)
@@ -87,24 +112,46 @@ def _extract_patches_backward_kernel(
         plane_ptr = grad_ptr + (b * n + slot) * grad_stride_patch
         plane_ptr += (c + c0).to(tl.int64) * grad_stride_c
         found = tl.zeros([BLOCK_Y, BLOCK_X], tl.float32)
+        places = ()
+        weights = ()
+        for j in tl.static_range(READS):
+            place, weight = _along_x(first_x + j, end_x, column, scale, window, grad_stride_x, TAPS)
+            places = places + (place,)
+            weights = weights + (weight,)
         for i in range(tl.max(tl.max(end_y - first_y, 1), 0)):
             at_y = first_y + i
-            weight_y = _weight_of(at_y, row, scale, window, TAPS)
+            row_ptr = plane_ptr + at_y.to(tl.int64) * grad_stride_y
             across = tl.zeros([BLOCK_Y, BLOCK_X], tl.float32)
-            for j in range(tl.max(tl.max(end_x - first_x, 1), 0)):
-                at_x = first_x + j
-                wanted = (at_y < end_y) & (at_x < end_x)
-                at = at_y.to(tl.int64) * grad_stride_y + at_x.to(tl.int64) * grad_stride_x
-                grad = tl.load(along_last(plane_ptr, at, 2), mask=wanted, other=0.0)
-                weight_x = _weight_of(at_x, column, scale, window, TAPS)
-                # Outputs beyond the pixel's own have weights of their own, maybe not finite.
-                weight_x = tl.where(wanted, weight_x, 0.0)
-                across = tl.fma(grad.to(tl.float32), weight_x, across)
+            for j in tl.static_range(READS):
+                wanted = (at_y < end_y) & (first_x + j < end_x)
+                across = _add(row_ptr, places[j], weights[j], wanted, across)
+            if READS == 0:
+                for j in range(tl.max(tl.max(end_x - first_x, 1), 0)):
+                    place, weight = _along_x(
+                        first_x + j, end_x, column, scale, window, grad_stride_x, TAPS
+                    )
+                    wanted = (at_y < end_y) & (first_x + j < end_x)
+                    across = _add(row_ptr, place, weight, wanted, across)
+            weight_y = _weight_of(at_y, row, scale, window, TAPS)
             found = tl.fma(across, tl.where(at_y < end_y, weight_y, 0.0), found)
         total = tl.fma(found, of_channel(gains, c, CHANNELS), total)
         slot = next_window(origins_ptr, used, slot, window, H, W, y0, y1, x0, x1, SLOTS)
     at = found_ptr + ((b * C + c + c0) * H + y) * W + x
-    tl.store(at, total.to(found_ptr.dtype.element_ty), mask=(y < y1) & (x < x1))
+    tl.store(at, total.to(found_ptr.dtype.element_ty), mask=(y < y1) & (x >= own_x0))
+
+
+@lru_cache(maxsize=256)
+def _most_reads(taps: int, window: int, side: int) -> int:
+    """Outputs along an axis that read the same source, at most."""
+    # As `position` and `_outputs_of`; a float64 holds the product of two float32.
+    scale, dst = float(np.float32(window) / np.float32(side)), np.arange(side)
+    at = dst * scale if taps == 1 else (dst + 0.5) * scale - 0.5
+    cell = np.floor(at.astype(np.float32)).clip(-1 if taps == 4 else 0, window - 1)
+    source = np.arange(window)
+    first = np.searchsorted(cell, source - taps // 2)
+    end = np.searchsorted(cell, source + max(taps // 2, 1))
+    first[0], end[-1] = 0, side
+    return int((end - first).max())
 
 
 def plan_extract_patches_backward(
@@ -128,7 +175,8 @@ def plan_extract_patches_backward(
     op, side = "extract_patches_backward", grad.shape[2]
     require_image(op, height, width, n)
     require_resized(op, "windows", (window, window), (side, side))
-    block_y, block_x = 32, 32
+    reads = _most_reads(taps, window, side)
+    block_y, block_x = 32, min(32, pow2(width + 1) // 2)
     tiles_y, tiles_x = ceil_div(height, block_y), ceil_div(width, block_x)
     return [
         Launch(
@@ -144,17 +192,19 @@ def plan_extract_patches_backward(
                 **axis,
                 "gains": gains[c0 : c0 + CHANNELS],
                 **{"c0": c0, "tiles_y": tiles_y, "tiles_x": tiles_x},
+                "last_x": width - block_x,
             },
             {
                 "CHANNELS": min(CHANNELS, channels - c0),
                 "TAPS": taps,
+                "READS": reads if reads <= HELD else 0,
                 "SLOTS": slot_block(n),
                 "BLOCK_Y": block_y,
                 "BLOCK_X": block_x,
                 "NONE": NO_SLOT,
             },
-            num_warps=8,
-            max_registers=128,
+            num_warps=4,
+            max_registers=255,
         )
         for c0 in range(0, channels, CHANNELS)
     ]
