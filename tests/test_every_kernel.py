@@ -126,7 +126,8 @@ def test_patches(backend: str, device: str, dtype: torch.dtype, mode: str) -> No
 
 
 @logits
-def test_gradients_of_patches(backend: str, device: str, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic"])
+def test_gradients_of_patches(backend: str, device: str, dtype: torch.dtype, mode: str) -> None:
     windows = random_windows(2, *FULL, 9, 3, seed=6)
     grad = noise_logits((6, 3, 14, 14), seed=7).to(dtype)
     image = torch.zeros(2, 3, *FULL, dtype=dtype)
@@ -135,7 +136,7 @@ def test_gradients_of_patches(backend: str, device: str, dtype: torch.dtype) -> 
         where = _to(windows, device)
         found: Tensor = torch.ops.c2fcore.extract_patches_backward(
             *(grad.to(device), image.to(device), where.origins, where.num, 9),
-            *("bilinear", 1.0, None, backend),
+            *(mode, 1.0, None, backend),
         )
         return found.cpu()
 
