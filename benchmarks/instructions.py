@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 import cuda_compiled
 import triton_compiled
-from kernel_table import backward_bytes, merge_bytes, patches_bytes, windows_bytes
+from kernel_table import ROWS, backward_bytes, merge_bytes, patches_bytes, windows_bytes
 from triton_cases import AnyCase, Case, MergeCase, PatchCase, arguments, launches_of, plan
 
 from c2fcore import ops
@@ -148,7 +148,6 @@ F16 = torch.float16
 COUNT = Case(op="count_windows", labels=False, small=SMALL)
 # Both backends' tiles fill whole rows of it, and whole parts of 48.
 LARGE = COUNT._replace(low=1536, full=6144)
-PLANAR = {"zoom": 4.0, "out": torch.float32, "channels_last": False}
 BACKWARD = PatchCase("extract_patches_backward", dtype=torch.float32, zoom=2.0, n=16, full=512)
 LABELS = MergeCase(n=16, small=SMALL)
 GIVEN = LABELS._replace(given=True)
@@ -168,16 +167,9 @@ INPUTS = [
     ),
     Input("select_windows cover 512, x4 fp32, labels", Case(small=SMALL)),
     *[
-        Input(f"extract_{name}", PatchCase(**options), part=8)
-        for name, options in (
-            ("patches zoom 1, uint8 to bf16, channels_last", {}),
-            ("patches zoom 2, uint8 to bf16, channels_last", {"zoom": 2.0}),
-            ("patches zoom 4, uint8 to bf16, channels_last", {"zoom": 4.0}),
-            ("patches zoom 4, uint8 to fp32, planar", PLANAR),
-            ("patches zoom 4 bicubic", {"zoom": 4.0, "mode": "bicubic"}),
-            ("patches zoom 2 nearest", {"zoom": 2.0, "mode": "nearest"}),
-            ("targets uint8", {"op": "extract_targets"}),
-        )
+        Input(row.name, row.case, part=8)
+        for row in ROWS
+        if row.case.op in ("extract_patches", "extract_targets")
     ],
     Input("extract_patches backward zoom 2, bf16 to fp32", BACKWARD, part=4),
     Input("aggregate labels 512, labels given, random answers", GIVEN, part=4),

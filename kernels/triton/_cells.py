@@ -18,7 +18,15 @@ import triton
 import triton.language as tl
 
 from ._launch import ceil_div, pow2
-from ._upsample import NOT_FINITE, dyadic, first_argmax, first_output, first_tap, marked
+from ._upsample import (
+    NOT_FINITE,
+    dyadic,
+    first_argmax,
+    first_output,
+    first_tap,
+    marked,
+    unclamped_positions,
+)
 
 
 @triton.jit
@@ -215,10 +223,8 @@ def _cell_sides(small: int, full: int) -> tuple[int, int]:
     """Pixels along an axis of a cell, at most: of any one, and of any but the first one."""
     if small == full:  # which may be too long to write down
         return 1, 1
-    # As `first_tap`; a float64 holds the product of two float32.
-    scale = float(np.float32(small) / np.float32(full))
-    position = ((np.arange(full) + 0.5) * scale - 0.5).astype(np.float32)
-    sides = np.bincount(np.clip(position.astype(np.int64), 0, small - 1))
+    taps = unclamped_positions(small, full).astype(np.int64)  # as `first_tap`
+    sides = np.bincount(np.clip(taps, 0, small - 1))
     return int(sides.max()), int(sides[1:].max() if small > 1 else sides[0])
 
 

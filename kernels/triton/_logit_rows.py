@@ -12,7 +12,7 @@ import numpy as np
 import triton
 import triton.language as tl
 
-from ._upsample import first_tap, inner_output
+from ._upsample import first_tap, inner_output, unclamped_positions
 
 
 class Source(NamedTuple):
@@ -116,7 +116,5 @@ def rows_of_tile(
 @lru_cache(maxsize=256)
 def most_rows(small: int, full: int) -> int:
     """Rows of pixels between the same two rows of logits, at most."""
-    # As `_unclamped` of _upsample.py; a float64 holds the product of two float32.
-    scale = float(np.float32(small) / np.float32(full))
-    position = ((np.arange(full) + 0.5) * scale - 0.5).astype(np.float32)
-    return int(np.bincount(np.floor(position).astype(np.int64) + 1).max())
+    cell = np.floor(unclamped_positions(small, full)).astype(np.int64)
+    return int(np.bincount(cell + 1).max())

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import triton
 import triton.language as tl
+from numpy.typing import NDArray
 
 from ._launch import pow2
 from ._ptx import difference_in_unit
@@ -48,6 +49,12 @@ def resize(small: int, full: int) -> Resize:
 def quotient(a: int, b: int) -> float:
     """Quotient a / b in float32."""
     return float(np.float32(a) / np.float32(b))
+
+
+def unclamped_positions(small: int, full: int) -> NDArray[np.float32]:
+    """Source positions of all output positions, rounded as kernels round them."""
+    # A float64 holds the product of two float32.
+    return ((np.arange(full) + 0.5) * quotient(small, full) - 0.5).astype(np.float32)
 
 
 def dyadic(small: int, full: int) -> bool:

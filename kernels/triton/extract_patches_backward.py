@@ -19,6 +19,7 @@ from torch import Tensor
 from ._launch import Launch, ceil_div, pow2, require_image, require_resized, strides_of
 from ._ptx import along_last
 from ._resample import cell_of, first_in_cell, of_channel, tap_source, tap_weight
+from ._upsample import quotient, unclamped_positions
 from ._windows import NO_SLOT, next_window, slot_block, slots_in_use, window_origin
 from .extract_patches import CHANNELS, axis_args, gains_and_biases
 
@@ -143,10 +144,11 @@ def _extract_patches_backward_kernel(
 @lru_cache(maxsize=256)
 def _most_reads(taps: int, window: int, side: int) -> int:
     """Outputs along an axis that read the same source, at most."""
-    # As `position` and `_outputs_of`; a float64 holds the product of two float32.
-    scale, dst = float(np.float32(window) / np.float32(side)), np.arange(side)
-    at = dst * scale if taps == 1 else (dst + 0.5) * scale - 0.5
-    cell = np.floor(at.astype(np.float32)).clip(-1 if taps == 4 else 0, window - 1)
+    # As `cell_of` and `_outputs_of`.
+    at = unclamped_positions(window, side)
+    if taps == 1:
+        at = np.float32(quotient(window, side)) * np.arange(side, dtype=np.float32)
+    cell = np.floor(at).clip(-1 if taps == 4 else 0, window - 1)
     source = np.arange(window)
     first = np.searchsorted(cell, source - taps // 2)
     end = np.searchsorted(cell, source + max(taps // 2, 1))
