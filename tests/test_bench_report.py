@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from c2fcore.bench import charts, compare, report, rows, scale_suite, ways
+from c2fcore.bench import charts, compare, provenance, report, rows, scale_suite, ways
 from c2fcore.cli import main
 from c2fcore.images import write_png
 
@@ -283,6 +283,23 @@ def test_charts_come_from_rows_and_are_light(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not (ROOT / "benchmarks").exists(), reason="only the tests are here")
+def test_rows_that_a_run_writes_are_no_change_to_what_it_measures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written, measured = tmp_path / rows.FOLDER / "rows.jsonl", tmp_path / "code.py"
+    written.parent.mkdir(parents=True)
+    written.touch()
+    measured.touch()
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=b"]
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
+        subprocess.run([*git, *command], check=True)
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    written.write_text("{}")
+    assert provenance.provenance(1)["dirty"] is False
+    measured.write_text("changed")
+    assert provenance.provenance(1)["dirty"] is True
+
+
 def test_readme_tables_are_those_of_the_committed_rows() -> None:
     for name in ("README.md", "benchmarks/README.md"):
         text = (ROOT / name).read_text()

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from .. import __version__, _cuda, _native
+from .rows import FOLDER
 
 # The checkout that this package stands in. An installed package has none: C2F_CHECKOUT names it.
 ROOT = Path(os.environ.get("C2F_CHECKOUT") or Path(__file__).resolve().parents[2])
@@ -24,7 +25,8 @@ def provenance(threads: int, device: str = "cpu") -> dict[str, Any]:
     """Commit, versions, device, load and time of a measurement."""
     return {
         "commit": os.environ.get("C2F_COMMIT") or _git("rev-parse", "HEAD"),
-        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        # Of a run that writes its own rows these are no change to what it measures.
+        "dirty": bool(_git("status", "--porcelain", "-uno", "--", ".", f":!{FOLDER.as_posix()}")),
         "c2fcore": __version__,
         "native": native_name(),
         "python": platform.python_version(),
