@@ -265,17 +265,6 @@ def test_axes_on_which_float32_skips_columns_are_refused(backend: str, device: s
     ops.aggregate(torch.zeros(1, 2, *size), fine, windows, (1,), backend=backend)  # not resized
 
 
-def test_columns_that_float32_skips(backend: str, device: str) -> None:
-    """On a long axis that hardly grows, 8 neighbours now and then span 9 columns of the logits."""
-    if backend == "triton" and device == "cpu":
-        pytest.skip("takes minutes in Triton's interpreter")
-    coarse, fine = noise_logits((1, 2, 1, 133475), 8).to(device), torch.zeros(1, 1, 1, 1).to(device)
-    args = (coarse, fine, windows_of([[(0, 0)]], 1, 1, device), (1,))
-    options: dict[str, Any] = {"size": (1, 133530), "output": "probs"}
-    got, want = (ops.aggregate(*args, **options, backend=b) for b in (backend, "reference"))
-    assert ((got - want).abs() <= tolerances.prob_error(coarse)).all()
-
-
 REPEATED = [
     f"{rule}-{output}-blobs"
     for rule in ("paper", "normalized", "official")

@@ -1,4 +1,4 @@
-"""Errors against float64, measured in PyTorch's own error in the same dtype."""
+"""Errors against float64, in PyTorch's own error in the same dtype; positions float32 rounds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from c2fcore import Windows, ops
 from c2fcore.testing import tolerances
 from c2fcore.testing.samples.extract_patches import image_of
-from c2fcore.testing.samples.inputs import noise_logits, random_windows
+from c2fcore.testing.samples.inputs import noise_logits, random_windows, windows_of
 
 OP = "aggregate"
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
@@ -119,3 +119,25 @@ def test_extreme_logits(backend: str, device: str, largest: float) -> None:
         )  # fmt: skip
         assert got.isfinite().all()
         assert (got.sum(1) - 1).abs().max() <= 8 * tolerances.EPS32
+
+
+def test_columns_that_float32_skips(backend: str, device: str) -> None:
+    """On a long axis that hardly grows, 8 neighbours now and then span 9 columns of the logits."""
+    if backend == "triton" and device == "cpu":
+        pytest.skip("takes minutes in Triton's interpreter")
+    coarse, fine = noise_logits((1, 2, 1, 133475), 8).to(device), torch.zeros(1, 1, 1, 1).to(device)
+    args = (coarse, fine, windows_of([[(0, 0)]], 1, 1, device), (1,))
+    options: dict[str, Any] = {"size": (1, 133530), "output": "probs"}
+    got, want = (ops.aggregate(*args, **options, backend=b) for b in (backend, "reference"))
+    assert ((got - want).abs() <= tolerances.prob_error(coarse)).all()
+
+
+def test_labels_of_columns_that_float32_skips(backend: str, device: str) -> None:
+    """There 16 neighbours may span 17 columns, too; most cells agree, and are not interpolated."""
+    if backend == "triton" and device == "cpu":
+        pytest.skip("takes minutes in Triton's interpreter")
+    columns = torch.arange(526403) // 5 % 4
+    coarse = 10 * F.one_hot(columns, 4).T.float()[None, :, None].to(device)
+    args = (coarse, torch.zeros(1, 1, 1, 1).to(device), windows_of([[]], 1, 1, device), (1,))
+    got, want = (ops.aggregate(*args, size=(1, 526644), backend=b) for b in (backend, "reference"))
+    assert torch.equal(got, want)

@@ -24,9 +24,11 @@ struct AxisTaps {
       BilinearTap tap =
           in_size == out_size ? unresized_tap(clamped) : bilinear_tap(clamped, scale, in_size);
       const size_t at = static_cast<size_t>(dst);
-      // Where hardly resized, float32 rounds a position up to a whole column once in a while, which
-      // may put 8 sources between 7 neighbours: then it is the second tap, of weight 1.
-      if (dst >= 7 && tap.i0 > i0[at - 7] + 7) tap = {tap.i0 - 1, tap.i0, 1.0f};
+      // On a long axis that is barely enlarged float32 may round a position up to the next source
+      // column, so that first taps skip one. The skipped column then stays the first tap, and the
+      // second one gets all the weight: first taps never rise by more than 1 per position, on which
+      // ColumnTaps8 and ByteExpander rely.
+      if (dst > 0 && tap.i0 > i0[at - 1] + 1) tap = {tap.i0 - 1, tap.i0, 1.0f};
       i0[at] = tap.i0;
       i1[at] = tap.i1;
       w1[at] = tap.w1;
@@ -55,8 +57,8 @@ struct UpsampleTaps {
 };
 
 // Horizontal taps of the 8 output pixels from x on, as two unaligned loads and two permutations of
-// a logit row. Upsampling (in <= out) keeps 8 neighbours within 8 source columns for either tap
-// (AxisTaps).
+// a logit row. As first taps rise by at most 1 per position (AxisTaps), 8 neighbours lie within 8
+// source columns, for either tap.
 struct ColumnTaps8 {
   int64_t base0, base1;
   Vec8i lane0, lane1;  // source columns relative to base0, base1
