@@ -183,7 +183,10 @@ def test_virtual_rasters_and_overviews(engine: Engine, tmp_path: Path) -> None:
     assert np.array_equal(found["scene.tif"], found["cog.tif"])
 
 
-def test_a_copy_shows_how_it_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["l.tif", "labels[1].tif"])
+def test_a_copy_shows_how_it_grows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     """By the size of its files: first the overviews of a size unknown, then all there will be."""
     shown: list[tuple[str, float, float | None]] = []
 
@@ -193,8 +196,9 @@ def test_a_copy_shows_how_it_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(geotiff, "Bar", Shown)
     monkeypatch.setattr(geotiff, "_WATCH_S", 0.01)
-    source, target = tmp_path / "loose-l.tif", tmp_path / "l.tif"
+    source, target = tmp_path / f"loose-{name}", tmp_path / name
     source.write_bytes(b"x" * 1000)
+    (tmp_path / f"{name}.gone").symlink_to("nowhere")  # as a file that GDAL has just removed
 
     def until(wanted: tuple[str, float, float | None]) -> None:
         ends = time.monotonic() + 30
@@ -203,7 +207,7 @@ def test_a_copy_shows_how_it_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert shown[-1] == wanted
 
     with geotiff._watched(source, target, True):
-        (tmp_path / "l.tif.ovr.tmp").write_bytes(b"x" * 300)
+        (tmp_path / f"{name}.ovr.tmp").write_bytes(b"x" * 300)
         until(("overviews", 300, None))
         target.write_bytes(b"x" * 500)
         until(("copying", 800, 1600))

@@ -186,11 +186,11 @@ def _watched(source: Path, target: Path, progress: bool) -> Iterator[None]:
 
     def watch() -> None:
         while not over.wait(_WATCH_S):
-            done = [path.stat().st_size for path in target.parent.glob(f"{target.name}*")]
+            done = _bytes_of(target)
             if target.exists():
                 bar.desc = "copying"
-                bar.total = source.stat().st_size + 2 * (sum(done) - target.stat().st_size)
-            bar.n = sum(done)
+                bar.total = source.stat().st_size + 2 * (done - target.stat().st_size)
+            bar.n = done
             bar.refresh()
 
     with Bar(desc="overviews", unit="B", unit_scale=True, leave=False, shown=progress) as bar:
@@ -203,6 +203,16 @@ def _watched(source: Path, target: Path, progress: bool) -> Iterator[None]:
             over.set()
             if not bar.disable:
                 watching.join()
+
+
+def _bytes_of(target: Path) -> int:
+    """Size of a file and of those that GDAL keeps beside it, under longer names, for a while."""
+    total = 0
+    for path in target.parent.iterdir():
+        if path.name.startswith(target.name):
+            with suppress(FileNotFoundError):  # it was removed meanwhile
+                total += path.stat().st_size
+    return total
 
 
 def count(path: Path, progress: bool = False) -> Counts:
