@@ -9,7 +9,6 @@
 #include <exception>
 #include <new>
 #include <string>
-#include <string_view>
 #include <utility>
 
 namespace c2f {

@@ -19,7 +19,7 @@ MergeRule rule_of(const std::string& rule) {
 
 Image fine_of(const TensorView& fine, int64_t patches) {
   const Image view = image_of(fine, kOp, "fine");
-  if (view.dtype != DType::kF32 && view.dtype != DType::kF16 && view.dtype != DType::kBF16) {
+  if (!is_float(view.dtype)) {
     throw py::type_error("aggregate: fine must be float16/bfloat16/float32, got " +
                          torch_name(view.dtype));
   }

@@ -15,10 +15,6 @@ Resample resample_of(const std::string& mode, const char* op) {
   return Resample::kBicubic;
 }
 
-bool is_float(DType dtype) {
-  return dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16;
-}
-
 void require_channels(const Channels& values, int64_t channels, const char* op, const char* name) {
   if (!values) return;
   require(static_cast<int64_t>(values->size()) == channels, op, name,
@@ -131,7 +127,7 @@ ExtractTargetsParams targets_params(const TensorView& labels, const TensorView& 
   ExtractTargetsParams params{};
   params.labels = seg_of(labels, op, "labels");
   const Seg& map = params.labels;
-  if (map.is_logits || map.dtype == DType::kU16) {
+  if (map.is_logits) {
     throw py::type_error("extract_targets: labels must be uint8/int16/int32/int64, got " +
                          torch_name(map.dtype));
   }

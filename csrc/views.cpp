@@ -7,8 +7,10 @@ namespace c2f {
 Seg seg_of(const TensorView& v, const char* op, const char* name) {
   require(v.ndim == 3 || v.ndim == 4, op, name, " must have 3 or 4 dimensions, got ", v.ndim);
   const bool is_logits = v.ndim == 4;
-  const bool is_float = v.dtype == DType::kF32 || v.dtype == DType::kF16 || v.dtype == DType::kBF16;
-  require(is_logits == is_float, op, name, " must be 4-D float logits or a 3-D integer label map");
+  require(is_logits == is_float(v.dtype), op, name,
+          " must be 4-D float logits or a 3-D integer label map");
+  require(v.dtype != DType::kU16, op, name, " as a label map must be uint8/int16/int32/int64, got ",
+          torch_name(v.dtype));
   Seg seg{};
   seg.data = v.data;
   seg.dtype = v.dtype;

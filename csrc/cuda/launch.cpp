@@ -24,8 +24,7 @@ void lacking(const char* op, const std::string& what) {
 }
 
 void require_blocks(const Launch& launch) {
-  constexpr int64_t most = 0x7fffffff;
-  if (launch.blocks <= most) return;
+  if (launch.blocks <= kInt32Max) return;
   lacking(launch.table.op,
           "takes fewer than 2^31 blocks of threads, got " + std::to_string(launch.blocks));
 }

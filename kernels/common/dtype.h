@@ -27,4 +27,8 @@ C2F_HD int dtype_bytes(DType dtype) {
   return 0;
 }
 
+C2F_HD bool is_float(DType dtype) {
+  return dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16;
+}
+
 }  // namespace c2f

@@ -11,13 +11,13 @@
 
 namespace c2f {
 
-// Output reads the neighbours first .. first + taps - 1, each clamped to the axis.
+// An output reads the sources first .. first + taps - 1, each clamped to the axis.
 struct ResampleTap {
   int32_t first;
   float w[4];
 };
 
-// 1: nearest, or an axis that is not resized.
+// Taps of an output: 1 for nearest and on an axis that is not resized.
 C2F_HD int resample_taps(Resample mode, bool resized) {
   if (!resized || mode == Resample::kNearest) return 1;
   return mode == Resample::kBilinear ? 2 : 4;

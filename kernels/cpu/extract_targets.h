@@ -6,6 +6,7 @@
 
 #include "../common/params.h"
 #include "parallel.h"
+#include "pixel_rows.h"
 
 namespace c2f::cpu {
 
@@ -27,21 +28,10 @@ inline void target_row(const T* row, int64_t stride, const uint8_t* target_of, i
 
 inline void target_row(const Seg& labels, int64_t offset, const uint8_t* target_of, int64_t n,
                        uint8_t* out) {
-  const auto row = [&](auto* data) {
-    target_row(data + offset, labels.stride_x, target_of, n, out);
-  };
-  switch (labels.dtype) {
-    case DType::kU8:
-      return row(static_cast<const uint8_t*>(labels.data));
-    case DType::kI16:
-      return row(static_cast<const int16_t*>(labels.data));
-    case DType::kI32:
-      return row(static_cast<const int32_t*>(labels.data));
-    case DType::kI64:
-      return row(static_cast<const int64_t*>(labels.data));
-    default:
-      return;  // refused by the binding
-  }
+  visit_label_type(labels.dtype, [&](auto* type) {
+    const auto* row = static_cast<decltype(type)>(labels.data) + offset;
+    target_row(row, labels.stride_x, target_of, n, out);
+  });
 }
 
 }  // namespace detail

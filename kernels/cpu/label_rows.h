@@ -6,6 +6,7 @@
 
 #include "../common/params.h"
 #include "bytes.h"
+#include "pixel_rows.h"
 #include "scratch.h"
 
 namespace c2f::cpu {
@@ -29,25 +30,8 @@ class LabelRows {
       if (labels_out != nullptr) std::memcpy(labels_out, labels, static_cast<size_t>(seg_.w));
       return;
     }
-    switch (seg_.dtype) {
-      case DType::kU8:
-        convert(static_cast<const uint8_t*>(seg_.data) + offset);
-        break;
-      case DType::kU16:
-        convert(static_cast<const uint16_t*>(seg_.data) + offset);
-        break;
-      case DType::kI16:
-        convert(static_cast<const int16_t*>(seg_.data) + offset);
-        break;
-      case DType::kI32:
-        convert(static_cast<const int32_t*>(seg_.data) + offset);
-        break;
-      case DType::kI64:
-        convert(static_cast<const int64_t*>(seg_.data) + offset);
-        break;
-      default:
-        return;  // logits are no label map
-    }
+    visit_label_type(seg_.dtype,
+                     [&](auto* type) { convert(static_cast<decltype(type)>(seg_.data) + offset); });
     set.members(bytes_.data(), seg_.w, members);
     const uint8_t* valid = valid_.data();
     const int64_t w = seg_.w;

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "../common/params.h"
+#include "pixel_rows.h"
 #include "scratch.h"
 #include "vec.h"
 
@@ -69,10 +70,7 @@ class LogitRows {
       transpose_row(row, out);
     } else {
       for (int64_t c = 0; c < seg_.N; ++c) {
-        const T* plane = row + c * seg_.stride_n;
-        for (int64_t x = 0; x < seg_.w; ++x) {
-          out[c * padded_w_ + x] = scalar(plane[x * seg_.stride_x]);
-        }
+        load_strided(row + c * seg_.stride_n, seg_.stride_x, seg_.w, out + c * padded_w_);
       }
     }
   }
@@ -103,12 +101,6 @@ class LogitRows {
         for (int k = 0; k < classes; ++k) store8(out + (c + k) * padded_w_ + x, block[k]);
       }
     }
-  }
-
-  static float scalar(float value) { return value; }
-  template <class T>
-  static float scalar(T value) {
-    return to_float(value);
   }
 
   Seg seg_;

@@ -27,7 +27,7 @@ inline void store8_first(T* p, Vec8f a, int64_t left) {
   store8_partial(p, a, static_cast<int>(left));
 }
 
-// Calls f with a null pointer of the element type: types an image may have.
+// Calls f with a null pointer to the element type, one of those an image may have.
 template <class F>
 inline void visit_pixel_type(DType dtype, const F& f) {
   switch (dtype) {
@@ -58,6 +58,23 @@ inline void visit_float_type(DType dtype, const F& f) {
       return f(static_cast<BF16*>(nullptr));
     case DType::kF32:
       return f(static_cast<float*>(nullptr));
+    default:
+      return;  // refused by the binding
+  }
+}
+
+// The same for the integer types a label map may have.
+template <class F>
+inline void visit_label_type(DType dtype, const F& f) {
+  switch (dtype) {
+    case DType::kU8:
+      return f(static_cast<const uint8_t*>(nullptr));
+    case DType::kI16:
+      return f(static_cast<const int16_t*>(nullptr));
+    case DType::kI32:
+      return f(static_cast<const int32_t*>(nullptr));
+    case DType::kI64:
+      return f(static_cast<const int64_t*>(nullptr));
     default:
       return;  // refused by the binding
   }

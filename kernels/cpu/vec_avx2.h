@@ -114,8 +114,6 @@ inline Mask8 operator==(Vec8f a, Vec8f b) { return {_mm256_cmp_ps(a.v, b.v, _CMP
 inline Mask8 operator==(Vec8i a, Vec8i b) {
   return {_mm256_castsi256_ps(_mm256_cmpeq_epi32(a.v, b.v))};
 }
-inline Mask8 operator&(Mask8 a, Mask8 b) { return {_mm256_and_ps(a.v, b.v)}; }
-inline Mask8 operator|(Mask8 a, Mask8 b) { return {_mm256_or_ps(a.v, b.v)}; }
 inline int movemask(Mask8 m) { return _mm256_movemask_ps(m.v); }
 inline Mask8 mask_of_bits(int bits) {
   const __m256i lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);

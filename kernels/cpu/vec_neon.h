@@ -108,8 +108,6 @@ inline Mask8 operator>=(Vec8f a, Vec8f b) { return {vcgeq_f32(a.lo, b.lo), vcgeq
 inline Mask8 operator<(Vec8f a, Vec8f b) { return b > a; }
 inline Mask8 operator==(Vec8f a, Vec8f b) { return {vceqq_f32(a.lo, b.lo), vceqq_f32(a.hi, b.hi)}; }
 inline Mask8 operator==(Vec8i a, Vec8i b) { return {vceqq_s32(a.lo, b.lo), vceqq_s32(a.hi, b.hi)}; }
-inline Mask8 operator&(Mask8 a, Mask8 b) { return {vandq_u32(a.lo, b.lo), vandq_u32(a.hi, b.hi)}; }
-inline Mask8 operator|(Mask8 a, Mask8 b) { return {vorrq_u32(a.lo, b.lo), vorrq_u32(a.hi, b.hi)}; }
 inline int movemask(Mask8 m) {
   const uint16x8_t bit = {1, 2, 4, 8, 16, 32, 64, 128};
   return vaddvq_u16(vandq_u16(detail::low_halves(m.lo, m.hi), bit));

@@ -136,12 +136,6 @@ inline Mask8 operator==(Vec8f a, Vec8f b) {
 inline Mask8 operator==(Vec8i a, Vec8i b) {
   return detail::lanes<Mask8>([&](int i) { return -static_cast<int32_t>(a.v[i] == b.v[i]); });
 }
-inline Mask8 operator&(Mask8 a, Mask8 b) {
-  return detail::lanes<Mask8>([&](int i) { return a.v[i] & b.v[i]; });
-}
-inline Mask8 operator|(Mask8 a, Mask8 b) {
-  return detail::lanes<Mask8>([&](int i) { return a.v[i] | b.v[i]; });
-}
 inline int movemask(Mask8 m) {
   int bits = 0;
   for (int i = 0; i < 8; ++i) bits |= (m.v[i] & 1) << i;
