@@ -1,14 +1,14 @@
-// call_key(tensors, *args): what a call is but for the content of its tensors, as bytes. Python
-// remembers under it that the arguments were checked, and what for. call_finder(tensors, known)
-// gives the function (*args) that looks a call up in such a dict, unless something must see the
-// call.
+// call_key(tensors, *args): everything about a call but the content of its tensors, as bytes.
+// Python keeps the outcome of argument checks under this key. call_finder(tensors, known) makes the
+// function (*args) that looks a call up in such a dict, unless something must see the call (see
+// Watchers).
 //
-// Equal keys mean equal arguments, to the type: True and 1.0 are not 1. Of a tensor the key holds
-// dtype, device and shape: it may be one of the first `tensors` arguments, or part of Windows. The
-// answer is None for whatever is not known to be covered by that: tensors elsewhere (class ids,
-// numbers: checks look into them), other types, subclasses of Tensor (fake tensors among them),
-// tensors without memory of their own (functorch's, sparse, nested, meta), and views that are
-// negated lazily.
+// Equal keys mean equal arguments of equal types: True and 1.0 are not 1. Of a tensor the key holds
+// dtype, device and shape, which is enough for the first `tensors` arguments and for the parts of
+// Windows. The answer is None for whatever that may not cover: tensors elsewhere (class ids,
+// numbers: the checks read their content), other types, subclasses of Tensor (fake tensors among
+// them), tensors without memory of their own (functorch's, sparse, nested, meta), and lazily
+// negated views.
 #include <pybind11/pybind11.h>
 
 #include <cstdint>
@@ -24,25 +24,25 @@ namespace py = pybind11;
 namespace c2f {
 namespace {
 
-// Python's types that are no types of its C interface, from call_key_types; they are kept.
+// Types that Python's C interface does not define, given by call_key_types and kept for good.
 struct Types {
   PyTypeObject *tensor, *parameter, *size, *dtype, *windows;
-  PyObject *is_neg, *zero;  // Tensor's method, and the int
+  PyObject *is_neg, *zero;  // Tensor.is_neg, and the int 0
   PyObject* dtype_name;     // interned
   const DLPackExchangeApi* api;
 };
 Types types{};
 
-// Where torch says that something must see calls, from call_watchers; kept as well. What is not as
-// it is known counts as watching: Python then looks for itself.
+// What tells that something must see every call (c2fcore/_watchers.py), given by call_watchers and
+// kept for good. Any unexpected answer counts as watching: Python then looks for itself.
 struct Watchers {
-  PyObject *modes, *transforms, *tracing;  // functions: how many, those or None, whether
-  PyObject *compiler, *forward_ad;         // what modules hold, by name
-  PyObject *is_compiling, *level;          // names in them, interned
+  PyObject *modes, *transforms, *tracing;  // functions: a number, an object or None, a bool
+  PyObject *compiler, *forward_ad;         // dicts of two modules
+  PyObject *is_compiling, *level;          // names in these, interned
 };
 Watchers watchers{};
 
-// The answer of a function without arguments is `nothing`, a constant of Python's.
+// Whether function() is the object `nothing`.
 bool answers(PyObject* function, PyObject* nothing) {
   PyObject* answer = PyObject_CallNoArgs(function);
   PyErr_Clear();
@@ -50,8 +50,8 @@ bool answers(PyObject* function, PyObject* nothing) {
   return answer == nothing;
 }
 
-// Neither torch.compile or torch.export, nor forward-mode derivatives, nor dispatch modes, nor
-// functorch's transforms, nor torch.jit.trace.
+// No torch.compile, torch.export, forward-mode AD, dispatch mode, functorch transform or
+// torch.jit.trace is active.
 bool unwatched() {
   if (watchers.modes == nullptr) return false;
   PyObject* level = PyDict_GetItemWithError(watchers.forward_ad, watchers.level);
@@ -79,11 +79,11 @@ class Key {
     if (value == Py_None) return put('n');
     if (value == Py_True || value == Py_False) return put('b') && put(value == Py_True);
     if (type == &PyFloat_Type) return put('f') && put(PyFloat_AS_DOUBLE(value));
-    // Sequences are told from Windows alone: every check takes the others for the same.
+    // Kinds of sequences share a key: no check tells a tuple from a list or a torch.Size.
     if (type == &PyTuple_Type || type == types.size) return add_tuple(value);
     if (type == types.windows) return add_windows(value);
     if (type == &PyList_Type) return add_list(value);
-    if (type == types.dtype) return put('d') && put(value);  // each is one object for good
+    if (type == types.dtype) return put('d') && put(value);  // its address: dtypes live forever
     return false;
   }
 
@@ -99,9 +99,9 @@ class Key {
       ok = put(view.shape[i]);
       elements *= view.shape[i];
     }
-    // Zeros of automatic differentiation have no memory. No view negates whole numbers.
+    // Zero tensors of automatic differentiation have no memory. Only floats are negated lazily.
     const bool whole = view.dtype.code == kDLInt || view.dtype.code == kDLUInt;
-    // In DLPack whole numbers of 1 to 7 bits, a byte each in torch, are of 8.
+    // DLPack reports torch's integers of 1 to 7 bits, each a byte, as integers of 8 bits.
     if (ok && whole && view.dtype.bits == 8) ok = add_dtype_of(tensor);
     return ok && (view.data != nullptr || elements == 0) && (whole || !negated(tensor));
   }
@@ -146,8 +146,8 @@ class Key {
     return ok;
   }
 
-  // What is no tensor among the first three is for Python to convert or refuse. No op looks at the
-  // second one, the counts.
+  // If origins, counts or num is not a tensor, Python converts or refuses it. No op reads counts,
+  // so they are not part of the key.
   bool add_windows(PyObject* windows) {
     PyObject *origins = PyTuple_GET_ITEM(windows, 0), *counts = PyTuple_GET_ITEM(windows, 1),
              *num = PyTuple_GET_ITEM(windows, 2), *window = PyTuple_GET_ITEM(windows, 3);
@@ -155,7 +155,8 @@ class Key {
            add_tensor(origins) && add_tensor(num) && add(window);
   }
 
-  // Another thread may change the list, and a list may hold itself, which ends with the room.
+  // By a copy, since another thread may change the list. One that holds itself ends when bytes_ is
+  // full.
   bool add_list(PyObject* list) {
     PyObject* tuple = PyList_AsTuple(list);
     PyErr_Clear();
@@ -167,7 +168,7 @@ class Key {
   template <class T>
   bool put(const T& value) {
     static_assert(std::has_unique_object_representations_v<T> || std::is_floating_point_v<T>,
-                  "padding would tell equal keys apart");
+                  "padding bytes would make equal keys differ");
     return put_bytes(&value, static_cast<Py_ssize_t>(sizeof value));
   }
 
@@ -195,7 +196,7 @@ struct CallKey {
   }
 };
 
-// Bound to the pair (tensors, known).
+// A function bound to the pair (tensors, known).
 struct FindCall {
   static PyObject* call(PyObject* bound, PyObject* const* args, Py_ssize_t count) {
     bool ok = types.api != nullptr && unwatched();
@@ -223,7 +224,7 @@ py::object call_finder(Py_ssize_t tensors, const py::dict& known) {
   return py::reinterpret_steal<py::object>(function);
 }
 
-// A reference for good.
+// A reference that is never given back.
 PyObject* keep(const py::object& object) { return py::object(object).release().ptr(); }
 
 PyTypeObject* keep_type(const py::type& type) {

@@ -1,5 +1,5 @@
-// The part of DLPack's C interface the modules read (dlpack.h, version 1.x; ABI is fixed by
-// DLPack).
+// The part of DLPack's C interface that the modules use (dlpack.h, version 1.x, whose ABI is
+// fixed).
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -42,7 +42,7 @@ struct DLPackExchangeApi {
   void* prev_api;
   void* managed_tensor_allocator;
   void* managed_tensor_from_py_object_no_sync;
-  // Takes the tensor over; the answer is a new reference.
+  // Takes ownership of the tensor; gives a new reference.
   int (*managed_tensor_to_py_object_no_sync)(DLManagedTensorVersioned* tensor,
                                              void** out_py_object);
   int (*dltensor_from_py_object_no_sync)(void* py_object, DLTensor* out);
@@ -52,8 +52,8 @@ struct DLPackExchangeApi {
 constexpr int32_t kDLCPU = 1, kDLCUDA = 2;
 constexpr uint8_t kDLInt = 0, kDLUInt = 1, kDLFloat = 2, kDLBfloat = 4;
 
-// The interface that a type of tensors offers, or nullptr. The type last asked for is remembered:
-// torch.Tensor, in practice always the same one.
+// The exchange API that a type of tensors offers, or nullptr. The last type asked for is
+// remembered, in practice always torch.Tensor.
 const DLPackExchangeApi* exchange_api(PyTypeObject* type);
 
 }  // namespace c2f

@@ -14,8 +14,8 @@
 
 namespace c2f {
 
-// Source rows and columns are held as int32; on axes that are interpolated float32 must tell them
-// apart.
+// Source rows and columns are held as int32, and on interpolated axes their positions as float32,
+// which must not skip any.
 inline void require_axes(const Seg& seg, int64_t H, int64_t W, const char* op) {
   const Sides size{H, W};
   require(H < (int64_t{1} << 31) && W < (int64_t{1} << 31), op,
@@ -47,7 +47,7 @@ inline void require_grid(const Seg& seg, int64_t H, int64_t W, int64_t window, i
 
 using OptionalView = std::optional<TensorView>;
 
-// Of None: nothing.
+// An empty optional for None.
 inline OptionalView view_optional(pybind11::handle tensor, const char* op, const char* name) {
   return tensor.is_none() ? OptionalView() : view_tensor(tensor, op, name);
 }
@@ -61,7 +61,7 @@ inline uint8_t* labels_out(const OptionalView& labels, int64_t B, int64_t H, int
   return static_cast<uint8_t*>(labels->data);
 }
 
-// The arguments of count_windows but for those of a backend, checked.
+// The arguments of count_windows that all native backends share, checked.
 inline CountWindowsParams count_windows_params(const TensorView& seg, std::string_view table,
                                                int64_t H, int64_t W, int64_t window, int64_t stride,
                                                bool flush, const TensorView& counts,

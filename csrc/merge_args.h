@@ -10,7 +10,7 @@
 
 namespace c2f {
 
-// `classes` points into `table`.
+// The result's `classes` points into `table`.
 AggregateParams aggregate_params(const TensorView& coarse, const TensorView& fine,
                                  const TensorView& origins, const TensorView& num, int64_t window,
                                  std::string_view table, int64_t H, int64_t W,

@@ -1,6 +1,6 @@
-// The CPU module. Built from the same sources once per instruction set (C2F_ISA names it): separate
-// libraries cannot mix their inline functions, so the portable one is safe on any processor of its
-// kind.
+// The CPU module, built from the same sources once per instruction set (C2F_ISA names it). Separate
+// libraries cannot pick up each other's inline functions, so the portable one is safe on any
+// processor of its architecture.
 #include <pybind11/pybind11.h>
 
 #if defined(__x86_64__)
@@ -14,10 +14,10 @@ namespace py = pybind11;
 
 namespace {
 
-// Whether what CMakeLists.txt compiles "avx2" for can run here.
+// Whether this processor has the extensions that CMakeLists.txt compiles "avx2" for.
 bool cpu_has_avx2() {
 #if defined(__x86_64__)
-  // F16C by its bit: not every Clang knows its name (16 does not).
+  // F16C is read from CPUID: not every Clang's __builtin_cpu_supports knows it (16 does not).
   unsigned a = 0, b = 0, c = 0, d = 0;
   const bool f16c = __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
   return f16c && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");

@@ -1,4 +1,4 @@
-// One binding function per op, each in the file of the op's name, and that of call_key.
+// One binding function per op, each in the file named after the op, and that of call_key.
 #pragma once
 
 #include <pybind11/pybind11.h>

@@ -40,7 +40,7 @@ DLDataType dlpack_type(DType dtype) {
   return {kDLFloat, 32, 1};
 }
 
-// A small tensor in one block: what DLPack says of it, its sizes, and behind them its elements.
+// A small tensor in one block of memory: its DLPack header, its sizes and strides, its elements.
 struct SmallTensor {
   static constexpr int kDims = 4;
   static constexpr int64_t kMostBytes = 1 << 16;
@@ -49,7 +49,7 @@ struct SmallTensor {
   DLManagedTensorVersioned managed;
   int64_t shape[kDims], strides[kDims];
 
-  // Aligned by hand: an allocator asked for aligned memory is several times slower.
+  // Aligned by hand, since aligned operator new is several times slower.
   static DLManagedTensorVersioned* make(const DLPackExchangeApi& api, DLDataType type,
                                         std::initializer_list<int64_t> sizes, int64_t bytes,
                                         bool channels_last) {
@@ -73,9 +73,9 @@ struct SmallTensor {
 
   static void free(DLManagedTensorVersioned* managed) { ::operator delete(managed); }
 };
-static_assert(offsetof(SmallTensor, managed) == 0, "a block begins with it");
+static_assert(offsetof(SmallTensor, managed) == 0, "free() takes its address for the block's");
 
-// Bytes of a tensor; more than any small one's where that is many, or a size negative.
+// Bytes of a tensor, or kMostBytes + 1 if it is larger or a size is negative.
 int64_t small_bytes(DType dtype, std::initializer_list<int64_t> shape) {
   constexpr int64_t kMany = SmallTensor::kMostBytes + 1;
   int64_t bytes = dtype_bytes(dtype);
@@ -86,8 +86,8 @@ int64_t small_bytes(DType dtype, std::initializer_list<int64_t> shape) {
   return bytes;
 }
 
-// Asks for pages of 2 MiB where memory is new: of 4 KiB pages, which the system clears one by one
-// when they are first written, a large output needs so many that they cost more than the op.
+// Asks for 2 MiB pages where memory is new. The system clears pages when they are first written; a
+// large output has so many of 4 KiB that this would cost more than the op.
 void prefer_large_pages(void* elements, int64_t bytes) {
 #ifdef __linux__
   constexpr uintptr_t kPage = 1 << 21;
@@ -96,7 +96,7 @@ void prefer_large_pages(void* elements, int64_t bytes) {
   const auto begin = reinterpret_cast<uintptr_t>(elements);
   const uintptr_t first = (begin + kPage - 1) / kPage * kPage;
   const uintptr_t last = (begin + static_cast<uintptr_t>(bytes)) / kPage * kPage;
-  // A system without such pages refuses, and nothing is lost.
+  // Only a hint: a system without such pages refuses it.
   (void)madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
 #else
   (void)elements, (void)bytes;
@@ -140,7 +140,7 @@ Viewed new_tensor(py::handle like, DType dtype, std::initializer_list<int64_t> s
   return {py::reinterpret_steal<py::object>(static_cast<PyObject*>(tensor)), view};
 }
 
-// The dtype last asked for is remembered: it has to be told by its name.
+// The last dtype asked for is remembered, since one is recognised only by its name.
 DType float_dtype(py::handle dtype, const char* op) {
   static PyObject* known = nullptr;
   static DType found = DType::kF32;
@@ -148,7 +148,7 @@ DType float_dtype(py::handle dtype, const char* op) {
   const std::string name = py::str(dtype);
   for (const DType each : {DType::kF16, DType::kBF16, DType::kF32}) {
     if (name != torch_name(each)) continue;
-    known = dtype.ptr();  // each torch.dtype is one object for good
+    known = dtype.ptr();  // dtypes live forever: the address stays its own
     return found = each;
   }
   throw py::type_error(std::string(op) + ": out must be float16/bfloat16/float32, got " + name);
@@ -166,9 +166,9 @@ int threads_for(int64_t output_elems) {
 #if defined(_OPENMP)
   constexpr int64_t kSmall = 1 << 14;  // a few microseconds of work
 #else
-  constexpr int64_t kSmall = 1 << 17;  // threads are started anew (parallel_for_fresh)
+  constexpr int64_t kSmall = 1 << 17;  // every call starts its threads (parallel_for_fresh)
 #endif
-  constexpr int kMost = 1024;  // OpenMP ends the process where it gets no more
+  constexpr int kMost = 1024;  // if OpenMP cannot start a thread it ends the process
   if (output_elems < kSmall) return 1;
   return std::min(py::module_::import("torch").attr("get_num_threads")().cast<int>(), kMost);
 }

@@ -1,4 +1,4 @@
-// What the CPU module's functions share: outputs, the table of the small classes, and how they run.
+// What the CPU module's functions share: outputs, the table of small classes, running a kernel.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -14,37 +14,37 @@
 
 namespace c2f {
 
-// A tensor, kept, and what it is.
+// A tensor, kept alive, and its view.
 struct Viewed {
   pybind11::object tensor;
   TensorView view;
 };
 
-// A contiguous CPU tensor, or one of images that is channels_last, its memory garbage:
-// torch.empty's, or, where it is small and that would cost more than to fill it, one in memory of
-// our own. `like` is any tensor of the call.
+// An uninitialised CPU tensor, contiguous or channels_last: torch.empty's, or, if it is so small
+// that torch.empty would take longer than filling it, one in memory of our own. `like` is any
+// tensor of the call.
 Viewed new_tensor(pybind11::handle like, DType dtype, std::initializer_list<int64_t> shape,
                   bool channels_last = false);
 
-// A torch.dtype that patches may have.
+// The DType of a torch.dtype that patches may have; others are a TypeError.
 DType float_dtype(pybind11::handle dtype, const char* op);
 
-// The tensor itself if it is contiguous, else a copy that is; op and name as for view_tensor.
+// The tensor itself if it is contiguous, else a contiguous copy; op and name as for view_tensor.
 Viewed contiguous(pybind11::handle tensor, const char* op, const char* name);
 
-// As many threads as torch uses, or 1 where the output is so small that waking another thread, or
-// asking torch, costs more than it saves.
+// As many threads as torch uses, or 1 if the output is so small that waking another thread, or
+// asking torch, would cost more than it saves.
 int threads_for(int64_t output_elems);
 
-// Whether the handler of a signal raised something, which is Python's error then. Handlers run in
-// the main thread alone.
+// Runs pending signal handlers, which Python does in the main thread only. Returns whether one
+// raised an exception, which is then Python's current error.
 bool signal_raised();
 
-// Runs a kernel without the GIL. Throws what the handler of a signal raises meanwhile (Ctrl-C's:
-// KeyboardInterrupt): outputs are unfinished then.
+// Runs a kernel without the GIL. If a signal handler raises meanwhile (Ctrl-C: KeyboardInterrupt),
+// the kernel ends early, with unfinished outputs, and the exception is thrown.
 template <class Params>
 void run_unlocked(void (*kernel)(const Params&, int), const Params& params, int64_t output_elems) {
-  constexpr int64_t kLong = 1 << 22;  // milliseconds; from many classes, tenths of a second
+  constexpr int64_t kLong = 1 << 22;  // takes milliseconds, or tenths of a second for many classes
   const int threads = threads_for(output_elems);
   cpu::stop_asked = output_elems < kLong ? nullptr : &signal_raised;
   try {
@@ -55,7 +55,7 @@ void run_unlocked(void (*kernel)(const Params&, int), const Params& params, int6
   }
 }
 
-// 1 where the id is one of `ids`, a sequence of int.
+// The class table: 1 where an id is one of `ids`, a sequence of int.
 class IdTable {
  public:
   explicit IdTable(pybind11::handle ids);

@@ -37,7 +37,7 @@ PatchesBackwardCall patches_backward_call(const TensorView& grad, const TensorVi
                                           const TensorView& image, const std::string& mode,
                                           double scale, const Channels& std);
 
-// `params.classes` points into `table`.
+// The result's `classes` points into `table`.
 ExtractTargetsParams targets_params(const TensorView& labels, const TensorView& origins,
                                     const TensorView& num, int64_t window, std::string_view table,
                                     int64_t ignore_index, const TensorView& out);

@@ -25,7 +25,7 @@ py::object run_select_windows(py::handle seg, py::handle ids, int64_t window, in
   const SelectWindowsParams params = select_windows_params(
       map, table.bytes(), H, W, window, stride, edge == "flush", n, strategy, min_pixels,
       origins.view, counts.view, num.view, return_labels ? labels.view : OptionalView());
-  // Of a window's key, half is its index.
+  // A window's key has 32 bits for its index (select_key.h).
   const int64_t windows = WindowAxis{H, window, stride, params.flush}.count() *
                           WindowAxis{W, window, stride, params.flush}.count();
   require(params.strategy != Strategy::kTop || windows <= int64_t{1} << 32, op,

@@ -11,7 +11,7 @@ namespace py = pybind11;
 namespace c2f {
 namespace {
 
-// The device that this module's kernels read: C2F_GPU is set for those of CUDA.
+// The kind of device whose memory this module's kernels read; C2F_GPU is set for the CUDA modules.
 #if defined(C2F_GPU)
 constexpr int32_t kDevice = kDLCUDA;
 constexpr const char *kDeviceType = "cuda", *kWhere = "on a GPU", *kBackend = "cuda";
@@ -94,7 +94,7 @@ const DLPackExchangeApi* exchange_api(PyTypeObject* type) {
   }
   PyErr_Clear();
   Py_XDECREF(capsule);
-  Py_INCREF(type);  // kept while it is remembered: its address must not be reused
+  Py_INCREF(type);  // kept alive while it is remembered, so that its address is not reused
   PyTypeObject* last = std::exchange(known_type, type);
   known_api = api;
   Py_XDECREF(reinterpret_cast<PyObject*>(last));

@@ -1,6 +1,5 @@
-// Tensors at the Python border, without any torch header: through the DLPack C exchange API where
-// the tensor's type offers it (about 50 ns), through data_ptr() / shape / stride() / dtype
-// otherwise.
+// Tensors from Python without any torch header: by the DLPack C exchange API if the tensor's type
+// offers it (about 50 ns), else by data_ptr(), shape, stride() and dtype.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -28,14 +27,15 @@ struct TensorView {
   bool contiguous() const;
 };
 
-// Views a tensor of the module's kind of device, which costs some 100 ns: a call does it once for
-// each of its tensors. `op` and `name` begin the error text: "<op>: <name> must be ..., got ...".
+// Views a tensor, which must be on the module's kind of device. It costs some 100 ns, so a call
+// does it once per tensor. `op` and `name` begin the error text: "<op>: <name> must be ..., got
+// ...".
 TensorView view_tensor(pybind11::handle tensor, const char* op, const char* name);
 
 [[noreturn]] void refuse(const char* op, const std::string& rule);
 
-// Guards of memory every launch repeats after the Python checks. The text is made of its parts only
-// when it is needed: a call makes some twenty of these checks.
+// Checks that guard memory, which every launch repeats after the Python checks. The text is put
+// together only when it is needed, since a call makes some twenty of these checks.
 template <class... Parts>
 void require(bool holds, const char* op, const Parts&... parts) {
   if (holds) return;

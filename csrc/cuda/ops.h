@@ -1,4 +1,4 @@
-// One binding function per op, each in the file of the op's name.
+// One binding function per op, each in the file named after the op.
 #pragma once
 
 #include <pybind11/pybind11.h>

@@ -34,14 +34,15 @@ C2F_HD BilinearTap bilinear_tap(int64_t dst, float scale, int64_t in_size) {
   return {i0, i1, w1};
 }
 
-// On an axis that is not resized a position is its own source, on axes too long for float32
-// positions as well. Its neighbour is not looked at: a NaN there, or an infinity, stays there.
+// On an axis that is not resized a position is its own source, even where the axis is too long for
+// float32 positions. The neighbour is not read, so that a NaN or infinity in it does not spread.
 C2F_HD BilinearTap unresized_tap(int64_t dst) {
   return {static_cast<int32_t>(dst), static_cast<int32_t>(dst), 0.0f};
 }
 
 // Value between four source pixels, p10 below p00 and p01 to its right: horizontal taps first, as
-// F.interpolate orders them. Every tap counts, those of weight 0 as well.
+// F.interpolate orders them. Taps of weight 0 are multiplied, too: a NaN or infinity in them
+// counts.
 C2F_HD float bilinear_value(float p00, float p01, float p10, float p11, float w1_y, float w1_x) {
   const float w0_x = 1.0f - w1_x;
   const float top = fmaf(p01, w1_x, p00 * w0_x);

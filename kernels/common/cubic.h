@@ -1,5 +1,5 @@
-// Source index and weights of a bicubic tap with a = -0.75, align_corners=False, in the float32
-// arithmetic of F.interpolate. Unlike the bilinear tap the source position is not clamped at 0.
+// Source index and weights of a bicubic tap (a = -0.75, align_corners=False) in F.interpolate's
+// float32 arithmetic. Unlike for a bilinear tap, the source position is not clamped at 0.
 #pragma once
 
 #include <cmath>

@@ -1,5 +1,5 @@
-// 16-bit float storage types and their scalar conversions: by name of the instruction on a GPU, in
-// integer arithmetic elsewhere. Vector conversions of the cpu backend stand in cpu/vec.h.
+// 16-bit float storage types and their scalar conversions: one instruction on a GPU, integer
+// arithmetic elsewhere. The cpu backend's vector conversions are in cpu/vec.h.
 #pragma once
 
 #include <cstdint>
@@ -62,7 +62,8 @@ C2F_HD float to_float(F16 value) {
 #endif
 }
 
-// Round to nearest even; NaN becomes a canonical quiet NaN (another one on a GPU than elsewhere).
+// Rounds to nearest even. A NaN becomes a canonical quiet NaN, whose bits differ between a GPU and
+// other processors.
 C2F_HD BF16 to_bf16(float value) {
 #if defined(__CUDA_ARCH__)
   BF16 result;
@@ -75,7 +76,7 @@ C2F_HD BF16 to_bf16(float value) {
 #endif
 }
 
-// Round to nearest even, overflow to inf.
+// Rounds to nearest even; overflow gives inf.
 C2F_HD F16 to_f16(float value) {
 #if defined(__CUDA_ARCH__)
   F16 result;
@@ -97,7 +98,8 @@ C2F_HD F16 to_f16(float value) {
 #endif
 }
 
-// Two neighbours in memory as one word; one instruction on a GPU.
+// Two values, rounded and packed into one word, the first in its low half; one instruction on a
+// GPU.
 C2F_HD uint32_t pack_bf16(float first, float second) {
 #if defined(__CUDA_ARCH__)
   uint32_t word;
@@ -118,8 +120,9 @@ C2F_HD uint32_t pack_f16(float first, float second) {
 #endif
 }
 
-// Two neighbours each: the larger ones, a number where the other is none; and all bits set where
-// the first is greater, which no NaN is. One instruction on a GPU.
+// max and > of each half of two words, for processors without the instructions (see Pair). The
+// maximum of a NaN and a number is the number; > sets all bits of a half where it holds, which it
+// never does for a NaN.
 template <class Half>
 C2F_HD uint32_t max_x2_in_two(uint32_t a, uint32_t b) {
   uint32_t word = 0;
@@ -140,7 +143,7 @@ C2F_HD uint32_t greater_x2_in_two(uint32_t a, uint32_t b) {
   return word;
 }
 
-// By type; `kTogether` where one instruction does it.
+// Two 16-bit floats in the halves of a word; `kTogether` says that one instruction handles both.
 template <class T>
 struct Pair {
   static constexpr bool kTogether = false;
@@ -171,7 +174,7 @@ struct Pair<F16> {
   }
 };
 
-// GPUs before compute capability 9.0 do not compare these.
+// GPUs before compute capability 9.0 have no instruction that compares bfloat16.
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
 template <>
 struct Pair<BF16> {

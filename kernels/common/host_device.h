@@ -1,4 +1,4 @@
-// Marks functions that CPU and CUDA builds share: one formula, compiled for both.
+// C2F_HD marks functions that CPU and CUDA builds share: one formula, compiled for both.
 #pragma once
 
 #if defined(__CUDACC__)

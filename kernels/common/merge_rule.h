@@ -18,7 +18,7 @@ namespace c2f {
 
 constexpr int32_t kNoClass = -1;
 
-// A pixel is not covered where its p_f is NaN.
+// A pixel whose p_f is NaN counts as not covered.
 C2F_HD bool is_covered(float p_f) { return p_f == p_f; }
 
 C2F_HD float sigmoid(float logit) { return 1.0f / (1.0f + expf(-logit)); }
@@ -28,7 +28,7 @@ C2F_HD float sigmoid(float logit) { return 1.0f / (1.0f + expf(-logit)); }
 constexpr float kBelowLogitOfHalf = -1.5f * 1.1920929e-7f;
 C2F_HD bool sigmoid_at_least_half(float logit) { return logit > kBelowLogitOfHalf; }
 
-// Whether the fine answer contradicts the coarse one; p_f of a covered pixel.
+// Whether the fine answer contradicts the coarse one at a covered pixel.
 C2F_HD bool is_conflict(bool coarse_is_small, float p_f) {
   return coarse_is_small != (p_f >= 0.5f);
 }
@@ -38,9 +38,9 @@ C2F_HD float conflict_addition(bool coarse_is_small, float p_f) {
   return coarse_is_small ? 1.0f - p_f : p_f;
 }
 
-// The most probable class of C and of the rest, fed with a pixel's logits in ascending class order.
-// A NaN logit counts as -inf. Kept by logit, since softmax may round far smaller ones to equal
-// probabilities.
+// The most probable class inside C and the one outside, found by feeding in a pixel's logits in
+// ascending class order. A NaN logit counts as -inf. Logits are compared, not probabilities, since
+// softmax may round logits far below the largest to equal probabilities.
 struct GroupBest {
   struct Group {
     float value = -INFINITY;
@@ -52,7 +52,7 @@ struct GroupBest {
       value = better ? logit : value;
     }
   };
-  Group outside, inside;  // C
+  Group outside, inside;  // of C
 
   C2F_HD void add(int32_t c, bool is_small, float logit) {
     if (is_small) {
@@ -74,8 +74,9 @@ struct GroupBest {
   C2F_HD int32_t winner() const { return winner_is_small() ? inside.cls : outside.cls; }
 };
 
-// Sum of exp(logit - top) over the classes, top their largest, in one pass. -inf and NaN add
-// nothing. Of no meaning where a logit is +inf, or none is above -inf: softmax is one-hot there.
+// Sum of exp(logit - top) over the classes in one pass, where top is the largest logit so far. -inf
+// and NaN add nothing. Meaningless where a logit is +inf or none is above -inf: softmax is one-hot
+// there.
 struct RunningExpSum {
   float top = -INFINITY;
   float sum = 0.0f;
@@ -89,7 +90,7 @@ struct RunningExpSum {
   }
 };
 
-// What a pixel's p_f adds to which class: kNoClass and 0 where nothing is added.
+// What a pixel's p_f adds, and to which class; 0 and kNoClass where it adds nothing.
 struct Addition {
   int32_t target = kNoClass;
   float value = 0.0f;
@@ -103,7 +104,7 @@ C2F_HD Addition addition_of(const GroupBest& best, float p_f) {
   return {target, conflict_addition(small, p_f)};
 }
 
-// Only c* and the class that was added to can be the argmax; the lowest class wins a tie.
+// Only c* and the class that was raised can be the argmax; the lower one wins a tie.
 C2F_HD int32_t merged_label(int32_t coarse, float p_coarse, int32_t target, float p_target,
                             float addition) {
   const float raised = p_target + addition;

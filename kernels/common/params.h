@@ -22,7 +22,7 @@ struct Seg {
   int64_t stride_b, stride_n, stride_y, stride_x;  // elements
 };
 
-// 1 where a class is small; ids outside 0..255 are never small.
+// 1 where a class is in C; ids outside 0..255 never are.
 struct ClassTable {
   const uint8_t* is_small;  // [256]
 };
@@ -62,7 +62,7 @@ struct SelectWindowsParams {
   int32_t* origins;  // [B, n, 2] contiguous
   int32_t* counts;   // [B, n] contiguous
   int32_t* num;      // [B]
-  uint8_t* labels;   // as in CountWindowsParams
+  uint8_t* labels;   // [B, H, W] contiguous, as in CountWindowsParams
 };
 
 enum class Resample : int32_t { kNearest, kBilinear, kBicubic };

@@ -1,5 +1,5 @@
-// Order of windows: higher count first, then lower index. As one unique 64-bit key, so that any way
-// of sorting gives the same windows.
+// Windows are ordered by higher count, then lower index. Both are packed into one 64-bit key,
+// unique per window, so that any way of sorting gives the same order.
 #pragma once
 
 #include <cstdint>

@@ -9,11 +9,11 @@
 
 namespace c2f {
 
-// Longest output axis that can be interpolated: beyond it float32 positions skip columns.
+// Longest output axis that can be interpolated; on longer ones float32 positions skip columns.
 constexpr int64_t kMaxResizedAxis = int64_t{1} << 22;
 
-// Rounded once. F.interpolate's builds contract this expression into a fused multiply-add; with two
-// roundings the weights of ratios that are no power of two differ by an ulp of the position.
+// Rounded once, as builds of F.interpolate contract this expression into a fused multiply-add. With
+// two roundings weights would differ by an ulp of the position, unless the ratio is a power of two.
 C2F_HD float source_position(int64_t dst, float scale) {
   return fmaf(scale, static_cast<float>(dst) + 0.5f, -0.5f);
 }

@@ -1,8 +1,8 @@
 // aggregate: merges coarse and fine logits into labels or scores, in strips of rows. Every output
 // byte is written by one task.
 //
-// Labels: the coarse argmax first (coarse_labels.h), then edits inside the windows. Only where p_f
-// contradicts the coarse label are the N logits sampled and exponentials taken, p_f's among them.
+// Labels: the coarse argmax first (coarse_labels.h), then edits inside the windows. The N logits
+// are sampled, and exponentials taken (p_f's, too), only where p_f contradicts the coarse label.
 // Scores: the N logits of a run of pixels are sampled into a small block, normalised and merged
 // there, and written plane by plane.
 #pragma once
@@ -69,7 +69,7 @@ class LabelMerger {
     }
     if (!foreground_.begin_strip(b, y0, y1)) return;
     for_row_groups(sampler_, foreground_, y0, y1, [&](int64_t y, int rows) {
-      const bool official = params.rule == MergeRule::kOfficial;  // which takes p_f of all pixels
+      const bool official = params.rule == MergeRule::kOfficial;  // needs p_f at every pixel
       const Scratch<Span>& spans =
           official ? foreground_.p_f_rows(y, rows) : foreground_.rows(y, rows);
       if (!spans.empty()) sampler_.seek(b, y);
@@ -80,13 +80,13 @@ class LabelMerger {
   }
 
  private:
-  // Of up to 32 pixels of a row, one bit each: those with something to decide, and those whose
-  // coarse label is in C.
+  // Up to 32 pixels of a row, one bit each: those that may change, and those whose coarse label is
+  // in C.
   struct Pixels {
     uint32_t wanted, small;
   };
 
-  // Columns from x on, at most 32, of the span and all rows. Few pixels have something to decide.
+  // Merges up to 32 columns of the span, from x on, in all rows. Few of these pixels may change.
   void merge32(const Span& span, int64_t y, int rows, int64_t x, uint8_t* out) {
     const int64_t W = shared_.params.W, lanes = std::min<int64_t>(32, span.end - x);
     Pixels pixels[kMaxGroupRows];
@@ -103,7 +103,7 @@ class LabelMerger {
     }
   }
 
-  // Inlined for a constant 32, the case that counts.
+  // Inlined, so that `lanes` is the constant 32 in nearly all calls.
   inline Pixels look(const uint8_t* labels, const float* values, float below_half,
                      int64_t lanes) const {
     const Vec8f limit = set8(below_half);
@@ -119,7 +119,7 @@ class LabelMerger {
     return {inside & ((small & background) | (~small & foreground)), small};
   }
 
-  // Columns [x + first, x + first + 8).
+  // Merges columns [x + first, x + first + 8).
   void merge8(const Span& span, int64_t y, int rows, int64_t x, int first, const Pixels* pixels,
               uint8_t* out) {
     const AggregateParams& params = shared_.params;
@@ -224,7 +224,7 @@ class ProbMerger {
   const AggregateShared& shared_;
   RowGroupSampler sampler_;
   ForegroundRows foreground_;
-  int64_t blocks_;         // of 8 columns, few enough to stay in the nearest caches
+  int64_t blocks_;         // blocks of 8 columns at a time: few enough to stay in L1 or L2
   Scratch<float> values_;  // [blocks, rows, N, 8]
 };
 

@@ -10,8 +10,8 @@
 
 namespace c2f::cpu {
 
-// Running maximum of 8 V positions. A strict > keeps the first of equal classes and never takes a
-// NaN, which thereby counts as -inf; a position without anything above -inf keeps class 0.
+// Running maximum at 8 V positions. A strict > keeps the first of equal classes and never takes a
+// NaN, which thus counts as -inf; a position with nothing above -inf keeps class 0.
 template <int V>
 struct RunningArgmax {
   Vec8f best[V];
@@ -58,9 +58,9 @@ inline uint32_t argmax_block(const float* first_plane, int64_t class_stride, int
 
 }  // namespace detail
 
-// labels[x] for x in [0, w); up to 8 - w bytes more are written when w < 8. Positions whose best
-// value is infinite (or absent) are marked with 255 in `unsafe`, which is only written, and then as
-// a whole, when there is one; returns whether there is.
+// Writes labels[x] for x in [0, w), and 8 - w bytes of garbage behind them if w < 8. Returns
+// whether any position is unsafe: its largest value is infinite, or there is none. Only then is
+// `unsafe` written: 255 at these positions, 0 elsewhere.
 inline bool argmax_row(const LogitRow& row, int64_t N, int64_t w, uint8_t* labels,
                        uint8_t* unsafe) {
   bool any_unsafe = false;
@@ -78,7 +78,7 @@ inline bool argmax_row(const LogitRow& row, int64_t N, int64_t w, uint8_t* label
     if (finite != 0xffffffffu) mark(x, finite, 32);
   }
   while (x < w) {
-    // The last block overlaps its predecessor rather than read past the row.
+    // The last block overlaps the one before, so as not to read past the row.
     if (x + 8 > w) x = w > 8 ? w - 8 : 0;
     const uint32_t finite =
         detail::argmax_block<1>(row.plane(0) + x, row.class_stride, N, labels + x);

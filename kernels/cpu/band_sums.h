@@ -1,4 +1,4 @@
-// Sums of small-class pixels over the cells of one band of rows.
+// Sums of small-class pixels over one row of cells, collected band of pixel rows by band.
 #pragma once
 
 #include <algorithm>
@@ -11,11 +11,12 @@
 
 namespace c2f::cpu {
 
-// Counts the member pixels of the rows of one cell row. A pixel is either counted through its
-// coarse column (agreeing cells: once per coarse column and group of rows) or on its own.
+// Counts the small-class pixels of pixel rows that belong to one row of cells. Pixels of agreeing
+// coarse cells are counted through their coarse column, once per column and group of rows; the
+// others one by one.
 class BandSums {
  public:
-  // Bytes accumulate: add at most this many rows before a flush.
+  // Sums are bytes: add at most this many rows before a flush.
   static constexpr int64_t kMaxRows = 255;
 
   BandSums(int64_t coarse_columns, int64_t W, const CellAxis& cells)
@@ -27,15 +28,15 @@ class BandSums {
         W_(W),
         cells_(&cells) {}
 
-  // `rows` rows whose coarse column j has label labels[j]; columns with mixed[j] = 255 are left
-  // out.
+  // Adds `rows` rows whose coarse column j has label labels[j], but for columns where mixed[j] is
+  // 255.
   void add_columns(const ClassSet& set, const uint8_t* labels, const uint8_t* mixed, int64_t rows) {
     set.members(labels, coarse_columns_, members_.data());
     add_members(members_.data(), mixed, rows);
   }
 
   void add_members(const uint8_t* members, const uint8_t* mixed, int64_t rows) {
-    // Locals: stores to bytes may alias the members of this object.
+    // Locals, since a store to a byte may alias the members of this object.
     uint8_t* sums = coarse_.data();
     const int64_t columns = coarse_columns_;
     const uint8_t weight = static_cast<uint8_t>(rows);
@@ -46,13 +47,13 @@ class BandSums {
       return;
     }
     for (int64_t j = 0; j < columns; ++j) {
-      // Without a branch the loop is vectorised.
+      // Bitwise &: without a branch the loop is vectorised.
       const bool counted = (members[j] != 0) & (mixed[j] == 0);
       sums[j] = static_cast<uint8_t>(sums[j] + (counted ? weight : 0));
     }
   }
 
-  // Pixels x .. x + 7 of `rows` <= 4 rows, those whose byte of `lanes` is 255.
+  // Adds pixels x .. x + 7 of `rows` <= 4 rows, those whose byte in `lanes` is 255.
   void add_pixels(const ClassSet& set, int64_t x, int rows, uint64_t lanes, const uint8_t* labels) {
     uint8_t members[32];
     set.members32(labels, members);
@@ -69,7 +70,7 @@ class BandSums {
     any_pixels_ = true;
   }
 
-  // Adds the sums to a row of cells and starts over. `shared`: other workers add to this row too.
+  // Adds the sums to a row of cells and zeroes them. `shared`: other workers add to this row, too.
   void flush(const ByteExpander& expand, uint32_t* cell_row, bool shared) {
     expand(coarse_.data(), total_.data());
     std::fill(coarse_.begin(), coarse_.end(), uint8_t{0});

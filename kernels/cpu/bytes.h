@@ -1,7 +1,7 @@
-// Rows of label bytes: class membership, sums, and repetition of coarse columns. Where
-// C2F_VECTORS is defined (vec.h) detail offers
+// Rows of label bytes: class membership, sums, and repetition of coarse columns. Where C2F_VECTORS
+// is defined (vec.h), namespace detail has these for the instruction set:
 //
-//   members32(rows, labels, out)  what ClassSet::members does for 32 labels; rows[32] is ClassSet's
+//   members32(rows, labels, out)  ClassSet::members for 32 labels; `rows` is ClassSet::rows_
 //   bits32(rows, labels)          bit i says whether labels[i] is in the set
 //   sum_blocks(p, n)              the sum of n bytes, n a multiple of 32
 //   take16(in, lane, out)         out[i] = in[lane[i]] for 16 bytes, lane[i] in 0..15

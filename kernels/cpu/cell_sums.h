@@ -1,5 +1,5 @@
-// Small-class pixels per cell of a window grid, the common part of count_windows and
-// select_windows: strips of rows over threads, no temporary larger than a few rows per worker.
+// Small-class pixels per cell of a window grid, which count_windows and select_windows share.
+// Threads take strips of rows; no temporary is larger than a few rows per worker.
 #pragma once
 
 #include <algorithm>
@@ -58,9 +58,9 @@ class CellSums {
 
   int64_t strips() const { return static_cast<int64_t>(strip_.size()) - 1; }
 
-  // Strips start where a source row does, so that no two workers label the cells of one row pair;
-  // each labels one more source row than it owns, hence the least height. None takes long
-  // (parallel_for).
+  // Strips start where a source row does, so that no two workers label the same row of coarse
+  // cells. Each strip labels one source row more than it owns, hence the least height. The bound on
+  // pixels lets a call end early in time (parallel_for).
   void split_rows(int threads) {
     constexpr int64_t kLeastSourceRows = 16;
     constexpr int64_t kStripsPerThread = 4;
@@ -80,7 +80,7 @@ class CellSums {
     const int64_t begin = strip_[static_cast<size_t>(strip)];
     const int64_t end = strip_[static_cast<size_t>(strip + 1)];
     const Scratch<int32_t>& edge = grid_->y.edge;
-    // Interval of rows that holds the first one; edge.size() - 1 and more: in no window.
+    // The row of cells that holds the strip's first row; past the last one rows are in no window.
     int64_t e = std::upper_bound(edge.begin(), edge.end(), begin) - edge.begin() - 1;
     for (int64_t y = begin; y < end;) {
       if (e >= grid_->y.cells()) {
@@ -98,7 +98,7 @@ class CellSums {
     }
   }
 
-  // Adds rows [y0, y1) to the worker's band, if asked to, and writes their labels, if wanted.
+  // Adds rows [y0, y1) to the worker's band if `count`, and writes their labels if they are wanted.
   void add_rows(Worker& worker, int64_t b, int64_t y0, int64_t y1, bool count) {
     BandSums& band = worker.band;
     if (worker.map != nullptr) {

@@ -1,12 +1,12 @@
 // Argmax labels of bilinearly upsampled logits without upsampling most of them.
 //
-// Call the output pixels with the same source rows and columns (i0, i1 of both axes) a cell. Where
-// the four source pixels at its corners have the same first argmax c with finite values, all its
-// pixels have label c: for any other class d every corner has value_c >= value_d, weights are not
-// negative, and every rounding step (multiply, add, fused or not) is monotone, so the interpolated
-// value of c is at least that of d. Should the two round to the same number, the label is c where
-// evaluation would give the lower of c and d: a difference only at exact ties that rounding made.
-// Only the remaining, mixed cells are evaluated.
+// A cell is the set of output pixels with the same source rows and columns (i0, i1 on both axes).
+// Where the four source pixels at its corners have the same first argmax c, with finite values, all
+// its pixels have label c: every corner has value_c >= value_d for any other class d, weights are
+// not negative, and every rounding step (multiply, add, fused or not) is monotone, so the
+// interpolated value of c is at least that of d. Should both round to the same number the label is
+// c, where evaluation would give the lower of c and d: the only difference, at ties that rounding
+// makes. Only the remaining, mixed cells are evaluated.
 #pragma once
 
 #include <cstdint>
@@ -41,17 +41,17 @@ class CoarseLabels {
     }
     mixed_.resize(padded);
     blocks_.reserve(
-        static_cast<size_t>(W_ / 8 + 2));  // never grows: blocks but the last are disjoint
+        static_cast<size_t>(W_ / 8 + 2));  // enough: all blocks but the last are disjoint
   }
 
   // Visits output rows [y0, y1) of image b from top to bottom, in groups [ya, yb) that share their
-  // source rows:
-  //   on_cells(ya, yb, labels, mixed)   every pixel of the group's rows in columns
-  //       x.first[j] .. x.first[j + 1] - 1 has label labels[j], unless mixed[j] is 255 (0 where
-  //       not); `mixed` is null when no cell is mixed. ByteExpander may read both.
-  //   on_pixels(y, rows, x, lanes, labels)   then the mixed cells: labels[8 * r + j] is the label
-  //       of pixel (y + r, x + j) wherever byte j of `lanes` is 255 (0 where not). rows is 1..4;
-  //       labels has room for 32 bytes. x + 8 <= W unless W < 8.
+  // source rows. For each group it calls
+  //   on_cells(ya, yb, labels, mixed)   once: pixels of these rows in columns x.first[j] ..
+  //       x.first[j + 1] - 1 have label labels[j], unless mixed[j] is 255 (it is 0 elsewhere);
+  //       `mixed` is null if no cell is mixed. Both are padded for ByteExpander.
+  //   on_pixels(y, rows, x, lanes, labels)   then, for the mixed cells: labels[8 * r + j] is the
+  //       label of pixel (y + r, x + j) where byte j of `lanes` is 255 (it is 0 elsewhere). rows is
+  //       1..4; labels always has 32 bytes. x + 8 <= W unless W < 8.
   template <class OnCells, class OnPixels>
   void visit(int64_t b, int64_t y0, int64_t y1, const OnCells& on_cells,
              const OnPixels& on_pixels) {
@@ -79,7 +79,7 @@ class CoarseLabels {
         });
   }
 
-  // The two halves of write_rows, for visitors that do more than write labels.
+  // The two steps of write_rows, for visitors that do more than write labels.
   void write_cells(const uint8_t* labels, int64_t rows, uint8_t* out, int64_t row_stride) const {
     tables_->expand_columns(labels, out);
     for (int64_t r = 1; r < rows; ++r) {
@@ -106,7 +106,7 @@ class CoarseLabels {
     uint64_t lanes;
   };
 
-  // Inlined for a constant 8, the case that counts.
+  // Inlined, so that `bytes` is the constant 8 in nearly all calls.
   static inline void blend_bytes(const uint8_t* fresh8, uint64_t lanes, uint8_t* out,
                                  size_t bytes) {
     uint64_t fresh, old = 0;
@@ -123,7 +123,7 @@ class CoarseLabels {
     return y.i1[at];
   }
 
-  // Labels of source row i, kept while rows i and i + 1 are in use.
+  // Labels source row i, unless its slot holds it already.
   void label_source_row(int64_t b, int64_t i) {
     const int slot = static_cast<int>(i & 1);
     if (held_b_[slot] == b && held_i_[slot] == i) return;
@@ -148,7 +148,7 @@ class CoarseLabels {
     const uint8_t* upper = labels_[i & 1].data();
     const uint8_t* lower = labels_[below & 1].data();
     uint8_t* mixed = mixed_.data();
-    const int64_t w = w_;  // stores to bytes may alias the member
+    const int64_t w = w_;  // a local, since a store to a byte may alias the member
     for (int64_t j = 0; j < w; ++j) {
       const bool same =
           (upper[j] == upper[j + 1]) & (upper[j] == lower[j]) & (upper[j] == lower[j + 1]);
@@ -163,7 +163,7 @@ class CoarseLabels {
     list_blocks();
   }
 
-  // Covers the columns of mixed cells with as few blocks as going from left to right gives.
+  // Covers the columns of mixed cells with blocks, greedily from left to right.
   void list_blocks() {
     const int32_t* first = tables_->taps.x.first.data();
     const int32_t last_x = static_cast<int32_t>(W_ > 8 ? W_ - 8 : 0);
@@ -222,7 +222,7 @@ class CoarseLabels {
     }
   }
 
-  // Horizontal taps first, once for the R rows that share them, as F.interpolate orders them.
+  // Horizontal taps first, as F.interpolate orders them, and once for the R rows that share them.
   template <int R, class OnPixels>
   void evaluate(const LogitRow& top, const LogitRow& bottom, int64_t y,
                 const OnPixels& on_pixels) const {
@@ -252,7 +252,7 @@ class CoarseLabels {
   LogitRows rows_;
   const CoarseLabelTables* tables_;
   int64_t w_, N_, W_;
-  Scratch<uint8_t> labels_[2], unsafe_[2];  // of source rows i and i + 1, slot = row & 1
+  Scratch<uint8_t> labels_[2], unsafe_[2];  // of two source rows, each in slot row & 1
   bool any_unsafe_[2] = {false, false};
   int64_t held_b_[2] = {-1, -1};
   int64_t held_i_[2] = {-1, -1};

@@ -1,4 +1,4 @@
-// Greedy maximum coverage over a window grid, exact to the pixel: cells are covered as a whole.
+// Greedy maximum coverage over a window grid, exact to the pixel since windows cover whole cells.
 #pragma once
 
 #include <algorithm>
@@ -9,9 +9,9 @@
 
 namespace c2f::cpu {
 
-// One per worker: holds the scratch. After a window is taken, what its cells newly covered is
-// subtracted from the windows that overlap it; no other window's gain changes. Gains only fall, and
-// the best of each row of windows is remembered, so a round looks at few of them.
+// One per worker: holds the scratch. When a window is taken, the pixels it newly covers are
+// subtracted from the gains of the windows that overlap it; no other gain changes. The best gain of
+// each row of windows is kept, so that a round looks at few windows.
 class Cover {
  public:
   explicit Cover(const CellGrid& grid)
@@ -21,8 +21,9 @@ class Cover {
     band_.resize(widest + 1);
   }
 
-  // cells and gains: sums per cell and counts per window; both are used up. Calls take(index, gain)
-  // for each window chosen, at most n times, ties to the lower index, until none gains min_pixels.
+  // `cells` (sums per cell) and `gains` (counts per window) are used up. Calls take(index, gain)
+  // for each window chosen, at most n times, until none gains min_pixels; ties go to the lower
+  // index.
   template <class Take>
   void run(uint32_t* cells, int32_t* gains, int64_t n, int64_t min_pixels, const Take& take) {
     const int64_t R = grid_->y.windows(), S = grid_->x.windows();
@@ -47,7 +48,7 @@ class Cover {
     return static_cast<size_t>(most);
   }
 
-  // Windows [first, last) that share cells with window i; neighbours, as both ends ascend.
+  // Windows [first, last) that share cells with window i; a range, since starts and ends ascend.
   static void overlapping(const CellAxis& axis, int64_t i, int64_t* first, int64_t* last) {
     const int32_t begin = axis.begin[static_cast<size_t>(i)];
     const int32_t end = axis.end[static_cast<size_t>(i)];
@@ -95,8 +96,8 @@ class Cover {
     }
   }
 
-  // Zeroes the cells of a window and leaves in fresh_, [rows + 1, width + 1], the corner sums of
-  // what they held.
+  // Zeroes the cells of a window. fresh_[r][c], of [rows + 1, width + 1], gets the sum of what its
+  // first r rows and c columns of cells held.
   void take_cells(uint32_t* cells, int32_t y0, int32_t y1, int32_t x0, size_t width) {
     std::fill(fresh_.begin(), fresh_.begin() + static_cast<int64_t>(width + 1), 0u);
     for (int32_t e = y0; e < y1; ++e) {

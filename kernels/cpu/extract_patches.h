@@ -1,10 +1,10 @@
 // extract_patches: windows of an image, resampled and normalised.
 //
 // A task is a strip of rows of one patch, for one channel or, where channels lie side by side in
-// the image or in the patches, for all of them. Source rows are converted to fp32 once, resampled
-// horizontally with gain and bias applied (the vertical weights add up to 1, so they commute), and
-// kept while vertical taps need them. Rows that are not resampled go straight into the patch, where
-// neither side has them in strides.
+// the image or in the patches, for all of them. Each source row is converted to fp32 once and
+// resampled horizontally with gain and bias applied (which commutes with the vertical pass, whose
+// weights add up to 1), and kept while vertical taps need it. Rows that are not resampled are
+// converted straight into the patch if their pixels lie side by side in both.
 #pragma once
 
 #include <algorithm>
@@ -34,13 +34,14 @@ class PatchWriter {
         source_stride_(padded_row_size(params.windows.window_px)),
         row_size_(group_ * taps_.padded_out),
         groups_(params.image.C / group_) {
-    // Strips only where patches alone leave threads idle: each one resamples its first rows again.
+    // More than one strip only where patches alone leave threads idle, since every strip resamples
+    // the source rows at its start again.
     const int64_t whole = params.image.B * params.windows.n * groups_;
     const int64_t wanted = (int64_t{4} * threads + whole - 1) / whole;
     strips_ = threads == 1 ? 1 : std::clamp<int64_t>(params.p / 32, 1, wanted);
     tasks_ = whole * strips_;
-    // Source rows, one resampled row before interleaving, the kept rows, one row before a strided
-    // store.
+    // Source rows, a resampled row before interleaving, the kept rows, and a combined row before a
+    // strided store.
     const int64_t per_worker =
         straight_ ? 0 : group_ * source_stride_ + (2 + taps_.taps) * row_size_;
     scratch_.resize(static_cast<size_t>(worker_count(tasks_, threads)));
@@ -65,13 +66,13 @@ class PatchWriter {
     float* source = scratch_[static_cast<size_t>(worker)].data();
     float* planar = source + group_ * source_stride_;
     float* kept = planar + row_size_;
-    float* mixed = kept + taps_.taps * row_size_;
+    float* combined = kept + taps_.taps * row_size_;
     int64_t held[4] = {-1, -1, -1, -1};
     for (int64_t y = begin; y < end; ++y) {
       const float* rows[4] = {};
       float w[4] = {};
       for (int t = 0; t < taps_.taps; ++t) {
-        // Sources of one output are neighbours: modulo the number of taps they do not collide.
+        // Sources of an output are neighbours, so they differ modulo the number of taps.
         const int64_t from = taps_.source(y, t), at = from % taps_.taps;
         float* row = kept + at * row_size_;
         if (held[at] != from) {
@@ -81,7 +82,7 @@ class PatchWriter {
         rows[t] = row;
         w[t] = taps_.w(y, t);
       }
-      store(patch, c0, y, rows, w, mixed);
+      store(patch, c0, y, rows, w, combined);
     }
   }
 
@@ -95,7 +96,7 @@ class PatchWriter {
     return patch * p_.out_stride_patch + c * p_.out_stride_c + y * p_.out_stride_y;
   }
 
-  // Of the first pixel of a window's row y, channel c.
+  // Offset of the first pixel in row y of a window, channel c.
   int64_t image_offset(int64_t patch, int64_t c, int64_t y) const {
     const Image& image = p_.image;
     const int32_t* origin = p_.windows.origins + 2 * patch;
@@ -103,6 +104,7 @@ class PatchWriter {
            (origin[0] + y) * image.stride_y + origin[1] * image.stride_x;
   }
 
+  // Rows [begin, end) straight from the image, where nothing is resampled.
   void convert(int64_t patch, int64_t c0, int64_t begin, int64_t end) const {
     visit_pixel_type(p_.image.dtype, [&](auto* from) {
       visit_float_type(p_.out_dtype, [&](auto* to) {
@@ -142,7 +144,7 @@ class PatchWriter {
   }
 
   void store(int64_t patch, int64_t c0, int64_t y, const float* const rows[4], const float w[4],
-             float* mixed) const {
+             float* combined) const {
     visit_float_type(p_.out_dtype, [&](auto* type) {
       auto* out = static_cast<decltype(type)>(p_.out) + out_offset(patch, c0, y);
       if (layout_ == PatchLayout::kInterleaved) {
@@ -154,13 +156,14 @@ class PatchWriter {
         if (layout_ == PatchLayout::kPlanar) {
           combine_rows(plane, w, taps_.taps, p_.p, out + c * p_.out_stride_c);
         } else {
-          combine_rows(plane, w, taps_.taps, p_.p, mixed);
-          store_strided(mixed, p_.out_stride_x, p_.p, out + c * p_.out_stride_c);
+          combine_rows(plane, w, taps_.taps, p_.p, combined);
+          store_strided(combined, p_.out_stride_x, p_.p, out + c * p_.out_stride_c);
         }
       }
     });
   }
 
+  // Zeros in rows [begin, end) of an unused slot.
   void clear(int64_t patch, int64_t c0, int64_t begin, int64_t end) const {
     visit_float_type(p_.out_dtype, [&](auto* type) {
       auto* out = static_cast<decltype(type)>(p_.out) + out_offset(patch, c0, begin);

@@ -15,9 +15,9 @@ namespace c2f::cpu {
 
 namespace detail {
 
-// For each source position the outputs it feeds, ascending, as columns of equal length. Unused
-// entries have weight 0 and point at position `out`, where the caller keeps a zero: a NaN elsewhere
-// must not spread.
+// For each source position the outputs it feeds, ascending, in columns of equal length. Unused
+// entries have weight 0 and point at position `out`, where the caller keeps a zero, since 0 times a
+// NaN of another output would be NaN.
 struct TransposedTaps {
   explicit TransposedTaps(const ResampleTaps& taps)
       : padded_in(round_up8(taps.in)), count(static_cast<size_t>(padded_in), 0) {
@@ -56,8 +56,8 @@ inline void add_weighted(const T* row, int64_t stride, float w, int64_t n, float
   for (; i < n; ++i) sum[i] += w * scalar_to_float(row[i * stride]);
 }
 
-// One image row of one patch: gathers the patch rows it feeds into `sum` [p + 1], then spreads them
-// over the k columns of `out`.
+// Row y of a window: sums the patch rows that it feeds into `sum` [p + 1], then gathers from these
+// for each of the k columns of `out`.
 inline void add_patch_row(const ExtractPatchesBackwardParams& p, const TransposedTaps& taps,
                           int64_t patch, int64_t c, int64_t y, float* sum, float* out) {
   const Image& grad = p.grad_patches;

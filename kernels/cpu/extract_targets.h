@@ -12,7 +12,8 @@ namespace c2f::cpu {
 
 namespace detail {
 
-// Labels outside 0..255 are never small; ignore_index lies in 0..255.
+// Labels outside 0..255 have target 0: they are never small, nor ignore_index, which lies in
+// 0..255.
 template <class T>
 inline void target_row(const T* row, int64_t stride, const uint8_t* target_of, int64_t n,
                        uint8_t* out) {

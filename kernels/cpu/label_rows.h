@@ -46,12 +46,12 @@ class LabelRows {
     convert(row, seg_.stride_x);
   }
 
-  // Inlined twice, so that the unit stride is a constant to the vectoriser.
+  // Inlined twice, so that the compiler can vectorise the one with a constant stride of 1.
   template <class T>
   inline void convert(const T* row, int64_t stride) {
     uint8_t* bytes = bytes_.data();
     uint8_t* valid = valid_.data();
-    const int64_t w = seg_.w;  // stores to bytes may alias the member
+    const int64_t w = seg_.w;  // a local, since a store to a byte may alias the member
     for (int64_t x = 0; x < w; ++x) {
       const int64_t id = row[x * stride];
       bytes[x] = static_cast<uint8_t>(id);

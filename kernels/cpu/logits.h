@@ -1,6 +1,6 @@
 // Rows of coarse logits as planar fp32, whatever their element type and strides: read in place
-// where they are that already, converted row by row into a small scratch otherwise. The tensor is
-// never copied.
+// where they are planar fp32 already, else converted row by row into a small scratch. The tensor as
+// a whole is never copied.
 #pragma once
 
 #include <cstdint>
@@ -12,16 +12,16 @@
 
 namespace c2f::cpu {
 
-// One row of N class planes: plane(c)[x], x in [0, max(w, 8)). Elements past w, there only where
-// w < 8, are finite and otherwise meaningless.
+// One row of N class planes: plane(c)[x] for x in [0, max(w, 8)). If w < 8, elements from w on are
+// finite but meaningless.
 struct LogitRow {
   const float* data;
   int64_t class_stride;  // elements
   const float* plane(int64_t c) const { return data + c * class_stride; }
 };
 
-// One per worker: holds the scratch. row(b, i) stays valid until row i + 2 of the same image or any
-// row of another image is asked for, so that the two rows of a bilinear tap live side by side.
+// One per worker: holds the scratch. row(b, i) stays valid until a row i + 2m of the image, or any
+// row of another one, is asked for, so that both rows of a bilinear tap can be held.
 class LogitRows {
  public:
   explicit LogitRows(const Seg& seg)

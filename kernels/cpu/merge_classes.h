@@ -1,5 +1,5 @@
-// merge_rule.h for eight pixels at a time. Logits of eight pixels stand as [N, 8]: class c of pixel
-// j at c * 8 + j. NaN counts as -inf throughout.
+// merge_rule.h for eight pixels at a time. Their logits are stored as [N, 8]: class c of pixel j at
+// c * 8 + j. NaN counts as -inf throughout.
 #pragma once
 
 #include <cstdint>
@@ -58,7 +58,7 @@ struct GroupBest8 {
     return set8(members.empty() ? kNoClass : members[0]);
   }
 
-  // One bit per pixel: c* is in C.
+  // One bit per pixel: whether c* is in C.
   int small_bits() const {
     const int larger = movemask(value[1] > value[0]);
     int tied = movemask(value[1] == value[0]);
@@ -84,12 +84,12 @@ inline Vec8f exp_below(const float* logit, Vec8f top) {
   return exp(max(load8(logit), set8(kMinusInfinity)) - top);
 }
 
-// One bit per pixel whose largest logit is infinite: softmax is one-hot at its argmax there.
+// One bit per pixel: whether its largest logit is infinite, where softmax is one-hot at the argmax.
 inline int infinite_bits(Vec8f top) {
   return movemask(abs(top) == set8(std::numeric_limits<float>::infinity()));
 }
 
-// Logits become softmax probabilities; `top` is their largest.
+// Replaces logits by softmax probabilities; `top` is the largest logit.
 inline void softmax8(int64_t N, Vec8f top, float* logits) {
   const int infinite = infinite_bits(top);
   int64_t hot[8] = {};
@@ -113,8 +113,8 @@ inline void softmax8(int64_t N, Vec8f top, float* logits) {
   }
 }
 
-// One bit per pixel of `pixels` (bits): the best class of the other group, raised by `addition`,
-// wins over the coarse label, by the probabilities themselves.
+// One bit per pixel, for those in `pixels`: whether the best class of the other group, raised by
+// `addition`, beats the coarse label. Decided by the probabilities themselves.
 inline int evaluate_winners8(const ClassGroups& groups, const float* logits, const GroupBest8& best,
                              int pixels, int small, Vec8f addition, Vec8i labels) {
   const Vec8f top = best.top();
@@ -142,8 +142,9 @@ inline int evaluate_winners8(const ClassGroups& groups, const float* logits, con
   return wins;
 }
 
-// At least the sum of exp(logit - top) over the classes, and at most 1.0615 times it (finite
-// `top`): 2^t for t = i + f is taken as 2^i (1 + f), by writing t into the exponent of a float.
+// At least the sum of exp(logit - top) over the classes, and at most 1.0615 times it, for finite
+// `top`: 2^(i + f) is taken as 2^i (1 + f) >= 2^(i + f), by writing i + f into a float's exponent
+// and mantissa bits. (Terms below 2^-127 count as 0.)
 inline Vec8f sum_of_exps_above(int64_t N, const float* logits, Vec8f top) {
   const Vec8f unit = set8(0x1p23f * 1.44269504f), one = set8(0x1p23f * 127.0f), zero = set8(0.0f);
   Vec8f sum = zero;
@@ -157,7 +158,7 @@ inline Vec8f sum_of_exps_above(int64_t N, const float* logits, Vec8f top) {
   return sum;
 }
 
-// Labels of eight pixels in a row that ends after `left` of them.
+// Labels of eight pixels; the row ends after `left` of them.
 class Labels8 {
  public:
   Labels8(uint8_t* row, int64_t left) : row_(row), count_(left < 8 ? left : 8) {
@@ -166,7 +167,7 @@ class Labels8 {
     values = load8_bytes(bytes);
   }
 
-  // Writes those of `pixels` (bits).
+  // Writes the labels of the pixels in `pixels` (bits).
   void replace(Vec8i fresh, int pixels) const {
     uint8_t bytes[8];
     store8_bytes(bytes, select(mask_of_bits(pixels), fresh, values));
@@ -176,7 +177,7 @@ class Labels8 {
   Vec8i values;
 
  private:
-  // Inlined for a constant 8, the case that counts.
+  // A copy of a constant 8 bytes is one instruction.
   void copy(const uint8_t* from, uint8_t* to) const {
     if (count_ == 8) {
       std::memcpy(to, from, 8);
@@ -223,8 +224,8 @@ inline void merge_labels8(const ClassGroups& groups, const float* logits, Vec8f 
   if (wins != 0) labels.replace(select(is_small, best.cls[0], best.cls[1]), wins);
 }
 
-// Logits become p after Eq. (1): through a softmax ("paper") or divided by their sum ("normalized")
-// where the pixel is covered (p_f not NaN).
+// Replaces logits by scores: the softmax p and, where a pixel is covered (p_f is not NaN), the sums
+// of Eq. (1) through a second softmax ("paper") or divided by their total ("normalized").
 inline void merge_probs8(const ClassGroups& groups, bool second_softmax, Vec8f p_f, float* logits) {
   const GroupBest8 best(groups, logits);
   const int64_t N = groups.N;

@@ -15,19 +15,20 @@
 
 namespace c2f::cpu {
 
-// Whether this process was forked and has not called exec. OpenMP's threads do not survive a fork
-// (libgomp's next parallel region would wait for them forever), so such a process starts threads of
-// its own for every call: tens of microseconds each. Set by the glue, before any call.
+// Whether this process is the child of a fork without exec. OpenMP's threads do not survive a fork
+// (libgomp's next parallel region would wait for them forever), so such a process starts new
+// threads for every call, which takes tens of microseconds each. Set by the bindings before any
+// call.
 inline bool forked = false;
 
-// Whether this thread's call is to end early. Set by the glue for each call that may take long;
-// null for others, in which looking at the clock would show.
+// Asks whether this thread's call should end early. The bindings set it for each call that may take
+// long; it is null for short ones, which even reading the clock would slow down.
 inline thread_local bool (*stop_asked)() = nullptr;
 
-// What parallel_for throws then. Outputs are unfinished.
+// What parallel_for throws when a call ends early. Outputs are unfinished.
 struct Stopped {};
 
-// The tasks of a loop until the caller wants no more of them.
+// Runs the tasks of a loop until the caller asks to stop.
 template <class Body>
 class StoppableTasks {
  public:
@@ -35,7 +36,8 @@ class StoppableTasks {
     if (asked_ != nullptr) next_ = Clock::now() + kBetween;
   }
 
-  // Worker 0 is the caller's thread. Between its tasks it asks, rarely: to be told takes a lock.
+  // Worker 0 is the caller's thread. It asks between its tasks, and rarely, since the answer takes
+  // Python's lock.
   void operator()(int64_t task, int worker) {
     if (stopped_.load(std::memory_order_relaxed)) return;
     body_(task, worker);
@@ -58,7 +60,7 @@ class StoppableTasks {
   Clock::time_point next_;  // worker 0's
 };
 
-// parallel_for without OpenMP. Where a thread cannot be had, the others do its work.
+// parallel_for without OpenMP. If a thread cannot be started, the others do its share.
 template <class Body>
 inline void parallel_for_fresh(int64_t tasks, int threads, Body& body) {
   std::atomic<int64_t> next{0};
@@ -80,13 +82,13 @@ inline int worker_count(int64_t tasks, int threads) {
   return static_cast<int>(std::min<int64_t>(std::max(threads, 1), tasks));
 }
 
-// Calls body(task, worker) for task in [0, tasks) on at most `threads` threads; worker in
-// [0, worker_count) names the thread, for scratch that the caller allocated beforehand (an
-// exception, of memory too, must not leave a task). Results must not depend on which worker runs
-// what, or in which order. With one thread or one task it runs inline, without entering OpenMP.
-// More tasks than threads are handed out one by one: class boundaries, which cost the most, are
-// rarely spread evenly. A loop ends early between tasks alone, so that one should take tenths of a
-// second at most.
+// Calls body(task, worker) for task in [0, tasks) on at most `threads` threads; worker in [0,
+// worker_count) numbers the thread, for scratch that the caller allocated beforehand: no exception
+// may leave a task, bad_alloc included. Results must not depend on which worker runs a task, or in
+// which order. With one thread or one task it runs inline, without entering OpenMP. More tasks than
+// threads are handed out one by one, since class boundaries, which cost the most, are rarely spread
+// evenly. A loop can end early only between tasks, so none should take more than tenths of a
+// second.
 template <class Body>
 inline void parallel_for(int64_t tasks, int threads, const Body& body) {
   threads = worker_count(tasks, threads);

@@ -1,8 +1,8 @@
-// p_f, the fine network's probability of a small object, row by row of the full-size image: the
-// mean, summed in slot order, over the windows that cover a pixel of the sigmoid of their fine
-// logits, sampled once per pixel as F.interpolate to k x k does. Where one window covers a pixel,
-// which is nearly everywhere, the sign of its logit says on which side of 0.5 p_f lies: the
-// exponential is left to those who need p_f itself.
+// p_f, the fine network's probability of a small object, row by row of the full-size image. At a
+// pixel it is the mean of the sigmoid of the fine logit over the windows that cover the pixel,
+// summed in slot order; the logit is sampled once per pixel as F.interpolate to k x k does. Where a
+// single window covers a pixel, which is nearly everywhere, the sign of its logit tells on which
+// side of 0.5 p_f lies, so the exponential is left to callers that need p_f itself.
 #pragma once
 
 #include <algorithm>
@@ -17,13 +17,12 @@
 
 namespace c2f::cpu {
 
-// Columns [begin, end), covered by the same windows. Their values are the logit of the one window,
-// or, of several, p_f.
+// Columns [begin, end), covered by the same windows. Their values are logits if that is one window,
+// else p_f.
 struct Span {
   int64_t begin, end, windows;
 
-  // p_f >= 0.5 where the value is above this, < 0.5 where it is not, and not covered where it is
-  // NaN.
+  // p_f >= 0.5 where a value is above this, p_f < 0.5 where it is not; NaN means not covered.
   float below_half() const { return windows == 1 ? kBelowLogitOfHalf : 0x1.fffffep-2f; }
   Vec8f p_f(Vec8f values) const { return windows == 1 ? sigmoid(values) : values; }
 };
@@ -35,8 +34,8 @@ struct ForegroundTaps {
         x(Resample::kBilinear, fine.W, window_px),
         spoils_infinity(y.identity != x.identity) {}
   ResampleTaps y, x;
-  // F.interpolate gives an axis of equal sizes beside an interpolated one two taps on the same
-  // source, of weights 1 and 0: infinity becomes NaN.
+  // If only one axis is interpolated, F.interpolate takes two taps on the same source, of weights 1
+  // and 0, along the other: infinity becomes NaN.
   bool spoils_infinity;
 };
 
@@ -50,14 +49,14 @@ class ForegroundRows {
     for (auto* row : {&source_, &background_}) {
       row->resize(static_cast<size_t>(padded_row_size(params.fine.W)));
     }
-    mixed_.resize(static_cast<size_t>(taps.x.padded_out));
+    sampled_.resize(static_cast<size_t>(taps.x.padded_out));
     const int64_t windows = std::min(kHeldWindows, params.windows.n);
     held_logits_.resize(static_cast<size_t>(2 * windows * held_size()));
     const size_t n = static_cast<size_t>(params.windows.n);
     in_strip_.reserve(n);
     in_row_.reserve(n);
     begins_.reserve(n);
-    spans_.reserve(2 * n);  // their ends are those of windows
+    spans_.reserve(2 * n);  // spans begin and end where windows do
   }
 
   // Rows asked for next lie in [y0, y1) of image b. Returns whether any window reaches them.
@@ -110,7 +109,7 @@ class ForegroundRows {
     return spans_;
   }
 
-  // The same, but values(r) is p_f in all columns, NaN in those that count as not covered.
+  // The same, but values(r) is p_f in all columns, and NaN where a pixel counts as not covered.
   const Scratch<Span>& p_f_rows(int64_t y, int count) {
     for (const Span& span : spans_) {
       fill(span, std::numeric_limits<float>::quiet_NaN(), kMaxGroupRows);
@@ -130,7 +129,7 @@ class ForegroundRows {
   const float* values(int r) const { return values_.data() + r * row_size(); }
 
  private:
-  // Row `row` of the patch in `slot`, resampled.
+  // Which fine row a held row is: row `row` of the patch in `slot`.
   struct Held {
     int64_t slot = -1, row = -1;
   };
@@ -139,7 +138,7 @@ class ForegroundRows {
   int64_t held_size() const { return taps_.x.padded_out + 8; }
   float* row(int r) { return values_.data() + r * row_size(); }
 
-  // Between two neighbouring ends of windows lies a span, if any window covers it.
+  // Starts and ends of windows cut the row into spans; those that no window covers are left out.
   void find_spans() {
     const int64_t k = params_.windows.window_px;
     begins_.clear();
@@ -165,9 +164,8 @@ class ForegroundRows {
     }
   }
 
-  // Enters row dy of a window of the row into its values: its logits in the spans where it is
-  // alone, their sigmoid into the sum in others. Horizontal taps first, as F.interpolate orders
-  // them.
+  // Enters row dy of window in_row_[place] into `values`: its logits where it covers a span alone,
+  // their sigmoid added to the sum elsewhere. Horizontal taps first, as F.interpolate orders them.
   void add(size_t place, int64_t dy, const Span* first, const Span* last, float* values) {
     const int taps = taps_.y.taps;
     const float* from[4] = {};
@@ -179,16 +177,16 @@ class ForegroundRows {
     for (const Span* span = first; span != last; ++span) {
       const int64_t size = span->end - span->begin;
       float* to = values + span->begin;
-      combine_rows(from, w, taps, size, span->windows == 1 ? to : mixed_.data());
+      combine_rows(from, w, taps, size, span->windows == 1 ? to : sampled_.data());
       for (int64_t i = 0; i < size && span->windows > 1; i += 8) {
-        store8_first(to + i, load8(to + i) + sigmoid(load8(mixed_.data() + i)), size - i);
+        store8_first(to + i, load8(to + i) + sigmoid(load8(sampled_.data() + i)), size - i);
       }
       for (int t = 0; t < taps; ++t) from[t] += size;
     }
   }
 
-  // Row i of a patch's foreground logit at the window's columns, [k] and readable up to 8 more.
-  // Two neighbouring ones are kept of each window, for the rows of the output between them.
+  // Row i of a patch's foreground logits, resampled to the window's k columns; 8 more are readable.
+  // Two neighbouring rows of each window are kept, for the output rows between them.
   const float* resampled_row(size_t place, int64_t i) {
     const int64_t at = 2 * (static_cast<int64_t>(place) % kHeldWindows) + (i & 1);
     float* logits = held_logits_.data() + at * held_size();
@@ -210,7 +208,7 @@ class ForegroundRows {
     }
   }
 
-  // Row i of a patch's foreground logit: l, or l1 - l0 of two channels.
+  // Row i of a patch's foreground logits: l, or l1 - l0 of two channels.
   void load_fine_row(int64_t slot, int64_t i, float* out) {
     const Image& fine = params_.fine;
     visit_pixel_type(fine.dtype, [&](auto* type) {
@@ -240,10 +238,10 @@ class ForegroundRows {
   const ForegroundTaps& taps_;
   Scratch<float> values_;               // [kMaxGroupRows, W + 8]
   Scratch<float> source_, background_;  // a fine row, padded, and its background channel
-  Scratch<float> mixed_;                // of two resampled ones, [k, rounded up to 8]
-  // Of a row's windows; of more than these, some take the place of others.
+  Scratch<float> sampled_;              // logits of a span, before their sigmoid is added
+  // Windows of a row that have held rows of their own; further ones share theirs.
   static constexpr int64_t kHeldWindows = 16;
-  Held held_[2 * kHeldWindows];         // of each window a row of even and one of odd number
+  Held held_[2 * kHeldWindows];         // for each window a row of even and one of odd number
   Scratch<float> held_logits_;          // held_size() for each of them
   Scratch<int64_t> in_strip_, in_row_;  // slots of the batch, ascending
   Scratch<int64_t> begins_;             // columns where windows of the row begin, ascending

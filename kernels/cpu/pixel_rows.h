@@ -20,7 +20,8 @@ inline void store_scalar(float* p, float value) { *p = value; }
 inline void store_scalar(F16* p, float value) { *p = to_f16(value); }
 inline void store_scalar(BF16* p, float value) { *p = to_bf16(value); }
 
-// Stores the first min(8, left) lanes: masked stores are slow on some processors.
+// Stores the first min(8, left) lanes; all eight by a plain store, since masked ones are slow on
+// some processors.
 template <class T>
 inline void store8_first(T* p, Vec8f a, int64_t left) {
   if (left >= 8) return store8(p, a);
@@ -108,8 +109,9 @@ inline void store_strided(const float* row, int64_t stride, int64_t n, T* out) {
 }
 
 #if defined(C2F_VECTORS)
-// Interleaved bytes (HWC): one gather brings up to four channels of 8 pixels. It reads 4 bytes from
-// each pixel on, so the last pixels are left to the caller. Returns how many were done.
+// Interleaved bytes (HWC): one gather brings up to four channels of 8 pixels. It reads 4 bytes at
+// each pixel, so the last pixels, behind which memory may end, are left to the caller. Returns how
+// many pixels were done.
 inline int64_t deinterleave_bytes(const uint8_t* pixels, int64_t pixel_stride, int channels,
                                   int64_t n, float* out, int64_t out_stride) {
   if (pixel_stride < 1 || pixel_stride > 64) return 0;
@@ -160,11 +162,11 @@ inline void interleave8(const float* planes, int64_t stride, float* out) {
       channel[l] = (8 * m + l) % kChannels;
     }
     const Vec8i from = load8(pixel), which = load8(channel);
-    Vec8f mixed = permute(plane[0], from);
+    Vec8f interleaved = permute(plane[0], from);
     for (int c = 1; c < kChannels; ++c) {
-      mixed = select(which == set8(c), permute(plane[c], from), mixed);
+      interleaved = select(which == set8(c), permute(plane[c], from), interleaved);
     }
-    store8(out + 8 * m, mixed);
+    store8(out + 8 * m, interleaved);
   }
 }
 

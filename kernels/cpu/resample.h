@@ -20,7 +20,7 @@ constexpr int64_t kRowPadRight = 24;  // two loads of 8 may start 3 past the las
 inline int64_t round_up8(int64_t n) { return (n + 7) / 8 * 8; }
 inline int64_t padded_row_size(int64_t n) { return kRowPadLeft + round_up8(n) + kRowPadRight; }
 
-// How far the sources of 8 neighbouring outputs lie apart.
+// How far apart the sources of 8 neighbouring outputs lie.
 enum class Reach { kWithin8, kWithin16, kAny };
 
 struct ResampleTaps {
@@ -115,8 +115,8 @@ inline void resample_row_fixed(const float* row, const ResampleTaps& taps, float
 
 }  // namespace detail
 
-// out[i] = (sum over taps of w * row) * gain + bias for i in [0, padded_out). `row` is padded by
-// pad_row inside a buffer of padded_row_size elements and starts kRowPadLeft into it.
+// out[i] = (sum over taps of w * row) * gain + bias for i in [0, padded_out). `row` lies
+// kRowPadLeft elements into a buffer of padded_row_size elements, padded by pad_row.
 inline void resample_row(const float* row, const ResampleTaps& taps, float gain, float bias,
                          float* out) {
   if (taps.identity) {

@@ -1,5 +1,5 @@
-// Logits of a few output rows that share their source rows: the horizontal taps are taken once for
-// all of them. Same values, bit for bit, as the evaluation in coarse_labels.h.
+// Logits of a few output rows that share their source rows, so that horizontal interpolation is
+// done once for all of them. Bit for bit the values that coarse_labels.h evaluates.
 #pragma once
 
 #include <algorithm>
@@ -44,7 +44,7 @@ class RowGroupSampler {
   void sample_rows(const int64_t* ys, int64_t x, float* out) const {
     const ColumnTaps8 columns(taps_->x, x);
     const int64_t N = rows_.seg().N;
-    if (taps_->identity) {  // then a group has one row
+    if (taps_->identity) {  // here a group is one row
       for (int64_t c = 0; c < N; ++c) store8(out + 8 * c, columns.left(top_.plane(c)));
       return;
     }

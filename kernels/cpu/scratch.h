@@ -1,5 +1,5 @@
-// Scratch of a call, on its stack while it is small: forty allocations cost as much as the work on
-// a few hundred pixels.
+// Scratch memory of a call, on the stack while it is small: forty heap allocations cost as much as
+// the work on a few hundred pixels.
 #pragma once
 
 #include <cstddef>
@@ -9,8 +9,9 @@
 
 namespace c2f::cpu {
 
-// Room for the vectors that this thread makes while it lives, given out once. Calls of several
-// threads do without: what two of them write would lie side by side.
+// Stack memory for the vectors that this thread makes while the room lives; a bump allocator that
+// takes nothing back. Calls on several threads get none: their workers' scratch would share cache
+// lines.
 class ScratchRoom {
  public:
   explicit ScratchRoom(int threads) : used_(threads == 1 ? 0 : sizeof bytes_), outer_(current()) {
@@ -20,7 +21,7 @@ class ScratchRoom {
   ScratchRoom(const ScratchRoom&) = delete;
   ScratchRoom& operator=(const ScratchRoom&) = delete;
 
-  // nullptr where no room is left, or none was made on this thread.
+  // nullptr if too little room is left, or this thread has none.
   static void* take(size_t bytes) {
     ScratchRoom* room = current();
     if (room == nullptr || bytes > sizeof room->bytes_ - room->used_) return nullptr;
@@ -42,7 +43,8 @@ class ScratchRoom {
   alignas(kAlignment) char bytes_[1 << 14];
 };
 
-// Each block begins with a note of where it is from: any thread may give it back.
+// Each block begins with a note that says whether it is from the heap, so that any thread may free
+// it.
 template <class T>
 struct ScratchAllocator {
   using value_type = T;
@@ -79,7 +81,7 @@ struct ScratchAllocator {
   static constexpr size_t kNote = ScratchRoom::kAlignment;
 };
 
-// std::vector, its memory from the ScratchRoom of the thread that asks for it, else from the heap.
+// std::vector with memory from the ScratchRoom of the thread that asks for it, else from the heap.
 template <class T>
 using Scratch = std::vector<T, ScratchAllocator<T>>;
 

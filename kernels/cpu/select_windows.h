@@ -65,8 +65,8 @@ class WindowSelector {
     p_.counts[slot] = count;
   }
 
-  // Keeps the n best keys seen in a heap whose front is the least of them; all but a few windows
-  // are turned away by one comparison.
+  // Keeps the n best keys so far in a heap with the least of them in front, so that one comparison
+  // rejects nearly every window.
   void take_top() {
     const std::greater<uint64_t> above;
     const size_t capacity = static_cast<size_t>(std::min(p_.n, grid_->windows()));

@@ -10,8 +10,8 @@
 
 namespace c2f::cpu {
 
-// Taps of every output position along one axis. Eight more entries follow the last one and repeat
-// it, so that a vector of taps may be read at any valid position.
+// Taps of every output position along one axis. Eight entries that repeat the last one follow it,
+// so that eight taps can be read from any valid position on.
 struct AxisTaps {
   AxisTaps(int64_t in_size, int64_t out_size) : in(in_size), out(out_size) {
     const size_t padded = static_cast<size_t>(out_size + 8);
@@ -47,8 +47,8 @@ struct AxisTaps {
   Scratch<int32_t> first;  // [in + 1]: positions first[i] .. first[i + 1] - 1 have i0 = i
 };
 
-// h x w -> H x W with H >= h and W >= w. Where the sizes are equal on both axes nothing is
-// interpolated, and values stay exact whatever they are.
+// h x w -> H x W with H >= h and W >= w. If both sizes are equal nothing is interpolated, and
+// values stay as they are, NaN and infinities included.
 struct UpsampleTaps {
   UpsampleTaps(int64_t h, int64_t w, int64_t H, int64_t W)
       : y(h, H), x(w, W), identity(h == H && w == W) {}
@@ -78,7 +78,7 @@ struct ColumnTaps8 {
   Vec8f left(const float* row) const { return permute(load8(row + base0), lane0); }
   Vec8f right(const float* row) const { return permute(load8(row + base1), lane1); }
 
-  // Both rounding steps are monotone in the source values: so is the result.
+  // Monotone in the source values, as both rounding steps are (coarse_labels.h relies on it).
   Vec8f operator()(const float* row) const { return fma(right(row), w1, left(row) * w0); }
 };
 

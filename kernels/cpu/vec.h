@@ -1,5 +1,5 @@
-// Eight floats at a time: AVX2 + FMA, or NEON, where the compiler targets it, plain arrays
-// otherwise. One source, a module for each; nothing here decides at run time.
+// Eight floats at a time: AVX2 + FMA or NEON if the compiler targets it, else plain arrays. The
+// same sources are compiled into one module per instruction set; nothing here decides at run time.
 //
 //   Vec8f, Vec8i, Mask8        8 lanes of float, int32, true / false
 //   set8(v)                    v in all lanes
@@ -10,7 +10,7 @@
 //   store8_partial(p, a, m)    the first m lanes; never writes past p[m - 1]
 //   load8_bytes(p)             8 bytes as int lanes
 //   store8_bytes, store32_bytes  int lanes of 0..255 as bytes, in lane order
-//   + - * /  fma(a, b, c)      a * b + c: fused, but for plain arrays, which round twice
+//   + - * /  fma(a, b, c)      a * b + c, rounded once; plain arrays round twice
 //   min, max                   (a < b ? a : b), (a > b ? a : b): the second operand if one is NaN
 //   > >= < ==                  ordered: false on NaN
 //   select(m, yes, no), movemask(m), mask_of_bits(bits)  lane i is bit i
@@ -19,7 +19,7 @@
 //   permute(a, index)          lane i = a[index[i] & 7]
 //   gather(base, index)        lane i = base[index[i]]
 //   transpose8(rows)           8 x 8 in place
-// and where C2F_VECTORS is defined, that is, but for plain arrays:
+// and, unless they are plain arrays, where C2F_VECTORS is defined:
 //   gather_words(p, step)      lane i = the four bytes from p + i * step on, the lowest first
 //   low_bytes, without_low_bytes(words)  words & 255; words >> 8, zeros shifted in
 #pragma once
@@ -56,7 +56,7 @@ inline void store8_partial(T* p, Vec8f a, int m) {
 inline Vec8f exp(Vec8f x) {
   const Vec8f lowest = set8(-87.3365402f);  // ln(2^-126)
   const Vec8f highest = set8(88.3762589f);  // keeps the exponent of 2 at 127
-  // Constants first: min and max then pass a NaN on.
+  // Constants first, so that min and max return a NaN in x.
   const Vec8f clamped = min(highest, max(lowest, x));
   const Vec8i n = to_int_rounded(clamped * set8(1.44269504088896341f));
   const Vec8f nf = to_float(n);
@@ -72,7 +72,7 @@ inline Vec8f exp(Vec8f x) {
   return select(x < lowest, set8(0.0f), p * pow2(n));
 }
 
-// 0 where e^-x is beyond float32, -inf included: what exp gives there is finite.
+// 1 / (1 + e^-x); 0 where e^-x overflows float32, as exp saturates there instead of giving inf.
 inline Vec8f sigmoid(Vec8f x) {
   const Vec8f zero = set8(0.0f), one = set8(1.0f);
   return select(x < set8(-88.7228394f), zero, one / (one + exp(zero - x)));

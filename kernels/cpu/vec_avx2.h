@@ -81,7 +81,6 @@ inline void store8_partial(float* p, Vec8f a, int m) {
 inline Vec8i load8_bytes(const uint8_t* p) {
   return {_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))};
 }
-// Lane i goes to byte i, truncated to its low 8 bits (values must be 0..255).
 inline void store8_bytes(uint8_t* p, Vec8i a) {
   const __m128i words =
       _mm_packus_epi32(_mm256_castsi256_si128(a.v), _mm256_extracti128_si256(a.v, 1));

@@ -124,7 +124,7 @@ inline Vec8f select(Mask8 m, Vec8f yes, Vec8f no) {
 inline Vec8i select(Mask8 m, Vec8i yes, Vec8i no) {
   return {vbslq_s32(m.lo, yes.lo, no.lo), vbslq_s32(m.hi, yes.hi, no.hi)};
 }
-// The instructions of these names pass a NaN on whichever operand it is.
+// Not vminq and vmaxq: they return NaN if either operand is one.
 inline Vec8f min(Vec8f a, Vec8f b) { return select(a < b, a, b); }
 inline Vec8f max(Vec8f a, Vec8f b) { return select(a > b, a, b); }
 

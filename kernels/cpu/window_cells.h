@@ -1,6 +1,6 @@
-// The grid of cells that all windows of a call are unions of. The starts and ends of the windows
-// cut each axis into intervals, so any window size, stride and edge rule is exact; a window's count
-// is the sum of its cells.
+// The grid of cells of which all windows of a call are unions: starts and ends of the windows cut
+// each axis into intervals. So a window's count is the sum of its cells, exactly, whatever window
+// size, stride and edge rule are.
 #pragma once
 
 #include <algorithm>
@@ -11,8 +11,8 @@
 
 namespace c2f::cpu {
 
-// One axis. Interval e covers pixels edge[e] .. edge[e + 1] - 1; with stride > window some
-// intervals belong to no window, and pixels past the last edge to none either.
+// One axis. Interval e covers pixels edge[e] .. edge[e + 1] - 1. With stride > window some
+// intervals belong to no window; pixels past the last edge never do.
 struct CellAxis {
   explicit CellAxis(const WindowAxis& axis) {
     const int64_t count = axis.count();
@@ -50,8 +50,9 @@ struct CellGrid {
   CellAxis y, x;
 };
 
-// Window counts from cell sums; holds the scratch. Sums over all cells above and left of a corner
-// are kept modulo 2^32: their differences stay exact for windows below 2^32 pixels.
+// Window counts from cell sums, by sums over all cells above and to the left of each corner; holds
+// the scratch. The sums are kept modulo 2^32, which leaves differences exact for windows below 2^32
+// pixels.
 class WindowSums {
  public:
   explicit WindowSums(const CellGrid& grid)
