@@ -5,8 +5,8 @@
 
 namespace c2f::cuda {
 
-// To labels: one instantiation per type of the coarse logits, way to their labels and number of
-// classes that is compiled in (0 takes any). To scores: one per number of classes.
+// To labels: one instantiation per type of the coarse logits, source of the coarse labels and
+// compiled-in number of classes (0: any number). To scores: one per number of classes.
 constexpr uint32_t labels_key(DType coarse, LabelKind kind, int64_t classes) {
   return 1u << 31 | static_cast<uint32_t>(coarse) << 16 | static_cast<uint32_t>(kind) << 12 |
          static_cast<uint32_t>(classes);

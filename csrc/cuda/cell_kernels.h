@@ -1,12 +1,11 @@
-// The instantiations of a kernel that counts cells: F(K, key, T, N, kind) for each.
+// The instantiations of a kernel that counts cells: F(K, T, N, dtype, kind) for each.
 #pragma once
 
 #include "../../kernels/cuda/cell_counts_args.h"
 
 namespace c2f::cuda {
 
-// Instantiations: one per type, kind and, for logits, number of classes that is compiled in; 0
-// takes any. The list of an op's kernels uses the same keys.
+// One instantiation per type, kind and, for logits, compiled-in number of classes (0: any number).
 constexpr uint32_t cell_key(DType dtype, CellKind kind, int64_t classes) {
   return static_cast<uint32_t>(dtype) << 16 | static_cast<uint32_t>(kind) << 12 |
          static_cast<uint32_t>(classes);

@@ -6,7 +6,7 @@
 #include "../../kernels/cuda/window_bins.h"
 #include "logits.h"
 
-// The emulator of the tests sets this lower, so that small images have tiles of all sizes.
+// The tests' emulator lowers this, so that small images, too, get tiles of every size.
 #if !defined(C2F_WIDE_PIXELS)
 #define C2F_WIDE_PIXELS (1 << 21)
 #endif
@@ -14,17 +14,16 @@
 namespace c2f::cuda {
 namespace {
 
-// Source rows (or columns) of the cells that tile_px pixels have, at most: they span
-// (tile_px - 1) * scale, which meets one more source than it has steps, and rounding may add one.
+// Most source rows (or columns) under tile_px pixels: their positions span (tile_px - 1) * scale,
+// which meets one more source than it has steps, and rounding may add one.
 int32_t most_cells(int32_t tile_px, float scale) {
   return static_cast<int32_t>(static_cast<float>(tile_px - 1) * scale) + 3;
 }
 
 }  // namespace
 
-// Larger tiles read fewer source pixels twice, and share what a block computes before its first
-// pixel; smaller ones give small images enough blocks to fill a GPU: at 512 x 512 there are 256 of
-// 32 x 32.
+// Larger tiles read fewer source pixels twice and share a block's setup among more pixels; smaller
+// ones give small images enough blocks to fill a GPU: 512 x 512 has 256 of 32 x 32.
 int32_t tile_width(int64_t pixels) {
   return pixels >= int64_t{8} * C2F_WIDE_PIXELS ? kMaxTileX
          : pixels >= C2F_WIDE_PIXELS            ? kMaxTileX / 2
@@ -57,11 +56,13 @@ void set_width(CoarseArgs* args, int32_t tile_x) {
 
 void lay_out_cells(CoarseArgs* args, int32_t tile_y, int32_t tile_x, uint32_t* at) {
   const int32_t rows = most_cells(tile_y, args->scale_y);
-  // A quad may begin before the first cell, and a cell has a point behind it.
+  // The first quad may begin up to 3 columns before the first cell, and the last cell's right
+  // corners are one column on.
   const int32_t columns = kQuad - 1 + most_cells(tile_x, args->scale_x) + 1;
   args->pitch = (columns + kQuad - 1) / kQuad * kQuad;
   args->by_pitch = make_divider(args->pitch);
-  // Whole rows of threads share the rows of cells out; what they have found in pairs is bits.
+  // Rows of cells are shared out among rows of threads, of which each takes pairs of columns; a
+  // thread keeps a bit per row of what it has found.
   args->compared_rows =
       std::min(parts_of(rows, kCellThreads / (args->pitch / 2)), kMostComparedRows);
   set_width(args, tile_x);
@@ -71,7 +72,7 @@ void lay_out_cells(CoarseArgs* args, int32_t tile_y, int32_t tile_x, uint32_t* a
   layout.x = {reserve(at, 2 * tile_x), reserve(at, 2 * (args->pitch + 1)), reserve(at, 4 * tile_x)};
   layout.points = reserve(at, 2 * ((rows + 1) * args->pitch + 2));
   layout.entries = reserve(at, 2 * rows * args->pitch);
-  // Where there are fewer source pixels than threads, one of them each asks for more at once.
+  // With fewer source pixels than threads, one pixel per thread puts more loads in flight.
   args->fours =
       args->seg.stride_x == 1 && args->seg.w >= kQuad && args->pitch * rows > kCellThreads;
   args->quads = args->fours && quads(args->seg);

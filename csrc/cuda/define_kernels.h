@@ -1,4 +1,5 @@
-// Defines the table of an op's kernels, from the list in <op>_kernels.h: K(key, kernel) for each.
+// Defines the table of an op's kernels from the list in <op>_kernels.h, which has K(key, kernel)
+// for each.
 #pragma once
 
 #include <algorithm>
@@ -16,7 +17,7 @@
   ::c2f::cuda::Kernel{key, #__VA_ARGS__, reinterpret_cast<const void*>(&__VA_ARGS__)},
 #endif
 
-// What nvcc was told to compile for, in ascending order; 800 is compute capability 8.0.
+// __CUDA_ARCH_LIST__ is what nvcc was told to compile for; 800 means compute capability 8.0.
 #if defined(__CUDA_ARCH_LIST__)
 #define C2F_OLDEST_ARCHITECTURE (std::min({__CUDA_ARCH_LIST__}) / 10)
 #else

@@ -24,11 +24,12 @@ extern const KernelTable extract_targets_kernels;
 
 namespace {
 
-// Blocks that keep every multiprocessor busy; smaller ones are made where there would be fewer.
+// So many blocks keep every multiprocessor busy; where there would be fewer, blocks are made
+// smaller.
 constexpr int64_t kEnoughParts = 2 * kMultiprocessors;
 
-// The windows of a batch. Tensors are viewed one after the other, not as arguments of one call: an
-// error names the first that is wrong.
+// The windows of a batch. Viewed member by member, not as arguments of one call, whose order of
+// evaluation is open: an error names the first tensor that is wrong.
 struct Slots {
   Slots(py::handle origins_given, py::handle num_given, const char* op)
       : origins(view_tensor(origins_given, op, "windows.origins")),
@@ -42,7 +43,7 @@ void require_sides(int64_t window, int64_t side, const char* op) {
                     window, " and ", side);
 }
 
-// Whether rows of blocks start on multiples of 16 bytes.
+// Whether every block's rows start at multiples of 16 bytes.
 bool vector_stores(const ExtractPatchesParams& p, bool channels_last) {
   const int64_t elems = 16 / dtype_bytes(p.out_dtype);
   return reinterpret_cast<uintptr_t>(p.out) % 16 == 0 && p.out_stride_y % elems == 0 &&
@@ -101,7 +102,7 @@ void run_extract_patches(py::handle image, py::handle origins, py::handle num, i
   if (patches == 0) return;
   const int taps = resample_taps(p.mode, p.p != window);
   const Queue queue(image);
-  // One launch, but for images of more channels than its arguments have room for.
+  // One launch, unless there are more channels than its arguments have room for.
   for (int64_t c = 0; c < p.image.C; c += kPatchChannels) {
     const int64_t channels = std::min<int64_t>(kPatchChannels, p.image.C - c);
     const PatchArgs args = plan_patches(p, c, channels, taps);

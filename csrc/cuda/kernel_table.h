@@ -1,4 +1,5 @@
-// The kernels of an op, as launchers know them. No header of Python's: .cu files include this.
+// The kernels of an op, as launchers know them. Free of Python's headers, since .cu files include
+// it.
 #pragma once
 
 #include <cstddef>
@@ -6,8 +7,8 @@
 
 namespace c2f::cuda {
 
-// One instantiation of a kernel. `function` is what the launcher needs to run it; null where it is
-// compiled at run time, from its name.
+// One instantiation of a kernel. `function` is what the launcher runs; null if the kernel is
+// compiled at run time, by its name.
 struct Kernel {
   uint32_t key;
   const char* name;
@@ -19,9 +20,9 @@ struct KernelTable {
   const char* op;
   const Kernel* kernels;
   size_t count;
-  int oldest_architecture;  // compute capability times 10; 0 where that is not nvcc's choice
+  int oldest_architecture;  // compute capability times 10; 0 if nvcc did not compile these
 
-  // The index of a key; an unknown one is a mistake of ours.
+  // The index of a key. Throws std::logic_error for an unknown one: a bug of ours.
   size_t find(uint32_t key) const;
 };
 

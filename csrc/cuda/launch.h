@@ -13,7 +13,7 @@
 
 namespace c2f::cuda {
 
-// Of an H100 or H200: launches with fewer blocks than a few of these leave some idle.
+// Multiprocessors of an H100 or H200. A launch should have a few blocks for each, or some idle.
 constexpr int64_t kMultiprocessors = 132;
 
 constexpr int64_t kInt32Max = 0x7fffffff;
@@ -23,13 +23,13 @@ inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 struct Launch {
   const KernelTable& table;
   uint32_t key;
-  int64_t blocks;  // all of them along x: y and z end at 65535
+  int64_t blocks;  // all along x, since y and z end at 65535
   uint32_t threads;
   uint32_t dynamic_shared = 0;  // bytes
-  bool early = false;           // may start before the previous launch ends: see gpu.cuh
+  bool early = false;  // may start before the previous launch ends: wait_for_previous in gpu.cuh
 };
 
-// The caller's device and stream; the device is current while this lives.
+// The caller's device and stream. The device is made current while this lives.
 class Queue {
  public:
   // The stream of the device that `tensor` is on.
@@ -45,7 +45,7 @@ class Queue {
   [[maybe_unused]] int restore_ = -1;  // launch_runtime.cpp alone changes the device
 };
 
-// Raises NotImplementedError where a launch cannot have so many.
+// Raises NotImplementedError if there are more blocks than a launch can have.
 void require_blocks(const Launch& launch);
 
 // Starts a kernel that takes one argument, by value. Throws std::runtime_error with CUDA's reason.
@@ -58,19 +58,19 @@ void launch(const Launch& launch, const Args& args, const Queue& queue) {
   launch_bytes(launch, &args, sizeof(Args), queue);
 }
 
-// Device memory of a call, from Python's side, where PyTorch allocates it; kept while this lives,
-// which has to be until the launches that use it are made.
+// Device memory of a call, which PyTorch allocates (Workspace in c2fcore/_cuda.py). References to
+// it are kept while this lives, which must be until the launches that use it are enqueued.
 class Workspace {
  public:
   explicit Workspace(pybind11::handle python) : python_(python) {}
 
-  // Garbage, of the current stream only; one address per name.
+  // Uninitialised memory, for use on the current stream only; calls with the same name share it.
   template <class T>
   T* scratch(const char* name, int64_t count) {
     return static_cast<T*>(bytes(name, count * static_cast<int64_t>(sizeof(T))));
   }
 
-  // Counters that are zero, and that the kernel leaves zero.
+  // Counters that are zero, and that the kernel must leave zero.
   uint32_t* tickets(int64_t count);
 
  private:
@@ -80,13 +80,13 @@ class Workspace {
   pybind11::list held_;
 };
 
-// Raises NotImplementedError.
+// Raises NotImplementedError: "<op>: backend 'cuda' <what>; 'reference' can run this".
 [[noreturn]] void lacking(const char* op, const std::string& what);
 
 // Why kernels cannot run on this machine, "" if they can.
 std::string missing();
 
-// What a module has of its own beside the ops.
+// Adds what this launcher offers Python besides the ops.
 void bind_launcher(pybind11::module_& m);
 
 }  // namespace c2f::cuda

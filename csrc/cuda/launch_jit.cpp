@@ -1,6 +1,6 @@
 // Hands every launch to Python, which compiles a kernel when it is first needed (module _cuda_jit,
-// c2fcore/_nvrtc.py). The tables hold names alone: a C++ compiler builds this, without any
-// header or library of CUDA's, and the launch geometry is that of _cuda_prebuilt.
+// c2fcore/_nvrtc.py). The kernel tables hold names only, so that any C++ compiler builds this
+// without CUDA's headers and libraries. Launch geometry is the same as in _cuda_prebuilt.
 #include <utility>
 
 #include "../../kernels/cuda/aggregate_args.h"
@@ -26,13 +26,13 @@ C2F_KERNEL_TABLE(windows, C2F_WINDOWS_KERNELS)
 namespace c2f::cuda {
 namespace {
 
-// Held for the life of the process: destroyed with the module, it would outlive the interpreter.
+// Never destroyed: at exit, that would happen after the interpreter has ended.
 py::object& launcher() {
   static py::object& held = *new py::object(py::none());
   return held;
 }
 
-// (op, name, bytes of its argument) of every kernel; the header of an op's kernels bears its name.
+// (op, name, bytes of its argument) of every kernel. The header of a kernel is named after its op.
 py::list kernels() {
   const std::pair<const KernelTable*, size_t> tables[] = {
       {&aggregate_kernels, sizeof(MergeArgs)},
@@ -64,8 +64,8 @@ Queue::Queue(py::handle tensor) {
 
 Queue::~Queue() = default;
 
-// `early` is left out: CuPy launches without attributes. A launch then begins when its predecessor
-// has ended, and the kernels' wait for it returns at once.
+// `early` is ignored, since CuPy launches without attributes: a launch begins when its predecessor
+// has ended, and the wait in the kernel returns at once.
 void launch_bytes(const Launch& launch, const void* args, size_t bytes, const Queue& queue) {
   const Kernel& kernel = launch.table.kernels[launch.table.find(launch.key)];
   const void* arguments[] = {args};

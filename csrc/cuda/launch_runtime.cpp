@@ -1,5 +1,5 @@
-// Launches kernels that nvcc compiled into this module, through the CUDA runtime, which is linked
-// statically: the module loads on machines without a driver.
+// Launches kernels that nvcc compiled into this module, by the CUDA runtime. That is linked
+// statically, so that the module loads on machines without a driver.
 #include <cuda_runtime_api.h>
 
 #include <map>
@@ -17,24 +17,25 @@ extern const KernelTable windows_kernels;
 
 namespace {
 
-// More has to be asked for, kernel by kernel: 48 KiB less what a kernel has statically, 2 at most.
+// Dynamic shared memory that a kernel gets without asking: 48 KiB less its static shared memory,
+// which is at most 2 KiB.
 constexpr uint32_t kPlainShared = 46 << 10;
 
 void check(cudaError_t error, const char* op, const char* kernel = "") {
   if (error == cudaSuccess) return;
-  cudaGetLastError();  // one that does not stick is not left for the next caller
+  cudaGetLastError();  // clears the error, unless it is sticky, for the next caller
   std::string what(op);
   if (*kernel != '\0') what = what + ": " + kernel;
   throw std::runtime_error(what + ": " + cudaGetErrorString(error));
 }
 
-// Graphs have no edges for early launches before CUDA 12.3, and the launch may be captured.
+// The launch may be captured, and graphs have edges for early launches only since CUDA 12.3.
 constexpr int kEarlyInGraphs = 12030;
 
-// Whether a kernel may start before the previous one ends: if its code waits by itself (gpu.cuh),
-// and the driver knows of it. Compiled for less than compute capability 9.0 a kernel does not wait,
-// not even where PTX of it is compiled for a newer GPU. Asked once per device; callers hold the
-// GIL.
+// Whether a kernel may start before the previous one ends: its code must wait by itself (gpu.cuh),
+// and the driver must support it. A kernel compiled for less than compute capability 9.0 does not
+// wait, not even when its PTX is compiled on for a newer GPU. Asked once per device; callers hold
+// the GIL.
 bool may_start_early(const Kernel& kernel, int device, const char* op) {
   static std::map<std::pair<const void*, int>, bool> known;
   const auto [found, added] = known.try_emplace({kernel.function, device}, false);
@@ -50,7 +51,7 @@ bool may_start_early(const Kernel& kernel, int device, const char* op) {
   return found->second;
 }
 
-// "" for a device that these kernels were compiled for, or for an older one of.
+// Why a device is too old for these kernels, "" if it is not.
 std::string too_old(int device) {
   int major = 0, minor = 0;
   check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "cuda");

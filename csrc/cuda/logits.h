@@ -1,4 +1,4 @@
-// What the launches of several ops ask of coarse logits.
+// Memory layouts of coarse logits, and compiled-in numbers of classes, for all ops that read them.
 #pragma once
 
 #include <cstdint>
@@ -15,15 +15,14 @@ inline bool packed(const Seg& seg) {
          reinterpret_cast<uintptr_t>(seg.data) % 16 == 0;
 }
 
-// Whether every fourth pixel of a row begins four that can be loaded at once.
+// Whether four pixels of a row, from every fourth one on, can be loaded at once.
 inline bool quads(const Seg& seg) {
   return seg.stride_x == 1 && seg.w % 4 == 0 && seg.stride_b % 4 == 0 && seg.stride_n % 4 == 0 &&
          seg.stride_y % 4 == 0 &&
          reinterpret_cast<uintptr_t>(seg.data) % (4 * dtype_bytes(seg.dtype)) == 0;
 }
 
-// The number of classes if kernels are compiled for it (the lists of *_kernels.h), else 0, which
-// stands for any.
+// The number of classes if kernels are compiled for it (see the lists in *_kernels.h), else 0: any.
 inline int64_t compiled_in(int64_t classes) {
   return classes == 2 || classes == 6 || classes == 7 || classes == 16 ? classes : 0;
 }

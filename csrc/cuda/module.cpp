@@ -1,4 +1,4 @@
-// The CUDA module: arguments, checks and launch geometry. Built with the kernels that nvcc compiled
+// The CUDA module: arguments, checks and launch geometry. Built with kernels compiled by nvcc
 // (_cuda_prebuilt), without kernels (_cuda_jit) and, for tests, with kernels that run on the CPU.
 #include <pybind11/pybind11.h>
 

@@ -1,4 +1,4 @@
-// Refusal of calls that are valid but beyond these kernels.
+// Refuses calls that are valid but beyond these kernels.
 #pragma once
 
 #include <sstream>
@@ -7,7 +7,7 @@
 
 namespace c2f::cuda {
 
-// `taken` says what the kernels take, and what they got.
+// `taken` completes "takes ...": what the kernels take, and what they got.
 template <class... Parts>
 void require_supported(bool holds, const char* op, const Parts&... taken) {
   if (holds) return;

@@ -9,7 +9,7 @@
 #include "supported.h"
 #include "windows_kernels.h"
 
-// The emulator of the tests sets these lower, so that small images take every path.
+// The tests' emulator lowers these, so that small images take every path.
 #if !defined(C2F_ONE_BAND_TILES)
 #define C2F_ONE_BAND_TILES 512
 #endif
@@ -23,11 +23,12 @@ extern const KernelTable windows_kernels;
 
 namespace {
 
-// Most windows of an image, bins of an axis, and pairs that a block works off in 32 bits: its loops
+// Most windows of an image and bins of an axis: kernels number them in 32 bits, and their loops
 // step past the last one by up to a block of threads, or to the end of a band.
 constexpr int64_t kMostNumbered = (int64_t{1} << 31) - (1 << 12);
 
-// Places what counting has in shared memory, and sets what follows; returns the bytes.
+// Lays out the shared memory of counting and sets the arguments that depend on it; returns its size
+// in bytes.
 uint32_t lay_out(CellCountsArgs* args, bool upsampled) {
   const BinAxis &y = args->y, &x = args->x;
   uint32_t bytes = 0;
@@ -44,7 +45,7 @@ uint32_t lay_out(CellCountsArgs* args, bool upsampled) {
 
 bool flushed(const BinAxis& axis) { return axis.flush_px != kNoFlush; }
 
-// What kernels number in 32 bits: windows and bins, and tiles of the launch.
+// Refuses what kernels could not number in 32 bits: windows, bins, tiles of the launch.
 void require_numbers(const BinAxis& y, const BinAxis& x, int64_t B, const char* op) {
   const int64_t windows = int64_t{y.windows} * x.windows;
   require_supported(windows <= kMostNumbered, op, "at most ", kMostNumbered,
@@ -61,7 +62,7 @@ struct WindowsPlan {
   Launch launch;
 };
 
-// What both ops have in common; Params is that of either.
+// The part of the plan that both ops share; Params is either op's.
 template <class Params>
 WindowsPlan plan_windows(const Params& p, int64_t stride_px, Workspace& workspace, const char* op) {
   const Seg& seg = p.seg;
@@ -95,8 +96,9 @@ WindowsPlan plan_windows(const Params& p, int64_t stride_px, Workspace& workspac
   return {args, launch};
 }
 
-// Most windows of an axis that overlap one; most bins of a window, which at the flush edge are
-// those of the last one, or one more where its start cuts one.
+// Most windows of an axis that overlap one (itself included), and most bins of a window: with a
+// flush window these are its own, or one more than usual where its start cuts a bin of another
+// window.
 int64_t most_beside(const BinAxis& axis) {
   return std::min<int64_t>(axis.windows, 2 * int64_t{axis.beside} + (flushed(axis) ? 2 : 1));
 }
@@ -105,8 +107,9 @@ int64_t most_span(const BinAxis& axis) {
   return std::max(int64_t{axis.span_bins} + 1, int64_t{axis.bins} - axis.flush_bin);
 }
 
-// A selection by one warp: where keys take 32 bits, the warp reads them in a few turns, and "cover"
-// finds no more than its lanes have room for. Beyond that a block selects, which knows no limit.
+// The layout of a selection by one warp, or one with places = 0 if a whole block must select, which
+// has no limits. One warp can if keys fit 32 bits, if it reads them in a few turns, and if "cover"
+// meets no more windows and bins around a choice than its lanes hold.
 WarpLayout warp_layout(const CellCountsArgs& cells, Strategy strategy, uint32_t* bytes) {
   const BinAxis &y = cells.y, &x = cells.x;
   WarpLayout layout{};
@@ -130,7 +133,7 @@ WarpLayout warp_layout(const CellCountsArgs& cells, Strategy strategy, uint32_t*
   };
   layout.rows = reserve(int64_t{8} * 4 * y.windows);     // a Reach for each of 4 lanes
   layout.columns = reserve(int64_t{8} * 8 * x.windows);  // and of 8
-  // Lanes read on beyond the last bin of a window, and do not use what they find.
+  // With room behind it, as lanes read past a window's last bin and ignore what they find there.
   layout.bins = reserve(4 * (int64_t{y.bins + layout.span - 1} * x.bins + layout.span));
   layout.across = reserve(4 * int64_t{y.bins} * x.windows);
   if (at > C2F_SELECT_SHARED_BYTES) return layout;
