@@ -1,17 +1,18 @@
 // aggregate to labels, in one launch.
 //
-// Coarse labels come first: given, or found here as counting finds them (upsampled_tile.cuh), a
-// tile of the image at a time, and stored. What windows cover of the tile is then read again and
-// edited by the same block, in parts of kTilePixels; no two blocks touch the same label. Of large
-// tiles, which have many parts, those that windows reach are left to blocks of their own: windows
-// often lie beside each other, and one block would merge for long while others have gone.
+// Coarse labels come first. They are given, or a block finds them for a tile of the image, as
+// counting does (upsampled_tile.cuh), and stores them. The same block then reads those that windows
+// cover again and edits them, in parts of kTilePixels; no two blocks touch the same label. In large
+// tiles, which have many parts, the parts that windows reach are left to blocks of their own:
+// windows often lie side by side, and one block would go on merging long after the others have
+// finished.
 //
 // Where labels are given a block takes a tile of a window, so that the cost does not depend on the
-// image's size; of the windows over a pixel the first one's block decides it.
+// image's size. A pixel under several windows is decided by the block of the first of them.
 //
 // Pixels whose p_f contradicts their coarse label are listed before any exponential is taken or any
-// logit is read for them: with one window over a pixel the sign of its fine logit tells. One warp
-// finds out what the block's threads have in common; p_f stays in the registers of who found it.
+// logit read for them: with one window over a pixel, the sign of its fine logit is enough. What the
+// threads of a block have in common is found by one warp; p_f stays in its thread's registers.
 #pragma once
 
 #include <cstdint>
@@ -23,12 +24,12 @@
 
 namespace c2f::cuda {
 
-// A pixel that may change, as it waits for its turn.
+// A pixel whose label may change.
 struct ListedPixel {
-  float value;  // as in Foreground
-  uint32_t what;
+  float value;    // as in Foreground
+  uint32_t what;  // number of the pixel, its coarse label, and whether the value is a mean
 
-  static constexpr int kLabel = 16, kMean = 31;  // bits behind the pixel's number
+  static constexpr int kLabel = 16, kMean = 31;  // where these begin; the number is the low 16 bits
   __device__ __forceinline__ int pixel() const { return static_cast<int>(what & 0xffffu); }
   __device__ __forceinline__ int32_t label() const {
     return static_cast<int32_t>(what >> kLabel & 0xffu);
@@ -38,14 +39,14 @@ struct ListedPixel {
   }
 };
 
-// What a block merges, in shared memory: said by one warp, for the others to read.
+// What a block merges, in shared memory; written by one warp, read by all.
 struct LabelTile {
   ListedPixel listed[kTilePixels];
   int32_t num_listed;
-  int32_t own_slot;  // the block leaves pixels to windows before it; 0 without one
+  int32_t own_slot;  // pixels that an earlier slot covers are left to that one's block; 0: none are
   WindowVotes votes;
   MergeTile at;
-  int64_t first_label;  // of the tile's pixels, in all labels
+  int64_t first_label;  // index of the tile's first pixel in the label map
   ImageWindows windows;
 };
 static_assert(sizeof(LabelTile) == kLabelTileBytes);
@@ -62,10 +63,10 @@ __device__ __forceinline__ void list_pixels(const MergeArgs& a, const MergeTile&
 #pragma unroll
   for (int r = 0; r < kRowsOfThread; ++r, label_at += a.coarse.W) {
     label[r] = 0;
-    // Only labels that this block alone may change are read.
+    // Reads only labels that no other block may change.
     if (fine.covered(r)) label[r] = *label_at;
     const bool conflict = is_small<N>(a.small, label[r]) != fine.is_small(r);
-    // All lanes are here: no way around a row is longer than the row.
+    // All lanes are here: the loop has the same bounds in all, and nothing leaves it.
     votes[r] = __ballot_sync(kWarp, fine.covered(r) && (official || conflict));
     any |= votes[r];
   }
@@ -89,7 +90,8 @@ __device__ __forceinline__ void list_pixels(const MergeArgs& a, const MergeTile&
   }
 }
 
-// Says what is merged. Called by one whole warp, after the last barrier before merge_tile.
+// Writes what is to be merged into `tile`. Called by one whole warp; merge_tile follows a barrier
+// later.
 __device__ __forceinline__ void place_merge(const MergeArgs& a, const MergeTile& at,
                                             const ImageWindows& windows, int32_t own_slot,
                                             LabelTile& tile) {
@@ -103,8 +105,8 @@ __device__ __forceinline__ void place_merge(const MergeArgs& a, const MergeTile&
   tile.windows = windows;
 }
 
-// Merges the pixels of a tile that windows cover, in the labels that are stored. Called by all
-// threads of the block, a barrier after the tile was placed and those labels were stored.
+// Merges the pixels of a tile that windows cover into the stored labels. Called by all threads of
+// the block, with a barrier since the tile was placed and the labels were stored.
 template <class T, int N, LabelKind kKind>
 __device__ __forceinline__ void merge_tile(const MergeArgs& a, LabelTile& tile) {
   MergeTile at = tile.at;
@@ -131,7 +133,8 @@ __device__ __forceinline__ void merge_tile(const MergeArgs& a, LabelTile& tile) 
   }
 }
 
-// Which tile of which owner, an image or a slot of the batch.
+// A tile by its place in its owner, which is an image or, where labels are given, a patch of the
+// batch.
 struct TileNumber {
   int32_t owner, y, x;
 
@@ -143,20 +146,20 @@ struct TileNumber {
   }
 };
 
-// Which slot of which image a patch of the batch is.
+// The slot that a patch of the batch belongs to.
 __device__ __forceinline__ Slot slot_of(const MergeArgs& a, int32_t patch) {
   const int32_t b = a.by_slots.quotient(patch);
   return {b, patch - b * static_cast<int32_t>(a.windows.n)};
 }
 
-// The tile of a window that a block edits: of no pixels where the window's slot is not used. Called
-// by one whole warp.
+// Places the tile of a window that this block edits; its height is 0 if the window's slot is
+// unused. Called by one whole warp.
 __device__ __forceinline__ void place_window(const MergeArgs& a, LabelTile& tile) {
   const TileNumber number(a, static_cast<int32_t>(blockIdx.x));
   const Slot slot = slot_of(a, number.owner);
   const ImageWindows windows(a, slot.b);
   const Origin origin = windows.at(a, slot.j);
-  if (!origin.used) {  // in all lanes, or in none
+  if (!origin.used) {  // the same in all lanes
     if (lane_of_thread() == 0) tile.at.height = 0;
     return;
   }
@@ -171,20 +174,20 @@ __device__ __forceinline__ void place_window(const MergeArgs& a, LabelTile& tile
   place_merge(a, at, windows, slot.j, tile);
 }
 
-// A block's tile of an image, in shared memory: see find_tile of bin_tile.cuh.
+// A block's tile of an image, in shared memory (why: see find_tile in bin_tile.cuh).
 struct ImageTile {
   int32_t image;
   TilePart y, x;
-  uint32_t taken;  // parts that other blocks take, by bits
+  uint32_t taken;  // a bit for each part that another block merges
 
-  // From a row on; the columns are those of a part at most.
+  // The part from row `top` on, kTilePixels at most. For tiles no wider than a part.
   __device__ __forceinline__ MergeTile part(const MergeArgs& a, int32_t top) const {
     return {image,    y.start + top, x.start, min(kTilePixels >> a.tile_x_log2, y.length - top),
             x.length, a.tile_x_log2};
   }
 };
 
-// Says where a block's tile is, and that all of it is its own. Called by all threads of the block.
+// Sets a block's tile, with no parts taken by others. Called by all threads of the block.
 __device__ __forceinline__ void place_tile(const MergeArgs& a, int32_t image, int32_t top,
                                            int32_t height, int32_t left, int32_t width,
                                            ImageTile* tile) {
@@ -202,12 +205,12 @@ __device__ __forceinline__ void place_tile(const MergeArgs& a, int32_t image, in
   __syncthreads();
 }
 
-// Bits of the parts `from` .. `to`, of those below each other.
+// Bits from .. to.
 __device__ __forceinline__ uint32_t bits_between(int32_t from, int32_t to) {
   return (2u << to) - (1u << from);
 }
 
-// Notes the parts of a tile that windows reach.
+// Marks the parts of a tile that windows reach as taken.
 __device__ __forceinline__ void note_windows(const MergeArgs& a, ImageTile& tile) {
   const int32_t k = static_cast<int32_t>(a.windows.window_px);
   const MergeTile whole{tile.image,    tile.y.start,  tile.x.start,
@@ -226,9 +229,9 @@ __device__ __forceinline__ void note_windows(const MergeArgs& a, ImageTile& tile
   }
 }
 
-// The part of an image that a block before those of the tiles takes: one that a window reaches, and
-// none of an earlier slot. Called by all threads of the block, which get the same answer: whether
-// there is one.
+// For the window blocks, which come before the tiles' blocks: finds the part of an image that this
+// block labels and merges, one that its window reaches and no window of an earlier slot does.
+// Returns whether there is one, the same answer in all threads. Called by all threads of the block.
 __device__ __forceinline__ bool find_part(const MergeArgs& a, ImageTile* tile) {
   const uint32_t parts_x = static_cast<uint32_t>(a.window_parts_x);
   const uint32_t row_of_all = blockIdx.x / parts_x;
@@ -248,12 +251,14 @@ __device__ __forceinline__ bool find_part(const MergeArgs& a, ImageTile* tile) {
   for (int32_t j = threadIdx.x; j < slot.j; j += kMergeThreads) {
     if (reaches(a, windows.at(a, j), part)) atomicOr(&tile->taken, 1u);
   }
-  // All threads are here: none has left alone. Earlier slots have been looked at.
+  // All threads are here, as the returns above are the same for all. Earlier slots have been
+  // checked.
   __syncthreads();
   return tile->taken == 0;
 }
 
-// Coarse labels of a tile, by the logits' own pixels, four beside each other a thread.
+// Coarse labels of a tile where logits have the image's size; a thread takes four neighbouring
+// pixels.
 template <class T, int N>
 __device__ __forceinline__ void label_pixels(const CoarseArgs& a, const ImageTile& tile) {
   const T* image = static_cast<const T*>(a.seg.data) + tile.image * a.seg.stride_b;
@@ -269,10 +274,10 @@ __device__ __forceinline__ void label_pixels(const CoarseArgs& a, const ImageTil
   }
 }
 
-// What UpsampledTile is told where nothing is counted, and other blocks take parts of a tile.
+// UpsampledTile's Counts where nothing is counted, and other blocks take some parts of a tile.
 struct LabelsOnly {
   static constexpr bool kWanted = false;
-  uint32_t parts;  // that are taken
+  uint32_t parts;  // ImageTile::taken
 
   struct Columns {
     __device__ __forceinline__ Columns(const LabelsOnly&, const Span&, const Span&, int32_t) {}
@@ -280,7 +285,7 @@ struct LabelsOnly {
     __device__ __forceinline__ void flush() {}
   };
 
-  // Of those below each other around a column.
+  // Bits of the taken parts that a column crosses, from top to bottom.
   __device__ __forceinline__ uint32_t taken(int32_t column) const {
     constexpr uint32_t kBelow = (1u << (1 << kPartsLog2)) - 1u;
     return parts >> (static_cast<uint32_t>(column) / kWideTileX << kPartsLog2) & kBelow;
@@ -290,11 +295,12 @@ struct LabelsOnly {
   }
 };
 
-// The tile of an image that this block labels and merges.
+// Labels and merges this block's tile of an image.
 template <class T, int N, LabelKind kKind>
 __device__ __forceinline__ void label_image(const MergeArgs& a, unsigned char* shared) {
   C2F_SHARED(ImageTile, tile);
-  // Whether windows' parts have blocks of their own. Every way is the same for all threads of one.
+  // Whether parts that windows reach have blocks of their own. All branches below are uniform over
+  // the block.
   const bool apart = kKind == LabelKind::kUpsampled && a.window_blocks > 0;
   const int32_t block = static_cast<int32_t>(blockIdx.x) - (apart ? a.window_blocks : 0);
   if (block < 0) {
@@ -305,7 +311,7 @@ __device__ __forceinline__ void label_image(const MergeArgs& a, unsigned char* s
                &tile);
     if (apart) {
       note_windows(a, tile);
-      // All threads are here; the parts are noted.
+      // All threads are here; the parts are marked.
       __syncthreads();
     }
   }
@@ -317,8 +323,8 @@ __device__ __forceinline__ void label_image(const MergeArgs& a, unsigned char* s
   }
   if (apart && block >= 0) return;
   for (int32_t top = 0; top < tile.y.length; top += kTilePixels >> a.tile_x_log2) {
-    // All threads take every turn. Labels are stored that others read; and neither what they were
-    // found with nor the list of the part before, in the same memory, is read any more.
+    // All threads take every turn. Before this barrier, labels are stored that other threads read
+    // next; and the shared memory that is reused now, of labelling or of the part before, was read.
     __syncthreads();
     auto& merged = *reinterpret_cast<LabelTile*>(shared);
     if (warp_of_thread() == 0) {

@@ -8,12 +8,12 @@
 
 namespace c2f::cuda {
 
-// Beside a point's label: its largest logit is infinite, or there is none, which proves nothing
-// about the pixels between it and its neighbours.
+// Mark beside a point's label: its largest logit is infinite, or all are NaN or -inf, so that its
+// label proves nothing about the pixels between it and its neighbours.
 constexpr uint32_t kNotFinite = 1u << 14;
 
 // Fed with logits in ascending class order. A strict > keeps the first of equal classes and never
-// takes a NaN, which thereby counts as -inf; without anything above -inf the label is 0.
+// takes a NaN, which thus counts as -inf; with nothing above -inf the label is 0.
 struct FirstArgmax {
   float best;
   int32_t label;
@@ -29,7 +29,8 @@ struct FirstArgmax {
   }
 };
 
-// The same of two, whose logits are the halves of a word: pixels, or each second class of one.
+// Two of these, whose logits are the halves of a word: two pixels, or the even and the odd classes
+// of one.
 template <class T>
 struct FirstArgmaxOfTwo {
   uint32_t best = Pair<T>::kLowest, labels = 0;
@@ -43,7 +44,7 @@ struct FirstArgmaxOfTwo {
     const uint32_t infinite = Pair<T>::greater(best & 0x7fff7fffu, Pair<T>::kLargest);
     return labels | (infinite & kNotFinite * 0x10001u);
   }
-  // Of one pixel.
+  // The argmax of the one pixel whose even and odd classes the halves are.
   __device__ __forceinline__ FirstArgmax together() const {
     FirstArgmax low, high;
     low.best = to_float(T{static_cast<uint16_t>(best)});
@@ -55,7 +56,7 @@ struct FirstArgmaxOfTwo {
   }
 };
 
-// N classes of one pixel side by side, two in a word.
+// Argmax of a pixel whose N classes lie side by side in memory, two in a word.
 template <int N, class T>
 __device__ __forceinline__ FirstArgmax argmax_of_packed(const T* pixel) {
   static_assert(N % 8 == 0);
@@ -72,7 +73,7 @@ __device__ __forceinline__ FirstArgmax argmax_of_packed(const T* pixel) {
   return found.together();
 }
 
-// N classes, `stride` elements apart; N = 0: `classes` of them.
+// Argmax of a pixel whose N classes (N = 0: `classes` of them) are `stride` elements apart.
 template <class T, int N>
 __device__ __forceinline__ FirstArgmax first_argmax(const T* pixel, int64_t stride, int32_t classes,
                                                     bool packed) {
@@ -104,7 +105,7 @@ __device__ __forceinline__ FirstArgmax first_argmax(const T* pixel, int64_t stri
   return found;
 }
 
-// Four pixels beside each other; what they answer are points, two in a word.
+// Four neighbouring pixels; gives their points, two in a word.
 template <class T, bool kTogether = Pair<T>::kTogether>
 struct FirstArgmaxOfFour {
   FirstArgmax found[4];
@@ -133,7 +134,8 @@ struct FirstArgmaxOfFour<T, true> {
   }
 };
 
-// Points of four pixels beside each other in memory; kQuads: their logits of a class are one load.
+// Points of four pixels that are neighbours in memory; kQuads: one load reads their logits of a
+// class.
 template <int N, bool kQuads, class T>
 __device__ __forceinline__ uint2 points_of_four(const T* pixels, int64_t stride, int32_t classes) {
   constexpr int kMost = kQuads ? 32 / static_cast<int>(sizeof(T)) : 8;
@@ -149,14 +151,15 @@ __device__ __forceinline__ uint2 points_of_four(const T* pixels, int64_t stride,
     for (int i = 0; i < kBatch; ++i) {
       quad[i] = load_quad<kQuads>(pixels + min(first + i, count - 1) * stride);
     }
-    // The last class, where it is here again, is not better than itself.
+    // The last class may be offered again; it is not better than itself.
 #pragma unroll
     for (int i = 0; i < kBatch; ++i) found.offer(quad[i], first + i);
   }
   return found.points();
 }
 
-// Labels, as bytes of a word, of `inside` of four pixels beside each other, at (y, x) of an image.
+// Labels of the first `inside` of four neighbouring pixels, from (y, x) of an image on, as the
+// bytes of a word.
 template <int N, class T>
 __device__ __forceinline__ uint32_t labels_of_four(const CoarseArgs& a, const T* image, int64_t y,
                                                    int64_t x, int32_t inside) {
@@ -178,7 +181,7 @@ __device__ __forceinline__ uint32_t labels_of_four(const CoarseArgs& a, const T*
   return labels;
 }
 
-// Stores labels beside each other, `inside` bytes of a word.
+// Stores neighbouring labels: the first `inside` bytes of a word.
 __device__ __forceinline__ void store_labels(uint8_t* at, uint32_t labels, int32_t inside) {
   if (inside == kQuad && reinterpret_cast<uintptr_t>(at) % kQuad == 0) {
     *reinterpret_cast<uint32_t*>(at) = labels;

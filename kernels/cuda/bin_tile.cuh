@@ -29,8 +29,8 @@ struct TilePlace {
   BinPart y, x;
 };
 
-// The place of this block's tile, in shared memory: two threads find it for all, where eight warps
-// would do the same and keep it in registers. Called by all threads of the block.
+// Finds the place of this block's tile. Two threads do so for all, in shared memory; else each of
+// eight warps would compute the same and keep it in registers. Called by all threads of the block.
 __device__ __forceinline__ void find_tile(const CellCountsArgs& a, TilePlace* place) {
   const CoarseArgs& coarse = a.coarse;
   const int32_t tile = static_cast<int32_t>(blockIdx.x);
@@ -47,7 +47,7 @@ __device__ __forceinline__ void find_tile(const CellCountsArgs& a, TilePlace* pl
   __syncthreads();
 }
 
-// The bins of the pixels along an axis of a tile, counted from the tile's first.
+// The bin of each pixel along an axis of a tile, counted from the tile's first bin.
 struct BinTable {
   uint16_t* bin;
 
@@ -78,7 +78,7 @@ struct BinTile {
         rows{reinterpret_cast<uint16_t*>(shared + a.row_bins)},
         columns{reinterpret_cast<uint16_t*>(shared + a.column_bins)} {}
 
-  // Zeroes the bins and says which bin each row and column of pixels is in.
+  // Zeroes the bins and fills the tables of rows and columns.
   __device__ void begin(const CellCountsArgs& a) const {
     for (int i = threadIdx.x; i < y.bins * x.bins; i += blockDim.x) bins[i] = 0;
     for (int i = threadIdx.x; i < x.pixels.length; i += blockDim.x) {
@@ -89,7 +89,7 @@ struct BinTile {
     }
   }
 
-  // Adds those pixels below, or beside, each other whose bit is set.
+  // Adds the pixels of a column `down`, or of a row `across`, whose bit in `members` is set.
   __device__ __forceinline__ void add_column(unsigned members, int32_t column,
                                              const Span& down) const {
     add(members, rows, down, bins + columns.bin[column], x.bins);
@@ -119,18 +119,18 @@ struct BinTile {
   }
 };
 
-// Pixels of two columns of cells on the way down a tile, halves of a word: what lies in one row of
-// bins is added up before it goes there.
+// Counts pixels of two columns of cells, in the halves of a word, on the way down a tile. What lies
+// in one row of bins is summed before it is added to the bins.
 class ColumnCounts {
  public:
-  // From pixel row `row` on.
+  // Begins at pixel row `row`; `even` and `odd` are the pixel columns of the two columns of cells.
   __device__ __forceinline__ ColumnCounts(const BinTile& tile, const Span& even, const Span& odd,
                                           int32_t row)
       : tile_(tile), even_(even), odd_(odd), row_(row), bin_(tile.rows.bin[row]) {
     find_end();
   }
 
-  // The pixels down to row `bottom` of the columns whose half of `members` is 1.
+  // Counts the rows of pixels down to `bottom`, in the columns whose half of `members` is 1.
   __device__ __forceinline__ void add(uint32_t members, int32_t bottom) {
     for (; bottom > end_; find_end()) {
       count_ += members * static_cast<uint32_t>(end_ - row_);

@@ -1,8 +1,8 @@
 // Small-object pixels of every bin, and labels: the part that count_windows and select_windows
 // share.
 //
-// One block counts one tile of bins, in shared memory, and alone writes them: nothing needs to be
-// zero beforehand, and no sum depends on an order.
+// A block counts the bins of one tile in shared memory, and no other block writes these: nothing
+// has to be zeroed beforehand.
 #pragma once
 
 #include "argmax.cuh"
@@ -11,8 +11,8 @@
 
 namespace c2f::cuda {
 
-// Pixels that need no interpolation, four beside each other a thread: T is the type of a label, or
-// that of a logit.
+// Counts pixels that need no interpolation; a thread takes four neighbours. T is the type of a
+// label or of a logit.
 template <class T, int N, CellKind kKind>
 __device__ __forceinline__ void count_pixels(const CellCountsArgs& a, const BinTile& tile) {
   const CoarseArgs& coarse = a.coarse;
@@ -49,14 +49,14 @@ __device__ __forceinline__ void count_pixels(const CellCountsArgs& a, const BinT
   }
 }
 
-// What UpsampledTile counts: pixels of small classes, in the bins of a tile.
+// UpsampledTile's Counts: pixels of small classes, in the bins of a tile.
 template <int N>
 struct SmallCounts {
   static constexpr bool kWanted = true;
   const ClassBits& small;
   const BinTile& tile;
 
-  // 1 for a label that is counted.
+  // 1 for a label in C.
   __device__ __forceinline__ uint32_t small_bit(int32_t label) const {
     if constexpr (N != 0 && N <= 32) return small.word[0] >> label & 1u;
     return small.bit(label);
@@ -66,7 +66,8 @@ struct SmallCounts {
     tile.add_column(members, column, down);
   }
 
-  // Two columns of cells on the way down: `points` are the labels where they are not `mixed`.
+  // Two columns of cells on the way down a tile; `points` holds the labels of cells that are not
+  // `mixed`.
   struct Columns {
     const SmallCounts& counts;
     ColumnCounts pixels;
@@ -81,20 +82,20 @@ struct SmallCounts {
     __device__ __forceinline__ void flush() { pixels.flush(); }
   };
 
-  // All labels are this block's to store.
+  // This block stores all labels of its tile.
   __device__ __forceinline__ uint32_t taken(int32_t) const { return 0; }
   static __device__ __forceinline__ bool stores(uint32_t, int32_t) { return true; }
 };
 
-// Counts the tile of this block and writes its bins, and the labels where they are wanted. Called
-// by all threads of the block.
+// Counts this block's tile and writes its bins, and labels if they are wanted. Called by all
+// threads of the block.
 template <class T, int N, CellKind kKind>
 __device__ __forceinline__ void count_cells(const CellCountsArgs& a, const BinTile& bins,
                                             unsigned char* shared) {
   bins.begin(a);
   if constexpr (kKind == CellKind::kUpsampled) {
-    // A tile that is the empty bin before a flush cut has no pixel to say where its cells are. The
-    // same answer in all threads.
+    // A tile may be just the empty bin before a flush cut: without pixels it has no cells. The
+    // condition is the same in all threads.
     if (bins.y.pixels.length > 0 && bins.x.pixels.length > 0) {
       const Tile tile(a.coarse.layout, bins.b, bins.y.pixels, bins.x.pixels, shared);
       label_upsampled<T, N>(a.coarse, tile, SmallCounts<N>{a.small, bins});

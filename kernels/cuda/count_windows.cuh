@@ -1,4 +1,4 @@
-// Counts of windows from counts of bins, by the blocks that happen to finish last.
+// Counts of windows from counts of bins, computed by whichever blocks finish last.
 #pragma once
 
 #include "gpu.cuh"
@@ -7,28 +7,28 @@
 
 namespace c2f::cuda {
 
-// Draws the next of `total` tickets; true for the last, who puts the counter back to 0 for the next
-// launch or graph replay, which the stream keeps from starting before this kernel ends.
+// Draws the next of `total` tickets; true for the last one drawn, which resets the counter to 0 for
+// the next launch or graph replay (the stream starts neither before this kernel ends).
 //
-// Called by one thread after a barrier of its block, and followed by another where it returns true.
-// Every store of the block to global memory comes before the barrier, the barrier before this
-// thread's ticket, which releases them: who draws the last one has, after its fence, all those
-// stores behind it, and the next barrier passes this on to its whole block (causality order is
-// transitive, PTX memory model). The others read nothing, and need no fence.
+// Called by one thread after a barrier of its block, and followed by another barrier where it
+// returns true. The block's stores to global memory precede the barrier, and the barrier precedes
+// this thread's ticket, which releases them. So after its fence the thread that drew the last
+// ticket sees the stores of all blocks, and the next barrier extends that to its block (causality
+// order is transitive in the PTX memory model). The other blocks read nothing and need no fence.
 __device__ __forceinline__ bool last_ticket(uint32_t* ticket, uint32_t total, uint32_t drawn = 1) {
   const bool last = add_and_release(ticket, drawn) + drawn == total;
   if (last) {
-    __threadfence();  // the ticket, before what the others have stored is read, and before this:
-    *ticket = 0;      // all others have drawn, and nobody looks at it again in this launch
+    __threadfence();  // orders the ticket before reads of what others have stored, and the reset
+    *ticket = 0;      // all have drawn, and nobody looks at it again in this launch
   }
   return last;
 }
 
-// The same for a whole block: all threads call it, and all get the answer.
+// The same for a whole block: all threads call it and get the same answer.
 __device__ __forceinline__ bool block_is_last(uint32_t* ticket, uint32_t total,
                                               uint32_t drawn = 1) {
   C2F_SHARED(int32_t, last);
-  // Stores of all threads are made; and nobody still reads `last` of the call before.
+  // All threads have made their stores, and have read `last` of the call before.
   __syncthreads();
   if (threadIdx.x == 0) last = last_ticket(ticket, total, drawn) ? 1 : 0;
   // `last` is written.
@@ -36,8 +36,8 @@ __device__ __forceinline__ bool block_is_last(uint32_t* ticket, uint32_t total,
   return last != 0;
 }
 
-// Sum of `count` values, `step` apart. Four loads are under way at once whatever is left to sum: a
-// window is a few bins long, and one after the other would cost as many latencies.
+// Sum of `count` values, `step` apart. Four loads are always in flight at once: a window is a few
+// bins long, and loading them one by one would cost as many latencies.
 __device__ __forceinline__ int32_t sum_of(const int32_t* values, int32_t count, int64_t step) {
   int32_t sum = 0;
 #pragma unroll 1
@@ -50,8 +50,8 @@ __device__ __forceinline__ int32_t sum_of(const int32_t* values, int32_t count, 
   return sum;
 }
 
-// Calls on_cell(i, j) for i < rows, j < columns, shared out among the threads of the block; rows <
-// 2^31 less a block.
+// Calls on_cell(i, j) for i < rows and j < columns, shared out among the threads of the block. rows
+// is below 2^31 by at least the number of threads.
 template <class OnCell>
 __device__ __forceinline__ void for_cells(int32_t rows, int32_t columns, const OnCell& on_cell) {
   const int32_t thread = static_cast<int32_t>(threadIdx.x);
@@ -67,7 +67,7 @@ __device__ __forceinline__ void for_cells(int32_t rows, int32_t columns, const O
   }
 }
 
-// across[t, j]: the bins that column of windows j has in row t, for rows [t0, t1).
+// For rows [t0, t1) of bins: across[t, j] = sum of the bins of row t in column j of windows.
 __device__ __forceinline__ void sum_across(const BinAxis& x, const int32_t* bins, int32_t* across,
                                            int32_t t0, int32_t t1) {
   for_cells(t1 - t0, x.windows, [&](int32_t i, int32_t j) {
@@ -78,7 +78,8 @@ __device__ __forceinline__ void sum_across(const BinAxis& x, const int32_t* bins
   });
 }
 
-// The count of window (i, j): the rows of `across` that row of windows i has.
+// The count of window (i, j): the sum of column j of `across` over the rows of bins in row i of
+// windows.
 __device__ __forceinline__ int32_t sum_down(const BinAxis& y, int32_t columns,
                                             const int32_t* across, int32_t i, int32_t j) {
   int32_t first, last;
@@ -86,7 +87,7 @@ __device__ __forceinline__ int32_t sum_down(const BinAxis& y, int32_t columns,
   return sum_of(across + static_cast<int64_t>(first) * columns + j, last - first, columns);
 }
 
-// Bands of tile rows along y.
+// Bands: groups of rows of tiles.
 struct Bands {
   const BinAxis& y;
   int32_t band_bins;
@@ -97,8 +98,8 @@ struct Bands {
   __device__ __forceinline__ int32_t last_bin(int32_t band) const {
     return min((band + 1) * band_bins, y.bins);
   }
-  // How many bands have bins of row of windows i; a flush cut may leave a window's first bin empty,
-  // which counts all the same.
+  // How many bands have bins of row i of windows. An empty first bin, as a flush cut may leave,
+  // counts as well.
   __device__ __forceinline__ int32_t of_row(int32_t i) const {
     int32_t first, last;
     y.window_bins(i, &first, &last);
@@ -128,7 +129,7 @@ struct Bands {
   }
 };
 
-// What one image's sums are made of.
+// Where one image's bins, sums and tickets are.
 struct ImageSums {
   const int32_t* bins;
   int32_t *across, *counts;
@@ -145,8 +146,8 @@ struct ImageSums {
   }
 };
 
-// Adds up what this block's band completes, row by row of windows; `on_row(i)` is called by whole
-// warps for every completed row once its counts are written. Returns how many there were. Only
+// Computes the counts of the rows of windows that this block's band completes. For each of them a
+// whole warp calls on_row(i) once the counts are written. Returns how many there were. Used only
 // where there are several bands.
 template <class OnRow>
 __device__ __forceinline__ int32_t complete_rows(const WindowsArgs& a, const ImageSums& image,
@@ -159,8 +160,8 @@ __device__ __forceinline__ int32_t complete_rows(const WindowsArgs& a, const Ima
   int32_t first, last, total = 0;
   bands.rows(band, &first, &last);
   for (int32_t start = first; start < last; start += blockDim.x) {
-    // All threads take every turn of this loop: its bounds are the same in all of them. This
-    // barrier: sums across are stored, and the list of the turn before is no longer read.
+    // All threads take every turn of this loop, whose bounds are uniform. At this barrier sums
+    // across are stored, and the list of the turn before has been read.
     __syncthreads();
     if (threadIdx.x == 0) num_complete = 0;
     // The list is empty.
@@ -169,7 +170,7 @@ __device__ __forceinline__ int32_t complete_rows(const WindowsArgs& a, const Ima
     if (row < last && last_ticket(image.row_tickets + row, bands.of_row(row))) {
       complete[atomicAdd(&num_complete, 1)] = row;
     }
-    // The list is complete, and each fence of its writers behind.
+    // The list is complete, and the threads that wrote it are past their fences.
     __syncthreads();
     const int32_t rows = num_complete;
     total += rows;

@@ -1,4 +1,4 @@
-// Division by a number that is known before the launch.
+// Division by a number that the host knows before the launch.
 #pragma once
 
 #include <cstdint>
@@ -7,10 +7,9 @@
 
 namespace c2f::cuda {
 
-// Division of 0 <= n < 2^31 by a number known before the launch, as a product: with l = ceil(log2
-// d) and mul = ceil(2^(31 + l) / d) the quotient is n * mul >> (31 + l), exactly (Granlund and
-// Montgomery, PLDI 1994, theorem 4.2). An integer division costs a GPU some twenty instructions,
-// one after the other.
+// n / d for 0 <= n < 2^31 as a product: with l = ceil(log2 d) and mul = ceil(2^(31 + l) / d) the
+// quotient is exactly n * mul >> (31 + l) (Granlund and Montgomery, PLDI 1994, theorem 4.2). An
+// integer division costs a GPU a chain of some twenty instructions.
 struct Divider {
   uint32_t mul, shift;
 

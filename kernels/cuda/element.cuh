@@ -15,9 +15,10 @@ __device__ __forceinline__ float to_float(T value) {
   return static_cast<float>(value);
 }
 
-// e^x for x <= 0. The instruction is within 2^-22 of its argument's power of 2, relatively, and the
-// product adds |x| * 2^-24: of what softmax makes of it no more than 2^-21 is left, absolutely.
-// Below 2^-126 it is 0. A third of the instructions of expf, which knows neither sign nor purpose.
+// e^x for x <= 0, with a relative error of 2^-22 from the instruction plus |x| * 2^-24 from
+// rounding the product. In a softmax, where x is a distance from the largest logit, that leaves an
+// absolute error of at most 2^-21. Results below 2^-126 are 0. Takes a third of the instructions of
+// expf.
 __device__ __forceinline__ float exp_of_negative(float x) {
   const float power = x * 1.44269504f;
 #if defined(C2F_ON_HOST)
@@ -29,9 +30,9 @@ __device__ __forceinline__ float exp_of_negative(float x) {
 #endif
 }
 
-// 16 bytes of elements, loaded at once from an address that is a multiple of 16. Not through __ldg:
-// the compiler may move a load of what it takes for constant above wait_for_previous(), and a
-// kernel launched early begins while its predecessor still writes.
+// 16 bytes of elements, loaded at once from an address that is a multiple of 16. Not by __ldg: the
+// compiler may move a load of supposedly constant memory above wait_for_previous(), and a kernel
+// that is launched early begins while its predecessor still writes.
 template <class T>
 struct alignas(16) Pack {
   static constexpr int kElems = 16 / static_cast<int>(sizeof(T));
@@ -46,8 +47,8 @@ __device__ __forceinline__ Pack<T> load_pack(const T* from) {
   return pack;
 }
 
-// Four elements beside each other. kOnce: loaded at once, from an address that is a multiple of
-// their size.
+// Four neighbouring elements; kOnce: read by one load, from an address that is a multiple of their
+// size.
 template <class T>
 struct alignas(4 * sizeof(T)) Quad {
   T elems[4];
@@ -58,7 +59,7 @@ __device__ __forceinline__ Quad<T> load_quad(const T* from) {
   Quad<T> quad;
   if constexpr (!kOnce) {
     for (int i = 0; i < 4; ++i) quad.elems[i] = from[i];
-  } else if constexpr (sizeof(T) == 2) {  // as words: as elements they would be taken apart
+  } else if constexpr (sizeof(T) == 2) {  // as words, or the compiler unpacks the elements
     *reinterpret_cast<uint2*>(&quad) = *reinterpret_cast<const uint2*>(from);
   } else {
     quad = *reinterpret_cast<const Quad<T>*>(from);
@@ -70,7 +71,7 @@ __device__ __forceinline__ void store_value(float* at, float value) { *at = valu
 __device__ __forceinline__ void store_value(F16* at, float value) { *at = to_f16(value); }
 __device__ __forceinline__ void store_value(BF16* at, float value) { *at = to_bf16(value); }
 
-// 16 bytes; `at` is a multiple of 16.
+// Stores 16 bytes; `at` is a multiple of 16.
 __device__ __forceinline__ void store_pack(float* at, const float (&value)[4]) {
   *reinterpret_cast<float4*>(at) = make_float4(value[0], value[1], value[2], value[3]);
 }

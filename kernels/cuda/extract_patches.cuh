@@ -1,14 +1,14 @@
 // extract_patches: windows of an image, resampled and normalised, in one launch.
 //
 // A block makes a part of a patch: up to 256 elements that lie side by side in the output (channels
-// last: pixels times channels; planar: pixels), and up to 128 rows of them, some rows at a time. A
-// thread resamples its column of their source rows horizontally, gain and bias applied (the
-// vertical weights add up to 1, so they commute), into shared memory, each once; then all combine
-// them vertically and store 16 bytes at a time. What a column and a store need besides is found
-// once in a block: memory takes 32 elements in the time of a dozen instructions.
+// last: pixels times channels; planar: pixels), and up to 128 rows of them, a tile of rows at a
+// time. Each thread resamples its column of the tile's source rows horizontally into shared memory,
+// with gain and bias applied (the vertical weights add up to 1, so these commute); then all threads
+// combine the rows vertically and store 16 bytes at a time. Addresses and weights are found once
+// per block, since in the time of a dozen instructions memory could take 32 elements.
 //
-// Bulk copies (TMA) are not used: windows start at any byte and rows of a window are short, while
-// bulk copies want addresses and sizes in multiples of 16 bytes.
+// Bulk copies (TMA) are not used: they need addresses and sizes in multiples of 16 bytes, while
+// windows start at any byte and have short rows.
 #pragma once
 
 #include <cstdint>
@@ -34,9 +34,10 @@ struct alignas(16) PatchSource {
   float row[kPatchSlots][kPatchWidth];
 };
 
-// Where source rows lie in shared memory that rows [row0, row0 + rows) of a block are made of.
-// Enlarged, neighbouring rows share sources: a slot per source row between the first and the last
-// one (the plan sees to it that they fit). Shrunk, every tap of every row has its own.
+// Which slot of shared memory holds which source row, for rows [row0, row0 + rows) of a block.
+// Where patches are enlarged, neighbouring rows share sources, and each source row from the first
+// to the last has one slot (the plan ensures that they fit). Where they are shrunk, every tap of
+// every row has its own.
 template <int kTaps>
 struct PatchSlots {
   const PatchRowTaps<kTaps>& taps;
@@ -59,7 +60,7 @@ struct PatchSlots {
   __device__ __forceinline__ int slot(int32_t row, int tap) const {
     return shrunk ? (row - row0) * kTaps + tap : source(row, tap) - base;
   }
-  // The output in a row, of its sources in a column.
+  // The output in a row, from its sources in a column.
   __device__ __forceinline__ float combined(int32_t row, const float (&column)[kTaps]) const {
     float sum = column[0];
     if constexpr (kTaps > 1) {
@@ -71,7 +72,7 @@ struct PatchSlots {
   }
 };
 
-// A column of the output: its taps in the window's first row, and what becomes of their sum.
+// A column of the output: its taps in the window's first row, and the gain and bias of their sum.
 template <class In, int kTaps>
 struct PatchColumn {
   const In* at[kTaps];
@@ -93,7 +94,7 @@ struct PatchColumn {
     bias = a.bias[c];
   }
 
-  // Of a row that is `offset` elements below the first.
+  // The resampled value in the row that is `offset` elements below the first.
   __device__ __forceinline__ float resampled(int64_t offset) const {
     float sum = to_float(at[0][offset]);
     if constexpr (kTaps > 1) {
@@ -129,11 +130,12 @@ __device__ __forceinline__ void resample_column(const PatchArgs& a,
   }
 }
 
-// What a thread stores of some rows: elements [col, col + 16 bytes) of a band of them, so that
-// source values are read from shared memory only where the next row has others.
+// The part of a tile that a thread stores: elements [col, col + 16 bytes) of a band of rows.
+// Neighbouring rows mostly have the same sources, which are read from shared memory only when they
+// change.
 struct PatchBand {
   int col, band, bands;
-  bool packed;  // all of these elements are there, and are stored at once
+  bool packed;  // all 16 bytes are inside the part, and are stored at once
 
   __device__ __forceinline__ PatchBand(const PatchArgs& a, int width) {
     const int elems = a.out_dtype == DType::kF32 ? 4 : 8;
@@ -143,7 +145,7 @@ struct PatchBand {
     col = (threadIdx.x - band * packs) * elems;
     packed = a.vector_stores && col + elems <= width;
   }
-  // First row, and the end of them, of the band of `rows`; none for threads past the last band.
+  // First and end row of this thread's band among `rows`; empty for threads past the last band.
   __device__ __forceinline__ int first(int rows) const {
     const int all = band * of_band(rows);
     return all < rows && band < bands ? all : rows;
@@ -157,8 +159,8 @@ struct PatchBand {
   __device__ __forceinline__ int of_band(int rows) const { return (rows + bands - 1) / bands; }
 };
 
-// Stores the thread's rows of a part, row 0 of its elements at `out`: what pack(row, values) says,
-// or, where they are not packed, one(row, element).
+// Stores the thread's rows, with its elements of row 0 at `out`: the values that pack(row, values)
+// gives or, if they are not packed, one(row, element) for each.
 template <class Out, class Pack, class One>
 __device__ __forceinline__ void store_rows(const PatchArgs& a, const PatchBand& mine, Out* out,
                                            int rows, int width, const Pack& pack, const One& one) {
@@ -192,7 +194,7 @@ __device__ __forceinline__ void combine_and_store(const PatchArgs& a, const Patc
                                                   const PatchSource& source) {
   constexpr int kElems = 16 / static_cast<int>(sizeof(Out));
   float from[kTaps][kElems];
-  int32_t held = 0x7fffffff;  // no row's first source
+  int32_t held = 0x7fffffff;  // first source of the values in `from`; this is no row's
   const auto pack = [&](int r, float (&sum)[kElems]) {
     const int32_t row = slots.row0 + r, first = slots.taps.first[row];
     if (first != held) {
@@ -269,7 +271,7 @@ __global__ void C2F_BOUNDS(kPatchThreads, kTaps == 4 ? 2 : 4)
   const PatchBand mine(a, width);
   int64_t at = patch * a.out_stride_patch + (a.first_channel + c0) * a.out_stride_c +
                y0 * a.out_stride_y + (e0 + mine.col) * a.out_stride_elem;
-  if (!origin.used) {  // in all threads, or in none: before any barrier
+  if (!origin.used) {  // the same in all threads; no barrier comes before
     in_type_of_output(a, at, [&](auto* out) {
       const auto zeros = [](int, auto& value) {
         for (float& v : value) v = 0.0f;
@@ -292,7 +294,7 @@ __global__ void C2F_BOUNDS(kPatchThreads, kTaps == 4 ? 2 : 4)
   const Image& image = a.image;
   const In* corner = static_cast<const In*>(image.data) + slot.b * image.stride_b +
                      origin.y * image.stride_y + origin.x * image.stride_x;
-  // Threads past the width have its last column in mind, and do nothing about it.
+  // Threads past the width get the last column, but do not use it.
   const PatchColumn<In, kTaps> column(a, corner, c0, e0 + (x < width ? x : width - 1));
   const int32_t k = static_cast<int32_t>(a.windows.window_px);
   // Bounds and conditions are the same for all threads of the block.

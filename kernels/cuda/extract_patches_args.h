@@ -1,4 +1,4 @@
-// What extract_patches' kernels are told.
+// Arguments of extract_patches' kernels.
 #pragma once
 
 #include <cstdint>
@@ -11,13 +11,13 @@ namespace c2f::cuda {
 constexpr int kPatchThreads = 256;
 constexpr int kPatchChannels = 64;          // of one launch
 constexpr int kPatchSlots = 32;             // resampled source rows a block holds
-constexpr int kPatchTileRows = 64;          // most output rows that are made of them
+constexpr int kPatchTileRows = 64;          // most output rows made from these at a time
 constexpr int kPatchRows = 128;             // most output rows of a block
-constexpr int kPatchWidth = kPatchThreads;  // most elements of their width: a thread has one
+constexpr int kPatchWidth = kPatchThreads;  // most elements of a row in a block: one per thread
 constexpr int64_t kPatchMaxSide = 1 << 20;  // of windows and patches: float32 positions stay exact
 
-// Most rows whose source rows fit into the slots of shared memory. The sources of r rows, enlarged,
-// lie within (r - 1) * k / p + taps, and rounding may add one.
+// Most output rows whose source rows fit into the slots of shared memory. Where patches are
+// enlarged, r rows have at most (r - 1) * k / p + taps source rows, and rounding may add one.
 inline int64_t most_tile_rows(int64_t window, int64_t side, int taps) {
   if (side == window) return kPatchSlots;
   if (side < window) return kPatchSlots / taps;
@@ -25,8 +25,9 @@ inline int64_t most_tile_rows(int64_t window, int64_t side, int taps) {
   return rows < kPatchTileRows ? rows : kPatchTileRows;
 }
 
-// A row of a patch is `row_elems` elements side by side: p pixels of one channel, or of all
-// `group` channels where they are stored last. `out_stride_elem` is 1 for both.
+// A row of a patch is `row_elems` elements: p pixels of one channel or, if channels are stored
+// last, of all `group` channels. They are `out_stride_elem` apart: 1, unless channels_last patches
+// have more channels than one launch takes.
 struct PatchArgs {
   Image image;
   WindowList windows;
@@ -35,8 +36,8 @@ struct PatchArgs {
   DType out_dtype;
   int64_t out_stride_patch, out_stride_c, out_stride_y, out_stride_elem;  // elements
   int32_t side;                                                           // p
-  int32_t first_channel;  // of this launch; gain[0] is its
-  int32_t group, groups;  // channels of a row; rows of a pixel row
+  int32_t first_channel;  // of this launch; gain[0] belongs to it
+  int32_t group, groups;  // channels in a row of elements; such rows per row of pixels
   Divider by_group;
   int32_t row_elems;
   int32_t part_rows, part_width;  // of a block; part_width: a multiple of 8
@@ -53,7 +54,7 @@ constexpr int kBackwardColumns = 32;
 constexpr int kBackwardBands = kPatchThreads / kBackwardColumns;
 constexpr int kBandRows = 16;       // most rows of a band
 constexpr int kBackwardReads = 16;  // outputs of a column whose weights a block holds
-constexpr int kBackwardRows = kPatchThreads - kBackwardColumns;  // rows of outputs it looks at once
+constexpr int kBackwardRows = kPatchThreads - kBackwardColumns;  // rows of outputs held at a time
 
 struct PatchBackwardArgs {
   Image grad_patches;  // [B*n, C, p, p]

@@ -1,11 +1,11 @@
-// Gradient of extract_patches with respect to the image: a gather, windows in slot order, outputs
-// in raster order, so that every sum is the same every time; no atomics.
+// Gradient of extract_patches with respect to the image: a gather without atomics, windows in slot
+// order and outputs in raster order, so that every sum is the same every time.
 //
 // A block makes a tile of a plane, a warp a band of its rows, a thread a column of the band. For
-// each window over the tile the block finds once which outputs read a column, and which sources an
-// output row reads, with their weights. A thread then goes down the output rows: it sums a row's
-// outputs that read its column, and adds that to the sources (as many as there are taps) that the
-// row reads, whose sums it holds until the rows have passed them.
+// each window over the tile the block finds once which outputs read each column, and which sources
+// each output row reads, with their weights. A thread then goes down the output rows: it sums the
+// outputs of a row that read its column, and adds that, weighted, to the sums of the sources that
+// the row reads (as many as there are taps). It holds these sums until no further row reads them.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +18,8 @@
 
 namespace c2f::cuda {
 
-// Outputs along one axis that may read source position s: all that do, and a few neighbours.
+// A range of outputs along one axis. outputs_reading: those that read source position s, and a few
+// more on either side.
 struct OutputRange {
   int32_t begin, end;
 };
@@ -27,8 +28,8 @@ template <int kTaps>
 __device__ __forceinline__ OutputRange outputs_reading(bool resized, int32_t s, float per_source,
                                                        int32_t out_size) {
   if (kTaps == 1 && !resized) return {s, s + 1};
-  // Sources within taps / 2 of a position are read (nearest: the one below); one more on either
-  // side for rounding, of positions below 2^20 (kPatchMaxSide).
+  // Sources within taps / 2 of a position are read (nearest: the one below); the range is wider to
+  // allow for rounding, of positions below 2^20 (kPatchMaxSide).
   const float reach = kTaps == 4 ? 2.0f : 1.0f;
   const float centre = static_cast<float>(s) + 0.5f;
   const int32_t begin = static_cast<int32_t>((centre - reach) * per_source - 0.5f) - 2;
@@ -36,7 +37,7 @@ __device__ __forceinline__ OutputRange outputs_reading(bool resized, int32_t s, 
   return {begin < 0 ? 0 : begin, end < out_size ? end : out_size};
 }
 
-// Whether an output reads source s, and with which weight: clamped taps add up.
+// Whether an output reads source s, and with which weight; weights of taps clamped to s add up.
 struct SourceWeight {
   bool reads;
   float w;
@@ -56,15 +57,15 @@ __device__ __forceinline__ SourceWeight weight_of(const ResampleTap& tap, int32_
   return found;
 }
 
-// Outputs [begin, begin + count) of a row read a column; taps never go back, so there are no others
-// between them. The first kBackwardReads of their weights.
+// Outputs [begin, begin + count) of a row read a column: a range without gaps, as taps ascend.
+// Weights of the first kBackwardReads of them.
 struct BackwardColumns {
   float w[kBackwardReads][kBackwardColumns];
   int32_t begin[kBackwardColumns], count[kBackwardColumns];
 };
 
-// An output row: source rows first .. first + kTaps - 1 of the window are read, as far as it has
-// them, with the weights that clamped taps give them.
+// An output row. It reads source rows first .. first + kTaps - 1, those that the window has, with
+// the weights w, in which weights of clamped taps are added up.
 template <int kTaps>
 struct alignas(8 * kTaps) BackwardRow {
   float w[kTaps];
@@ -72,14 +73,14 @@ struct alignas(8 * kTaps) BackwardRow {
 };
 constexpr int32_t kNoSource = 0x7fffffff;
 
-// Rows that follow each other; after the last one kNoSource is first.
+// Consecutive output rows; the entry behind the last one has first = kNoSource.
 template <int kTaps>
 struct BackwardRows {
   BackwardRow<kTaps> row[kBackwardRows + 1];
 };
 
 struct BackwardSums {
-  float row[kBandRows * kBackwardBands][kBackwardColumns];  // a thread's own are its alone
+  float row[kBandRows * kBackwardBands][kBackwardColumns];  // each used by one thread only
 };
 
 // What taps depend on.
@@ -98,8 +99,8 @@ struct BackwardAxis {
   }
 };
 
-// Sum over the outputs of a row that read a column: at least kSure, at most kReads of them, kStride
-// elements apart.
+// Sum over the outputs of a row that read a column, if they are at least kSure, at most kReads, and
+// kStride elements apart.
 template <class Grad, int kStride, int kSure, int kReads>
 struct FewReads {
   float w[kReads];
@@ -120,6 +121,7 @@ struct FewReads {
   }
 };
 
+// The same for any number and stride.
 template <class Grad, int kTaps>
 struct AnyReads {
   const BackwardColumns& columns;
@@ -144,15 +146,16 @@ struct AnyReads {
   }
 };
 
-// A thread on its way through a window: `sum` of source rows s .. s + kTaps - 1; of the band's,
-// [begin, end), those before s are complete. Output row v is the next.
+// A thread's way down a window. `sum` holds source rows s .. s + kTaps - 1; of the band's source
+// rows, [begin, end), those before s are complete. Output row v is the next one.
 template <int kTaps>
 struct BandWalk {
   int32_t begin, end, s, v;
   float sum[kTaps];
 
-  // Goes through the rows that are held, `v0` and those after it, of which more follow or not.
-  // `to` is the thread's sum of row `begin`, if it is inside the window.
+  // Goes through the output rows in `rows`, of which v0 is the first; `more` follow or not. `to` is
+  // the thread's sum of source row `begin`; nothing is stored unless its column is `inside` the
+  // window.
   template <class Grad, class Reads>
   __device__ __forceinline__ void walk(const BackwardRows<kTaps>& rows, const Reads& reads,
                                        const Grad* column, int64_t stride_y, int32_t v0, bool more,
@@ -183,12 +186,13 @@ struct BandWalk {
   }
 };
 
-// Rows of a tile, below its first one.
+// Rows of a tile, counted from its first one.
 struct TileRows {
   int32_t begin, size;
 };
 
-// Rows of a window that starts `top` rows below the tile's first one (above it: negative).
+// Which rows of a window these are; it starts `top` rows below the tile's first one (negative:
+// above).
 __device__ __forceinline__ OutputRange rows_of_window(int32_t window_px, int32_t top,
                                                       const TileRows& rows) {
   int32_t begin = rows.begin - top, end = begin + rows.size;
@@ -197,7 +201,7 @@ __device__ __forceinline__ OutputRange rows_of_window(int32_t window_px, int32_t
   return {begin > 0 ? begin : 0, end > 0 ? end : 0};
 }
 
-// By one warp.
+// Finds the outputs that read each lane's column, and their weights. Called by one warp.
 template <int kTaps>
 __device__ __forceinline__ void find_columns(const BackwardAxis& axis, int32_t column,
                                              BackwardColumns& out) {
@@ -215,8 +219,9 @@ __device__ __forceinline__ void find_columns(const BackwardAxis& axis, int32_t c
   out.count[lane] = count;
 }
 
-// `height` rows of the tile and `mine` of this warp are in the image; the window starts `top` and
-// `left` from the tile.
+// Adds a window's gradient to the tile's sums. `height` rows of the tile, and rows `mine` of this
+// warp, are inside the image; the window starts at (top, left) from the tile. Called by all
+// threads.
 template <class Grad, int kTaps>
 __device__ __forceinline__ void add_window(const PatchBackwardArgs& a, int32_t height,
                                            const TileRows& mine, const Grad* patch, int32_t top,
@@ -229,7 +234,7 @@ __device__ __forceinline__ void add_window(const PatchBackwardArgs& a, int32_t h
   const OutputRange in_tile = rows_of_window(k, top, {0, height});
   const int32_t begin = axis.reading<kTaps>(in_tile.begin).begin;
   const int32_t end = axis.reading<kTaps>(in_tile.end - 1).end;
-  // Threads beside the window do what its first or last column does, and keep nothing of it.
+  // Threads beside the window take its first or last column, and store nothing.
   const int32_t beside = lane - left;
   const bool inside = beside >= 0 && beside < k;
   const int32_t column = clamp_to_axis(beside, k);
@@ -246,7 +251,7 @@ __device__ __forceinline__ void add_window(const PatchBackwardArgs& a, int32_t h
 
   // The window and its rows are the same for all threads of the block.
   for (int32_t v0 = begin; v0 < end; v0 += kBackwardRows) {
-    __syncthreads();  // all have walked through the rows before, of this window or another
+    __syncthreads();  // all are done with the rows before, of this window or another
     if (warp > 0) {
       const int32_t i = static_cast<int32_t>(threadIdx.x) - kBackwardColumns;
       if (v0 + i < end) {
@@ -262,7 +267,7 @@ __device__ __forceinline__ void add_window(const PatchBackwardArgs& a, int32_t h
     } else if (v0 == begin) {
       find_columns<kTaps>(axis, column, columns);
     }
-    __syncthreads();  // all threads read what these have found
+    __syncthreads();  // all threads read these rows and columns
     if (band.begin == band.end || band_walk.s == band.end) continue;
     const int32_t reads = columns.count[lane];
     const Grad* at = patch + columns.begin[lane] * grad.stride_x;
@@ -270,7 +275,7 @@ __device__ __forceinline__ void add_window(const PatchBackwardArgs& a, int32_t h
       band_walk.walk(rows, outputs, at, grad.stride_y, v0, v0 + kBackwardRows < end, gain, to,
                      inside);
     };
-    // All lanes of the warp: the band is theirs in common.
+    // All lanes of the warp are here, as they share the band.
     const bool few = __ballot_sync(kWarp, reads < 3 || reads > 5) == 0;
     const bool some = __ballot_sync(kWarp, reads < 5 || reads > 10) == 0;
     if (few && grad.stride_x == 1) {

@@ -1,5 +1,5 @@
 // extract_targets: binary targets of the windows of a label map. A thread makes eight neighbouring
-// bytes of a row of a patch, or the fewer at its end.
+// bytes of a row of a patch, or what is left at its end.
 #pragma once
 
 #include <cstdint>
@@ -24,7 +24,7 @@ __global__ void C2F_BOUNDS(kTargetThreads)
   const int64_t part = int64_t{blockIdx.x - patch * a.blocks} * kTargetThreads + threadIdx.x;
   if (part >= a.parts) return;  // no barriers in this kernel
   const int32_t k = static_cast<int32_t>(a.windows.window_px);
-  // In 64 bits a division is slow.
+  // A 64-bit division is slow.
   const int64_t y = a.parts < kMostDivided ? a.by_row_parts.quotient(static_cast<int32_t>(part))
                                            : part / a.row_parts;
   const int32_t x = static_cast<int32_t>(part - y * a.row_parts) * kTargetPixels;

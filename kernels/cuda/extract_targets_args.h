@@ -1,4 +1,4 @@
-// What extract_targets' kernel is told.
+// Arguments of extract_targets' kernel.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@ namespace c2f::cuda {
 
 constexpr int kTargetThreads = 256;
 constexpr int kTargetPixels = 8;                    // of a thread
-constexpr int64_t kMostDivided = int64_t{1} << 31;  // parts of a patch that a Divider is good for
+constexpr int64_t kMostDivided = int64_t{1} << 31;  // parts of a patch that a Divider can divide
 
 struct TargetArgs {
   Seg labels;
@@ -19,11 +19,11 @@ struct TargetArgs {
   ClassBits classes;
   int32_t ignore_index;
   uint8_t* out;       // [B*n, k, k] contiguous
-  int64_t parts;      // of a patch, kTargetPixels of a row each or what is left of it
+  int64_t parts;      // of a patch: kTargetPixels of a row, or the rest of it
   int32_t row_parts;  // of a row
   Divider by_row_parts;
   uint32_t blocks;  // of a patch: ceil of parts / kTargetThreads
-  bool packed;      // every part starts on a multiple of kTargetPixels bytes, and has as many
+  bool packed;      // every part is whole, and starts at a multiple of kTargetPixels bytes
 };
 
 }  // namespace c2f::cuda

@@ -1,4 +1,4 @@
-// Taps of patches along an axis.
+// Taps of a patch along one axis.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,8 @@ __device__ __forceinline__ int32_t clamp_to_axis(int32_t i, int32_t size) {
   return i < 0 ? 0 : i < size ? i : size - 1;
 }
 
-// The mode as a constant where the number of taps says it. `scale` is window / side.
+// resample_tap with the mode as a constant, as the number of taps implies it. `scale` is window /
+// side.
 template <int kTaps>
 __device__ __forceinline__ ResampleTap patch_tap(bool resized, int32_t dst, float scale,
                                                  int32_t window_px) {

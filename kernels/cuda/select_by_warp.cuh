@@ -1,20 +1,19 @@
 // Strategies "top" and "cover" where an image has few windows: by one warp, in shared memory.
 //
-// A round is a chain of instructions that wait for each other, so what counts is how many there
-// are. A window's key is its gain and, in the last bits, its place counted backwards: the largest
-// key is the best window, of equal ones the first, and one __reduce_max_sync finds it. "cover" then
-// takes the window's bins out of the windows that overlap it, at most 8 rows by 8 columns, with
-// lanes as 4 rows by 8 columns: a lane adds up what the chosen window has in common with a column
-// of windows in one row of bins, or in two, gets what the lanes above and below have added up, and
-// brings two windows of its column up to date. Which bins those are depends on rows and columns of
-// windows alone: tables say it in bits, whatever the grid is, and no loop and no barrier of the
-// block is left.
+// A round is a chain of dependent instructions, so its cost is their number. A window's key is its
+// gain and, in the last bits, its place counted backwards: the largest key is the best window, of
+// equal ones the first, and one __reduce_max_sync finds it. "cover" then takes the window's bins
+// out of the windows that overlap it, at most 8 rows by 8 columns, with the lanes arranged as 4
+// rows by 8 columns: a lane sums what the chosen window shares with one column of windows in one or
+// two rows of bins, gets the sums of the lanes above and below it, and updates two windows of its
+// column. Which bins these are depends only on the row and the column of the chosen window. Tables
+// hold it as bits for any grid, so that there is neither a loop nor a barrier of the block.
 //
-// Estimates, for no GPU has run this: with windows of 128 at stride 32 of a 512 x 512 image a round
-// is 110 to 135 instructions and 300 to 330 cycles on sm_90, adding up the stalls that the compiler
-// has encoded with 29 cycles for a load from shared memory (arXiv:2402.13499), 23 for a shuffle and
-// 26 for a reduction, so that 32 rounds take some 6 us at 1.7 GHz; where a flush edge makes windows
-// of 5 bins, 210 instructions, 460 cycles and 9 us.
+// Estimates, as no GPU has run this: with windows of 128 at stride 32 in a 512 x 512 image a round
+// is 110 to 135 instructions and 300 to 330 cycles on sm_90 (the stalls that the compiler has
+// encoded, plus 29 cycles for a load from shared memory (arXiv:2402.13499), 23 for a shuffle and 26
+// for a reduction), so that 32 rounds take some 6 us at 1.7 GHz. Where a flush edge gives windows 5
+// bins it is 210 instructions, 460 cycles and 9 us.
 #pragma once
 
 #include "count_windows.cuh"
@@ -22,16 +21,15 @@
 
 namespace c2f::cuda {
 
-// What a lane does once a window is chosen: what follows from the window's row, or from its column.
-// Words, so that two loads bring all of it.
+// What a lane does once a window is chosen, as far as it follows from the window's row or from its
+// column. Packed into words, so that two loads bring both.
 struct alignas(8) Reach {
-  // Places of the lane's first window, bits 0 to 15, and of the first bin it adds up: to be added,
-  // those of row and column.
+  // Bits 0 to 15: the place of the lane's first window; the other bits: of the first bin that it
+  // adds up. Those of the row and of the column are to be added.
   uint32_t at;
-  // Which bins of the chosen window the lane's first window has as well, bits 0 to 7, and its
-  // second, bits 8 to 15. The bins of the chosen row in the order in which the lane gets to know
-  // them: bit k is bin k ^ down. Bit 16: whether the chosen window has the lane's first bin; bit
-  // 17: that four below.
+  // Bits 0 to 7: which bins the chosen window shares with the lane's first window; bits 8 to 15:
+  // with its second. Along y in the order in which the lane receives the sums: bit k is bin k ^
+  // down. Bit 16: whether the chosen window has the lane's first bin; bit 17: its second one.
   uint32_t bits;
 
   __device__ __forceinline__ uint32_t has(int bit) const { return bits >> bit & 1u; }
@@ -54,7 +52,8 @@ class WarpSelection {
         across_(reinterpret_cast<int32_t*>(shared + a.select.warp.across)),
         bits_(a.select.warp.column_bits) {}
 
-  // The keys and tables of an image whose bins are in global memory. By the whole block.
+  // Makes the keys and tables of an image whose bins are in global memory. Called by the whole
+  // block.
   __device__ __forceinline__ void begin(const int32_t* bins) const {
     const int32_t thread = static_cast<int32_t>(threadIdx.x);
     const int32_t threads = static_cast<int32_t>(blockDim.x);
@@ -66,7 +65,7 @@ class WarpSelection {
     for (int32_t k = thread; k < x_.windows * kAcross; k += threads) {
       columns_[k] = reach(x_, k / kAcross, k % kAcross, kAcross, 0, 1, 1);
     }
-    // All threads of the block are here, and below. The bins are there, the keys empty.
+    // All threads reach this and the following barriers. The bins are there, the keys are empty.
     __syncthreads();
     sum_across(x_, bins_, across_, 0, y_.bins);
     // The sums across are there.
@@ -80,7 +79,7 @@ class WarpSelection {
     __syncthreads();
   }
 
-  // By one warp, as all that follows: its lanes are all in it.
+  // Selects. Called by one whole warp, as is all that follows.
   __device__ __forceinline__ void run() const {
     const int64_t taken = select_.strategy == Strategy::kTop ? take<0>()
                           : select_.warp.span <= 4           ? take<4>()
@@ -91,7 +90,7 @@ class WarpSelection {
  private:
   static constexpr int32_t kAcross = 8, kDown = kWarpSize / kAcross;  // lanes
 
-  // The reach of lane `lane` of so many along an axis; down: where along y it adds up.
+  // The Reach of lane `lane` out of `lanes` along an axis; `down` is the lane's row, 0 along x.
   static __device__ __forceinline__ Reach reach(const BinAxis& axis, int32_t chosen, int32_t lane,
                                                 int32_t lanes, int32_t down, int32_t key_step,
                                                 int32_t bin_step) {
@@ -115,15 +114,16 @@ class WarpSelection {
     return out;
   }
 
-  // Windows taken; kSpan: most bins of a window along an axis, 0 for "top".
+  // Takes windows; returns how many. kSpan: most bins of a window along an axis, 0 for "top".
   template <int kSpan>
   __device__ __forceinline__ int64_t take() const {
     const int32_t lane = lane_of_thread(), across = lane % kAcross, down = lane / kAcross;
     const uint32_t least = static_cast<uint32_t>(select_.min_pixels);
     int64_t taken = 0;
     while (taken < select_.n) {
-      // Every lane keeps one choice, and all are stored at once. Gains descend, so what a last
-      // round too many has done spoils nothing.
+      // Every lane keeps one choice, and all are stored at once. The last round may take a window
+      // with too few pixels: as gains descend, the selection then ends, and its changes do not
+      // matter.
       const int32_t room = static_cast<int32_t>(min(select_.n - taken, int64_t{kWarpSize}));
       uint32_t kept = 0;
       int32_t round = 0;
@@ -131,8 +131,8 @@ class WarpSelection {
         const uint32_t best = largest_key();
         more = round + 1 < room && best >> kPlaceBits >= least;
         if (lane == round) kept = best;
-        // All lanes, here and below: `best` is the same in all of them. They have read the keys,
-        // and see which bins the round before has emptied.
+        // All lanes are here, and at the barrier below, as `best` is the same in all of them. They
+        // have read the keys, and see the bins that the round before emptied.
         __syncwarp();
         const int32_t place = place_of(best);
         if constexpr (kSpan == 0) {
@@ -147,7 +147,7 @@ class WarpSelection {
       const bool enough = kept >> kPlaceBits >= least;
       const int32_t i = place_of(kept) >> bits_, j = place_of(kept) & ((1 << bits_) - 1);
       if (enough) choices_.put(taken + lane, i, j, static_cast<int32_t>(kept >> kPlaceBits));
-      // All lanes.
+      // All lanes are here.
       const int32_t found = __popc(__ballot_sync(kWarp, enough));
       taken += found;
       if (found < room) break;
@@ -159,7 +159,7 @@ class WarpSelection {
     return static_cast<int32_t>(~key % kPlaces);
   }
 
-  // Of a lane's keys of one turn.
+  // The largest of a lane's keys in one turn.
   static __device__ __forceinline__ uint32_t largest_of(const uint32_t* keys) {
     const uint4 a = *reinterpret_cast<const uint4*>(keys);
     const uint4 c = *reinterpret_cast<const uint4*>(keys + kPlacesPerTurn / 2);
@@ -173,7 +173,7 @@ class WarpSelection {
     for (int32_t start = kPlacesPerTurn; start < select_.warp.places; start += kPlacesPerTurn) {
       best = max(best, largest_of(from + start));
     }
-    // All lanes: the loop's bounds are the same in all of them.
+    // All lanes are here: the loop's bounds are the same in all of them.
     return __reduce_max_sync(kWarp, best);
   }
 
@@ -201,7 +201,7 @@ class WarpSelection {
       }
 #pragma unroll
       for (int k = 0; k < kDown; ++k) {
-        // All lanes: see above.
+        // All lanes are here: the loops have constant bounds.
         const uint32_t its = k == 0 ? own : __shfl_xor_sync(kWarp, own, k * kAcross);
 #pragma unroll
         for (int h = 0; h < 2; ++h) lost[h] += row.has(8 * h + m * kDown + k) ? its : 0;

@@ -1,13 +1,13 @@
 // select_windows, once the counts of an image are there: by one block, since every choice of "top"
-// and "cover" depends on the one before (select_by_warp.cuh: by one warp, where windows are few).
-// It keeps the best window of every row; a round takes the best of those, then brings up to date
-// what the choice changed: for "top" its row, for "cover" the gains of the windows that overlap it,
-// and their rows. All in integers; ties go to the lower index.
+// and "cover" depends on the one before (by one warp if windows are few, select_by_warp.cuh). The
+// block keeps the best window of every row of windows. A round takes the best of those, then
+// updates what the choice changed: for "top" its row, for "cover" the gains of the windows that
+// overlap it, and their rows. All in integers; ties go to the lower index.
 //
-// Estimates, for no GPU has run this: at 6000 x 6000 with windows of 128 at stride 32 (184 x 184) a
-// round is 460 instructions one after the other and two barriers, twice waits for the L2, bins and
-// gains (270 cycles), and takes 2000 cycles on sm_90, added up as in select_by_warp.cuh; 32 rounds
-// take some 40 us at 1.7 GHz.
+// Estimates, as no GPU has run this: at 6000 x 6000 with windows of 128 at stride 32 (184 x 184) a
+// round is a chain of 460 instructions and two barriers and waits twice for the L2, for bins and
+// for gains (270 cycles): 2000 cycles on sm_90, added up as in select_by_warp.cuh, so that 32
+// rounds take some 40 us at 1.7 GHz.
 #pragma once
 
 #include "count_windows.cuh"
@@ -15,14 +15,14 @@
 
 namespace c2f::cuda {
 
-// The larger gain, of equal ones the lower place.
+// A gain and where it is; of equal gains the best is in the lowest place.
 struct alignas(8) Best {
   int32_t gain, place;
 };
 
-// The best of on_gain(p, load(p)) for places p < count, place 0 if none is above 0; the same answer
-// in all lanes. Called by a whole warp; a lane has the places of its own number modulo 32, and
-// eight loads under way at once.
+// The best of on_gain(p, load(p)) over places p < count, or place 0 if none is above 0; the same
+// answer in all lanes. Called by a whole warp. A lane takes the places that equal its number modulo
+// 32, with eight loads in flight at once.
 template <class Load, class OnGain>
 __device__ __forceinline__ Best best_of_warp(int32_t count, const Load& load,
                                              const OnGain& on_gain) {
@@ -45,13 +45,13 @@ __device__ __forceinline__ Best best_of_warp(int32_t count, const Load& load,
     for (int k = kLoads - 2; k >= 0; --k) first = gains[k] == most ? k : first;
     if (most > best.gain) best = {most, start + first * kWarpSize};  // places ascend
   }
-  // All lanes: they are here after the loop.
+  // All lanes are here: they meet after the loop.
   const int32_t most = __reduce_max_sync(kWarp, best.gain);
   return {most, __reduce_min_sync(kWarp, best.gain == most ? best.place : 0x7fffffff)};
 }
 
-// One image's selection by a block, in global memory, or in shared memory where the image is small.
-// `lost` has sums across, and then what columns of windows lose in a round.
+// One image's selection by a block, in global memory or, if the image is small, in shared memory.
+// `lost` first holds sums across, later what columns of windows lose in a round.
 struct BlockSelection {
   const BinAxis &y, &x;
   const SelectArgs& select;
@@ -67,7 +67,7 @@ struct BlockSelection {
     gains = image.counts;
     row_best = reinterpret_cast<Best*>(select.row_best) + b * y.windows;
   }
-  // In shared memory, that is: with room for the best of the rows, bins, sums across, gains.
+  // Moves all of it to shared memory: the best of the rows, bins, sums across, gains.
   __device__ __forceinline__ void use(unsigned char* shared) {
     row_best = reinterpret_cast<Best*>(shared);
     bins = reinterpret_cast<int32_t*>(row_best + y.windows);
@@ -75,8 +75,8 @@ struct BlockSelection {
     gains = lost + y.bins * x.windows;
   }
 
-  // By a whole warp. Window `column` has lost so many pixels, which the lane that has the column
-  // takes off in the same pass; lanes may name columns of their own, -1 for none.
+  // Finds the best window of row i. Called by a whole warp. In the same pass a lane may subtract
+  // `pixels` from the gain in a `column` that it reads anyway; -1 for none.
   __device__ __forceinline__ void find_row_best(int32_t i, int32_t column = -1,
                                                 int32_t pixels = 0) const {
     int32_t* row = gains + static_cast<int64_t>(i) * x.windows;
@@ -91,8 +91,8 @@ struct BlockSelection {
     if (lane_of_thread() == 0) row_best[i] = best;
   }
 
-  // By the whole block, as all that follows. Every barrier is reached by all threads: loops and
-  // conditions around them depend on values that are the same in all of them.
+  // Selects. Called by the whole block, as is all that follows. Every barrier is reached by all
+  // threads: loops and conditions around them depend on values that are the same in all of them.
   __device__ __forceinline__ void run(unsigned char* shared) {
     if (select.strategy == Strategy::kAll) {
       finish(take_all());
@@ -122,12 +122,12 @@ struct BlockSelection {
           [](int32_t, int32_t gain) { return gain; });
       if (row.gain < select.min_pixels) return taken;
       const int32_t i = row.place, j = row_best[i].place;
-      // The last warp has least to do otherwise.
+      // By the last warp, which has the least other work.
       if (threadIdx.x == blockDim.x - 1) choices.put(taken, i, j, row.gain);
       if (cover) {
         uncover(i, j);
       } else {
-        // All warps have read the best of the rows, before that of this one changes.
+        // All warps have read the best of the rows before this row's changes.
         __syncthreads();
         if (warp_of_thread() == 0) find_row_best(i, j, row.gain);
       }
@@ -164,11 +164,11 @@ struct BlockSelection {
       top = max(top, t0);
       const int32_t* from = lost + static_cast<int64_t>(top - t0) * columns;
       const int32_t count = min(bottom, t1) - top;
-      // A lane's columns, as in the search: it alone reads and writes them.
+      // The same columns as this lane takes in find_row_best, so no other lane touches them.
       int32_t column = first + ((lane - first) & (kWarpSize - 1)), pixels = 0;
       for (; column < last; column += kWarpSize) {
         pixels = sum_of(from + column - first, count, columns);
-        if (column + kWarpSize >= last) break;  // the search brings the last one up to date
+        if (column + kWarpSize >= last) break;  // find_row_best updates the last one
         gains[static_cast<int64_t>(row) * x.windows + column] -= pixels;
       }
       find_row_best(row, column < last ? column : -1, pixels);

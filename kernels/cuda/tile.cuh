@@ -1,4 +1,4 @@
-// A tile of the full-size image under which coarse logits are interpolated, in shared memory.
+// A tile of the full-size image in which coarse logits are interpolated, and its shared memory.
 #pragma once
 
 #include "axis.cuh"
@@ -6,10 +6,10 @@
 
 namespace c2f::cuda {
 
-// A tile along an axis. Where it is upsampled, cells are counted from that of its first pixel.
+// A tile along one axis. Cells, where it is upsampled, are counted from its first pixel's.
 struct TilePart {
   int32_t start, length;  // pixels
-  int32_t source, cells;  // first source pixel, and how many cells begin there
+  int32_t source, cells;  // first source pixel, and number of cells from there on
 };
 
 __device__ __forceinline__ TilePart tile_part(const Axis& taps, int32_t start, int32_t length) {
@@ -17,7 +17,7 @@ __device__ __forceinline__ TilePart tile_part(const Axis& taps, int32_t start, i
   return {start, length, source, taps.tap(start + length - 1).i0 - source + 1};
 }
 
-// Pixels beside each other: those of a row or column of cells.
+// A range of pixels along one axis, such as those of a cell.
 struct Span {
   int32_t first, end;
   __device__ __forceinline__ Span(int32_t first_, int32_t end_) : first(first_), end(end_) {}
@@ -26,10 +26,10 @@ struct Span {
   __device__ __forceinline__ bool empty() const { return first == end; }
 };
 
-// What is asked of the pixels and cells along an axis of a tile.
+// Tables of the pixels and cells along one axis of a tile.
 struct AxisTables {
   uint16_t* cell;   // of each pixel; along x only
-  uint16_t* first;  // of each cell, and once more: its first pixel
+  uint16_t* first;  // of each cell, and one more: its first pixel
   float* w1;        // of each pixel: weight of the second tap
 
   __device__ AxisTables(const AxisLayout& at, unsigned char* shared)
@@ -43,7 +43,7 @@ struct Tile {
   int64_t b;
   const TilePart &y, &x;
   AxisTables rows, columns;
-  uint16_t* points;   // labels of source pixels, marked where they are not finite
+  uint16_t* points;   // labels of source pixels, with mark kNotFinite (argmax.cuh)
   uint16_t* entries;  // slots of mixed cells
 
   __device__ Tile(const CellLayout& layout, int64_t image, const TilePart& y_, const TilePart& x_,

@@ -1,10 +1,10 @@
 // Coarse logits taken to full size under one tile, by corner agreement.
 //
 // Pixels with the same first taps form a cell; where the source pixels at its corners have the same
-// first argmax with finite values, all its pixels have that label, for weights are not negative and
-// every rounding step is monotone (kernels/cpu/coarse_labels.h). The remaining, mixed cells are
-// listed and evaluated densely, so that no lane idles though boundaries are thin; and of them only
-// the classes that can be largest in the cell.
+// first argmax with finite values, all its pixels have that label, since weights are not negative
+// and every rounding step is monotone (kernels/cpu/coarse_labels.h). The remaining, mixed cells are
+// listed, so that lanes stay busy although class borders are thin, and only those classes are
+// evaluated that can be largest in the cell.
 #pragma once
 
 #include "../common/bilinear.h"
@@ -13,8 +13,9 @@
 
 namespace c2f::cuda {
 
-// `word` with one bit more behind it: whether a value is below its bound, which no NaN is. It is
-// the sign of the difference, and a GPU's one NaN has none; -0 counts as below 0.
+// `word` shifted left by one bit, which says whether a value is below its bound; never for NaN. The
+// bit is the sign of the difference: the NaN that a GPU gives has a positive sign, and -0 counts as
+// below 0.
 __device__ __forceinline__ uint32_t append_below(uint32_t word, float value, float bound) {
 #if defined(C2F_ON_HOST)
   return word << 1 | (value < bound ? 1u : 0u);
@@ -23,9 +24,9 @@ __device__ __forceinline__ uint32_t append_below(uint32_t word, float value, flo
 #endif
 }
 
-// Slot i stands for the source pixel (top + i / pitch, left + i % pitch), a point, and for the cell
-// whose first corner it is. Counts says which labels are counted, and adds up their pixels; and
-// which pixels' labels are not this block's to store.
+// Slot i stands for the source pixel (top + i / pitch, left + i % pitch), called a point, and for
+// the cell whose upper left corner it is. Counts says which labels are counted and adds up their
+// pixels, and says which labels this block must not store, as other blocks do.
 template <class T, int N, class Counts>
 class UpsampledTile {
  public:
@@ -42,14 +43,14 @@ class UpsampledTile {
     if (a.quads) left_ -= left_ % kQuad;
   }
 
-  // What is asked of rows and columns of pixels and of cells, again and again.
+  // Fills the tables of rows and columns.
   __device__ void begin() const {
     fill<false>(tile_.rows, y_, tile_.y, top_, tile_.y.cells);
     fill<true>(tile_.columns, x_, tile_.x, left_, a_.pitch);
   }
 
-  // Labels of the source pixels under the tile, and of those below and beside them, at whose border
-  // the image's last ones are taken again.
+  // Labels the source pixels under the tile, one more row below and one more column to the right.
+  // At the image's border the last row or column is taken again.
   __device__ void label_points() const {
     if (a_.quads) {
       label_beside<kQuad, true>();
@@ -60,9 +61,9 @@ class UpsampledTile {
     }
   }
 
-  // Lists the cells whose corners do not agree; counts the others. A thread takes two columns of
-  // cells, as halves of words, and some rows: the lower corners of one are the upper ones of the
-  // next.
+  // Lists the cells whose corners disagree, and counts the others. A thread takes two columns of
+  // cells, as halves of words, and goes down some rows: the lower corners of one row are the upper
+  // ones of the next.
   __device__ void list_mixed(int32_t* num_entries) const {
     for (int i = 2 * threadIdx.x;; i += 2 * kCellThreads) {
       const int32_t part = a_.by_pitch.quotient(i), column = i - part * a_.pitch;
@@ -70,8 +71,8 @@ class UpsampledTile {
       if (first >= tile_.y.cells) break;
       const int32_t end = min(first + a_.compared_rows, tile_.y.cells);
       const Span even(tile_.columns.first, column), odd(tile_.columns.first, column + 1);
-      // The cells of a tile are fewer than slots. What is not a cell's is garbage, and may be
-      // compared: of the last column both the column beside it and, at the end, the pair behind.
+      // Slots outside the tile's cells hold garbage. It is compared, too, beyond the last column
+      // and, at the end, in the extra pair, but masked out by `cells`.
       const uint32_t cells = (even.empty() ? 0u : 1u) | (odd.empty() ? 0u : 0x10000u);
       if (cells == 0) continue;
       typename Counts::Columns counted(counts_, even, odd, tile_.rows.first[first]);
@@ -81,7 +82,7 @@ class UpsampledTile {
       for (int32_t row = first; row < end; ++row) {
         points += a_.pitch;
         const uint32_t lower = pair(points), lower_differ = differ_across(lower, points);
-        // Not 0 in a half where a corner's label is another one, or all are not finite.
+        // Not 0 in a half if a corner has another label, or if all corners are marked not finite.
         const uint32_t corners =
             upper_differ | lower_differ | (upper ^ lower) | (lower & kNotFinite * 0x10001u);
         const uint32_t mixed = (corners + 0x7fff7fffu) >> 15 & cells;
@@ -93,7 +94,7 @@ class UpsampledTile {
       counted.flush();
       if (found == 0) continue;
       uint16_t* entry = tile_.entries + atomicAdd(num_entries, __popc(found));
-      // Bits 15 and 31 are 16 rows before the end, in the one column and the other.
+      // Bits 15 and 31 stand for the row 16 before `end`, in the even and in the odd column.
       const int32_t slot = (end - 16) * a_.pitch + column + 1;
       while (found != 0) {
         const int32_t k = __clz(static_cast<int>(found));
@@ -103,8 +104,8 @@ class UpsampledTile {
     }
   }
 
-  // Labels of all pixels; those of mixed cells are put right later. A thread takes a quad of
-  // columns in some rows of cells.
+  // Stores a label for every pixel; evaluate_mixed replaces those of mixed cells. A thread takes
+  // four columns of pixels in some rows of cells.
   __device__ void store_agreed() const {
     const int32_t part = a_.by_quads.quotient(static_cast<int32_t>(threadIdx.x));
     const int32_t column = (static_cast<int32_t>(threadIdx.x) - part * a_.quads_across) * kQuad;
@@ -132,9 +133,10 @@ class UpsampledTile {
     }
   }
 
-  // The pixels of mixed cells. Two lanes take a cell: two corners each at first, then its pixels.
+  // Evaluates the pixels of mixed cells. Two lanes share a cell: first each looks at two corners,
+  // then each takes half of the pixels.
   __device__ void evaluate_mixed(int32_t num_entries) const {
-    // All lanes of a warp take every turn: they tell each other which classes contend.
+    // All lanes of a warp take every turn, as `contenders` exchanges values between them.
     for (int32_t from = warp_of_thread() * (kWarpSize / 2); from < num_entries;
          from += static_cast<int32_t>(blockDim.x) / 2) {
       const int32_t entry = from + lane_of_thread() / 2, half = lane_of_thread() % 2;
@@ -156,15 +158,15 @@ class UpsampledTile {
   }
 
  private:
-  // Pixels that a lane evaluates at once: half a cell's at x4.
+  // Pixels that a lane evaluates at once: half a cell when logits are enlarged 4 times.
   static constexpr int kRows = 4, kColumns = 2;
-  static constexpr int kListed = 32;  // classes that may be left out beforehand
-  static_assert(N <= kListed, "all classes that are compiled in are looked at");
+  static constexpr int kListed = 32;  // classes that `contenders` may rule out
+  static_assert(N <= kListed, "contenders looks at all compiled-in classes");
 
   // The logits of class 0 at a cell's corners.
   struct Corners {
     const T* first;
-    int64_t beside, below;  // to the others
+    int64_t beside, below;  // elements to the corners beside and below it
     __device__ __forceinline__ Corners(const UpsampledTile& of, int32_t y, int32_t x)
         : first(of.at(y, x)),
           beside(of.x_.to_second(x) * of.a_.seg.stride_x),
@@ -178,8 +180,8 @@ class UpsampledTile {
     return labels_ + (tile_.y.start + row) * a_.W + tile_.x.start + column;
   }
 
-  // Tables of an axis: of its pixels, and of `cells` cells from source pixel `source` on. Cells
-  // before the first pixel's and behind the last one's have no pixels.
+  // Fills the tables of an axis: of its pixels, and of `cells` cells from source pixel `source` on.
+  // Cells before the first pixel's and after the last pixel's have no pixels.
   template <bool kColumns>
   static __device__ void fill(const AxisTables& tables, const Axis& axis, const TilePart& part,
                               int32_t source, int32_t cells) {
@@ -188,7 +190,8 @@ class UpsampledTile {
       const int32_t before = i == 0 ? -1 : axis.tap(part.start + i - 1).i0 - source;
       if constexpr (kColumns) tables.cell[i] = static_cast<uint16_t>(tap.i0 - source);
       tables.w1[i] = tap.w1;
-      // Every entry of `first` is written by the one thread in whose step over cells it lies.
+      // Each entry of `first` is written by one thread: that of the first pixel in or after the
+      // cell.
       for (int32_t c = before + 1; c <= tap.i0 - source; ++c) {
         tables.first[c] = static_cast<uint16_t>(i);
       }
@@ -199,7 +202,7 @@ class UpsampledTile {
     }
   }
 
-  // A thread takes so many points beside each other; kOnce: with one load a class.
+  // A thread labels kBeside neighbouring points; kOnce: with one load per class.
   template <int kBeside, bool kOnce>
   __device__ __forceinline__ void label_beside() const {
     const int32_t points = (tile_.y.cells + 1) * a_.pitch, last_y = y_.in - 1;
@@ -215,7 +218,7 @@ class UpsampledTile {
         tile_.points[i] = static_cast<uint16_t>(found.point());
       } else {
         uint2 four = points_of_four<N, kOnce>(from, a_.seg.stride_n, classes);
-        // Past a row's end any points may lie: at worst a cell at the border counts as mixed.
+        // Points past a row's end may be anything: at worst a cell at the border counts as mixed.
         if constexpr (!kOnce) {
           const uint32_t skipped = 0x2222u * static_cast<uint32_t>(min(x - start, kQuad - 1));
           four = make_uint2(__byte_perm(four.x, four.y, 0x3210u + skipped),
@@ -226,17 +229,18 @@ class UpsampledTile {
     }
   }
 
-  // Points of this and the next column, as halves of a word: what is in the first is on the left.
+  // The points of this and the next column, in the low and the high half of a word.
   static __device__ __forceinline__ uint32_t pair(const uint16_t* points) {
     return *reinterpret_cast<const uint32_t*>(points);
   }
-  // Of two points, and those to the right of each, where they differ.
+  // The bits in which two points differ from their neighbours to the right.
   static __device__ __forceinline__ uint32_t differ_across(uint32_t own, const uint16_t* points) {
     return own ^ (own >> 16 | pair(points + 2) << 16);
   }
 
-  // Where the labels of four pixels beside each other lie in a row of points. Taps of neighbours
-  // are at most two apart, so that those of two pixels are among four points from an even one on.
+  // Where the labels of four neighbouring pixels lie in a row of points. First taps of neighbours
+  // are at most two apart (rounding may skip one), so those of two pixels are among the four points
+  // from an even one on.
   struct LabelsOfQuad {
     int32_t from[2];
     uint32_t picks[2];
@@ -257,16 +261,17 @@ class UpsampledTile {
     }
   };
 
-  // Bits of the first 32 classes that may be largest somewhere in a mixed cell, from the highest
-  // bit on: mostly two of them.
+  // Which of the first 32 classes may be largest somewhere in a mixed cell, mostly two: a bit each,
+  // the highest one for class 0.
   //
-  // At every pixel the largest value is at least the mean of any two classes' values, here of the
-  // lowest and the highest label at the corners. A class that is below the mean at all corners is
-  // below it everywhere between them. By enough: interpolation is monotone in every corner (see
-  // above), so its rounding counts for the two classes and their mean alone, less than 16 * 2^-24
-  // of their sizes, weighted as they are; so is the margin, which is four times that. Where
-  // anything is not finite the comparison fails and keeps the class. Called by whole warps: lane
-  // `half` of the two of a cell looks at the upper or the lower corners.
+  // At every pixel the largest value is at least the mean of any two classes' values; here those of
+  // the lowest and of the highest label at the corners. A class that is below this mean at all four
+  // corners is below it everywhere between them. That needs a margin for rounding. As interpolation
+  // is monotone in every corner (see above), only the rounding of the two classes and of their mean
+  // matters: less than 16 * 2^-24 of their magnitudes, interpolated with the same weights. The
+  // margin is interpolated likewise, and four times that. Where anything is not finite the
+  // comparison fails and keeps the class. Called by whole warps: of a cell's two lanes, `half` 0
+  // looks at the upper corners and 1 at the lower ones.
   __device__ __forceinline__ uint32_t contenders(const Corners& corners, int32_t cell,
                                                  int32_t half) const {
     if (N == 2) return 3u << 30;
@@ -288,19 +293,19 @@ class UpsampledTile {
       right += a_.seg.stride_n;
     }
     const uint32_t wanted = ~(below_left & below_right) << (kListed - classes);
-    // All lanes are here: nothing has branched since the loop around this began.
+    // All lanes are here: nothing has diverged since the enclosing loop began.
     return wanted | __shfl_xor_sync(kWarp, wanted, 1);
   }
 
-  // At a corner, less than the mean of two classes.
+  // The mean of two classes at a corner, less the margin.
   __device__ __forceinline__ float bound(const T* corner, int32_t one, int32_t other) const {
     const float a = to_float(corner[one * a_.seg.stride_n]);
     const float b = to_float(corner[other * a_.seg.stride_n]);
     return fmaf(a, 0.5f, b * 0.5f) - fmaf(fabsf(a) + fabsf(b), 0x1p-18f, 0x1p-100f);
   }
 
-  // value = (w0y, w1y) . corners . (w0x, w1x), as the other backends round it; of pixels of one
-  // cell, at most kRows times kColumns.
+  // Evaluates up to kRows x kColumns pixels of one cell: value = (w0y, w1y) . corners . (w0x, w1x),
+  // rounded as in the other backends.
   __device__ __forceinline__ void evaluate(const Corners& corners, uint32_t wanted,
                                            const Span& across, const Span& down) const {
     float wy1[kRows], wx1[kColumns];
@@ -342,7 +347,7 @@ class UpsampledTile {
     }
   }
 
-  // Labels and counts of pixels below each other.
+  // Stores and counts the labels of a column of pixels.
   __device__ __forceinline__ void add_column(int32_t column, const Span& down,
                                              const FirstArgmax (&found)[kRows]) const {
     if (!Counts::kWanted || labels_ != nullptr) {
@@ -373,8 +378,8 @@ class UpsampledTile {
   int32_t top_, left_;
 };
 
-// Labels the pixels of a tile, and counts them. Called by all threads of the block, with a barrier
-// between this and what asks for labels or counts.
+// Labels the pixels of a tile and counts them. Called by all threads of the block; a barrier must
+// follow before labels or counts are read.
 template <class T, int N, class Counts>
 __device__ __forceinline__ void label_upsampled(const CoarseArgs& a, const Tile& tile,
                                                 const Counts& counts) {
@@ -383,12 +388,12 @@ __device__ __forceinline__ void label_upsampled(const CoarseArgs& a, const Tile&
   if (threadIdx.x == 0) num_entries = 0;
   cells.begin();
   cells.label_points();
-  // Each barrier below is reached by all threads: nothing above or between returns or branches
-  // around it. This one: tables, points and zeroed counts are read by other threads from here on.
+  // All threads reach both barriers, as nothing returns or branches around them. From this one on
+  // tables, points and zeroed counts are read by other threads.
   __syncthreads();
   if (!Counts::kWanted || a.labels != nullptr) cells.store_agreed();
   cells.list_mixed(&num_entries);
-  // The list is complete, and pixels of mixed cells have the labels that are replaced now.
+  // The list is complete, and mixed cells have their provisional labels, which are replaced now.
   __syncthreads();
   cells.evaluate_mixed(num_entries);
 }

@@ -1,12 +1,13 @@
-// Windows along an axis, and the bins they are unions of, in closed form, so that kernels need no
-// table.
+// Windows along an axis, and the bins of which they are unions, in closed form, so that kernels
+// need no table.
 //
-// Starts and ends of all windows cut an axis into intervals that no window's border straddles:
-// counts over intervals make exact counts over windows, whatever window, stride and edge are. With
-// s the stride and k the window, starts lie at i * s and ends at offset rest = k mod s into a
-// period of s; a flush window adds its start F = H - k. A period is [0, rest) and [rest, s), each
-// cut into bins of `unit` pixels (the last one may be shorter), numbered through; from F on they
-// are numbered one higher. Where F falls on a cut the bin before it is empty, which does no harm.
+// Starts and ends of all windows cut an axis into intervals, so that every window is a union of
+// whole intervals and counts over intervals give exact counts over windows, whatever window, stride
+// and edge are. With s the stride and k the window, starts lie at i * s and ends at offset rest = k
+// mod s into a period of s; a flush window adds its start F = H - k. A period consists of [0, rest)
+// and [rest, s), each cut into bins of `unit` pixels (the last may be shorter). Bins are numbered
+// consecutively, from F on one higher. Where F falls on a cut the bin before it is empty, which
+// does no harm.
 #pragma once
 
 #include <cstdint>
@@ -21,7 +22,7 @@ constexpr int32_t kNoFlush = 0x7fffffff;
 struct BinAxis {
   int32_t size_px, window_px, stride_px;
   int32_t windows;
-  int32_t regular;   // windows at i * stride; one more, if any, starts at flush_px
+  int32_t regular;   // windows at i * stride; a further one, if any, starts at flush_px
   int32_t flush_px;  // kNoFlush without one
   int32_t flush_bin;
   int32_t rest_px;    // k mod s
@@ -29,8 +30,8 @@ struct BinAxis {
   int32_t period_bins;
   int32_t unit_px;
   int32_t bins;
-  int32_t span_bins;   // of a window, but for the flush cut
-  int32_t beside;      // windows to either side that overlap one, but for the flush one
+  int32_t span_bins;   // bins of a window, without the flush cut
+  int32_t beside;      // windows on either side that overlap one, the flush window aside
   int32_t flush_from;  // the first window that overlaps the flush one; kNoFlush without one
   Divider by_stride, by_period, by_unit;
   // A tile is the bins that one block counts; tiles never share a bin.
@@ -55,8 +56,8 @@ struct BinAxis {
     const int32_t inside = base - period * period_bins;
     const int32_t offset =
         inside < rest_bins ? inside * unit_px : rest_px + (inside - rest_bins) * unit_px;
-    // A bin of the last period may start behind the end. Unsigned: its period begins before the
-    // end, so all of it is below 2^32.
+    // A bin of the last period may start past the end. Its period begins before the end, so the sum
+    // is below 2^32: unsigned arithmetic does not overflow.
     const uint32_t start = static_cast<uint32_t>(period) * static_cast<uint32_t>(stride_px) +
                            static_cast<uint32_t>(offset);
     return start < static_cast<uint32_t>(size_px) ? static_cast<int32_t>(start) : size_px;
@@ -64,9 +65,9 @@ struct BinAxis {
 
   C2F_HD int32_t origin(int32_t i) const { return i < regular ? i * stride_px : flush_px; }
 
-  // Window i is the bins first .. last - 1. The rounds of a selection wait for this and the next
-  // one, so neither divides or branches: starts are starts of periods, and a window is whole
-  // periods and a rest.
+  // Window i is the bins first .. last - 1. Every round of a selection waits for this function and
+  // the next, so they neither divide nor branch: a window starts with a period, and consists of
+  // whole periods and a rest.
   C2F_HD void window_bins(int32_t i, int32_t* first, int32_t* last) const {
     const int32_t start = i * period_bins;
     const int32_t end = start + span_bins + (i >= flush_from ? 1 : 0);
@@ -88,7 +89,7 @@ inline int32_t parts_of(int64_t whole, int64_t part) {
   return static_cast<int32_t>((whole + part - 1) / part);
 }
 
-// The axis; no tile is longer than tile_px pixels. size < 2^31.
+// Makes the axis, with tiles of at most tile_px pixels. size < 2^31.
 inline BinAxis make_bin_axis(int64_t size, int64_t window, int64_t stride, bool flush,
                              int32_t tile_px) {
   BinAxis axis{};
@@ -113,7 +114,7 @@ inline BinAxis make_bin_axis(int64_t size, int64_t window, int64_t stride, bool 
   // One bin per tile, or as many whole periods as fit.
   axis.tile_bins = 2 * static_cast<int64_t>(s) > tile_px ? 1 : tile_px / s * axis.period_bins;
   axis.flush_bin = flushed ? axis.bin_of(axis.flush_px) : kNoFlush;
-  const int32_t before = axis.flush_px - axis.window_px;  // window i starts behind: it overlaps
+  const int32_t before = axis.flush_px - axis.window_px;  // windows that start after it overlap
   axis.flush_from = !flushed ? kNoFlush : before < 0 ? 0 : before / s + 1;
   axis.bins = axis.bin_of(axis.size_px - 1) + 1;
   const int32_t periods = axis.tile_bins / axis.period_bins;

@@ -1,4 +1,4 @@
-// Where the choices of one image go.
+// Writes the windows chosen for one image.
 #pragma once
 
 #include "gpu.cuh"
@@ -17,7 +17,7 @@ struct Choices {
   __device__ __forceinline__ void put(int64_t slot, int32_t i, int32_t j, int32_t count) const {
     store(slot, y.origin(i), x.origin(j), count);
   }
-  // Says how many there are and empties the other slots; by so many threads.
+  // Writes how many were taken and clears the other slots; the work of `threads` threads.
   __device__ __forceinline__ void finish(int64_t taken, int32_t thread, int32_t threads) const {
     if (thread == 0) select.num[b] = static_cast<int32_t>(taken);
     for (int64_t slot = taken + thread; slot < select.n; slot += threads) store(slot, 0, 0, 0);

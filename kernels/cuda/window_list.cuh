@@ -1,5 +1,6 @@
-// Which slots of a window list hold a window. The host never reads the list: a count beyond the
-// slots is taken as all of them, and a window that leaves the image as an unused slot.
+// Which slots of a window list hold a window. The host never reads the list, so kernels guard
+// memory: a count above the number of slots means all of them, and a window that leaves the image
+// counts as an unused slot.
 #pragma once
 
 #include <cstdint>
@@ -14,8 +15,9 @@ struct Origin {
   bool used;
 };
 
-// Which slot of which image a patch of the batch is, 0 .. B * n - 1; a launch has blocks for fewer
-// than 2^31. Divided as that: in 64 bits it is a function call, which every block would wait for.
+// The image and slot of patch 0 .. B * n - 1 of the batch. Below 2^31 since every patch has a block
+// of the launch, and so divided in 32 bits: a 64-bit division is a call that every block would wait
+// for.
 struct Slot {
   int64_t b;
   int32_t j;
@@ -32,7 +34,7 @@ __device__ __forceinline__ int32_t windows_of_image(const WindowList& windows, i
   return num < 0 ? 0 : num < windows.n ? num : static_cast<int32_t>(windows.n);
 }
 
-// Slot j, below the image's number of windows, of image b of size H x W.
+// The window in slot j of image b, of size H x W; j is below the image's number of windows.
 __device__ __forceinline__ Origin origin_of(const WindowList& windows, int64_t b, int64_t j,
                                             int64_t H, int64_t W) {
   const int32_t* at = windows.origins + 2 * (b * windows.n + j);

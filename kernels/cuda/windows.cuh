@@ -1,11 +1,11 @@
-// count_windows and select_windows in one launch. Every block counts the bins of one tile; blocks
-// that finish last go on with what is then complete: sums over windows, and at the end the
-// selection.
+// count_windows and select_windows in one launch. Every block counts the bins of one tile;
+// whichever block finishes last goes on with what is then complete: sums over windows, and at the
+// end the selection.
 //
 // Tiles are whole bins of up to 32 x 32 pixels, in large images up to 128 x 256 (coarse_plan.cpp).
-// The coarse answer is read once, and where it is upsampled a rim of one source pixel around each
-// tile again; labels are written once, if at all; bins, sums and gains stay in the L2. Blocks hand
-// on what they have stored by tickets (last_ticket), and never wait for each other.
+// The coarse answer is read once, plus, where it is upsampled, a rim of one source pixel around
+// each tile; labels are written once, if at all; bins, sums and gains stay in the L2. Blocks pass
+// on what they have stored by tickets (last_ticket) and never wait for each other.
 #pragma once
 
 #include "cell_counts.cuh"
@@ -14,8 +14,8 @@
 
 namespace c2f::cuda {
 
-// One band: the only block left sums. As the next one, called by whole blocks; the answer is the
-// same in all threads: whether the selection is ready to run.
+// One band: the last block of the image sums all of it. Like finish_band, called by a whole block;
+// returns whether the selection is ready to run, the same in all threads.
 __device__ __forceinline__ bool finish_small(const WindowsArgs& a, unsigned char* shared,
                                              BlockSelection* selection) {
   const BinAxis &y = a.cells.y, &x = a.cells.x;
@@ -46,7 +46,7 @@ __device__ __forceinline__ bool finish_small(const WindowsArgs& a, unsigned char
   return true;
 }
 
-// Many bands: what this block's band completes.
+// Several bands: sums what this block's band completes.
 __device__ __forceinline__ bool finish_band(const WindowsArgs& a, int64_t b, int32_t band,
                                             const BlockSelection& selection) {
   const BinAxis &y = a.cells.y, &x = a.cells.x;
@@ -63,7 +63,7 @@ __device__ __forceinline__ bool finish_band(const WindowsArgs& a, int64_t b, int
 template <class T, int N, CellKind kKind>
 __global__ void C2F_BOUNDS(kCellThreads, 3) windows_kernel(const __grid_constant__ WindowsArgs a) {
   C2F_DYNAMIC_SHARED(shared);
-  // The launch before may still work with the same scratch and tickets, or make the logits.
+  // The launch before may still use the same scratch and tickets, or be computing the logits.
   wait_for_previous();
   C2F_SHARED(TilePlace, place);
   find_tile(a.cells, &place);
@@ -73,8 +73,8 @@ __global__ void C2F_BOUNDS(kCellThreads, 3) windows_kernel(const __grid_constant
   const int32_t band = a.sums.bands == 1 ? 0 : tile.y.number;
   const uint32_t blocks =
       static_cast<uint32_t>(a.sums.band_tiles) * static_cast<uint32_t>(a.cells.x.tiles);
-  // Who finishes a band's last tile goes on, the other blocks leave as a whole: the answer is the
-  // same in all threads of a block.
+  // The block that finishes its band's last tile goes on, the others leave; the answer is the same
+  // in all threads of a block.
   if (!block_is_last(ImageSums(a, b).band_tickets + band, blocks)) return;
   if (a.select.warp.places > 0) {
     const WarpSelection selection(a, b, shared);
