@@ -30,8 +30,8 @@ def as_tensor(op: str, name: str, value: Any) -> Tensor:
             raise TypeError(f"{op}: {name} must be a dense tensor, got {layout}")
         if torch.compiler.is_compiling():  # neither test below can be traced
             return value.resolve_neg()
-        # Kernels read memory as it is. A lazily negated view (conj().imag) is not what it holds,
-        # and the zeros that automatic differentiation hands around have none.
+        # Kernels read memory directly. That of a lazily negated view (conj().imag) holds the
+        # opposite values, and the zero tensors of automatic differentiation have none.
         if value.is_neg() or value._is_zerotensor():
             return value.clone()
         return value
@@ -133,7 +133,7 @@ def _stream_of(given: Any) -> AbstractContextManager[Any]:
 
 def _external(handle: int, device: int) -> torch.cuda.Stream:
     """The stream behind a handle of CuPy's."""
-    if handle == 0:  # ExternalStream takes that for a wish for a new one
+    if handle == 0:  # ExternalStream would create a new stream for 0
         return torch.cuda.default_stream(device)
     return torch.cuda.ExternalStream(handle, device)
 

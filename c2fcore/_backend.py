@@ -150,7 +150,8 @@ def choose(op: str, requested: str, tensor: Tensor, grad: bool = False) -> Calla
 def _on_gpu(op: str, tensor: Tensor, grad: bool) -> Callable[..., Any] | None:
     """The GPU backend to run; None if none can, or none has agreed with the reference."""
     device = tensor.get_device()
-    # With a gradient neither can run. torch.compile traces that case, and no measured size.
+    # With a gradient neither backend can run, so any order does; torch.compile traces that case
+    # and cannot trace a lookup by size.
     names = _gpu_order.CUDA_FIRST if grad else _gpu_order.order(op, device, tensor.numel())
     for name in names:
         backend = _table[op].get(name)

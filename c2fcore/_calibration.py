@@ -12,7 +12,7 @@ from . import _fine_loss, _stages
 from .config import C2FConfig
 
 _LIMIT: Final = 20.0  # logits beyond it count as this one
-_BINS: Final = 4001  # a hundredth of a logit each: memory does not grow with the examples
+_BINS: Final = 4001  # of 0.01 each: memory does not grow with the number of examples
 
 
 @torch.no_grad()

@@ -81,7 +81,7 @@ def locate(
 def _why_unreadable(path: Path) -> str:
     """What keeps a file from being read, "" for nothing; safetensors would call it missing."""
     if path.exists() and not (path.is_file() or path.is_dir()):
-        return "a special file"  # which might be waited for without end
+        return "a special file"  # such as a pipe: opening it may block for ever
     try:
         path.open("rb").close()
     except OSError as error:

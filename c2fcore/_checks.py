@@ -18,11 +18,11 @@ LOGIT_DTYPES = frozenset((torch.float32, torch.float16, torch.bfloat16))
 LABEL_DTYPES = frozenset((torch.uint8, torch.int16, torch.int32, torch.int64))
 INTEGER_IMAGE_DTYPES = frozenset((torch.uint8, torch.uint16, torch.int16))
 INT32_MAX = 2**31 - 1
-MOST_THREADS = 1024  # OpenMP ends the process where it gets no more
+MOST_THREADS = 1024  # OpenMP aborts the process if it cannot create its threads
 _FLOAT32_MAX = torch.finfo(torch.float32).max
 _FLOAT32_TINY = torch.finfo(torch.float32).tiny  # 1 / x overflows below
 FLOAT_DTYPES = frozenset((torch.float32, torch.float16, torch.bfloat16, torch.float64))
-_BOOLS = (bool, np.bool_)  # NumPy's is a number, too, and in NumPy 2.2 an index
+_BOOLS = (bool, np.bool_)  # NumPy's passes as a number, and in NumPy 2.2 as an index
 
 
 def integer(op: str, name: str, value: object, low: int, high: int | None = None) -> int:
@@ -52,7 +52,7 @@ def number(op: str, name: str, value: object) -> float:
             value = float(value)
         except OverflowError:
             value = math.inf
-        except (TypeError, ValueError, RuntimeError):  # an array of several
+        except (TypeError, ValueError, RuntimeError):  # an array of several elements
             raise TypeError(f"{op}: {name} must be a number, got {value!r}") from None
     if not -_FLOAT32_MAX <= value <= _FLOAT32_MAX:
         raise ValueError(f"{op}: {name} must be finite, got {value}")
@@ -75,7 +75,7 @@ def class_ids(op: str, small_classes: Iterable[int], num_classes: int | None) ->
     largest = None
     if type(small_classes) is tuple and _all_int(small_classes):
         ids = small_classes
-        largest = _checked_ids.get(ids)  # one look: another thread may empty the table
+        largest = _checked_ids.get(ids)  # one access: another thread may empty the table
     if largest is None:
         ids = _check_ids(op, small_classes)
         largest = max(ids)
@@ -94,7 +94,7 @@ def _all_int(values: tuple[object, ...]) -> bool:
 
 
 def _check_ids(op: str, small_classes: Iterable[int]) -> tuple[int, ...]:
-    # Arrays of no dimension say that they can be iterated.
+    # Arrays without dimensions pass as Iterable, but cannot be iterated.
     alone = isinstance(small_classes, (str, bytes)) or getattr(small_classes, "ndim", 1) == 0
     if alone or not isinstance(small_classes, Iterable):
         raise TypeError(f"{op}: small_classes must be class ids, got {small_classes!r}")
@@ -278,7 +278,7 @@ def per_channel(op: str, name: str, value: object, channels: int) -> list[float]
 
 def numbers_of(op: str, name: str, value: object) -> float | list[float]:
     """`value`, a number or several in a row, as finite floats."""
-    # Arrays of no dimension are numbers that say they can be iterated.
+    # Arrays without dimensions are numbers, but pass as Iterable.
     if not isinstance(value, Iterable) or isinstance(value, str) or getattr(value, "ndim", 1) == 0:
         return number(op, name, value)
     if isinstance(value, (bytes, Set, Mapping)):  # numbers, but which is whose?

@@ -16,7 +16,7 @@ from torch import Tensor
 from .pipeline import NO_GRAPH, C2FNet
 
 
-# A strict torch.export has no room for what is disabled, and ends with the reason.
+# A strict torch.export cannot skip a disabled function: it fails, and tells the reason.
 @torch.compiler.disable(reason=NO_GRAPH)
 def forward(net: C2FNet, image: Tensor, output: str, labels: Tensor | None) -> Tensor:
     """`C2FNet.forward` outside of any graph; says what to compile instead."""

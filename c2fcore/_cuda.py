@@ -85,7 +85,7 @@ def run(op: str, first: Tensor, *args: Any) -> None:
     """
     native = getattr(_load().module, op)
     if first.is_cuda and first.device.index != torch.cuda.current_device():
-        # What torch says of the current stream, of capture above all, is said of this device.
+        # torch answers for the current device when asked about streams and capture.
         with torch.cuda.device(first.device):
             native(first, *args, _workspace(first.device))
         return
@@ -104,7 +104,7 @@ class Workspace:
     def scratch(self, name: str, count: int) -> Tensor:
         """At least `count` bytes of the current stream; content is garbage."""
         held = _triton.workspace(self._device, f"cuda {name}", torch.uint8, count)
-        if on_host():  # the emulator's garbage is no lucky zeros, nor everywhere the same
+        if on_host():  # garbage on purpose: fresh host memory would often be zero
             held.copy_(torch.arange(len(held)) | 0x80)
         return held
 
@@ -120,7 +120,7 @@ class Workspace:
             own = self._of_graphs.take(count)
             if own is not None:
                 return own
-            # Zeroed by every replay, before the kernel: a node of its own.
+            # The fill is a node of the graph: each replay zeroes them before the kernel runs.
             return torch.zeros(count, dtype=torch.int32, device=self._device)
         self._of_graphs.fill(self._device)
         stream = torch.cuda.current_stream(self._device).cuda_stream
@@ -159,7 +159,7 @@ class TicketPool:
                 return
             zeros = torch.zeros(self.COUNT, dtype=torch.int32, device=device)
             if _triton.of_a_graph(zeros):
-                return  # not ours to keep; a later call fills the pool
+                return  # the graph's memory; a later call fills the pool
             if device.type == "cuda":
                 done = torch.cuda.Event()
                 done.record(torch.cuda.current_stream(device))
@@ -172,7 +172,7 @@ class TicketPool:
             if self._zeros is None or self._taken + count > self.COUNT:
                 return None
             first = self._taken
-            self._taken += -(-count // 32) * 32  # in cache lines of their own
+            self._taken += -(-count // 32) * 32  # whole cache lines of 128 bytes
             return self._zeros[first : first + count]
 
 

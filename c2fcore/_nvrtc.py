@@ -33,10 +33,10 @@ from ._errors import first_line
 _log = logging.getLogger("c2fcore")
 
 _OPTIONS = ("-std=c++17", "-fmad=false", "-default-device")  # as cmake/cuda.cmake tells nvcc
-# Bytes; more has to be asked for, kernel by kernel: 48 KiB less what one has statically, 2 at most.
+# Bytes of dynamic shared memory that need no opt-in: 48 KiB less a kernel's static part, at most 2.
 _PLAIN_SHARED = 46 << 10
 _MOST_BLOCKS = 2**31 - 1
-# Of what is kept: every edit of a header makes all files anew, under other names.
+# Limits of the disk cache: each edit of a header leaves a whole new set of files behind.
 _KEPT_SECONDS = 30 * 86400
 _KEPT_FILES = 1024
 _KEPT_NAME = re.compile(r"[a-z_]+-[0-9a-f]{64}\.bin")
@@ -70,7 +70,7 @@ def missing() -> str:
         from cupy.cuda import nvrtc, runtime
 
         nvrtc.getVersion()
-    except Exception as error:  # a broken installation fails in many ways, none of them ours
+    except Exception as error:  # a broken installation may raise anything
         return f"CuPy or its NVRTC does not load: {first_line(error)}"
     try:
         devices = runtime.getDeviceCount()
@@ -212,8 +212,8 @@ class Cupy:
             self._runtime.setDevice(device)
         ready = self._ready.__dict__.setdefault("devices", set())
         if device not in ready:
-            # The driver's calls need a context in this thread, which the runtime makes when it is
-            # first asked for something.
+            # Driver calls need a current context in this thread; the runtime creates it at its
+            # first call.
             self._runtime.memGetInfo()
             ready.add(device)
         return before
@@ -316,7 +316,7 @@ def _write(path: Path, name: str, code: bytes) -> None:
     held = name.encode() + b"\n" + code
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # nothing stays of a failure
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # removed on failure, too
             arriving = Path(folder) / path.name
             arriving.write_bytes(hashlib.sha256(held).digest() + held)
             os.replace(arriving, path)

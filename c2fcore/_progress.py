@@ -9,16 +9,16 @@ from typing import Any, Final
 
 from tqdm import tqdm
 
-_FIRST_S: Final = 10.0  # shorter work tells nothing but its outcome
+_FIRST_S: Final = 10.0  # shorter work reports only its outcome
 _LONGEST_S: Final = 300.0
-_SHARE: Final = 0.1  # of the time gone, after which the next line is due
+_SHARE: Final = 0.1  # of the elapsed time: the interval to the next line
 
 
 def on_terminal() -> bool:
     """Whether a person may be watching stderr, which a process may lack."""
     try:
         return sys.stderr.isatty()
-    except (AttributeError, ValueError):  # None, or what somebody put there; closed
+    except (AttributeError, ValueError):  # None, replaced by something else, or closed
         return False
 
 

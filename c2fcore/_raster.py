@@ -22,7 +22,7 @@ from .images import Stretch
 
 _LOG = logging.getLogger(__name__)
 RAW: Final = "raw"
-# Some functions let errors of GDAL pass, and what it does not explain is a SystemError.
+# Some of rasterio's functions pass on GDAL's own errors; a failure without one is a SystemError.
 ERRORS: Final = (RasterioError, CPLE_BaseError, SystemError)
 
 
@@ -146,14 +146,14 @@ class Raster:
                 self.bands, window=window, out_dtype=self._dtype
             )
             return found
-        # Of a VRT bands may differ, which rasterio reads one at a time only.
+        # Bands of a VRT may differ in dtype; rasterio reads such bands only one by one.
         each = [self.source.read(b, window=window, out_dtype=self._dtype) for b in self.bands]
-        return np.stack(each)  # of the type that holds all
+        return np.stack(each)  # in a dtype that holds all of them
 
     def _mask(self, window: Any) -> npt.NDArray[np.bool_]:
         """Which values [C, h, w] the file calls data."""
         with ExitStack() as quiet:
-            if self._shadowed:  # rasterio warns that alpha is not heeded: it is, below
+            if self._shadowed:  # rasterio warns that alpha is ignored; it is read below
                 quiet.enter_context(warnings.catch_warnings())
                 warnings.simplefilter("ignore", NodataShadowWarning)
             found: npt.NDArray[np.bool_] = self.source.read_masks(self.bands, window=window) != 0
@@ -195,9 +195,9 @@ class Raster:
             kinds = ", ".join(sorted(self._kinds))
             raise ValueError(f"bands must hold real numbers, got {self.name} of {kinds}")
         alpha = next(filter(self._is_alpha, self.source.indexes), None)
-        # A band that somebody wants to see is no alpha, whatever the file calls its fourth. What
-        # GDAL heeds need not be read here: alpha of 2 and 4 bands, of 8 and 16 bits (gdalwarp
-        # -dstalpha makes floats), without a mask or a nodata value.
+        # A band that was asked for is no alpha, whatever the file says. GDAL's masks include alpha
+        # by themselves only in files of 2 or 4 bands of 8 or 16 bits without a mask or a nodata
+        # value (gdalwarp -dstalpha writes floats); elsewhere `_mask` reads it.
         heeded = all(MaskFlags.alpha in self.source.mask_flag_enums[b - 1] for b in self.bands)
         self._alpha = None if alpha in self.bands or heeded else alpha
         self._shadowed = alpha is not None and any(v is not None for v in self.source.nodatavals)
@@ -211,7 +211,7 @@ class Raster:
         as_they_are = value_range == RAW or (value_range is None and self._all_bytes)
         self._dtype = None if as_they_are else "float32"
         self._colours: npt.NDArray[np.uint8] | None = None
-        # As viewers show it, and Pillow reads it; GDAL leaves it to its callers.
+        # MINISWHITE is inverted as viewers and Pillow do; GDAL leaves that to its callers.
         shown = self.source.tags(ns="IMAGE_STRUCTURE")
         negative = usual and value_range is None and self._grey
         self._negative = negative and shown.get("MINISWHITE") == "YES"

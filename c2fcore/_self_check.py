@@ -20,8 +20,8 @@ from ._errors import reason
 
 _log = logging.getLogger("c2fcore")
 
-# Few: nearly each is a kernel of its own to a compiler. Together they meet labels and logits, own
-# size and upsampled, the integer and the float reading, both outputs, and windows that overlap.
+# Few, because nearly each one compiles a kernel of its own. Together they cover labels and logits,
+# full size and upsampled, integer and float images, both outputs, and overlapping windows.
 SAMPLES = {
     "count_windows": ("labels-uint8-strided", "logits-x4-ties", "logits-f16-channels_last"),
     "select_windows": ("cover-clusters", "top-mixed-batch", "cover-logits-blobs"),
@@ -49,10 +49,10 @@ def refused(op: str, backend: str) -> str:
 
 def _decide(op: str, backend: str, device: int) -> str:
     if torch.cuda.is_current_stream_capturing():
-        # Nothing can be read back, so nothing compared, while a graph is captured. The reference
-        # waits for the device, which ends the capture: of the two the backend may succeed.
+        # Nothing can be read back, and so compared, while a graph is captured. The reference
+        # synchronises, which would break the capture; the backend at least may succeed.
         return ""
-    with _lock:  # others wait for the answer
+    with _lock:  # one thread compares, others wait for its answer
         key = (op, backend, device)
         if key not in _found:
             _log.info("%s: comparing backend %s with the reference on cuda:%d", op, backend, device)
@@ -72,7 +72,7 @@ def compare(op: str, backend: str, device: str) -> str:
         for name in SAMPLES[op]:
             try:
                 _compare(op, name, backend, device)
-            except Exception as error:  # of any kind: a backend that raises is not taken
+            except Exception as error:  # of any kind: a backend that raises is refused
                 found.append(f"sample {name}: {reason(error)}")
                 return
 

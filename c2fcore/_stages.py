@@ -92,7 +92,7 @@ def make_frame(image: Tensor, config: C2FConfig) -> Frame:
     height, width = image.shape[-2:]
     size = (max(height, config.window), max(width, config.window))
     if size != (height, width):
-        # Padding is zero after normalisation, a value that an integer image need not have.
+        # Padding is zero after normalisation: an integer image may have no such value.
         return Frame(pad(normalise(image, config), size), {"scale": 1.0}, size)
     pixels = image.float() if image.dtype == torch.float64 else image
     remaining = {"scale": config.scale, "mean": config.mean, "std": config.std}
@@ -116,7 +116,7 @@ def coarse_logits(
         none = (0, config.num_classes, 1, 1)
         return torch.zeros(none, dtype=torch.float32, device=image.device), size
     pixels = fed(pad(normalise(image, config), size), network, config)
-    if pixels is image:  # of which patches are cut: networks may write into their input
+    if pixels is image:  # networks may write into their input, and patches are cut from it
         pixels = image.clone()
     answer = _channels.call("C2FNet", network, pixels, true_size)
     return check_coarse(answer, len(image), size, config), size

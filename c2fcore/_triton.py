@@ -83,7 +83,7 @@ def run(op: str, first: Tensor, *args: Any) -> None:
     The function gets the arguments and, last, the workspace: (name, dtype, numel) -> Tensor.
     """
     function = getattr(kernels(op), op)
-    for given in (first, *args):  # the launcher takes no memory for a pointer of 0
+    for given in (first, *args):  # the launcher would pass null pointers on
         if isinstance(given, Tensor) and not given.data_ptr() and given.numel():
             raise ValueError(
                 f"{op}: tensors must hold their numbers in memory, got one without: freed, or of "
@@ -133,7 +133,7 @@ def of_a_graph(tensor: Tensor) -> bool:
     graphs to come: what is still held afterwards is an error there, and given out again.
     """
     if "torch._inductor.cudagraph_trees" not in sys.modules:
-        return False  # others capture where they say so
+        return False  # everyone else sets the stream to capturing
     address = tensor.data_ptr()
     for segment in torch.cuda.memory_snapshot():
         if 0 <= address - segment["address"] < segment["total_size"]:

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-# Dispatch modes, functorch transforms and torch.jit.trace; all private, and without them every call
-# is dispatched.
+# Dispatch modes, functorch transforms and torch.jit.trace. These functions are private: where torch
+# lacks one, every call is dispatched.
 _functorch = getattr(torch._C, "_functorch", None)
 modes: Callable[[], int] = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 1)
 transforms: Callable[[], Any] = getattr(_functorch, "peek_interpreter_stack", lambda: True)

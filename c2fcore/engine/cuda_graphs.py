@@ -16,15 +16,15 @@ from torch.torch_version import TorchVersion
 from .programs import FRAME, NETWORK, OWN, Body, Recorder, T, capturing
 
 # Conditional nodes came with CUDA 12.4. torch captures them since 2.12, but at first on streams of
-# the pool that lanes have theirs from: another lane's work could have ended up in a branch.
+# the pool that lanes take theirs from: another lane's work could have been captured in a branch.
 _CONDITIONAL_DRIVER: Final = 12040
 _CONDITIONAL_TORCH: Final = "2.14"
 
-# Times what a graph was seen to take: other sizes and lanes want as much again.
+# Free memory required, in multiples of what the rehearsal took: other sizes and lanes need some.
 _ROOM: Final = 2
 
-# Graphs that torch's allocator of pinned memory goes on asking whether they capture: nothing ends
-# that where a capture has failed, and of a graph that is gone it would read freed memory.
+# Graphs whose capture failed. torch's pinned-memory allocator never stops asking them whether they
+# are capturing, and would read freed memory if they were destroyed.
 _failed: Final[list[torch.cuda.CUDAGraph]] = []
 
 
@@ -53,7 +53,7 @@ class CudaGraphs(Recorder):
         )
         with capturing, _no_collection(), torch.cuda.device(self._device):
             self.recording = True
-            first: list[BaseException] = []  # the end of a capture that failed fails, too
+            first: list[BaseException] = []  # ending a failed capture raises another one
             try:
                 with recorded, _own_workspaces():
                     try:
@@ -88,20 +88,20 @@ class CudaGraphs(Recorder):
 
     def _leave(self, graph: torch.cuda.CUDAGraph, memory: str) -> None:
         """Ends whatever a failed capture has left behind."""
-        torch.cuda.set_stream(self._stream)  # that of a conditional node may be current still
+        torch.cuda.set_stream(self._stream)  # a conditional node's may still be current
         if torch.cuda.is_current_stream_capturing():
-            with suppress(RuntimeError):  # tells once more that it failed
+            with suppress(RuntimeError):  # raises the capture's failure again
                 graph.capture_end()
             self.lost = torch.cuda.is_current_stream_capturing()
         if self.lost:
             return  # what is left of the capture goes with the graph
-        # The allocator of torch 2.11 goes on taking the capture for one under way, frees nothing
-        # that several streams have used, and lets no other capture into that memory.
-        with suppress(RuntimeError):  # it has ended as it should
+        # torch 2.11's allocator believes that the capture is still under way: it frees nothing that
+        # several streams have used, and admits no other capture to that memory.
+        with suppress(RuntimeError):  # it had ended properly
             torch._C._cuda_endAllocateToPool(self._device.index, self._pools[memory])  # type: ignore[attr-defined,unused-ignore]
             _failed.append(graph)
         self._pools[memory] = torch.cuda.graph_pool_handle()
-        # So does the generator of random numbers, and gives none, until a capture has succeeded.
+        # So does the random number generator, which refuses to work until a capture succeeds.
         again = torch.cuda.graph(
             torch.cuda.CUDAGraph(), stream=self._stream, capture_error_mode="thread_local"
         )
@@ -118,7 +118,7 @@ class CudaGraphs(Recorder):
         try:
             body()
         except BaseException:
-            with suppress(RuntimeError):  # the first error is the one to tell
+            with suppress(RuntimeError):  # the first error is the one to report
                 graph.end_capture_to_conditional_node()
             raise
         graph.end_capture_to_conditional_node()

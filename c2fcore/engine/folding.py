@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 from ..models.low_resolution import altered
 from ..models.outputs import logits_of
 
-# Of the largest logit: what is folded differs by rounding, 1e-6 or so; a wrong pair by much more.
+# Relative to the largest logit: folding changes about 1e-6 by rounding, a wrong pair far more.
 _TOLERANCE: Final = 1e-4
 _NORMS: Final = (nn.BatchNorm2d, nn.SyncBatchNorm)  # in eval mode they do the same
 
@@ -85,9 +85,9 @@ def _tried(
             if not pairs:
                 return []
             _fold_pairs(folded, pairs)
-            folded(seen)  # the same past: what a first run changes is not taken for the folding
+            folded(seen)  # as `plain` has run once: state that a run changes is then the same
             alike = _close(logits_of(folded(other.clone())), logits_of(plain(other)))
-        except Exception:  # of a network that takes no such input, or no CPU: it may do as it likes
+        except Exception:  # the network takes no such input, or does not run on a CPU
             return []
         return pairs if alike else []
 
@@ -133,8 +133,8 @@ class _Watch(TorchFunctionMode):
         self._network = network
         self._subclasses = subclasses
         self._hooks: list[Any] = []
-        self._within: nn.Module | None = None  # a normalisation that is being computed
-        # Outputs are held: the number of one that is gone could be given to another tensor.
+        self._within: nn.Module | None = None  # the normalisation being computed
+        # Keeps outputs alive: the id of a freed one could be given to another tensor.
         self._outputs: dict[nn.Module, Tensor] = {}
         self._makers: dict[int, nn.Module] = {}
         self._readers: dict[nn.Module, nn.Module] = {}  # normalisation by convolution
@@ -176,7 +176,7 @@ class _Watch(TorchFunctionMode):
         self._calls[module] += 1
         self._outputs[module] = output
         self._makers[id(output)] = module
-        self._uses[id(output)] = 0  # those so far were of a tensor that is gone
+        self._uses[id(output)] = 0  # earlier counts are of a freed tensor with this id
 
     def _before_norm(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         self._calls[module] += 1
@@ -240,5 +240,5 @@ def _fold_pairs(network: nn.Module, pairs: list[Pair]) -> None:
 
 def _close(found: Tensor, expected: Tensor) -> bool:
     bound = _TOLERANCE * expected.abs().max()
-    # Nothing is close to infinity, or to what is no number.
+    # Infinities and NaN are close to nothing.
     return bool(bound.isfinite() and (found - expected).abs().max() <= bound)

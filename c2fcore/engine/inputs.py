@@ -17,8 +17,8 @@ from torch import Tensor
 from .. import _arrays, _stages
 from ..images import UNREADABLE, picture_of, read
 
-# A file that Pillow has opened is decoded when its pixels are first asked for. Two threads doing so
-# at once get wrong pixels; an image always finds the same lock.
+# Pillow decodes an opened file when its pixels are first asked for; two threads that do so at once
+# get wrong pixels. The same image always gets the same lock.
 _decoding = [threading.Lock() for _ in range(16)]
 
 
@@ -116,7 +116,7 @@ def at_once(item: Any) -> bool:
         return _arrays.is_cupy(image)
     with suppress(*UNREADABLE), _lock_of(image):
         return bool(getattr(image, "is_animated", False))
-    return True  # reading it tells why
+    return True  # loading it raises the reason
 
 
 def _lock_of(image: Image.Image) -> threading.Lock:

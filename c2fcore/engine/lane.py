@@ -29,8 +29,8 @@ from .programs import (
 
 _log = logging.getLogger("c2fcore")
 
-# By stream. torch has 32 for a device and hands them out in turn, so that lanes of several engines
-# may have the same one: what one of them enqueued while the other captures would be captured, too.
+# By stream. torch has 32 per device and hands them out in turn, so lanes of several engines may
+# share one: what one enqueued while the other captures would be captured, too.
 _turns: Final[dict[int, AbstractContextManager[Any]]] = {}
 
 
@@ -72,8 +72,8 @@ class _NetworkPlan(Plan):
         name = f"{stage} network on {tuple(like.shape)}"
 
         def body() -> Tensor:
-            # Called, it may run twice on one input, and networks may write into theirs. A graph
-            # is replayed once for each.
+            # Networks may write into their input, and a called body may run twice on one; a graph
+            # is replayed only once per input.
             return run(stage, self._input if recorder.recording else self._input.clone())
 
         program = Program(name, body, recorder, NETWORK_RUNS_BEFORE_CAPTURE, NETWORK)
@@ -208,7 +208,7 @@ class Lane:
         return self._plan
 
     def _take(self, shape: Shape) -> ShapePlan:
-        # Made on the lane's stream: what fills the buffers comes before what reads them.
+        # On the lane's stream, so that buffers are filled before they are read.
         self._plan = self._plans.get((self._number, shape), lambda: self._make(shape))
         return self._current()
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..pipeline import C2FNet
 
 PRECISIONS: Final = ("bfloat16", "float16", "auto")
-# Their inputs are cast to the lower precision under autocast, whoever calls them.
+# Autocast casts their inputs to the lower precision, whoever calls them.
 _CAST: Final = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.Linear)
 _EXAMPLE_PX: Final = 128
 _CAPTURING: Final = ("reduce-overhead", "max-autotune")  # modes of torch.compile
@@ -54,7 +54,7 @@ class Networks:
         self.config = net.config.replace(channels_last=channels_last)
         for stage, network in (("coarse", net.coarse), ("fine", net.fine)):
             _check_functions(stage, network)
-        with torch.no_grad():  # of TorchScript's parameters gradients would make other tensors
+        with torch.no_grad():  # or autograd would record the copying of TorchScript parameters
             coarse, fine = copied(net.coarse), copied(net.fine)
         for stage, network in (("coarse", coarse), ("fine", fine)):
             _checks.finite("Engine: weights", stage, network, _plain_floats(network))
@@ -65,7 +65,7 @@ class Networks:
         same_size = round(net.config.window * net.config.zoom) == net.config.window
         self.fine = low_resolution(fine) if same_size else fine
         self.compiled = check_compile(compile_options, self.device)
-        # Of the networks' own multiples: images to be padded to may be large.
+        # Sides by the networks' own multiples: `size_multiple` may ask for large ones.
         shown = self._sides(self.coarse), self._sides(self.fine)
         if size_multiple is not None:
             _raise_multiple(self.coarse, size_multiple, net.config.stride_multiple)
@@ -80,7 +80,7 @@ class Networks:
                 _cast(network, self.precision)
             if channels_last:
                 for tensor in chain(network.parameters(), network.buffers()):
-                    if tensor.ndim == 4:  # `to` would stop at weights of 5 dimensions
+                    if tensor.ndim == 4:  # `Module.to` would raise for 5-dimensional weights
                         tensor.data = tensor.contiguous(memory_format=torch.channels_last)
             if self.compiled is not None:
                 network.compile(**_with_limit(self.compiled))
@@ -121,7 +121,7 @@ def _check_functions(stage: str, network: nn.Module) -> None:
     parts |= set(map(id, modules.values()))
     for name, module in modules.items():
         hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
-        # Copies of torch.compile's wrappers make theirs anew.
+        # Copies of torch.compile's wrappers create their own `forward`.
         own = None if "_orig_mod" in module._modules else vars(module).get("forward")
         for function in filter(inspect.isfunction, (*hooks, own)):
             found = inspect.getclosurevars(function)

@@ -56,7 +56,7 @@ def pack(windows: Windows, rows: int) -> Packed:
 def chunk(packed: Packed, offset: int, size: int, window: int) -> Windows:
     """Packed windows offset..offset+size-1 as those of the one tall image, however many exist."""
     origins = packed.origins[offset : offset + size]
-    num = packed.total - offset if offset else packed.total  # each operation is a launch
+    num = packed.total - offset if offset else packed.total  # each operation is a kernel launch
     if len(origins) < len(packed.origins):
         num = num.clamp(0, len(origins))
     if len(origins) < size:

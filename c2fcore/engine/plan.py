@@ -103,7 +103,7 @@ class ShapePlan(Plan):
         device, batch = networks.device, shape.batch
         on_gpu = device.type == "cuda"
         held = (batch, shape.height, shape.width, shape.channels)
-        # The ops read no float64 images; the coarse network's input is float32 anyway.
+        # The ops take no float64 images; the coarse network's input is float32 anyway.
         dtype = torch.float32 if shape.dtype == torch.float64 else shape.dtype
         self.image = torch.zeros(held, dtype=dtype, device=device)
         # Normalised, with zeros around it: [B, H', W', C] in memory.
@@ -124,7 +124,7 @@ class ShapePlan(Plan):
         """What patches are cut from: all images as one tall one."""
         config = self._networks.config
         if self.frame_size != self.true_size:
-            # Smaller than a window: zeros around it belong to the patch, after normalisation.
+            # Smaller than a window: patches include padding, which is zero after normalisation.
             whole = packing.tall(self._pixels.permute(0, 2, 3, 1))
             return _stages.Frame(whole, {"scale": 1.0}, self.size)
         remaining = {"scale": config.scale, "mean": config.mean, "std": config.std}
@@ -157,7 +157,7 @@ class ShapePlan(Plan):
         if len(chunks) == 1:
             size = chunks[0].size
             return self._run(("second", size), lambda: self._second_in_one(size))
-        # More than one forward holds: the networks alone are graphs, for any number of chunks.
+        # More than one forward can take: only the networks are graphs, for any number of chunks.
         return self._merge([self._fine(chunk) for chunk in chunks])
 
     def totals(self) -> list[int]:
@@ -181,7 +181,7 @@ class ShapePlan(Plan):
         if self.buckets.exact or self.shape.batch * self.n > self.buckets.limit:
             return False
         whole = self.programs.get("whole")
-        return whole is None or not whole.refused  # called, it would take every branch
+        return whole is None or not whole.refused  # without a graph it would run every branch
 
     def _run(self, name: Hashable, body: Body[T], parts: Sequence[Body[Any]] = ()) -> T:
         """Runs a program of this plan, which is made when it is first asked for.
@@ -205,7 +205,7 @@ class ShapePlan(Plan):
         with self.clock.stage("coarse"):
             logits = self._coarse(self._normalised())
             if self.frame_size != self.true_size:
-                self._normalised()  # patches are cut from what the network may have written into
+                self._normalised()  # again: the network may have written into it
         with self.clock.stage("select"):
             windows, labels = _stages.choose_windows(
                 logits, self.size, self.true_size, self.frame_size, True, config
@@ -252,11 +252,11 @@ class ShapePlan(Plan):
         recorder = self._recorder
         self.looked = self._look()
         if recorder.glue and not recorder.recording:
-            # Branches not taken have to be warm, too, before they are captured.
+            # Branches that this image does not take are captured as well, and must be warm.
             for size in self.buckets.sizes:
                 self._second_in_one(size)
             self.looked = self._look()
-        # 0 if there are no windows, else 1 + the number of the size that holds them.
+        # 0 if there are no windows, else 1 + the index of the smallest size that holds them.
         which = torch.bucketize(self.looked.packed.total[0], self._edges)
         chosen = which == self._numbers
         merged = _stages.crop(self.looked.labels, self.true_size).clone()

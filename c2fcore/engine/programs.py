@@ -21,21 +21,22 @@ from torch import Tensor
 T = TypeVar("T")
 Body = Callable[[], T]
 
-# Runs before the capture. They compile kernels, pick algorithms and fill caches; and an image size
-# that never comes back costs no capture.
+# Runs before the capture: they compile kernels, pick algorithms and fill caches, and spare an image
+# size that never comes back the capture.
 RUNS_BEFORE_CAPTURE: Final = 2
 # Of a network by itself, which runs up to twice as often before what holds it is captured.
 NETWORK_RUNS_BEFORE_CAPTURE: Final = 3 * RUNS_BEFORE_CAPTURE
-# Graphs of one memory overwrite what later ones of it left, when they are replayed again. A frame's
-# graphs are captured in the order of their replays; a network's may come between them at any time.
+# Graphs that share memory overwrite, when replayed, what graphs captured after them left there. A
+# frame's graphs are captured in the order of their replays; a network's may be replayed between
+# them at any time, and has memory of its own.
 FRAME: Final = "frame"
 NETWORK: Final = "network"
-# Branches share no memory: torch captures each on a stream of its own, and never gives memory of
-# one stream to another. In that of all frames, what evicted graphs leave would be of no more use.
+# Memory of one program with branches. torch captures each branch on a stream of its own, and never
+# reuses memory across streams: in FRAME, what evicted graphs leave could not be used again.
 OWN: Final = "own"
 
 # One capture at a time in the process, and nothing freed meanwhile: freeing pinned memory records
-# events on the streams that used it, of which one may be capturing.
+# events on the streams that used it, and one of them may be capturing.
 capturing: Final = threading.RLock()
 
 _log = logging.getLogger("c2fcore")
@@ -134,10 +135,11 @@ class Program(Generic[T]):
                 return self._body()
             try:
                 if self._warm is not thread:
-                    # Handles and chosen algorithms of cuDNN are a thread's: none in a capture.
+                    # cuDNN's handles and chosen algorithms are per thread; they cannot be made
+                    # during a capture.
                     self._body()
-                # No other capture takes the memory that the rehearsal finds, or keeps it from
-                # emptying torch's cache.
+                # Under one lock: another capture could take the memory that the rehearsal finds
+                # free, or keep it from emptying torch's cache.
                 with capturing:
                     if self._parts:
                         self._recorder.rehearse(self._parts)
@@ -145,7 +147,7 @@ class Program(Generic[T]):
             except Exception as error:
                 if self._recorder.lost:
                     raise
-                answer = self._body()  # an input that fails here, too, says nothing of graphs
+                answer = self._body()  # if this raises too, graphs are not to blame
                 self.refused = True
                 _log.warning("engine: %s runs without a CUDA graph: %s", self.name, error)
                 return answer
@@ -254,6 +256,6 @@ class Plans(Generic[P]):
             while plans:
                 plan = plans.pop()
                 if not plan.kept and not plan.holders:
-                    # Programs refer to their plan: its memory must not wait for a collection.
+                    # Programs and their plan form a cycle; cleared, memory is freed at once.
                     plan.programs.clear()
                 del plan

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .engine import Engine
 
 _POLL_S: Final = 0.05  # how long a blocked thread takes to notice that it should stop
-_PATIENCE_S: Final = 1.0  # with an iterable that does not return
+_PATIENCE_S: Final = 1.0  # how long to wait for an iterable that does not return
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class _Job:
 
     @property
     def loaded(self) -> Loaded:
-        return self.loading.result()  # of one that is done
+        return self.loading.result()  # `loading` is done
 
     def kind(self) -> tuple[Any, ...]:
         """Images of one kind may pass the networks together."""
@@ -147,7 +147,7 @@ class _Run:
         self._next = 0  # index of the result to hand out
         stream = _current_stream(engine.device)
         self._threads = [
-            # use_backend(...) around the loop holds for the threads, too, as does its stream.
+            # use_backend(...) and the current stream of the caller hold in the threads, too.
             threading.Thread(
                 target=contextvars.copy_context().run,
                 args=(_on, stream, work),
@@ -169,7 +169,7 @@ class _Run:
         self._stopping.set()
         self._readers.shutdown(wait=False, cancel_futures=True)
         for thread, patience_s in zip(self._threads, (_PATIENCE_S, None), strict=True):
-            # A collection may end a run that was dropped from within one of its own threads.
+            # Garbage collection may call this for a dropped run in one of the run's own threads.
             if thread.ident is not None and thread is not threading.current_thread():
                 thread.join(patience_s)
 
@@ -180,7 +180,7 @@ class _Run:
             for index, item in enumerate(self._images):
                 loading = self._load(item, index)
                 self._jobs.put(_Job(index, name_of(item, index), loading))
-        except BaseException as error:  # of the user's iterable, or _Stopped
+        except BaseException as error:  # raised by the user's iterable, or _Stopped
             last = error
         with suppress(_Stopped):
             self._jobs.put(last)
@@ -205,7 +205,7 @@ class _Run:
             last = error
         while self._in_flight:
             lane, _ = self._in_flight.popleft()
-            with suppress(Exception):  # of a device that is lost, as `last` tells
+            with suppress(Exception):  # a lost device raises at every call; `last` reports it
                 self._drop(lane)
         with suppress(_Stopped):
             self.results.put(last)
@@ -308,8 +308,8 @@ class _Run:
         if len(batch) == 1 and not out_of_memory:
             self._fail(batch[0], batch[0].loaded.pixels, error)
             return
-        traceback.clear_frames(error.__traceback__)  # they hold what had been computed
-        while self._in_flight:  # to hold no lane while waiting for one
+        traceback.clear_frames(error.__traceback__)  # frames keep the batch's tensors alive
+        while self._in_flight:  # or this thread would wait for a lane that it holds itself
             self._finish_oldest()
         for job in batch:
             try:
@@ -346,7 +346,7 @@ class _Run:
     def _hand_out(self) -> None:
         while (result := self._finished.pop(self._next, None)) is not None:
             if self.results.full():
-                # The reader may be calling this engine itself: keep no lane from it.
+                # The consumer may itself call this engine meanwhile: leave it all lanes.
                 while self._in_flight:
                     self._finish_oldest()
             self.results.put(result)

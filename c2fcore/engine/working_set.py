@@ -13,7 +13,7 @@ from .. import _stages
 from .networks import Networks
 
 _CACHES: Final = Path("/sys/devices/system/cpu/cpu0/cache")
-_USUAL_BYTES: Final = 16 << 20  # where the system does not tell
+_USUAL_BYTES: Final = 16 << 20  # if the system does not say
 _UNITS: Final = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
@@ -34,9 +34,9 @@ def patches_in_cache(networks: Networks, channels: int) -> int:
         held = [t for t in (*inputs, output) if isinstance(t, Tensor)]
         largest = max(largest, sum(t.numel() * t.element_size() for t in held))
 
-    network = copy.deepcopy(networks.fine)  # hooks must not meet another thread, or a compiler
+    network = copy.deepcopy(networks.fine)  # other threads, or a compiler, must not see hooks
     for module in network.modules():
-        # What TorchScript holds cannot be looked into.
+        # Hooks do not run inside TorchScript.
         if not list(module.children()) and not isinstance(module, torch.jit.ScriptModule):
             module.register_forward_hook(measure)
     with torch.inference_mode(), networks.autocast():

@@ -80,7 +80,8 @@ def _backward_of_backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]
     """By autograd through the formulas, whose own graph is kept where derivatives go on."""
     further = torch.is_grad_enabled()
     with torch.enable_grad():
-        # Views: of a gradient that depends on the logits itself, only what is between counts.
+        # Views, because a saved gradient may itself have been computed from the logits: only the
+        # operations of `_gradients` are to be differentiated here.
         inputs = [t.view_as(t) for t in ctx.saved_tensors]
         found = _gradients(*inputs, *ctx.call)
     pairs = [(f, g) for f, g in zip(found, grads, strict=True) if f.requires_grad]

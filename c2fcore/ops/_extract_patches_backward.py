@@ -93,7 +93,7 @@ def _by_kernels(
     scale: float,
     std: Sequence[float] | None,
 ) -> Tensor:
-    # Triton's sums end in the image's own dtype.
+    # Triton's kernel writes its sums in the image's own dtype.
     dtype = image.dtype if launch is _triton.run else torch.float32
     found = torch.empty(image.shape, dtype=dtype, device=image.device)
     where = (grad, origins.contiguous(), num.contiguous(), window)

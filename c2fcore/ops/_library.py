@@ -132,11 +132,11 @@ def remembered(check: Callable[..., T], tensors: int = 1) -> Callable[..., T | N
             number) holds what is checked: such a call is answered with None.
     """
     known: dict[bytes, T] = {}
-    find: Callable[..., T | None] | None = None  # once it is needed: it takes the native module
+    find: Callable[..., T | None] | None = None  # at the first call: loads the native module
 
     def checked(*args: Any) -> T | None:
         nonlocal find
-        if torch.compiler.is_dynamo_compiling():  # which does not trace native functions
+        if torch.compiler.is_dynamo_compiling():  # dynamo cannot trace native functions
             return None
         if find is None:
             find = _native.call_finder(tensors, known)
@@ -150,7 +150,8 @@ def remembered(check: Callable[..., T], tensors: int = 1) -> Callable[..., T | N
         if key is None or any(isinstance(t, Tensor) and t.is_meta for t in args[:tensors]):
             return None
         found = check(*args)
-        # A list of the call may have changed meanwhile: then this is another one's answer.
+        # Another thread may have changed a list of the arguments meanwhile: then `found` does not
+        # belong to `key`.
         if _native.call_key()(tensors, *args) == key:
             if len(known) >= _MOST_KNOWN:
                 known.clear()
@@ -186,9 +187,9 @@ def needs_grad(*tensors: Tensor) -> bool:
 def differentiated() -> bool:
     """Whether torch.func or forward-mode AD may differentiate a call.
 
-    They see nothing but PyTorch's own operations, and take a registered op for a constant.
+    Both see only PyTorch's own operations, and would take a registered op for a constant.
     """
-    # torch.compile, too, reads the level, and compiles again for another one.
+    # torch.compile guards on the level: it compiles again where the level differs.
     if getattr(forward_ad, "_current_level", -1) >= 0:
         return True
     if torch.compiler.is_compiling() or _watchers.transforms() is None:

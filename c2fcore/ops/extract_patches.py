@@ -228,7 +228,7 @@ def _by_kernels(
 ) -> Tensor:
     patches = _fake(image, origins, num, window, side, mode, scale, mean, std, dtype, channels_last)
     where = checked_windows("extract_patches", origins, num, window, *image.shape[-2:])
-    layout = (channels_last,) if launch is _triton.run else ()  # the others see it by the strides
+    layout = (channels_last,) if launch is _triton.run else ()  # the others see it from the strides
     launch("extract_patches", image, *where, patches, mode, scale, mean, std, *layout)
     return patches
 
