@@ -41,7 +41,7 @@ def tile_bins(program, grid_y, grid_x):
 
 @triton.jit
 def clear_bins(bins_ptr, tile, grid_x, BINS_X: tl.constexpr, ONE_ROW: tl.constexpr):
-    """Sets the bins of a tile to 0, at most BINS_X a row; ONE_ROW: they are one row."""
+    """Sets the bins of a tile, at most BINS_X a row, to 0. ONE_ROW: it has one row of bins."""
     bin_x = tile.first_x + tl.arange(0, BINS_X)
     if ONE_ROW:
         at = bins_ptr + tile.first_y * grid_x.bins + bin_x
@@ -54,19 +54,19 @@ def clear_bins(bins_ptr, tile, grid_x, BINS_X: tl.constexpr, ONE_ROW: tl.constex
 
 @triton.jit
 def store_total(bins_ptr, tile, grid_x, total):
-    """Where a tile is one bin: what it holds."""
+    """For tiles of one bin: stores its count."""
     tl.store(bins_ptr + tile.first_y * grid_x.bins + tile.first_x, total)
 
 
 @triton.jit
 def add_columns(bins_ptr, tile, grid_x, x, counts):
-    """Where a tile is several bins of one row: adds the counts of columns `x` of pixels."""
+    """For tiles of one row of bins: adds the counts of pixel columns `x`."""
     at = bins_ptr + tile.first_y * grid_x.bins + bin_beside(x, tile.x0, grid_x)
     tl.atomic_add(at, counts, mask=counts > 0, sem="relaxed")
 
 
 @triton.jit
 def add_pixels(bins_ptr, grid_y, grid_x, y, x, small):
-    """Wherever bins are: adds the pixels (y, x) that are `small`."""
+    """For tiles of any bins: adds the pixels (y, x) that are `small`."""
     at = bins_ptr + bin_of(y, grid_y) * grid_x.bins + bin_of(x, grid_x)
     tl.atomic_add(at, 1, mask=small, sem="relaxed")

@@ -30,10 +30,10 @@ from ._upsampled_counts import _upsampled_counts_kernel
 from ._window_grid import NONE, Axis, make_axis
 
 QUAD = 4  # labels that are one store
-LARGE = 1 << 24  # pixels from which on tiles are as wide as can be
+LARGE = 1 << 24  # from this many pixels on, tiles are as wide as possible
 MOST_POINTS = 1024  # source pixels of a tile: eight of each thread of four warps
 MOST_PX = 384  # of other tiles along x
-# Pixels along x, how many at least, and warps of tiles whose cells are gone over row by row.
+# Tiles labelled row by row (_cell_rows.py): pixels along x, fewest of them, and warps.
 WIDE, ROW_PX, ROW_WARPS = 480, MOST_PX + 1, 2
 
 
@@ -58,7 +58,7 @@ def tile_width(seg: Tensor, height: int, width: int) -> int:
 
 
 def row_width(seg: Tensor, height: int, width: int) -> int:
-    """Pixels along x of a tile whose cells are gone over row by row; 0 where they should not."""
+    """Pixels along x of tiles to be labelled row by row (_cell_rows.py); 0 where none should be."""
     if not seg.is_floating_point() or height * width * seg.shape[0] < LARGE or class_block(seg):
         return 0
     h, w = seg.shape[-2:]
@@ -72,7 +72,7 @@ def row_width(seg: Tensor, height: int, width: int) -> int:
 def label_warps(seg: Tensor, cells: Cells) -> int:
     """Warps of a program that labels the source pixels of a tile.
 
-    Of planar maps four loads a class and thread; with eight of single pixels registers spill.
+    For planar maps, as many as give a thread four loads per class; eight of single pixels spill.
     """
     few = MOST_POINTS if class_block(seg) else MOST_POINTS // 2 * cells.column_block
     return 4 if cells.points <= few else 8
@@ -84,9 +84,9 @@ def bin_grid(
     """The window grid of an image, cut into tiles."""
     require_image(op, height, width)
     require_resized(op, "logits", seg.shape[-2:], (height, width))
-    # A tile is one row of bins from strides of 8 on: then columns are summed before they are added.
+    # From strides of 8 on a tile is one row of bins, so columns are summed before they are added.
     y = make_axis(height, window, stride, flush, min(stride, 32) if stride >= 8 else 16)
-    # Bins of several rows are counted pixel by pixel, which takes registers.
+    # With several rows of bins pixels are added one by one, which takes registers.
     widest = min(tile_width(seg, height, width), MOST_PX if y.tile_bins == 1 else 128)
     by_row = row_width(seg, height, width)
     if y.tile_bins == 1 and 2 * min(stride, width - window + 1) <= by_row:

@@ -2,8 +2,8 @@
 
 A thread keeps pairs of columns of source pixels and goes down the tile: what a row of cells needs
 of the one above stays in its registers, and the height of a row is one number for all threads. Two
-labels, or two answers, are the halves of a word. That takes a third fewer instructions, nearly half
-where labels are written, but one row after the other: small images have too few tiles for it.
+labels, or two flags, are the halves of a word. That takes a third fewer instructions, nearly half
+where labels are written, but rows are sequential: small images have too few tiles for it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _store_row(label, slots, labels_ptr, x, top, bottom, x1, width, QUADS: tl.co
 
 @triton.jit
 def _pixel_columns(x0, BLOCK_X: tl.constexpr, SPAN: tl.constexpr):
-    """First columns of spans of pixels; all columns, the first ones of all spans in front."""
+    """First columns of spans of pixels; all columns, ordered by their place in a span."""
     first = x0 + tl.arange(0, BLOCK_X // SPAN) * SPAN
     return first, tl.reshape(first[None, :] + tl.arange(0, SPAN)[:, None], [BLOCK_X])
 
@@ -81,7 +81,7 @@ def agreed_rows(
     stride_n = logits.stride_n
     pair = tl.arange(0, PAIRS)
     if BLOCK == 2:
-        # Past the image, the last pair: a cell at the border may count as mixed for that.
+        # Pairs past the image read the last pair: a border cell may count as mixed for that.
         column = tl.minimum(tile.column0 + 2 * pair, resize_x.small - 2)
         column = tl.multiple_of(column, 2)[:, None] + tl.arange(0, 2)[None, :]
         offsets = column.to(tl.int64)
@@ -92,7 +92,7 @@ def agreed_rows(
     if WRITE_LABELS:
         quad, pixel = _pixel_columns(tile.x0, BLOCK_X, 4)
         slots = tl.minimum(first_tap(pixel, resize_x) - tile.column0, COLUMNS - 1)
-    # Of what two cells have, one is in the low half of a word and one in the high half.
+    # Two cells share a word: the left one has its low half, the right one its high half.
     columns = tile.last_column - tile.column0 - 2 * pair
     wanted = (columns >= 0).to(tl.int32) + ((columns >= 1).to(tl.int32) << 16)
     small_px = tl.zeros([PAIRS], tl.int32)
@@ -113,7 +113,7 @@ def agreed_rows(
         differ = word ^ (((word >> 16) & 0xFFFF) | (following << 16))
         if row > tile.row0:
             corners = differ | upper_differ | (word ^ upper) | (word & (MARK * 0x10001))
-            mixed = ((corners + 0x7FFF7FFF) >> 15) & wanted  # 1 where a half is none
+            mixed = ((corners + 0x7FFF7FFF) >> 15) & wanted  # 1 in each half that is not 0
             bottom = tl.minimum(first_output(row, resize_y, CELLS.dyadic), tile.y1)
             if WRITE_LABELS:
                 label = halves(word | mixed * 255)
@@ -129,7 +129,7 @@ def agreed_rows(
         upper = word
         upper_differ = differ
     listed = _list_rows(mixed_ptr, even, odd, tile.last_row + 1 - tile.row0, COLUMNS)
-    # Four pixels beside each other are in one bin, or each may be in its own.
+    # QUAD_BINS: four neighbouring pixels share a bin. Otherwise each may have its own.
     SPAN: tl.constexpr = 4 if QUAD_BINS else 1
     first, pixel = _pixel_columns(tile.x0, BLOCK_X, SPAN)
     slots = tl.minimum(first_tap(pixel, resize_x) - tile.column0, COLUMNS - 1)

@@ -2,9 +2,9 @@
 
 Pixels with the same first taps form a cell; where the four source pixels at its corners have the
 same first argmax with finite values, all its pixels have that label, for weights are not negative
-and every rounding step is monotone (should two classes round to the same number, the label may
-differ from evaluation's at that tie). The rest, the mixed cells, are listed and evaluated together,
-so that lanes stay busy though boundaries are thin and crooked.
+and every rounding step is monotone (where two classes round to the same number, the label may
+differ from what evaluating the pixel gives). The other cells, the mixed ones, are listed and
+evaluated together, so that lanes stay busy though boundaries are thin and crooked.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def labels_of_points(mixed_ptr, CELLS: tl.constexpr):
 @triton.jit
 def _list_mixed(mixed_ptr, mixed, CELLS: tl.constexpr, LANES: tl.constexpr):
     """Lists the slots of the `mixed` cells [points]; returns how many there are."""
-    # Each thread numbers its own first: what threads have is added up once, not cell by cell.
+    # Each thread numbers its own cells; one scan over the threads' totals then gives the ranks.
     SPAN: tl.constexpr = LANES if CELLS.points > LANES else CELLS.points
     own = tl.reshape(mixed.to(tl.int32), [CELLS.points // SPAN, SPAN])
     number = tl.sum(own, 0)
@@ -90,12 +90,12 @@ def agreed_labels(
     BLOCK: tl.constexpr = CELLS.column_block
     stride_n = logits.stride_n
     first = tl.arange(0, POINTS // BLOCK) * BLOCK
-    # Slots past the last corner read that one again: a load that needs no mask is one instruction.
+    # Slots past the last corner read that one again: unmasked, a load is one instruction.
     last = tl.minimum(tile.last_row, resize_y.small - 2) + 1
     row = tl.minimum(tile.row0 + first // POINTS_X, last).to(tl.int64)
     column = tile.column0 + first % POINTS_X
     if BLOCK > 1:
-        # Past the image, the last block: a cell at the border may count as mixed for that.
+        # Blocks past the image read the last one: a border cell may count as mixed for that.
         column = tl.multiple_of(tl.minimum(column, resize_x.small - BLOCK), BLOCK)
         offsets = tl.multiple_of(row * logits.stride_y, BLOCK) + column
         offsets = offsets[:, None] + tl.arange(0, BLOCK)[None, :]
@@ -185,8 +185,8 @@ def agreed_columns(
 ):  # fmt: skip
     """As `agreed_total`, of each column `x` [P] of pixels; 0 past the tile.
 
-    Cells are weighted by their rows of pixels and added up before columns of pixels look at them:
-    no step goes over the pixels of the tile.
+    Cells, weighted by their rows of pixels, are summed before columns of pixels look them up: no
+    step visits the pixels of the tile one by one.
     """
     POINTS_X: tl.constexpr = CELLS.points_x
     ROWS: tl.constexpr = CELLS.rows
@@ -195,7 +195,7 @@ def agreed_columns(
     slot = tl.arange(0, CELLS.points)
     rows = tl.gather(height, tl.minimum(slot // POINTS_X, ROWS - 1), 0)
     rows = tl.where(small, rows, 0)
-    # A thread adds up every PARTS-th row of a column; columns of pixels add up the parts.
+    # Each of PARTS threads sums every PARTS-th row of a column; columns of pixels sum the parts.
     PARTS: tl.constexpr = min(LANES // COLUMNS, ROWS) if LANES > COLUMNS else 1
     entry = tl.arange(0, ROWS * COLUMNS)
     row = entry // COLUMNS
@@ -212,8 +212,8 @@ def agreed_columns(
 
 def _most_points(small: int, full: int, block: int) -> int:
     """Source pixels along an axis that are corners of the cells of `block` pixels, at most."""
-    # First taps of the first and the last pixel are apart by their distance at the source, rounded
-    # up; rounding moves each position, below `small`, by less than 2^-22 of that.
+    # The first taps of the first and the last pixel differ by at most the distance of their source
+    # positions, rounded up; rounding moves a position by less than 2^-22 of `small`.
     apart = (block - 1) * small / full + small * 2.0**-21
     return math.ceil(apart) + 2
 
@@ -258,7 +258,7 @@ def cells_over(
     """Of tiles of block_y x block_x pixels."""
     points_y = _most_points(h, H, block_y)
     points_x = _most_points(w, W, block_x)
-    # The first of them is the first of a block, unless blocks take more slots.
+    # A row's first source pixel is the first of a block, unless whole blocks take more slots.
     rows = 1 if by_row else points_y
     blocks = ceil_div(points_x + column_block - 1, column_block) * column_block
     if pow2(rows * blocks) == pow2(rows * points_x):
@@ -271,7 +271,7 @@ def cells_over(
     first_y, most_y = _cell_sides(h, H)
     first_x, most_x = _cell_sides(w, W)
     cell_y, cell_x = min(most_y, 4), min(most_x, 8)  # each row takes registers of its lane
-    # With many cells, half as many lanes that do more each; with few, all that there are.
+    # With many cells (by_row) half the lanes, two columns each; with few, a lane per column.
     lane_columns = 2 if by_row and cell_x >= 4 else 1
     return Cells(
         column_block=column_block,

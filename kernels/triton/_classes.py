@@ -11,8 +11,8 @@ from functools import lru_cache
 import triton
 import triton.language as tl
 
-# Never specialised: a set whose word happens to be 1 or a multiple of 16 is no other kernel. They
-# are single arguments for that, and a tuple inside a kernel.
+# Never specialised: a word that happens to be 1 or a multiple of 16 must not cause a recompilation.
+# do_not_specialize does not reach into tuples, so they become a tuple only inside a kernel.
 WORDS = tuple(f"word{i}" for i in range(8))
 
 

@@ -1,4 +1,4 @@
-"""One interpolated coarse logit per pixel, wherever a pixel has to be looked at by itself."""
+"""One interpolated coarse logit per pixel, for pixels that are evaluated one by one."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def _tap(ptr, at, second, MARGIN: tl.constexpr):
 def interpolated(
     ptr, second, at00, at01, at10, at11, wy, wx, RESIZED: tl.constexpr, MARGIN: tl.constexpr
 ):  # fmt: skip
-    """The plane at `ptr` at the pixels of `coarse_taps`, float32, NaN as it is.
+    """The plane at `ptr` at the pixels of `coarse_taps`, float32; NaN stays NaN.
 
-    With MARGIN the plane `second` elements further on minus that one.
+    With MARGIN, the plane `second` elements further on minus that one.
     """
     value = _tap(ptr, at00, second, MARGIN)
     if RESIZED:

@@ -44,8 +44,8 @@ def _direct_counts_kernel(
     if N == 0:
         label = tl.load(seg_ptr + b * seg_stride_b + offsets, mask=inside, other=0)
     else:
-        # Blocks of classes start at multiples of themselves: class_block in _launch.py. Said of
-        # planar maps, as multiples of 1, it would take from the compiler what it finds by itself.
+        # Blocks of classes are aligned to their size: class_block in _launch.py. For planar maps
+        # the hint would be 1, and replace the better one that the compiler finds by itself.
         image = b * seg_stride_b
         if CLASS_BLOCK > 0:
             image = tl.multiple_of(image, CLASS_BLOCK)

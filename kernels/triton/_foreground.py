@@ -24,14 +24,14 @@ def foreground(
         fine_ptr: logits of the image's slots, [n, 1 or 2, hf, wf].
         origins_ptr: int32 [n, 2].
         used: slots in use.
-        owner: pixels that a lower slot covers are left out; 0 leaves none out.
+        owner: pixels covered by a slot below it are left out; 0: none are.
         alone: the only slot whose window may reach the pixels, if that is known; -1.
         window: side of a window.
         H: rows of the image.
         W: its columns.
         y: rows of the pixels, [P].
         x: their columns. May be [R, 1] and [1, X]; P is [R, X] then.
-        inside: which of them are to be looked at.
+        inside: which of them to evaluate.
         y0: rectangle that holds them: first row.
         y1: its end.
         x0: first column.
@@ -40,15 +40,15 @@ def foreground(
         stride_c: between the two channels.
         stride_y: of rows.
         stride_x: of columns.
-        resize_y: rows of a fine answer, taken to those of a window.
+        resize_y: Resize of rows from a fine answer to a window.
         resize_x: its columns.
         TWO_CHANNELS: the foreground logit is l1 - l0.
         RESIZED: hf x wf is not window x window.
         SLOTS: see `next_window`.
-        NONE: what that answers at the end.
+        NONE: what `next_window` returns if there is none.
 
     Returns:
-        p_f, float32 [P], and whether it stands: a pixel counts as not covered where it is NaN.
+        p_f, float32 [P], and whether it is valid: where it is NaN, a pixel counts as not covered.
     """
     total = tl.zeros_like(inside).to(tl.float32)
     covers = tl.zeros_like(total)

@@ -24,8 +24,8 @@ class Launch(NamedTuple):
             None for an absent tensor.
         constants: every constexpr by name.
         num_warps: warps per program.
-        max_registers: per thread. Left to itself ptxas now and then spills a few registers to fit
-            one more program on a multiprocessor; told a limit, it only keeps to that.
+        max_registers: per thread. Without a limit ptxas sometimes spills a few registers to fit
+            one more program on a multiprocessor; with one, it uses all that the limit allows.
     """
 
     kernel: Any
@@ -36,14 +36,14 @@ class Launch(NamedTuple):
     max_registers: int = 255
 
     def run(self) -> None:
-        """Enqueues it on the current stream of the current device."""
+        """Enqueues the launch on the current stream of the current device."""
         if self.grid > MOST_PROGRAMS:
             raise NotImplementedError(
                 f"backend 'triton' launches at most {MOST_PROGRAMS} programs, got {self.grid} of "
                 f"{self.kernel.__name__}; 'reference' can run this"
             )
         values = {**self.args, **self.constants}
-        # In order: by name, Python took up to 10 us longer to match them.
+        # By position: by name, Python took up to 10 us longer to match them.
         ordered = [values[name] for name in self.kernel.arg_names]
         self.kernel[(self.grid,)](*ordered, **self.options())
 
@@ -53,7 +53,7 @@ class Launch(NamedTuple):
 
 
 def lacking(op: str, taken: str, got: object) -> NotImplementedError:
-    """Of a valid call that is beyond these kernels; `taken` says what they take."""
+    """The error for a valid call that these kernels cannot run; `taken` says what they can."""
     return NotImplementedError(
         f"{op}: backend 'triton' takes {taken}, got {got}; 'reference' can run this"
     )
@@ -112,7 +112,7 @@ def class_block(logits: Tensor) -> int:
 def column_block(logits: Tensor) -> int:
     """The constexpr COLUMN_BLOCK of `agreed_labels` for these logits [B, N, h, w].
 
-    How many pixels beside each other are one load of one thread: two where they are neighbours in
+    How many neighbouring pixels of a row a thread reads in one load: two if they are neighbours in
     memory and every second one starts at an even element.
     """
     starts = (*logits.stride()[:3], logits.shape[3], logits.data_ptr() // logits.element_size())

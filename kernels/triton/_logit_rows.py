@@ -102,7 +102,7 @@ def rows_of_tile(
         DYADIC: see `inner_output`.
     """
     if BY_CELL:
-        # Before cell 0 there are rows, too, at the weight 0 of the second one.
+        # Rows before cell 0 read row 0 with weight 1, as the clamped position does.
         cell = tile_y // groups - 1
         y0 = tl.where(cell < 0, 0, inner_output(tl.maximum(cell, 0), axis, DYADIC))
         y0 += tile_y % groups * ROWS

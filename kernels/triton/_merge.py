@@ -20,9 +20,9 @@ def _raised(
     logits, at00, at01, at10, at11, wy, wx, label, small, p_f, num_classes, words,
     RESIZED: tl.constexpr, NUM_WORDS: tl.constexpr, N: tl.constexpr, UNROLL: tl.constexpr,
 ):  # fmt: skip
-    """Labels of pixels whose p_f contradicts them: the best class on the other side of C, or not.
+    """Labels of pixels whose p_f contradicts them: the other side's best class if that wins.
 
-    The coarse label has the largest logit, and is the best class of its own side.
+    Its only rival is the coarse label, which has the largest logit.
     """
     own_ptr = logits.ptr + label.to(tl.int64) * logits.stride_n
     top = coarse_logit(own_ptr, at00, at01, at10, at11, wy, wx, RESIZED)
@@ -39,13 +39,13 @@ def _raised(
         best = tl.where(better, value, best)
         target = tl.where(better, c, target)
     if any_of(target < 0):
-        # Of classes at -inf the first one, if there is any.
+        # All classes on that side are at -inf: the first one, if the side has any.
         none = target < 0
         for i in range(num_classes):
             c = tl.full([], -1, tl.int32) + num_classes - i
             other = is_small(c, words, NUM_WORDS, N) != small
             target = tl.where(none & other, c, target)
-    # Where the largest logit is infinite its class takes everything.
+    # Where the largest logit is infinite, its class has probability 1.
     finite = tl.abs(top) < float("inf")
     p = tl.where(finite, 1.0 / total, 1.0)
     raised = tl.where(finite, tl.exp(best - top) / total, 0.0)
@@ -89,15 +89,15 @@ def merged_labels(
         x: their columns, [1, X].
         label: their coarse labels, int32 [R, X].
         small: whether those are in C.
-        p_f: the fine network's probability of a small object. The answer stands, by another rule
-            than OFFICIAL, where `small` is not what p_f says.
+        p_f: the fine network's probability of a small object. Except with OFFICIAL, results are
+            valid only where p_f contradicts `small`.
         num_classes: number of classes.
         words: the set C.
         RESIZED: logits are not of the image's size.
-        OFFICIAL: p_f is added to the logits of C instead.
+        OFFICIAL: rule "official", which adds p_f to the logits of C.
         NUM_WORDS: of `words` in use.
-        N: number of classes, once more.
-        UNROLL: classes whose logits are on their way together.
+        N: `num_classes` as a constexpr.
+        UNROLL: classes whose loads are in flight together.
     """
     at00, at01, at10, at11, wy, wx = coarse_taps(
         y, x, logits.stride_y, logits.stride_x, resize_y, resize_x, RESIZED

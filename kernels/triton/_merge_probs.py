@@ -57,7 +57,7 @@ def _best(value, c, among, best, cls, NONE: tl.constexpr = 1 << 30):
 
 @triton.jit
 def _p(kept, value, c, top, scale, hot, KEEP: tl.constexpr):
-    """Softmax; where the largest logit is infinite, class `hot` takes everything."""
+    """Softmax; where the largest logit is infinite, class `hot` has probability 1."""
     if KEEP:
         return kept
     one_hot = tl.where(c == hot[None], 1.0, 0.0)
@@ -111,12 +111,12 @@ def _store_scores(
                 one_hot = tl.where(of_block == hot[None], 1.0, 0.0)
                 kept_p = tl.where(infinite[None], one_hot, kept_p)
 
-        # What is added to one class, `target`.
+        # `addition` to the probability of one class, `target`; -1: of none.
         target = tl.zeros_like(hot) - 1
         addition = tl.zeros_like(p_f)
         factor = addition + 1.0
         if reached:
-            # c*, the lowest class of the largest logit.
+            # c*, the first class with the largest logit.
             winner = _beyond(hot)
             for c0 in range(0, stop, CLASSES):
                 c = c0 + of_block
@@ -125,7 +125,7 @@ def _store_scores(
             demoted = is_small(winner, words, NUM_WORDS, N)
             conflict = covered & (demoted != (p_f >= 0.5))
             if any_of(conflict):
-                # The largest logit on the other side of C.
+                # The first class with the largest logit on the other side of C.
                 best = tl.zeros_like(p_f) + float("-inf")
                 for c0 in range(0, stop, CLASSES):
                     c = c0 + of_block
@@ -209,9 +209,9 @@ def _merge_probs_kernel(
     if y0 >= y1:
         return
     x0 = tile_x * BLOCK_X
-    # The last tile starts where it fits, and leaves the columns that others have: nothing that is
-    # read needs a mask. Its start is no known multiple, so that columns are known as neighbours,
-    # along which lanes lie, but no values are exchanged between threads for wider stores.
+    # The last tile is moved back until it fits, so that loads need no mask, and does not store the
+    # columns that others have. The compiler then knows no multiple for x: it lays lanes along the
+    # columns, but does not exchange values between threads for wider stores.
     x = tl.minimum(x0, last_x) + tl.arange(0, BLOCK_X)[None, :]
     line = y0 + tl.arange(0, ROWS)[:, None]
     p_f, covered = foreground(
@@ -266,7 +266,7 @@ def plan_probs(args: dict[str, Any], constants: dict[str, Any], rule: str, probs
     batch, classes, height, width = probs.shape
     axis: Resize = args["resize_y"]
     keep = classes <= KEPT
-    # Where rows of logits are hardly apart, each row of pixels has its own.
+    # At ratios below 1.5 hardly any rows of pixels share a row of logits: no cutting by cell.
     by_cell = 2 * axis.full >= 3 * axis.small
     # Of more classes all rows of a tile are held, and where they are read together by neighbouring
     # threads, those of the exchange.

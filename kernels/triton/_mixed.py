@@ -1,13 +1,13 @@
 """Labels of the pixels of mixed cells (_cells.py), as device functions.
 
-Of a mixed cell only those classes are evaluated that can be largest in it, mostly two.
+Only the classes that can be largest somewhere in a mixed cell are evaluated, mostly two.
 
 At every pixel the largest value is at least the mean of any two classes' values, here of the lowest
 and the highest label of the cell's corners. A class that is below the mean at all corners is below
-it everywhere between them. By enough: weights are not negative and every rounding step is monotone,
-so of the class that is left out rounding does not count, and that of the two and of their mean is
-less than 16 * 2^-24 of their sizes, weighted as they are; so is the margin, which is four times
-that. Where anything is not finite the comparison fails at that corner and keeps the class.
+it everywhere between them. Rounding needs a margin. That of the excluded class does no harm, since
+weights are not negative and every rounding step is monotone; that of the two classes and of their
+mean is less than 16 * 2^-24 of their magnitudes, weighted alike, and the margin is four times that.
+Where anything is not finite, the comparison fails at that corner and keeps the class.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ._upsample import outputs_of, second_weight, to_second_tap
 
 
 class Cell(NamedTuple):
-    """The mixed cell that a lane looks at, the last one where there are fewer; all [LANES]."""
+    """The mixed cell of each lane, the last one in lanes beyond the list; all [LANES]."""
 
     listed: tl.tensor  # which lanes have one of their own
     row: tl.tensor  # of its first corner at the source
@@ -74,7 +74,7 @@ def mixed_cells(
 
 @triton.jit
 def _own_corner(cell, part, LANES: tl.constexpr, GROUP: tl.constexpr):
-    """The corner that a lane looks at for its cell: one, or in turn two or four of them."""
+    """The corner that a lane reads for its cell in step `part`: of one step, of two or of four."""
     corner = tl.arange(0, LANES) % GROUP
     if GROUP < 4:
         corner = corner * (4 // GROUP) + part
@@ -84,7 +84,7 @@ def _own_corner(cell, part, LANES: tl.constexpr, GROUP: tl.constexpr):
 
 @triton.jit
 def _to_lanes(x, LANES: tl.constexpr, GROUP: tl.constexpr):
-    """What was found of a cell, for each of its lanes."""
+    """One value per cell, repeated for each of its lanes."""
     return tl.reshape(tl.broadcast_to(x[:, None], [LANES // GROUP, GROUP]), [LANES])
 
 
@@ -133,13 +133,13 @@ def bits(x):
 
 @triton.jit
 def _offer(best, label, logits, cell, wy, wx, c0, contend, most):
-    """The largest value of those seen, and the first class that has it; then of `contend`, too."""
+    """`best` and its first class `label`, after also evaluating the classes in `contend`."""
     wy0 = 1.0 - wy
     wx0 = 1.0 - wx
     stride_n = logits.stride_n
     at = logits.ptr + cell.first + (tl.zeros([], tl.int64) + c0) * stride_n
     for _ in range(most):
-        # In lanes without one more, class c0 again: either it cannot be largest or it was seen.
+        # Lanes whose list is exhausted repeat class c0: it is seen already, or cannot be largest.
         c, contend = first_bit(contend)
         p00 = at + c.to(tl.int64) * stride_n
         p10 = p00 + cell.below
@@ -163,7 +163,7 @@ def mixed_labels(
 ):  # fmt: skip
     """Labels of cell_y x cell_x pixels of each cell, from its pixel (dy, dx) on.
 
-    Once around for most cells; those at the image's border have more pixels.
+    One call covers most cells; those at the image's border have more pixels.
 
     Returns:
         rows [cell_rows, 1, LANES] and columns [1, lane_columns, LANES] of pixels, which of them are

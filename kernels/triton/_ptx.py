@@ -73,7 +73,7 @@ def append_below(word, value, bound):
 def first_bit(word):
     """Number of the first bit that is set, from the highest one on, 0 where none is; the others."""
     if INTERPRETED:
-        # Its exponent as a float, of what rounding cannot raise to the next power of two.
+        # The exponent as a float; cleared lower bits cannot round up to the next power of two.
         highest = word & ~((word >> 1) & 0x7FFFFFFF)
         power = highest.to(tl.uint32, bitcast=True).to(tl.float32).to(tl.int32, bitcast=True) >> 23
         number = tl.where(word == 0, 0, 158 - power)

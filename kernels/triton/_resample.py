@@ -84,7 +84,7 @@ def tap_weight(dst, cell, scale, TAP: tl.constexpr, TAPS: tl.constexpr):
     """Weight of tap number TAP of output `dst` in `cell`."""
     if TAPS == 1:
         return tl.zeros_like(dst).to(tl.float32) + 1.0
-    # Positions below 0 are in cell 0 where they are clamped: clamping the difference is the same.
+    # Negative positions are in cell 0 if clamped: clamping the difference then does the same.
     t = difference_in_unit(_unclamped(dst, scale), cell.to(tl.float32))
     if TAPS == 2:
         return t if TAP == 1 else 1.0 - t

@@ -10,7 +10,7 @@ Costs, estimated and not measured, at 6000 x 6000 with windows of 128 at stride 
 184 a row): the start reads each bin 5 times and each sum 5 times, about 340,000 loads from the L2
 and L1 of one multiprocessor, some 10 us; a round of "cover" is some 600 instructions of each of 8
 warps and four barriers, 0.7 us. Both grow with the windows that overlap one, (2 k / s)^2, so a
-stride of a few pixels is slow, though right.
+stride of a few pixels is slow, but correct.
 """
 
 from __future__ import annotations

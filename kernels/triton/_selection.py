@@ -20,7 +20,7 @@ def key_format(window: int, places: int) -> dict[str, Any]:
 
 @triton.jit
 def make_key(gain, place, KEY: tl.constexpr, PLACE_BITS: tl.constexpr):
-    """Order of windows as one integer, unique per window: higher gain, then lower place."""
+    """A window's rank as one integer, unique per window: higher gain first, then lower place."""
     return (gain.to(KEY) << PLACE_BITS) + ((1 << PLACE_BITS) - 1 - place).to(KEY)
 
 

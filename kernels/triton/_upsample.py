@@ -42,7 +42,7 @@ class Resize(NamedTuple):
 
 @lru_cache(maxsize=256)
 def resize(small: int, full: int) -> Resize:
-    """The axis, quotients in float32."""
+    """The Resize of an axis; quotients are rounded to float32."""
     return Resize(small, full, quotient(small, full), quotient(full, small))
 
 
@@ -53,12 +53,12 @@ def quotient(a: int, b: int) -> float:
 
 def unclamped_positions(small: int, full: int) -> NDArray[np.float32]:
     """Source positions of all output positions, rounded as kernels round them."""
-    # A float64 holds the product of two float32.
+    # float64 holds the product of two float32 exactly: one rounding, as in an fma.
     return ((np.arange(full) + 0.5) * quotient(small, full) - 0.5).astype(np.float32)
 
 
 def dyadic(small: int, full: int) -> bool:
-    """Whether positions at the source are exact in float32: a power of two between the sizes."""
+    """Whether source positions are exact in float32: the ratio of the sizes is a power of two."""
     return full % small == 0 and pow2(full // small) == full // small and full < 1 << 22
 
 
@@ -76,14 +76,14 @@ def source_position(dst, axis):
 @triton.jit
 def first_tap(dst, axis):
     """Index of the first of the two taps of `dst`."""
-    # Rounding may reach the end on long axes; the tap must not.
+    # On long axes a position may round up to the end; the tap must stay inside.
     return tl.minimum(source_position(dst, axis).to(tl.int32), axis.small - 1)
 
 
 @triton.jit
 def second_weight(dst, first, axis):
     """Weight of the second tap of `dst`, whose first tap is `first`; the other's is 1 minus it."""
-    # Positions below 0 have first tap 0, where clamping the weight is clamping the position.
+    # Negative positions have first tap 0: clamping the weight then clamps the position.
     return difference_in_unit(_unclamped(dst, axis), first.to(tl.float32))
 
 
@@ -167,7 +167,7 @@ def first_argmax(
             label = tl.where(better, c0 + lane, label)
     else:
         ptrs = base_ptr + offsets
-        # Halves are compared as they are.
+        # float16 is compared without conversion.
         OWN: tl.constexpr = base_ptr.dtype.element_ty == tl.float16
         if OWN:
             best = best.to(tl.float16)
@@ -190,6 +190,6 @@ def first_argmax(
 def marked(best, label, MARK: tl.constexpr = NOT_FINITE):
     """Labels, with a mark where the largest logit is infinite or there is none.
 
-    A corner at infinity proves nothing about the pixels between.
+    An infinite corner proves nothing about the pixels in between.
     """
     return tl.where(tl.abs(best) < float("inf"), label, label | MARK)

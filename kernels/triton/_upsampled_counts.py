@@ -80,9 +80,9 @@ def _upsampled_counts_kernel(
                 cell_label, labels_ptr, tile, resize_y, resize_x, CELLS, BLOCK_Y, CHUNK_X, QUADS
             )
         cell_small = is_small(cell_label, words, NUM_WORDS, N)
-    # Zeroed bins, the list of mixed cells and what stands for their labels: other threads touch
-    # them from here on. Triton orders shared memory alone. Today it would put a barrier of its own
-    # in this one's place, so that this one costs nothing, and no test misses it.
+    # From here on threads use zeroed bins, listed cells and placeholder labels that others wrote to
+    # global memory; Triton inserts barriers for shared memory only. Today it would insert one right
+    # here anyway: this one costs nothing, and no test would fail without it.
     tl.debug_barrier()
 
     if ONE_BIN:

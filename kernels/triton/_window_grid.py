@@ -1,15 +1,15 @@
 """Windows along an axis, and the bins they are unions of, on host and device.
 
 Starts and ends of all windows cut an axis into intervals that never straddle a window's border, so
-counts over intervals make exact counts over windows, whatever window, stride and edge are. The
+counts of intervals add up to exact counts of windows, for any window, stride and edge. The
 intervals have a closed form, so kernels need no table: with s the stride and k the window, starts
 lie at i * s, ends at i * s + k, that is at offset k mod s into a period of s; a flush window adds
 its start F = H - k. A period is [0, rest) and [rest, s) with rest = k mod s, each cut into bins of
 `unit` pixels (the last one may be shorter), and bins are numbered through; from F on they are
 numbered one higher. Where F falls on a cut the bin before it is empty, which does no harm.
 
-A tile is the bins one program counts. Tiles never share a bin, so sums need no initialisation by
-anyone but their program.
+A tile is the bins that one program counts. Tiles never share a bin, so each program initialises its
+own sums.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Axis(NamedTuple):
 @lru_cache(maxsize=256)
 def make_axis(size: int, window: int, stride: int, flush: bool, tile_px: int) -> Axis:
     """The axis; no tile is longer than `tile_px` pixels."""
-    # A stride past the last fitting start gives the same windows as the first one past it.
+    # A stride that fits only one window gives the same grid as the shortest such stride.
     stride = min(stride, size - window + 1)
     regular = (size - window) // stride + 1
     flush_px = size - window if flush and (size - window) % stride != 0 else NONE
@@ -121,8 +121,8 @@ def bin_of(px, axis):
 def bin_beside(px, first, axis):
     """Bin of pixel `px`, as `bin_of`, less than 2^11 past `first`, where a tile has several bins.
 
-    There strides are short, thus not cut further, and dividing by one in float32 is exact: the half
-    keeps quotients from whole numbers by more than rounding moves them.
+    Strides are short there, so not cut further, and float32 division by one is safe: adding a half
+    keeps quotients further from whole numbers than rounding can move them.
     """
     period = first // axis.stride
     at = px - period * axis.stride

@@ -2,11 +2,11 @@
 
 Labels. A program makes the coarse labels of a tile as count_windows does, then looks at the windows
 that reach the tile, in slot order. Only pixels whose p_f contradicts their label are interpolated
-and merged, in blocks that hold such a pixel; of an N x H x W tensor there is nothing. With labels
-given (those select_windows wrote) there is one program per tile of a window instead, which leaves
-to lower slots what those cover, and the rest of the image is not touched.
+and merged, in blocks that hold such a pixel; no N x H x W tensor is ever made. With labels given
+(those select_windows wrote) there is one program per tile of a window instead, which skips pixels
+that lower slots cover; the rest of the image is not touched.
 
-Scores (_merge_probs.py). A program makes N planes of a tile.
+Scores (_merge_probs.py). A program writes the N planes of a tile.
 """
 
 from __future__ import annotations
@@ -167,8 +167,8 @@ def _merge_labels_kernel(
     if not GIVEN:
         tl.debug_barrier()
 
-    # Rows that no window reaches, and blocks without a pixel to merge, cost a look each. Columns
-    # are clamped: no logit that is read needs a mask, and no layout is chosen for wider loads.
+    # Rows that no window reaches, and blocks without a pixel to merge, cost one check each. Columns
+    # are clamped: loads of logits need no mask, and the compiler picks no layout for wider loads.
     lane = x0 + tl.arange(0, BLOCK_X)[None, :]
     x = tl.minimum(lane, x1 - 1)
     for row0 in range(y0, y1, ROWS):
@@ -181,7 +181,7 @@ def _merge_labels_kernel(
             fine_y, fine_x, TWO_CHANNELS, FINE_RESIZED, SLOTS,
         )  # fmt: skip
         at = labels_ptr + y.to(tl.int64) * W + x
-        # Only labels that no other program changes are read.
+        # `wanted` masks out labels that another program may change.
         label = tl.load(at, mask=wanted, other=0).to(tl.int32)
         small = is_small(label, words, NUM_WORDS, N)
         if not OFFICIAL:
@@ -251,7 +251,7 @@ def plan_aggregate(
     cells = cells_over(1, 1, 1, 1, 1, 1)
     if listed:
         cells = cells_over(h, w, height, width, block_y, block_x, column_block(coarse))
-    # Of a window a warp takes its own part: it merges where it has to, and waits for no other.
+    # Labels given: one warp per tile of a window, so that none waits for another's merging.
     warps = 1 if given else 8 if block_y * block_x >= 2048 else label_warps(coarse, cells)
     return [
         Launch(
@@ -270,10 +270,10 @@ def plan_aggregate(
                 **constants,
                 "GIVEN": given,
                 "CLASS_BLOCK": 0 if given else class_block(coarse),
-                # Loads of a point in flight: with eight of more than 32 classes, sm_80 spills.
+                # Loads in flight per source pixel: with eight and above 32 classes, sm_80 spills.
                 "UNROLL": 16 if cells.points <= 64 * warps else 8 if classes <= 32 else 4,
                 **{"BLOCK_Y": block_y, "BLOCK_X": block_x},
-                # Two pixels a thread, or one beside the registers of labelling.
+                # Two pixels per thread, or one where labelling needs the registers.
                 "ROWS": min((64 if given else 32) * warps // block_x, block_y),
                 "CHUNK_X": max(block_x, QUAD),
                 "QUADS": width % QUAD == block_x % QUAD == out.data_ptr() % QUAD == 0,

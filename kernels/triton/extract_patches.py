@@ -43,7 +43,7 @@ def _source_row(row_ptr, columns, weights, gain, bias, TAPS: tl.constexpr):
     return tl.fma(value, gain, bias)
 
 
-# What depends on the number of windows is not specialised: no other number is another kernel.
+# Not specialised on what depends on the number of windows, which changes from image to image.
 @triton.jit(do_not_specialize=["n", "cells", "strips"])
 def _extract_patches_kernel(
     image_ptr,  # [B, C, H, W]
@@ -119,7 +119,7 @@ def _extract_patches_kernel(
             at = out_ptr + y.to(tl.int64) * out_stride_y
             tl.store(at, value.to(patches_ptr.dtype.element_ty), mask=wanted)
     else:
-        # The sources of a cell along y; the last one is read when the cell is reached.
+        # Source rows of a cell, except the last one, which is read when the cell is reached.
         kept = ()
         for t in tl.static_range(TAPS - 1):
             source = tap_source(first, window, t, TAPS).to(tl.int64)
@@ -183,9 +183,9 @@ def _lanes(row: int) -> int:
 def _cells(window: int, side: int, taps: int, warps: int, rows: int) -> int:
     """Source rows of a strip, a multiple of `rows`; a strip of all patches has `warps` warps.
 
-    What a program finds out about its lanes serves up to 128 rows of outputs, if enough warps are
-    left. A bilinear one waits for each source row, and has fewer of them; others would read or find
-    out too much again.
+    Taps of the lanes are found once per strip, and serve up to 128 rows of outputs if enough warps
+    are left. Bilinear strips are shorter, as a program waits for each source row; for other modes
+    short strips would repeat too many reads and taps.
     """
     most = ceil_div(side, 16 if taps == 2 else 32)
     strips = min(max(ENOUGH // warps, ceil_div(side, 128)), most)

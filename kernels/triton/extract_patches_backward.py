@@ -1,8 +1,8 @@
 """Gradient of extract_patches in the image: a gather, so that every sum has a fixed order.
 
-A program makes one tile of one plane. Windows that reach it are taken in slot order; a pixel adds
-up the outputs that have it among their sources, rows first, with the weights they had. Weights
-along x are the same for all rows of outputs, and held if there are few.
+A program makes one tile of one plane. It takes the windows that reach the tile in slot order; each
+pixel sums the outputs that read it, with the weights of the forward pass, row by row of outputs.
+Weights along x are the same for all these rows, and are kept in registers if there are few.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from ._upsample import quotient, unclamped_positions
 from ._windows import NO_SLOT, next_window, slot_block, slots_in_use, window_origin
 from .extract_patches import CHANNELS, axis_args, gains_and_biases
 
-HELD = 12  # weights along x of a pixel, at most
+HELD = 12  # most weights along x of a pixel that are kept in registers
 
 
 @triton.jit
 def _outputs_of(source, scale, ratio, window, side, TAPS: tl.constexpr):
     """Outputs [first, end) that may have `source` among their taps."""
-    # Taps reach from the cell to one after it; bicubic ones one further on both sides.
+    # Taps are the cell and the one after it; bicubic ones reach one further on both sides.
     before: tl.constexpr = 0 if TAPS == 1 else TAPS // 2
     after: tl.constexpr = 2 if TAPS == 4 else 1
     first = first_in_cell(source - before, scale, ratio, window, side, TAPS)
     end = first_in_cell(source + after, scale, ratio, window, side, TAPS)
-    # Clamped taps: all outputs before the first source, or after the last, read it too.
+    # Clamped taps: outputs whose taps lie outside the window read its first or last source.
     first = tl.where(source == 0, 0, first)
     return first, tl.where(source == window - 1, side, end)
 
@@ -53,14 +53,14 @@ def _weight_of(dst, source, scale, window, TAPS: tl.constexpr):
 @triton.jit
 def _along_x(dst, end, column, scale, window, stride_x, TAPS: tl.constexpr):
     """Where outputs `dst` of a row are, and their weights; those from `end` on have none."""
-    # They have weights of their own, maybe not finite.
+    # Outputs from `end` on lie outside the patch; their computed weights may not be finite.
     weight = tl.where(dst < end, _weight_of(dst, column, scale, window, TAPS), 0.0)
     return dst.to(tl.int64) * stride_x, weight
 
 
 @triton.jit
 def _add(row_ptr, place, weight, wanted, total):
-    """`total` after an output of each pixel, which weighs nothing if it is not wanted."""
+    """`total` plus one output of each pixel; one that is not `wanted` adds nothing."""
     grad = tl.load(along_last(row_ptr, place, 2), mask=wanted, other=0.0)
     return tl.fma(grad.to(tl.float32), weight, total)
 
@@ -85,8 +85,8 @@ def _extract_patches_backward_kernel(
     NONE: tl.constexpr,
 ):  # fmt: skip
     program = tl.program_id(0)
-    # The last tile of a row starts where it fits. That is no known multiple, and lanes take columns
-    # one by one: a thread finds the weights of one.
+    # The last tile of a row is moved back until it fits. The compiler then knows no multiple for x
+    # and gives neighbouring columns to neighbouring lanes: a thread computes weights of one column.
     own_x0 = (program % tiles_x) * BLOCK_X
     x0 = tl.minimum(own_x0, last_x)
     program = program // tiles_x
@@ -144,7 +144,7 @@ def _extract_patches_backward_kernel(
 @lru_cache(maxsize=256)
 def _most_reads(taps: int, window: int, side: int) -> int:
     """Outputs along an axis that read the same source, at most."""
-    # As `cell_of` and `_outputs_of`.
+    # The host's version of `cell_of` and `_outputs_of`.
     at = unclamped_positions(window, side)
     if taps == 1:
         at = np.float32(quotient(window, side)) * np.arange(side, dtype=np.float32)

@@ -98,7 +98,7 @@ def _few_kernel(
     store_edges(edges_x_ptr, j, columns, left, right)
     tl.debug_barrier()
 
-    # All flat from here on, since rounds would wait for changes of layout. Bins first,
+    # One-dimensional from here on: changes of layout would make each round wait. Bins first,
     bin_place = tl.arange(0, BINS_Y * BINS_X)
     t = bin_place // BINS_X
     u = bin_place % BINS_X
@@ -125,7 +125,7 @@ def _few_kernel(
         if COVER:
             t0, t1 = load_edges(edges_y_ptr, row, True)
             u0, u1 = load_edges(edges_x_ptr, column, True)
-            # Of the window, what lies above and to the left of a bin's far corner.
+            # The part of the window above and to the left of each bin's far corner.
             past_t = tl.maximum(tl.minimum(t + 1, t1), t0)
             past_u = tl.maximum(tl.minimum(u + 1, u1), u0)
             sums -= _held(sums_ptr + (taken % 2) * area, pitch, t0, past_t, u0, past_u)
