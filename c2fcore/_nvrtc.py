@@ -33,7 +33,7 @@ from ._errors import first_line
 _log = logging.getLogger("c2fcore")
 
 _OPTIONS = ("-std=c++17", "-fmad=false", "-default-device")  # as cmake/cuda.cmake tells nvcc
-# Bytes of dynamic shared memory that need no opt-in: 48 KiB less a kernel's static part, at most 2.
+# Bytes of dynamic shared memory that need no opt-in: 48 KiB less at most 2 KiB of static memory.
 _PLAIN_SHARED = 46 << 10
 _MOST_BLOCKS = 2**31 - 1
 # Limits of the disk cache: each edit of a header leaves a whole new set of files behind.

@@ -53,7 +53,7 @@ class CudaGraphs(Recorder):
         )
         with capturing, _no_collection(), torch.cuda.device(self._device):
             self.recording = True
-            first: list[BaseException] = []  # ending a failed capture raises another one
+            first: list[BaseException] = []  # ending a failed capture raises another error
             try:
                 with recorded, _own_workspaces():
                     try:
