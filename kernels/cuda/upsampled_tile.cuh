@@ -13,9 +13,8 @@
 
 namespace c2f::cuda {
 
-// `word` shifted left by one bit, which says whether a value is below its bound; never for NaN. The
-// bit is the sign of the difference: the NaN that a GPU gives has a positive sign, and -0 counts as
-// below 0.
+// `word` shifted left by one bit, which says whether a value is below its bound; NaN never is. It
+// is the sign of the difference: a GPU's NaN has a positive one, and -0 counts as below 0.
 __device__ __forceinline__ uint32_t append_below(uint32_t word, float value, float bound) {
 #if defined(C2F_ON_HOST)
   return word << 1 | (value < bound ? 1u : 0u);
