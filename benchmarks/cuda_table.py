@@ -23,22 +23,22 @@ from c2fcore import _cuda, _native
 TABLE = Path(__file__).parent / "results" / "cuda-kernels.md"
 REGISTERS = 65536  # of a multiprocessor, on both architectures
 SHARED = {80: 164 << 10, 90: 228 << 10}  # bytes of a multiprocessor
-THREADS = 256  # of a block, in all kernels so far
-MOST = 2048 // THREADS  # blocks whose threads a multiprocessor holds
+THREADS = 256  # of a block, unless a launch says otherwise
 TILE_PIXELS = 1024  # that aggregate merges at once
 
 
-def by_registers(kernel: cuda_resources.Usage) -> int:
+def by_registers(kernel: cuda_resources.Usage, threads: int = THREADS) -> int:
     """Blocks that a multiprocessor holds."""
-    return REGISTERS // (-(-kernel.registers // 8) * 8 * THREADS)
+    return REGISTERS // (-(-kernel.registers // 8) * 8 * threads)
 
 
-def fit(kernel: cuda_resources.Usage, dynamic: int) -> int:
+def fit(kernel: cuda_resources.Usage, threads: int, dynamic: int) -> int:
     """Blocks that a multiprocessor holds, by registers, shared memory and threads."""
     # 1 KiB of a block's is the system's, which nvcc counts from sm_90 on, where there is more.
     static = kernel.shared + 1024 if kernel.sm < 90 else max(kernel.shared, 1024)
     shared = static + dynamic
-    return min(by_registers(kernel), SHARED[kernel.sm] // (-(-shared // 128) * 128), MOST)
+    by_shared = SHARED[kernel.sm] // (-(-shared // 128) * 128)
+    return min(by_registers(kernel, threads), by_shared, 2048 // threads)
 
 
 def lines(tool: Path, module: str) -> Iterator[str]:
@@ -73,27 +73,26 @@ def launch_lines(usage: list[cuda_resources.Usage]) -> Iterator[str]:
     yield ""
     yield (
         "One launch each: 16 classes, window 128, stride 32, n = 32, one image. *Fit* is by "
-        f"registers, shared memory and threads, of which {MOST} blocks fill a multiprocessor. The "
+        "registers, shared memory and threads, of which 2048 fill a multiprocessor. The "
         "floor is each input read once and each output written once; *asked* is what the blocks "
         "ask of the memory system, each byte once per block."
     )
     yield ""
     yield (
-        "| op and input | kernel | blocks | dynamic shared B | fit sm_80 | fit sm_90 | floor MB | "
-        "asked MB | ratio | why more |"
+        "| op and input | kernel | blocks | threads | dynamic shared B | fit sm_80 | fit sm_90 | "
+        "floor MB | asked MB | ratio | why more |"
     )
-    yield "|--|--|--|--|--|--|--|--|--|--|"
+    yield "|--|--|--|--|--|--|--|--|--|--|--|"
     compiled = {(kernel.kernel, kernel.sm): kernel for kernel in usage}
     for row in kernel_table.ROWS:
         launches, scratch = cuda_launches.planned(row.case)
-        assert launches.threads == THREADS
-        blocks, struct, dynamic = launches.launch
+        threads, (blocks, struct, dynamic) = launches.threads, launches.launch
         name = cuda_resources.named(launches.kernel.name)
         found = [compiled.get((name, sm)) for sm in SHARED]
-        fits = " | ".join("?" if kernel is None else str(fit(kernel, dynamic)) for kernel in found)
+        fits = " | ".join("?" if k is None else str(fit(k, threads, dynamic)) for k in found)
         counted = _traffic(row.case, launches.kernel.name, struct, scratch)
         floor, asked, reason = counted
-        taken = f"{blocks} | {dynamic} | {fits} | {floor / 1e6:.2f} | {asked / 1e6:.2f}"
+        taken = f"{blocks} | {threads} | {dynamic} | {fits} | {floor / 1e6:.2f} | {asked / 1e6:.2f}"
         yield f"| {row.name} | {name} | {taken} | {asked / floor:.2f} | {reason} |"
 
 

@@ -35,7 +35,8 @@ TABLE = Path(__file__).parent / "results" / "instructions.md"
 BACKENDS = ("triton", "cuda")
 SMALL = (1, 8, 9)
 CLOCK = 1.755e9  # of an H200, Hz
-SCHEDULERS = 132 * 4  # an instruction of a warp each, every clock
+MULTIPROCESSORS = 132  # a pass of a warp's memory access each, every clock
+SCHEDULERS = MULTIPROCESSORS * 4  # an instruction of a warp each, every clock
 COPY = 4.3e12  # bytes a second
 FLOORS = {
     **dict.fromkeys(("count_windows", "select_windows"), windows_bytes),
@@ -76,21 +77,41 @@ class Input(NamedTuple):
         return FLOORS[self.case.op](self.case, plan(self.case)).floor / self.part
 
 
-def counted(each: Input, backend: str) -> tuple[int, list[Any]]:
-    """Instructions of warps that a backend executes for an input; its arguments, afterwards."""
+class Counts(NamedTuple):
+    """What warps executed.
+
+    Attributes:
+        issued: instructions.
+        passes: of these through the memory pipe.
+    """
+
+    issued: int
+    passes: int
+
+
+def counted(each: Input, backend: str) -> tuple[Counts, list[Any]]:
+    """What a backend executes for an input; its arguments, afterwards."""
     args = filled(each)
     if backend == "cuda":
         cuda = cuda_compiled.Executed(each.part, watched=False)
         cuda.call(each.case.op, *args)
-        return cuda.issued, args
+        return Counts(cuda.issued, cuda.passes), args
     triton = triton_compiled.Executed(90, each.part, watched=False)
     for launch in launches_of(each.case, args, _scratch):
         triton.run(launch)
-    return triton.issued, args
+    return Counts(triton.issued, triton.passes), args
 
 
 def _scratch(name: str, dtype: torch.dtype, count: int) -> Tensor:
-    return torch.zeros(count, dtype=dtype)
+    return cuda_compiled.aligned(count * dtype.itemsize).view(dtype).zero_()
+
+
+def _on_gpu(like: Tensor) -> Tensor:
+    """Zeros of the same shape and strides that begin where a GPU's tensors do."""
+    if not like.numel():
+        return torch.empty_strided(like.shape, like.stride(), dtype=like.dtype)
+    last = sum((n - 1) * step for n, step in zip(like.shape, like.stride(), strict=True))
+    return _scratch("", like.dtype, last + 1).as_strided(like.shape, like.stride())
 
 
 def filled(each: Input) -> list[Any]:
@@ -98,7 +119,7 @@ def filled(each: Input) -> list[Any]:
     case, args = each.case, list(arguments(each.case))
     for i, arg in enumerate(args):
         if isinstance(arg, Tensor):
-            args[i] = torch.empty_strided(arg.shape, arg.stride(), dtype=arg.dtype).zero_()
+            args[i] = _on_gpu(arg)
     source = args[0]
     if source.dtype == torch.uint8:
         source.random_(256, generator=generator(0))
@@ -177,6 +198,7 @@ INPUTS = [
     Input("aggregate labels 512, random answers", LABELS),
     Input("aggregate labels 512, answers agree", LABELS, "agree"),
     Input("aggregate probs 512, x4 fp32", SCORES, part=4),
+    Input("aggregate probs 512, x4 fp32, answers agree", SCORES, "agree", part=4),
     Input("aggregate probs 512, x4 fp16", SCORES._replace(dtype=F16), part=4),
     Input("aggregate probs 512 paper", SCORES._replace(rule="paper"), part=4),
     Input("aggregate probs 512 official", SCORES._replace(rule="official"), part=4),
@@ -209,17 +231,20 @@ def head() -> Iterator[str]:
         "*Executed* is every instruction of PTX, once for each warp that comes to it, as the "
         "tests' machine for PTX goes through the kernels; *per 32* is that per 32 outputs, one of "
         "each lane. It stands for the machine code's, which has rather fewer: moves and arithmetic "
-        "of addresses fuse or vanish, though divisions become several. *Bytes* are the floor per "
-        "32 outputs: each input read once, each output written once."
+        "of addresses fuse or vanish, though divisions become several. *Passes* are those of "
+        "memory accesses: of global memory the lines of 128 bytes that a warp touches; of shared "
+        "memory the words that it needs of its busiest bank, 128 bytes' worth of lanes at a time. "
+        "*Bytes* are the floor per 32 outputs: each input read once, each output written once."
     )
     yield ""
     yield (
         "*Issue / bytes* is the time to issue these instructions over the time to move these bytes "
         f"on an H200, taken to have {SCHEDULERS} schedulers that issue one each at "
         f"{CLOCK / 1e9} GHz, and to copy {COPY / 1e12} TB/s: above 1, instructions take longer. "
-        "*Issue us* is the former, of the whole call. Latency, occupancy, launches (a call of less "
-        "than some microseconds waits for them), replays of memory accesses, bytes read twice, and "
-        "units that take several clocks an instruction are not in it."
+        f"*Pass / bytes* is the same of the passes, taken to be one a clock in each of "
+        f"{MULTIPROCESSORS} multiprocessors. *Issue us* is the time to issue, of the whole call. "
+        "Latency, occupancy, launches (a call of less than some microseconds waits for them), "
+        "bytes read twice, and other units that take several clocks an instruction are not in it."
     )
     yield ""
     yield (
@@ -231,22 +256,25 @@ def head() -> Iterator[str]:
         "outputs."
     )
     yield ""
-    columns = ("op and input", "part", "outputs", "backend", "executed", "per 32", "bytes")
-    yield "| " + " | ".join((*columns, "issue / bytes", "issue us")) + " |"
-    yield "|--|--|--|--|--|--|--|--|--|"
+    columns = ("op and input", "part", "outputs", "backend", "executed", "passes")
+    more = ("per 32", "passes per 32", "bytes", "issue / bytes", "pass / bytes", "issue us")
+    yield "| " + " | ".join((*columns, *more)) + " |"
+    yield "|--" * len((*columns, *more)) + "|"
 
 
-def line(each: Input, backend: str, executed: int) -> str:
+def line(each: Input, backend: str, found: Counts) -> str:
     """A row of the table."""
     count, of = each.outputs()
-    per, floor = executed * 32 / count, each.floor() * 32 / count
-    second = 1 / SCHEDULERS / CLOCK  # of an instruction
-    ratio = per * second / (floor / COPY)
-    part = f"1/{each.part}" if each.part > 1 else "all"
-    return (
-        f"| {each.name} | {part} | {count} {of} | {backend} | {executed} | "
-        f"{per:.1f} | {floor:.1f} | {ratio:.2f} | {1e6 * executed * each.part * second:.2f} |"
-    )
+    issued, passes, floor = (32 * n / count for n in (*found, each.floor()))
+    issuing, passing = issued / SCHEDULERS / CLOCK, passes / MULTIPROCESSORS / CLOCK  # seconds
+    moving = floor / COPY
+    cells = (
+        each.name, f"1/{each.part}" if each.part > 1 else "all", f"{count} {of}", backend, *found,
+        f"{issued:.1f}", f"{passes:.2f}", f"{floor:.1f}",
+        f"{issuing / moving:.2f}", f"{passing / moving:.2f}",
+        f"{1e6 * issuing * each.part * count / 32:.2f}",
+    )  # fmt: skip
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 def main() -> None:

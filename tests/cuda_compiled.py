@@ -37,6 +37,7 @@ class Executed(Launches):
         programs: kernels that were started, by their names.
         races: that the machine saw.
         issued: instructions that warps executed.
+        passes: of these through the memory pipe, where races are not looked for.
     """
 
     def __init__(self, part: int = 1, watched: bool = True) -> None:
@@ -44,7 +45,7 @@ class Executed(Launches):
         self.of_call: list[torch.Tensor] = []
         self.programs: dict[str, CudaProgram] = {}
         self.races: set[str] = set()
-        self.issued = 0
+        self.issued = self.passes = 0
 
     def __call__(self, *asked: Any) -> None:
         super().__call__(*asked)
@@ -53,15 +54,16 @@ class Executed(Launches):
             entry, ptx = _nvrtc._compile(self.kernel, "compute_90")
             self.programs[name] = CudaProgram(ptx.decode(), entry)
         program = self.programs[name]
-        assert self.threads == program.threads
+        assert self.threads <= program.threads
         buffers = {b.address: b for b in map(buffer_of, self.of_call) if b.data.size}
         blocks = -(-blocks // self.part)
         machine = CudaMachine(
-            program, blocks, list(buffers.values()), argument, shared, self.watched
+            program, blocks, list(buffers.values()), argument, shared, self.watched, self.threads
         )
         machine.run()
         self.races |= machine.races
         self.issued += machine.issued
+        self.passes += machine.passes
 
     def call(self, op: str, *arguments: Any) -> None:
         """A native function of _cuda_jit proper, whose plans are those for a GPU."""
@@ -102,6 +104,12 @@ class Compiled(Executed):
         return run
 
 
+def aligned(count: int) -> torch.Tensor:
+    """So many bytes, at a multiple of 256 as a GPU's are."""
+    room = torch.empty(count + 255, dtype=torch.uint8)
+    return room[-room.data_ptr() % 256 :][:count]
+
+
 class Workspace(_cuda.Workspace):
     """Its memory belongs to the call; no two calls have the same."""
 
@@ -110,7 +118,7 @@ class Workspace(_cuda.Workspace):
         self._of_call = of_call
 
     def scratch(self, name: str, count: int) -> torch.Tensor:
-        self._of_call.append((torch.arange(count) | 0x80).to(torch.uint8))
+        self._of_call.append(aligned(count).copy_(torch.arange(count) | 0x80))
         return self._of_call[-1]
 
     def tickets(self, count: int) -> torch.Tensor:

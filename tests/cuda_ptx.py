@@ -68,9 +68,10 @@ class CudaMachine(Machine):
         argument: bytes,
         dynamic_shared: int,
         watched: bool = True,
+        threads: int | None = None,
     ) -> None:
         shared = program.static_shared + dynamic_shared
-        super().__init__(program, blocks, buffers, [], shared, watched)
+        super().__init__(program, blocks, buffers, [], shared, watched, threads)
         self.argument = np.frombuffer(argument, np.uint8)
         self.operations = {**OPERATIONS, **OWN}
 

@@ -126,10 +126,15 @@ class Unwatched:
 class Machine:
     """One launch. Buffers are changed in place.
 
+    Args:
+        threads: of a block; as many as the program allows, unless it says.
+
     Attributes:
         races: that were seen, if they are watched for.
         issued: instructions executed so far, each once for every warp of which threads come to it,
             predicate or not; lanes that are apart come to it one after the other.
+        passes: of these instructions through the memory pipe, as `_passes` has it; counted where
+            races are not watched for.
     """
 
     operations = OPERATIONS
@@ -142,8 +147,9 @@ class Machine:
         args: Sequence[float],
         shared: int,
         watched: bool = True,
+        threads: int | None = None,
     ) -> None:
-        self.program, self.blocks, self.threads = program, blocks, program.threads
+        self.program, self.blocks, self.threads = program, blocks, threads or program.threads
         self.count = blocks * self.threads
         self.thread = np.tile(np.arange(self.threads, dtype=np.uint32), blocks)
         self.block = np.repeat(np.arange(blocks, dtype=np.uint32), self.threads)
@@ -173,7 +179,8 @@ class Machine:
             self.global_shadow = Shadow(self.memory.size, self.threads, 1)
             self.shared_shadow = Shadow(self.shared.size, self.threads, 32)
         self.races: set[str] = set()
-        self.issued = 0
+        self.issued = self.passes = 0
+        self.watched = watched
         self.here = ""
 
     def run(self) -> None:
@@ -319,8 +326,28 @@ class Machine:
                 f"{space} address {int(address[k]):#x} is {what}, "
                 f"thread {self.thread[m[k]]} of block {self.block[m[k]]}"
             )
+        if not self.watched:
+            self.passes += _passes(space, address.astype(np.int64), m, size)
         now = self.epoch[self.block[m]]
         return at[:, None] + np.arange(size), m.astype(np.int64)[:, None], now[:, None]
 
     def _race(self, what: str) -> None:
         self.races.add(f"{self.program.name}: {what}, at: {self.here}")
+
+
+def _passes(space: str, address: NDArray[np.int64], m: Threads, size: int) -> int:
+    """Of an access through the memory pipe, 128 bytes each: its warps', one after the other.
+
+    Global memory: the lines of 128 bytes that a warp touches. Shared memory: as many lanes at once
+    as ask for 128 bytes; of each such group, the words that it needs of its busiest bank.
+    """
+    if space != "shared":
+        return np.unique(m // 32 << 40 | address // 128).size
+    together = min(32, 128 // size)
+    words = address[:, None] // 4 + np.arange(max(size // 4, 1))
+    group = np.broadcast_to((m // together)[:, None], words.shape)
+    needed = np.unique(group << 32 | words)
+    _, busy = np.unique(needed >> 32 << 5 | needed & 31, return_counts=True)
+    group_of = np.unique(needed >> 32 << 5 | needed & 31) >> 5
+    first = np.flatnonzero(np.diff(group_of, prepend=-1))
+    return int(np.maximum.reduceat(busy, first).sum())

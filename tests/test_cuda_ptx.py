@@ -11,12 +11,13 @@ import os
 from collections.abc import Iterator
 
 import compare
+import numpy as np
 import pytest
 import torch
 from cuda_compiled import Compiled, buffer_of
 from cuda_ptx import CudaMachine, CudaProgram
 from like_reference import assert_like_reference
-from ptx_machine import Fault
+from ptx_machine import Fault, _passes
 
 from c2fcore import _cuda, ops
 from c2fcore.testing import samples
@@ -131,3 +132,27 @@ ret;
     machine = CudaMachine(CudaProgram(ptx, "p"), 3, [], b"", 16, watched=False)
     machine.run()
     assert machine.issued == 3 * (2 * 3 + 1 + 2 * 3)
+
+
+@pytest.mark.parametrize(
+    ("space", "size", "step", "wanted"),
+    [
+        ("global", 4, 4, 1),  # neighbours
+        ("global", 16, 16, 4),
+        ("global", 4, 128, 32),  # a line each
+        ("global", 1, 0, 1),  # all the same
+        ("shared", 4, 4, 1),
+        ("shared", 4, 0, 1),
+        ("shared", 4, 8, 2),  # every second bank
+        ("shared", 4, 128, 32),  # one bank
+        ("shared", 2, 2, 1),  # two lanes a word
+        ("shared", 16, 16, 4),
+        ("shared", 8, 8, 2),
+        ("shared", 8, 16, 4),  # of 16 lanes two each meet in a bank
+    ],
+)
+def test_passes_of_an_access(space: str, size: int, step: int, wanted: int) -> None:
+    lanes = np.arange(32)
+    assert _passes(space, 4096 + step * lanes, lanes, size) == wanted
+    twice = np.arange(64)  # warps one after the other, whatever each of them asks for
+    assert _passes(space, 4096 + step * (twice % 32), twice, size) == 2 * wanted

@@ -45,7 +45,8 @@ def test_the_committed_rows(table: Any) -> None:
     """All but what was counted is derived again."""
     written, top = table.TABLE.read_text(encoding="utf-8").splitlines(), list(table.head())
     wanted = [(each, backend) for each in table.INPUTS for backend in table.BACKENDS]
-    executed = [int(line.split("|")[5]) for line in written[len(top) :]]
+    cells = [line.split("|") for line in written[len(top) :]]
+    executed = [table.Counts(int(row[5]), int(row[6])) for row in cells]
     assert len(executed) == len(wanted), AGAIN
     now = [table.line(*row, found) for row, found in zip(wanted, executed, strict=True)]
     assert written[len(top) :] == now, AGAIN
@@ -60,7 +61,8 @@ def test_the_committed_counts(table: Any, counted: Any, name: str, kernels: str)
     if table.versions()[kernels] not in written:
         pytest.skip(f"they are not of {table.versions()[kernels]}")
     cells = [line.split(" | ") for line in written.splitlines()]
-    found = {(row[0], row[3]): int(row[4]) for row in cells if len(row) == 9 and row[4].isdigit()}
+    found = {(row[0], row[3]): row[4:6] for row in cells if len(row) == 12 and row[4].isdigit()}
+    found = {row: table.Counts(*map(int, counts)) for row, counts in found.items()}
     assert counted(name, kernels)[0] == found[f"| {name}", kernels], AGAIN
 
 

@@ -21,13 +21,14 @@ class Executed:
     Attributes:
         races: that the machine saw.
         issued: instructions that warps executed.
+        passes: of these through the memory pipe, where races are not looked for.
     """
 
     def __init__(self, sm: int, part: int = 1, watched: bool = True) -> None:
         self.sm, self.part, self.watched = sm, part, watched
         self.programs: dict[Any, tuple[Program, int]] = {}
         self.races: set[str] = set()
-        self.issued = 0
+        self.issued = self.passes = 0
 
     def run(self, launch: Any) -> None:
         from c2fcore.kernels.triton import _compile
@@ -55,6 +56,7 @@ class Executed:
         machine.run()
         self.races |= machine.races
         self.issued += machine.issued
+        self.passes += machine.passes
 
 
 def _address(tensor: torch.Tensor, name: str, buffers: dict[int, Buffer]) -> int:

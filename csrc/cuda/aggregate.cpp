@@ -38,29 +38,28 @@ void require_sizes(const AggregateParams& p, const char* op) {
                     " pixels a side, got ", fine);
 }
 
-// Wide tiles read fewer source pixels twice; narrow ones always fit, and give small images enough
-// blocks to fill a GPU.
-bool wide_scores(const AggregateParams& p, bool in_registers) {
-  const bool enlarged = resize_scale(p.coarse.h, p.H) <= 0.5f &&  //
-                        resize_scale(p.coarse.w, p.W) <= 0.5f;
-  const int64_t blocks = p.coarse.B * ceil_div(p.H, kWideTileY) * ceil_div(p.W, kWideTileX);
-  return in_registers && enlarged && blocks >= 2 * kMultiprocessors;
-}
-
 void set_tile(MergeArgs* args, int32_t tile_y, int32_t tile_x, int32_t x_log2) {
   args->tile_y = tile_y;
   args->tile_x = tile_x;
   args->tile_x_log2 = x_log2;
 }
 
+// Wide tiles read fewer source pixels twice; narrow ones always fit, and give small images enough
+// blocks to fill a GPU. Where rows of pixels share rows of logits a thread makes several.
 Launch plan_scores(const AggregateParams& p, MergeArgs* args) {
   const int64_t classes = compiled_in(p.coarse.N);
-  if (wide_scores(p, classes != 0)) {
+  const bool shared = classes != 0 && resize_scale(p.coarse.h, p.H) <= 0.5f &&
+                      resize_scale(p.coarse.w, p.W) <= 0.5f;
+  const int64_t wide = p.coarse.B * ceil_div(p.H, kWideTileY) * ceil_div(p.W, kWideTileX);
+  if (shared && wide >= 2 * kMultiprocessors) {
     set_tile(args, kWideTileY, kWideTileX, kWideTileLog2);
   } else {
     set_tile(args, kNarrowTileY, kNarrowTileX, kNarrowTileLog2);
   }
-  return {aggregate_kernels, probs_key(classes), 0, kMergeThreads};
+  args->tile_rows = shared ? kRowsOfThread : 1;
+  const int32_t threads = args->tile_y * args->tile_x / args->tile_rows;
+  const uint32_t bytes = classes != 0 ? sizeof(float) * args->tile_rows * threads : 0;
+  return {aggregate_kernels, probs_key(classes), 0, static_cast<uint32_t>(threads), bytes};
 }
 
 // How many parts, of `part` pixels each and `all` of them, a window may reach along an axis.

@@ -11,9 +11,11 @@ namespace c2f::cuda {
 
 constexpr int kMergeThreads = 256;
 constexpr int kTilePixels = 1024;  // most pixels that are merged at once
+constexpr int kRowsOfThread = kTilePixels / kMergeThreads;
 
-// Tiles of 64 x 16 pixels. Scores of logits that are hardly enlarged take 32 x 8, so that the
-// source pixels of a tile fit into its shared memory (kPlaneElems).
+// Tiles of 64 x 16 pixels. Scores of small images take 32 x 8, for enough blocks to fill a GPU; and
+// so do those of logits that are hardly enlarged, so that the source pixels of a tile fit into its
+// shared memory (kPlaneElems).
 constexpr int kWideTileX = 64, kWideTileY = 16, kNarrowTileX = 32, kNarrowTileY = 8;
 constexpr int kWideTileLog2 = 6, kNarrowTileLog2 = 5;  // of the sides along x
 
@@ -48,6 +50,7 @@ struct MergeArgs {
   // The tiles of an image; where labels are given, those of a window. Labels of a tile are merged
   // in parts of kTilePixels, which are as wide as tile_x_log2 says.
   int32_t tile_y, tile_x, tile_x_log2;  // pixels
+  int32_t tile_rows;                    // of a thread that makes scores
   int32_t tiles_y, tiles_x;
   Divider by_tiles_y, by_tiles_x;
   // Where tiles of an image have many parts: blocks that come before those of the tiles, and take

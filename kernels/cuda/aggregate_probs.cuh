@@ -1,6 +1,6 @@
 // aggregate to scores, in one launch: N planes of float32 are streamed out, 128 bytes per warp and
-// class, and nothing of full size is ever read back. A block makes a tile of 64 x 16 or 32 x 8
-// pixels (aggregate_args.h), and never meets another.
+// class, and nothing of full size is ever read back. A block makes a tile (aggregate_args.h), and
+// never meets another.
 //
 // The source pixels of a tile are staged in shared memory as float32, whatever their type and
 // strides, a plane per class; every class of an output pixel then costs four loads from there, but
@@ -14,6 +14,7 @@
 #include <cstdint>
 
 #include "element.cuh"
+#include "merged_label.cuh"
 #include "patch_foreground.cuh"
 
 namespace c2f::cuda {
@@ -41,7 +42,7 @@ __device__ __forceinline__ void stage_classes_as(const MergeArgs& a, int64_t b,
   const T* corner = static_cast<const T*>(seg.data) + b * seg.stride_b + c0 * seg.stride_n +
                     rect.top * seg.stride_y + rect.left * seg.stride_x;
   const int points = rect.rows * rect.columns;
-  for (int i = threadIdx.x; i < points; i += kMergeThreads) {
+  for (int i = threadIdx.x; i < points; i += static_cast<int>(blockDim.x)) {
     const int row = i / rect.columns;
     const T* pixel = corner + row * seg.stride_y + (i - row * rect.columns) * seg.stride_x;
     float* to = planes + i;
@@ -139,27 +140,18 @@ class StagedColumn {
   float top_[N], bottom_[N];
 };
 
-// p_f of the pixels of a tile, row by row of each thread, which alone reads its own.
-struct ProbForeground {
-  WindowVotes votes;
-  float p_f[kRowsOfThread][kMergeThreads];
-
-  // Returns whether any window reaches the tile. Called by all threads of the block.
-  __device__ __forceinline__ bool find(const MergeArgs& a, const MergeTile& tile,
-                                       const ThreadPixels& pixels) {
-    const ImageWindows windows(a, tile.b);
-    if (warp_of_thread() == 0) {
-      const uint32_t first = vote_of_warp(a, windows, tile, 0);
-      if (lane_of_thread() == 0) votes.first = first;
-    }
-    __syncthreads();  // all threads are here; the first slots are voted on
-    Foreground fine;
-    if (!find_foreground(a, tile, windows, pixels, 0, votes, &fine)) return false;
-#pragma unroll
-    for (int r = 0; r < kRowsOfThread; ++r) p_f[r][threadIdx.x] = fine.p_f(r);
-    return true;
+// As find_foreground, of windows that nobody has voted on yet.
+__device__ __forceinline__ bool vote_and_find(const MergeArgs& a, const MergeTile& tile,
+                                              const ThreadPixels& pixels, WindowVotes& votes,
+                                              Foreground* out) {
+  const ImageWindows windows(a, tile.b);
+  if (warp_of_thread() == 0) {
+    const uint32_t first = vote_of_warp(a, windows, tile, 0);
+    if (lane_of_thread() == 0) votes.first = first;
   }
-};
+  __syncthreads();  // all threads are here; the first slots are voted on
+  return find_foreground(a, tile, windows, pixels, 0, votes, out);
+}
 
 struct ProbTile {
   MergeTile at;
@@ -216,64 +208,68 @@ __device__ __forceinline__ float softmax_terms(float (&v)[N], float top) {
   float sum = 0.0f;
 #pragma unroll
   for (int c = 0; c < N; ++c) {
-    v[c] = exp_of_negative(v[c] - top);
+    v[c] = softmax_exp(v[c] - top);
     sum += v[c];
   }
   return 1.0f / sum;
 }
 
-// Scores of a pixel whose logits are in registers.
+// What the fine answer adds to which class, by logits whose largest is `top`.
 template <int N>
-__device__ __forceinline__ void store_merged(const MergeArgs& a, float (&v)[N], float p_f,
-                                             float* out, int64_t plane) {
+__device__ __forceinline__ Addition addition_to(const MergeArgs& a, const float (&v)[N], float top,
+                                                float p_f) {
+  if (!is_covered(p_f)) return {};
+  // c*, the lowest class of the largest logit.
+  uint32_t largest = 0;
+#pragma unroll
+  for (int c = 0; c < N; ++c) largest |= v[c] == top ? 1u << c : 0u;
+  const bool small = is_small<N>(a.small, __ffs(static_cast<int>(largest)) - 1);
+  if (!is_conflict(small, p_f)) return {};
+  // The best class of the other group, the first one where none is above -inf.
+  const uint32_t others = other_classes<N>(a.small, small);
+  FirstArgmax to;
+  to.label = __ffs(others) - 1;
+  if (to.label == kNoClass) return {};
+#pragma unroll
+  for (int c = 0; c < N; ++c) to.offer((others & 1u << c) != 0 ? v[c] : -INFINITY, c);
+  return {to.label, conflict_addition(small, p_f)};
+}
+
+// Makes of the logits of a pixel its scores.
+template <int N>
+__device__ __forceinline__ void merge_scores(const MergeArgs& a, float p_f, float (&v)[N]) {
+  const bool covered = is_covered(p_f);
   if (a.rule == MergeRule::kOfficial) {
-    const float addition = is_covered(p_f) ? p_f : 0.0f;
+    const float addition = covered ? p_f : 0.0f;
 #pragma unroll
-    for (int c = 0; c < N; ++c) {
-      __stcs(out, a.small.has(c) ? v[c] + addition : v[c]);
-      out += plane;
-    }
+    for (int c = 0; c < N; ++c) v[c] = is_small<N>(a.small, c) ? v[c] + addition : v[c];
     return;
   }
-  if (!is_covered(p_f)) {  // most pixels: neither group is looked for
-    float top = -INFINITY;
+  float top = -INFINITY;
 #pragma unroll
-    for (int c = 0; c < N; ++c) top = fmaxf(top, v[c]);
-    const float scale = softmax_terms<N>(v, top);
-#pragma unroll
-    for (int c = 0; c < N; ++c) {
-      __stcs(out, v[c] * scale);
-      out += plane;
-    }
-    return;
-  }
-  GroupBest best;
-#pragma unroll
-  for (int c = 0; c < N; ++c) best.add(c, a.small.has(c), v[c]);
-  float scale = softmax_terms<N>(v, best.top());
-  const Addition added = addition_of(best, p_f);
-  if (a.rule == MergeRule::kPaper) {
+  for (int c = 0; c < N; ++c) top = fmaxf(top, v[c]);
+  const Addition added = addition_to<N>(a, v, top, p_f);
+  const float scale = softmax_terms<N>(v, top);
+  if (a.rule == MergeRule::kPaper && covered) {
     // Values lie in [0, 2]: the softmax needs no maximum.
     float second = 0.0f;
 #pragma unroll
     for (int c = 0; c < N; ++c) {
-      v[c] = expf(fmaf(v[c], scale, c == added.target ? added.value : 0.0f));
+      v[c] = softmax_exp(fmaf(v[c], scale, c == added.target ? added.value : 0.0f));
       second += v[c];
     }
-    scale = 1.0f / second;
+    const float share = 1.0f / second;
+#pragma unroll
+    for (int c = 0; c < N; ++c) v[c] *= share;
+  } else if (added.target == kNoClass) {
+#pragma unroll
+    for (int c = 0; c < N; ++c) v[c] *= scale;
+  } else {
+    const float share = 1.0f / (1.0f + added.value);
 #pragma unroll
     for (int c = 0; c < N; ++c) {
-      __stcs(out, v[c] * scale);
-      out += plane;
+      v[c] = fmaf(v[c], scale, c == added.target ? added.value : 0.0f) * share;
     }
-    return;
-  }
-  const float share = 1.0f / (1.0f + added.value);
-#pragma unroll
-  for (int c = 0; c < N; ++c) {
-    // Where nothing is added p is kept as it is: share is 1.
-    __stcs(out, fmaf(v[c], scale, c == added.target ? added.value : 0.0f) * share);
-    out += plane;
   }
 }
 
@@ -282,18 +278,32 @@ __global__ void C2F_BOUNDS(kMergeThreads, N > 8 ? 3 : 4)
     aggregate_probs_kernel(const __grid_constant__ MergeArgs a) {
   using Planes = float[N * kPlaneElems];
   C2F_SHARED(Planes, planes);
-  C2F_SHARED(ProbForeground, fine);
+  C2F_SHARED(WindowVotes, votes);
+  C2F_DYNAMIC_SHARED(shared);
   const ProbTile tile(a, prob_tile_of_block(a));
   stage_classes(a, tile.at.b, tile.rect, 0, N, planes);
-  const ThreadPixels pixels(tile.at, (a.tile_y << tile.at.stride_log2) / kMergeThreads);
-  const bool any_window = fine.find(a, tile.at, pixels);
+  const int threads = static_cast<int>(blockDim.x);
+  const ThreadPixels pixels(tile.at, a.tile_rows);
+  // p_f of a thread's pixels, which alone reads its own.
+  float* p_f = reinterpret_cast<float*>(shared) + threadIdx.x;
+  Foreground fine;
+  const bool any_window = vote_and_find(a, tile.at, pixels, votes, &fine);
   if (pixels.rows <= 0) return;  // no barrier follows
+  if (any_window) {
+#pragma unroll
+    for (int r = 0; r < kRowsOfThread; ++r) {
+      if (r < pixels.rows) p_f[r * threads] = fine.p_f(r);
+    }
+  }
   StagedColumn<N> logits(tile.rect, tile.x.tap(tile.at.x0 + pixels.column), tile.resized);
   float* out = tile.out(a, pixels.row, pixels.column);
-  for (int r = 0; r < pixels.rows; ++r, out += a.coarse.W) {
+  for (int r = 0; r < pixels.rows; ++r, out += a.coarse.W, p_f += threads) {
     float v[N];
     logits.sample(planes, tile.y.tap(tile.at.y0 + pixels.row + r), v);
-    store_merged<N>(a, v, any_window ? fine.p_f[r][threadIdx.x] : NAN, out, tile.plane);
+    merge_scores<N>(a, any_window ? *p_f : NAN, v);
+    float* at = out;
+#pragma unroll
+    for (int c = 0; c < N; ++c, at += tile.plane) __stcs(at, v[c]);
   }
 }
 
@@ -302,14 +312,15 @@ __global__ void C2F_BOUNDS(kMergeThreads, 2)
     aggregate_probs_any_kernel(const __grid_constant__ MergeArgs a) {
   using Planes = float[kStagedClasses * kPlaneElems];
   C2F_SHARED(Planes, planes);
-  C2F_SHARED(ProbForeground, fine);
+  C2F_SHARED(WindowVotes, votes);
   const ProbTile tile(a, prob_tile_of_block(a));
   const ThreadPixels pixels(tile.at, 1);
-  const bool any_window = fine.find(a, tile.at, pixels);
+  Foreground fine;
+  const bool any_window = vote_and_find(a, tile.at, pixels, votes, &fine);
   const bool mine = pixels.rows > 0;
   const int32_t row = mine ? pixels.row : 0, column = mine ? pixels.column : 0;
   const StagedPixel pixel = tile.pixel(row, column);
-  const float p_f = any_window ? fine.p_f[0][threadIdx.x] : NAN;
+  const float p_f = any_window ? fine.p_f(0) : NAN;
   const int32_t classes = static_cast<int32_t>(a.coarse.seg.N);
 
   // Calls body(class, logit) for all classes of this thread's pixel. Called by all threads.

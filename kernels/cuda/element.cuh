@@ -15,11 +15,11 @@ __device__ __forceinline__ float to_float(T value) {
   return static_cast<float>(value);
 }
 
-// e^x for x <= 0, with a relative error of 2^-22 from the instruction plus |x| * 2^-24 from
-// rounding the product. In a softmax, where x is a distance from the largest logit, that leaves an
-// absolute error of at most 2^-21. Results below 2^-126 are 0. Takes a third of the instructions of
-// expf.
-__device__ __forceinline__ float exp_of_negative(float x) {
+// e^x for a softmax, whose x is at most 2. The instruction is within 2^-22 of its argument's power
+// of 2, relatively, and the product adds |x| * 2^-24: of what softmax makes of it no more than
+// 2^-21 is left, absolutely. Below 2^-126 it is 0. A third of the instructions of expf, which knows
+// neither range nor purpose.
+__device__ __forceinline__ float softmax_exp(float x) {
   const float power = x * 1.44269504f;
 #if defined(C2F_ON_HOST)
   return exp2f(power);

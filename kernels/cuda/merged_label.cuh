@@ -105,25 +105,30 @@ __device__ __forceinline__ int32_t merge_any(const MergeArgs& a, PixelLogits<T>&
   return merged_label(coarse, p_from, to.cls, p_to, conflict_addition(small, p_f));
 }
 
+// The classes of the group, C or the rest, that a pixel's label is not of.
+template <int N>
+__device__ __forceinline__ uint32_t other_classes(const ClassBits& small, bool label_is_small) {
+  static_assert(N < 32);
+  return (label_is_small ? ~small.word[0] : small.word[0]) & ((1u << N) - 1u);
+}
+
 // The same of a number of classes that is compiled in: their logits stay in registers.
 template <class T, int N>
 __device__ __forceinline__ int32_t merge_pixel(const MergeArgs& a, PixelLogits<T>& logits,
                                                float p_f, int32_t coarse) {
-  static_assert(N < 32);
   float v[N];
   logits.read(v);
-  const uint32_t small_bits = a.small.word[0];
   if (a.rule == MergeRule::kOfficial) {
     FirstArgmax found;
 #pragma unroll
-    for (int c = 0; c < N; ++c) found.offer((small_bits >> c & 1u) != 0 ? v[c] + p_f : v[c], c);
+    for (int c = 0; c < N; ++c) found.offer(is_small<N>(a.small, c) ? v[c] + p_f : v[c], c);
     return found.label;
   }
   // The best class of the group that the coarse label is not of, the first one where none is above
   // -inf. The coarse label has the largest logit; where that is the other class's too, the other
   // one wins by what is added, whatever the label's own is.
   const bool small = is_small<N>(a.small, coarse);
-  const uint32_t others = (small ? ~small_bits : small_bits) & ((1u << N) - 1u);
+  const uint32_t others = other_classes<N>(a.small, small);
   FirstArgmax to;
   to.label = __ffs(others) - 1;
   if (to.label == kNoClass) return coarse;
@@ -135,11 +140,11 @@ __device__ __forceinline__ int32_t merge_pixel(const MergeArgs& a, PixelLogits<T
   }
   float sum = 0.0f;
 #pragma unroll
-  for (int c = 0; c < N; ++c) sum += exp_of_negative(v[c] - top);
+  for (int c = 0; c < N; ++c) sum += softmax_exp(v[c] - top);
   const float scale = 1.0f / sum;
   const bool one_hot = !(fabsf(top) < INFINITY);
   const float p_from = one_hot ? 1.0f : scale;
-  const float p_to = one_hot ? 0.0f : exp_of_negative(to.best - top) * scale;
+  const float p_to = one_hot ? 0.0f : softmax_exp(to.best - top) * scale;
   return merged_label(coarse, p_from, to.label, p_to, conflict_addition(small, p_f));
 }
 

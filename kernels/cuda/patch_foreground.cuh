@@ -71,19 +71,20 @@ __device__ __forceinline__ bool for_windows(const MergeArgs& a, const MergeTile&
                                             const ImageWindows& windows, WindowVotes& votes,
                                             const Body& body) {
   uint32_t any = 0;
-  int32_t first = 0;
+  int32_t first = 0, turn = 0;
   do {
     const uint32_t* words = &votes.first;
     int count = 1;
     if (windows.num > kWarpSize) {
-      uint32_t* of_warp = votes.of_warp[first / kMergeThreads & 1];
+      uint32_t* of_warp = votes.of_warp[turn];
+      turn ^= 1;
       const uint32_t own = vote_of_warp(a, windows, tile, first + kWarpSize * warp_of_thread());
       if (lane_of_thread() == 0) of_warp[warp_of_thread()] = own;
       // All votes are there: the loop has the same bounds in all threads. Those of the turn before
       // the last are read no more: who read them has been at the last turn's barrier since.
       __syncthreads();
       words = of_warp;
-      count = kMergeThreads / kWarpSize;
+      count = static_cast<int>(blockDim.x) / kWarpSize;
     }
     for (int w = 0; w < count; ++w, first += kWarpSize) {
       const uint32_t word = words[w];
@@ -99,7 +100,6 @@ __device__ __forceinline__ bool for_windows(const MergeArgs& a, const MergeTile&
 
 // The pixels of a tile that a thread works on, below each other: rows [row, row + rows) of a
 // column, `most` at most. They share their place along x, and rows of what is interpolated.
-constexpr int kRowsOfThread = kTilePixels / kMergeThreads;
 struct ThreadPixels {
   int32_t row, column, rows, most;
 
