@@ -231,7 +231,7 @@ def head() -> Iterator[str]:
         "*Executed* is every instruction of PTX, once for each warp that comes to it, as the "
         "tests' machine for PTX goes through the kernels; *per 32* is that per 32 outputs, one of "
         "each lane. It stands for the machine code's, which has rather fewer: moves and arithmetic "
-        "of addresses fuse or vanish, though divisions become several. *Passes* are those of "
+        "of addresses fuse or vanish. A division counts as what it becomes, 10 to 25. *Passes* are those of "
         "memory accesses: of global memory the lines of 128 bytes that a warp touches; of shared "
         "memory the words that it needs of its busiest bank, 128 bytes' worth of lanes at a time. "
         "*Bytes* are the floor per 32 outputs: each input read once, each output written once."

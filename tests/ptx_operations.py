@@ -340,8 +340,17 @@ def _rows(machine: Any, text: str, m: Any, matrix: int, row: int) -> tuple[str, 
     return text, first
 
 
+def _rows_together(machine: Any, text: str, m: Any, matrices: int, passes: int) -> None:
+    """Counts the passes of an instruction that began at `passes`: all lanes' rows at once."""
+    if not machine.watched:
+        lanes = m[m % 32 < 8 * matrices]
+        machine.passes = passes
+        machine.count_passes("shared", machine.address(text, lanes, 32), lanes, 16)
+
+
 @operation
 def stmatrix(machine: Any, parts: list[str], args: Sequence[str], m: Any) -> None:
+    passes = machine.passes
     for i, name in enumerate(_names(args[1])):
         value = machine.get(name, m, 32).view(np.uint16).reshape(-1, 8, 8)
         if "trans" in parts:
@@ -350,10 +359,12 @@ def stmatrix(machine: Any, parts: list[str], args: Sequence[str], m: Any) -> Non
             text, lanes = _rows(machine, args[0], m, i, row)
             line = np.ascontiguousarray(value[:, row]).view(np.uint8)
             machine.store("shared", text, lanes, line)
+    _rows_together(machine, args[0], m, len(_names(args[1])), passes)
 
 
 @operation
 def ldmatrix(machine: Any, parts: list[str], args: Sequence[str], m: Any) -> None:
+    passes = machine.passes
     for i, name in enumerate(_names(args[0])):
         rows = []
         for row in range(8):
@@ -363,3 +374,4 @@ def ldmatrix(machine: Any, parts: list[str], args: Sequence[str], m: Any) -> Non
         if "trans" in parts:
             value = value.transpose(0, 2, 1)
         machine.put(name, m, np.ascontiguousarray(value).reshape(m.size, 2).view(np.uint32)[:, 0])
+    _rows_together(machine, args[1], m, len(_names(args[0])), passes)

@@ -116,7 +116,10 @@ def test_misaligned_accesses_are_refused(access: str, address: str) -> None:
 
 
 def test_instructions_are_counted_warp_by_warp() -> None:
-    """Of two warps one is apart for one instruction; a false predicate saves none."""
+    """Of two warps one is apart for one instruction; a false predicate saves none.
+
+    A division counts as many.
+    """
     ptx = """.entry p()
 .maxntid 64, 1, 1
 {
@@ -127,11 +130,12 @@ add.u32 %r1, %r1, 1;
 $both:
 @%p1 add.u32 %r1, %r1, 1;
 @!%p1 add.u32 %r1, %r1, 1;
+div.u32 %r1, %r1, 3;
 ret;
 }"""
     machine = CudaMachine(CudaProgram(ptx, "p"), 3, [], b"", 16, watched=False)
     machine.run()
-    assert machine.issued == 3 * (2 * 3 + 1 + 2 * 3)
+    assert machine.issued == 3 * (2 * 3 + 1 + 2 * 3 + 2 * 20)
 
 
 @pytest.mark.parametrize(

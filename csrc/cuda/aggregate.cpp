@@ -56,9 +56,9 @@ Launch plan_scores(const AggregateParams& p, MergeArgs* args) {
   } else {
     set_tile(args, kNarrowTileY, kNarrowTileX, kNarrowTileLog2);
   }
-  args->tile_rows = shared ? kRowsOfThread : 1;
-  const int32_t threads = args->tile_y * args->tile_x / args->tile_rows;
-  const uint32_t bytes = classes != 0 ? sizeof(float) * args->tile_rows * threads : 0;
+  args->thread_rows = shared ? kRowsOfThread : 1;
+  const int32_t threads = args->tile_y * args->tile_x / args->thread_rows;
+  const uint32_t bytes = classes != 0 ? sizeof(float) * args->thread_rows * threads : 0;
   return {aggregate_kernels, probs_key(classes), 0, static_cast<uint32_t>(threads), bytes};
 }
 
@@ -81,6 +81,8 @@ uint32_t plan_tiles(const AggregateParams& p, MergeArgs* args) {
       args->window_blocks = static_cast<int32_t>(blocks);
       args->window_parts_y = static_cast<int32_t>(of_window_y);
       args->window_parts_x = static_cast<int32_t>(of_window_x);
+      args->by_window_parts_y = make_divider(of_window_y);
+      args->by_window_parts_x = make_divider(of_window_x);
     } else {
       width = kWideTileX;
       height = kMergedHere / kWideTileX;
@@ -141,9 +143,7 @@ void run_aggregate(py::handle coarse, py::handle fine, py::handle origins, py::h
       args.window_blocks + p.coarse.B * (per_window ? p.windows.n : 1) * tiles_y * tiles_x;
   require_supported(start.blocks <= kInt32Max, op, "fewer than 2^31 tiles, got ", start.blocks);
   if (start.blocks == 0) return;
-  // Slots are numbered only where blocks are, of which each has one at least.
-  args.by_slots =
-      make_divider(static_cast<int32_t>(std::clamp(p.windows.n, int64_t{1}, kInt32Max)));
+  args.by_slots = make_divider(p.windows.n);
   args.tiles_y = static_cast<int32_t>(tiles_y);
   args.tiles_x = static_cast<int32_t>(tiles_x);
   args.by_tiles_y = make_divider(args.tiles_y);

@@ -83,6 +83,14 @@ PatchArgs plan_patches(const ExtractPatchesParams& p, int64_t first_channel, int
   args.parts_y = static_cast<int32_t>(ceil_div(p.p, rows));
   const int64_t tiles = ceil_div(rows, most_tile_rows(p.windows.window_px, p.p, taps));
   args.tile_rows = static_cast<int32_t>(ceil_div(rows, tiles));
+  args.by_parts_y = make_divider(args.parts_y);
+  args.by_parts_x = make_divider(args.parts_x);
+  args.by_groups = make_divider(args.groups);
+  args.by_slots = make_divider(p.windows.n);
+  args.packs = args.part_width * static_cast<int32_t>(dtype_bytes(p.out_dtype)) / 16;
+  args.bands = kPatchThreads / args.packs;  // at least 4: part_width <= 256
+  args.by_packs = make_divider(args.packs);
+  args.by_bands = make_divider(args.bands);
   std::copy_n(p.gain + first_channel, channels, args.gain);
   std::copy_n(p.bias + first_channel, channels, args.bias);
   return args;
@@ -130,6 +138,9 @@ PatchBackwardArgs plan_backward(const ExtractPatchesBackwardParams& p, int64_t f
   args.band_rows = static_cast<int32_t>(rows);
   args.tiles_y = static_cast<int32_t>(ceil_div(p.H, rows * kBackwardBands));
   args.tiles_x = static_cast<int32_t>(tiles_x);
+  args.by_tiles_y = make_divider(args.tiles_y);
+  args.by_tiles_x = make_divider(tiles_x);
+  args.by_channels = make_divider(channels);
   args.scale = resize_scale(p.windows.window_px, p.grad_patches.W);
   args.per_source = resize_scale(p.grad_patches.W, p.windows.window_px);
   std::copy_n(p.gain + first_channel, channels, args.gain);
@@ -179,13 +190,15 @@ void run_extract_targets(py::handle labels, py::handle origins, py::handle num, 
   args.row_parts = static_cast<int32_t>(ceil_div(window, kTargetPixels));
   args.by_row_parts = make_divider(args.row_parts);
   args.parts = window * args.row_parts;
-  args.blocks = static_cast<uint32_t>(ceil_div(args.parts, kTargetThreads));
+  args.blocks = static_cast<int32_t>(ceil_div(args.parts, kTargetThreads));
+  args.by_blocks = make_divider(args.blocks);
+  args.by_slots = make_divider(p.windows.n);
   args.packed =
       window % kTargetPixels == 0 && reinterpret_cast<uintptr_t>(p.out) % kTargetPixels == 0;
   const Queue queue(labels);
-  launch({extract_targets_kernels, targets_key(p.labels.dtype), patches * int64_t{args.blocks},
-          kTargetThreads},
-         args, queue);
+  launch(
+      {extract_targets_kernels, targets_key(p.labels.dtype), patches * args.blocks, kTargetThreads},
+      args, queue);
 }
 
 }  // namespace

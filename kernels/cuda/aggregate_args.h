@@ -50,12 +50,13 @@ struct MergeArgs {
   // The tiles of an image; where labels are given, those of a window. Labels of a tile are merged
   // in parts of kTilePixels, which are as wide as tile_x_log2 says.
   int32_t tile_y, tile_x, tile_x_log2;  // pixels
-  int32_t tile_rows;                    // of a thread that makes scores
+  int32_t thread_rows;                  // of a thread that makes scores
   int32_t tiles_y, tiles_x;
   Divider by_tiles_y, by_tiles_x;
   // Where tiles of an image have many parts: blocks that come before those of the tiles, and take
   // the parts that windows reach. So many of a window, at most.
   int32_t window_blocks, window_parts_y, window_parts_x;
+  Divider by_window_parts_y, by_window_parts_x;
   float* probs;  // [B, N, H, W] contiguous, or nullptr
 };
 

@@ -133,30 +133,11 @@ __device__ __forceinline__ void merge_tile(const MergeArgs& a, LabelTile& tile) 
   }
 }
 
-// A tile by its place in its owner, which is an image or, where labels are given, a patch of the
-// batch.
-struct TileNumber {
-  int32_t owner, y, x;
-
-  __device__ __forceinline__ TileNumber(const MergeArgs& a, int32_t tile) {
-    const int32_t row_of_all = a.by_tiles_x.quotient(tile);
-    owner = a.by_tiles_y.quotient(row_of_all);
-    y = row_of_all - owner * a.tiles_y;
-    x = tile - row_of_all * a.tiles_x;
-  }
-};
-
-// The slot that a patch of the batch belongs to.
-__device__ __forceinline__ Slot slot_of(const MergeArgs& a, int32_t patch) {
-  const int32_t b = a.by_slots.quotient(patch);
-  return {b, patch - b * static_cast<int32_t>(a.windows.n)};
-}
-
-// Places the tile of a window that this block edits; its height is 0 if the window's slot is
-// unused. Called by one whole warp.
+// The tile of a window that a block edits: of no pixels where the window's slot is not used. Called
+// by one whole warp.
 __device__ __forceinline__ void place_window(const MergeArgs& a, LabelTile& tile) {
   const TileNumber number(a, static_cast<int32_t>(blockIdx.x));
-  const Slot slot = slot_of(a, number.owner);
+  const Slot slot = slot_of(a.windows, a.by_slots, number.owner);
   const ImageWindows windows(a, slot.b);
   const Origin origin = windows.at(a, slot.j);
   if (!origin.used) {  // the same in all lanes
@@ -233,23 +214,23 @@ __device__ __forceinline__ void note_windows(const MergeArgs& a, ImageTile& tile
 // block labels and merges, one that its window reaches and no window of an earlier slot does.
 // Returns whether there is one, the same answer in all threads. Called by all threads of the block.
 __device__ __forceinline__ bool find_part(const MergeArgs& a, ImageTile* tile) {
-  const uint32_t parts_x = static_cast<uint32_t>(a.window_parts_x);
-  const uint32_t row_of_all = blockIdx.x / parts_x;
-  const uint32_t patch = row_of_all / static_cast<uint32_t>(a.window_parts_y);
-  const Slot slot = slot_of(a, static_cast<int32_t>(patch));
+  const int32_t part = static_cast<int32_t>(blockIdx.x);
+  const int32_t row_of_all = a.by_window_parts_x.quotient(part);
+  const int32_t patch = a.by_window_parts_y.quotient(row_of_all);
+  const Slot slot = slot_of(a.windows, a.by_slots, patch);
   const ImageWindows windows(a, slot.b);
   const Origin origin = windows.at(a, slot.j);
   if (!origin.used) return false;
-  const int32_t row = static_cast<int32_t>(row_of_all - patch * a.window_parts_y);
-  const int32_t column = static_cast<int32_t>(blockIdx.x - row_of_all * parts_x);
+  const int32_t row = row_of_all - patch * a.window_parts_y;
+  const int32_t column = part - row_of_all * a.window_parts_x;
   const int32_t top = (origin.y / kWideTileY + row) * kWideTileY;
   const int32_t left = (origin.x / kWideTileX + column) * kWideTileX;
   const int32_t k = static_cast<int32_t>(a.windows.window_px);
   if (top >= origin.y + k || left >= origin.x + k) return false;
   place_tile(a, static_cast<int32_t>(slot.b), top, kWideTileY, left, kWideTileX, tile);
-  const MergeTile part = tile->part(a, 0);
+  const MergeTile merged = tile->part(a, 0);
   for (int32_t j = threadIdx.x; j < slot.j; j += kMergeThreads) {
-    if (reaches(a, windows.at(a, j), part)) atomicOr(&tile->taken, 1u);
+    if (reaches(a, windows.at(a, j), merged)) atomicOr(&tile->taken, 1u);
   }
   // All threads are here, as the returns above are the same for all. Earlier slots have been
   // checked.

@@ -177,15 +177,9 @@ struct ProbTile {
 };
 
 __device__ __forceinline__ MergeTile prob_tile_of_block(const MergeArgs& a) {
-  const int32_t tiles = a.tiles_y * a.tiles_x;
-  const int64_t b = blockIdx.x / tiles;
-  const int32_t inside = static_cast<int32_t>(blockIdx.x - b * tiles);
-  MergeTile at{b,
-               inside / a.tiles_x * a.tile_y,
-               inside % a.tiles_x * a.tile_x,
-               a.tile_y,
-               a.tile_x,
-               a.tile_x_log2};
+  const TileNumber number(a, static_cast<int32_t>(blockIdx.x));
+  MergeTile at{number.owner, number.y * a.tile_y, number.x * a.tile_x, a.tile_y,
+               a.tile_x,     a.tile_x_log2};
   if (a.coarse.H - at.y0 < at.height) at.height = static_cast<int32_t>(a.coarse.H - at.y0);
   if (a.coarse.W - at.x0 < at.width) at.width = static_cast<int32_t>(a.coarse.W - at.x0);
   return at;
@@ -283,7 +277,7 @@ __global__ void C2F_BOUNDS(kMergeThreads, N > 8 ? 3 : 4)
   const ProbTile tile(a, prob_tile_of_block(a));
   stage_classes(a, tile.at.b, tile.rect, 0, N, planes);
   const int threads = static_cast<int>(blockDim.x);
-  const ThreadPixels pixels(tile.at, a.tile_rows);
+  const ThreadPixels pixels(tile.at, a.thread_rows);
   // p_f of a thread's pixels, which alone reads its own.
   float* p_f = reinterpret_cast<float*>(shared) + threadIdx.x;
   Foreground fine;

@@ -18,7 +18,10 @@ struct Divider {
   }
 };
 
-inline Divider make_divider(int32_t d) {
+// No launch has blocks enough to ask for a number beyond these.
+inline Divider make_divider(int64_t d) {
+  constexpr int64_t kMost = 0x7fffffff;
+  d = d < 1 ? 1 : d < kMost ? d : kMost;
   uint32_t log2 = 0;
   while ((int64_t{1} << log2) < d) ++log2;
   const uint64_t power = uint64_t{1} << (31 + log2), by = static_cast<uint64_t>(d);

@@ -30,8 +30,17 @@ struct PatchRowTaps {
   int32_t first[kPatchRows];
 };
 
+// Resampled source rows. Of every eight columns the last four lie behind the first four of all,
+// half the banks further: neither do lanes meet in a bank that write a column each, nor those that
+// read eight, 16 bytes at a time.
 struct alignas(16) PatchSource {
-  float row[kPatchSlots][kPatchWidth];
+  static constexpr int kHalf = kPatchWidth / 2 + 16;
+  static constexpr int kFloats = kHalf + kPatchWidth / 2;
+  float row[kPatchSlots][kFloats];
+
+  static __device__ __forceinline__ int place(int column) {
+    return (column & 4 ? kHalf : 0) + column / 8 * 4 + column % 4;
+  }
 };
 
 // Which slot of shared memory holds which source row, for rows [row0, row0 + rows) of a block.
@@ -111,10 +120,10 @@ template <class In, int kTaps>
 __device__ __forceinline__ void resample_column(const PatchArgs& a,
                                                 const PatchColumn<In, kTaps>& column,
                                                 const PatchSlots<kTaps>& slots, PatchSource& rows) {
-  float* to = &rows.row[0][threadIdx.x];
+  float* to = &rows.row[0][PatchSource::place(static_cast<int>(threadIdx.x))];
   const int64_t stride = a.image.stride_y;
   if (slots.shrunk) {
-    for (int s = 0; s < slots.count; ++s, to += kPatchWidth) {
+    for (int s = 0; s < slots.count; ++s, to += PatchSource::kFloats) {
       *to = column.resampled(slots.source_of_slot(s) * stride);
     }
     return;
@@ -123,7 +132,7 @@ __device__ __forceinline__ void resample_column(const PatchArgs& a,
 #pragma unroll
   for (int t = 0; t < kTaps; ++t) below.at[t] += slots.base * stride;
 #pragma unroll 4
-  for (int s = 0; s < slots.count; ++s, to += kPatchWidth) {
+  for (int s = 0; s < slots.count; ++s, to += PatchSource::kFloats) {
     *to = below.resampled(0);
 #pragma unroll
     for (int t = 0; t < kTaps; ++t) below.at[t] += stride;
@@ -134,29 +143,15 @@ __device__ __forceinline__ void resample_column(const PatchArgs& a,
 // Neighbouring rows mostly have the same sources, which are read from shared memory only when they
 // change.
 struct PatchBand {
-  int col, band, bands;
-  bool packed;  // all 16 bytes are inside the part, and are stored at once
+  int col, band;
+  bool packed;  // all of these elements are there, and are stored at once
 
   __device__ __forceinline__ PatchBand(const PatchArgs& a, int width) {
     const int elems = a.out_dtype == DType::kF32 ? 4 : 8;
-    const int packs = (width + elems - 1) / elems;
-    bands = kPatchThreads / packs;  // at least 4: packs <= 256 / 4
-    band = threadIdx.x / packs;
-    col = (threadIdx.x - band * packs) * elems;
+    band = a.by_packs.quotient(static_cast<int32_t>(threadIdx.x));
+    col = (static_cast<int>(threadIdx.x) - band * a.packs) * elems;
     packed = a.vector_stores && col + elems <= width;
   }
-  // First and end row of this thread's band among `rows`; empty for threads past the last band.
-  __device__ __forceinline__ int first(int rows) const {
-    const int all = band * of_band(rows);
-    return all < rows && band < bands ? all : rows;
-  }
-  __device__ __forceinline__ int end(int rows) const {
-    const int all = (band + 1) * of_band(rows);
-    return all < rows ? all : rows;
-  }
-
- private:
-  __device__ __forceinline__ int of_band(int rows) const { return (rows + bands - 1) / bands; }
 };
 
 // Stores the thread's rows, with its elements of row 0 at `out`: the values that pack(row, values)
@@ -165,7 +160,9 @@ template <class Out, class Pack, class One>
 __device__ __forceinline__ void store_rows(const PatchArgs& a, const PatchBand& mine, Out* out,
                                            int rows, int width, const Pack& pack, const One& one) {
   constexpr int kElems = 16 / static_cast<int>(sizeof(Out));
-  const int first = mine.first(rows), end = mine.end(rows);
+  const int of_band = a.by_bands.quotient(rows + a.bands - 1);
+  const int first = mine.band * of_band, end = min(first + of_band, rows);
+  if (mine.band >= a.bands || first >= end) return;  // no barrier in here
   out += first * a.out_stride_y;
   if (mine.packed) {
 #pragma unroll 1
@@ -193,6 +190,7 @@ __device__ __forceinline__ void combine_and_store(const PatchArgs& a, const Patc
                                                   const PatchSlots<kTaps>& slots,
                                                   const PatchSource& source) {
   constexpr int kElems = 16 / static_cast<int>(sizeof(Out));
+  const int place = PatchSource::place(mine.col);
   float from[kTaps][kElems];
   int32_t held = 0x7fffffff;  // first source of the values in `from`; this is no row's
   const auto pack = [&](int r, float (&sum)[kElems]) {
@@ -201,11 +199,10 @@ __device__ __forceinline__ void combine_and_store(const PatchArgs& a, const Patc
       held = first;
 #pragma unroll
       for (int t = 0; t < kTaps; ++t) {
-        const float4* line =
-            reinterpret_cast<const float4*>(&source.row[slots.slot(row, t)][mine.col]);
+        const float* line = &source.row[slots.slot(row, t)][place];
 #pragma unroll
         for (int i = 0; i < kElems / 4; ++i) {
-          const float4 four = line[i];
+          const float4 four = *reinterpret_cast<const float4*>(line + i * PatchSource::kHalf);
           from[t][4 * i] = four.x;
           from[t][4 * i + 1] = four.y;
           from[t][4 * i + 2] = four.z;
@@ -224,7 +221,9 @@ __device__ __forceinline__ void combine_and_store(const PatchArgs& a, const Patc
   const auto one = [&](int r, int col) {
     float column[kTaps];
 #pragma unroll
-    for (int t = 0; t < kTaps; ++t) column[t] = source.row[slots.slot(slots.row0 + r, t)][col];
+    for (int t = 0; t < kTaps; ++t) {
+      column[t] = source.row[slots.slot(slots.row0 + r, t)][PatchSource::place(col)];
+    }
     return slots.combined(slots.row0 + r, column);
   };
   store_rows(a, mine, out, rows, width, pack, one);
@@ -251,14 +250,14 @@ __global__ void C2F_BOUNDS(kPatchThreads, kTaps == 4 ? 2 : 4)
   C2F_SHARED(Taps, taps);
 
   // Parts of a patch are neighbours: they share source rows.
-  uint32_t block = blockIdx.x;
-  const int32_t part_x = block % a.parts_x;
-  block /= a.parts_x;
-  const int32_t part_y = block % a.parts_y;
-  block /= a.parts_y;
-  const int32_t c0 = static_cast<int32_t>(block % a.groups) * a.group;
-  const int64_t patch = block / a.groups;
-  const Slot slot = slot_of(a.windows, patch);
+  const int32_t block = static_cast<int32_t>(blockIdx.x);
+  const int32_t row_of_parts = a.by_parts_x.quotient(block);
+  const int32_t plane = a.by_parts_y.quotient(row_of_parts);
+  const int32_t patch = a.by_groups.quotient(plane);
+  const int32_t part_x = block - row_of_parts * a.parts_x;
+  const int32_t part_y = row_of_parts - plane * a.parts_y;
+  const int32_t c0 = (plane - patch * a.groups) * a.group;
+  const Slot slot = slot_of(a.windows, a.by_slots, patch);
 
   const int32_t y0 = part_y * a.part_rows, e0 = part_x * a.part_width;
   const int rows = a.side - y0 < a.part_rows ? a.side - y0 : a.part_rows;
@@ -269,7 +268,7 @@ __global__ void C2F_BOUNDS(kPatchThreads, kTaps == 4 ? 2 : 4)
     origin = origin_of(a.windows, slot.b, slot.j, a.image.H, a.image.W);
   }
   const PatchBand mine(a, width);
-  int64_t at = patch * a.out_stride_patch + (a.first_channel + c0) * a.out_stride_c +
+  int64_t at = int64_t{patch} * a.out_stride_patch + (a.first_channel + c0) * a.out_stride_c +
                y0 * a.out_stride_y + (e0 + mine.col) * a.out_stride_elem;
   if (!origin.used) {  // the same in all threads; no barrier comes before
     in_type_of_output(a, at, [&](auto* out) {

@@ -42,9 +42,12 @@ struct PatchArgs {
   int32_t row_elems;
   int32_t part_rows, part_width;  // of a block; part_width: a multiple of 8
   int32_t parts_y, parts_x;       // per patch and group
-  int32_t tile_rows;              // of a part's, between barriers
-  float resize;                   // window / side
-  bool vector_stores;             // every row of a part starts on 16 bytes
+  Divider by_parts_y, by_parts_x, by_groups, by_slots;
+  int32_t tile_rows;     // of a part's, between barriers
+  int32_t packs, bands;  // 16-byte stores of a part's row; how many rows a block stores at once
+  Divider by_packs, by_bands;
+  float resize;        // window / side
+  bool vector_stores;  // every row of a part starts on 16 bytes
   // (v * scale - mean) / std, folded.
   float gain[kPatchChannels], bias[kPatchChannels];
 };
@@ -64,8 +67,9 @@ struct PatchBackwardArgs {
   int32_t first_channel, channels;  // of this launch
   int32_t band_rows;
   int32_t tiles_y, tiles_x;  // of a plane
-  float scale;               // window / side
-  float per_source;          // side / window
+  Divider by_tiles_y, by_tiles_x, by_channels;
+  float scale;       // window / side
+  float per_source;  // side / window
   float gain[kPatchChannels];
 };
 

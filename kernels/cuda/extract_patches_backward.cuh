@@ -304,13 +304,13 @@ __global__ void C2F_BOUNDS(kPatchThreads, 4)
   C2F_SHARED(BackwardColumns, columns);
   C2F_SHARED(Rows, rows);
 
-  uint32_t block = blockIdx.x;
-  const int32_t tile_x = block % a.tiles_x;
-  block /= a.tiles_x;
-  const int32_t tile_y = block % a.tiles_y;
-  block /= a.tiles_y;
-  const int32_t c = block % a.channels;
-  const int64_t b = block / a.channels;
+  const int32_t block = static_cast<int32_t>(blockIdx.x);
+  const int32_t row_of_tiles = a.by_tiles_x.quotient(block);
+  const int32_t plane = a.by_tiles_y.quotient(row_of_tiles);
+  const int64_t b = a.by_channels.quotient(plane);
+  const int32_t tile_x = block - row_of_tiles * a.tiles_x;
+  const int32_t tile_y = row_of_tiles - plane * a.tiles_y;
+  const int32_t c = plane - static_cast<int32_t>(b) * a.channels;
 
   const int64_t y0 = int64_t{tile_y} * (a.band_rows * kBackwardBands);
   const int64_t x0 = int64_t{tile_x} * kBackwardColumns;

@@ -19,9 +19,10 @@ __device__ __forceinline__ uint32_t target_of(const TargetArgs& a, T label) {
 template <class T>
 __global__ void C2F_BOUNDS(kTargetThreads)
     extract_targets_kernel(const __grid_constant__ TargetArgs a) {
-  const uint32_t patch = blockIdx.x / a.blocks;
-  const Slot slot = slot_of(a.windows, patch);
-  const int64_t part = int64_t{blockIdx.x - patch * a.blocks} * kTargetThreads + threadIdx.x;
+  const int32_t block = static_cast<int32_t>(blockIdx.x);
+  const int32_t patch = a.by_blocks.quotient(block);
+  const Slot slot = slot_of(a.windows, a.by_slots, patch);
+  const int64_t part = int64_t{block - patch * a.blocks} * kTargetThreads + threadIdx.x;
   if (part >= a.parts) return;  // no barriers in this kernel
   const int32_t k = static_cast<int32_t>(a.windows.window_px);
   // A 64-bit division is slow.

@@ -22,8 +22,9 @@ struct TargetArgs {
   int64_t parts;      // of a patch: kTargetPixels of a row, or the rest of it
   int32_t row_parts;  // of a row
   Divider by_row_parts;
-  uint32_t blocks;  // of a patch: ceil of parts / kTargetThreads
-  bool packed;      // every part is whole, and starts at a multiple of kTargetPixels bytes
+  int32_t blocks;  // of a patch: ceil of parts / kTargetThreads
+  Divider by_blocks, by_slots;
+  bool packed;  // every part starts on a multiple of kTargetPixels bytes, and has as many
 };
 
 }  // namespace c2f::cuda

@@ -26,6 +26,18 @@ struct MergeTile {
   }
 };
 
+// Which tile of which owner, an image or a slot of the batch.
+struct TileNumber {
+  int32_t owner, y, x;
+
+  __device__ __forceinline__ TileNumber(const MergeArgs& a, int32_t tile) {
+    const int32_t row_of_all = a.by_tiles_x.quotient(tile);
+    owner = a.by_tiles_y.quotient(row_of_all);
+    y = row_of_all - owner * a.tiles_y;
+    x = tile - row_of_all * a.tiles_x;
+  }
+};
+
 // The windows of an image.
 struct ImageWindows {
   int64_t first;  // slot of the batch

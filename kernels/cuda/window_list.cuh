@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "../common/params.h"
+#include "divider.h"
 #include "gpu.cuh"
 
 namespace c2f::cuda {
@@ -15,18 +16,17 @@ struct Origin {
   bool used;
 };
 
-// The image and slot of patch 0 .. B * n - 1 of the batch. Below 2^31 since every patch has a block
-// of the launch, and so divided in 32 bits: a 64-bit division is a call that every block would wait
-// for.
+// Which slot of which image a patch of the batch is, 0 .. B * n - 1; a launch has blocks for fewer
+// than 2^31. `by_slots` divides by n.
 struct Slot {
   int64_t b;
   int32_t j;
 };
 
-__device__ __forceinline__ Slot slot_of(const WindowList& windows, int64_t patch) {
-  const uint32_t at = static_cast<uint32_t>(patch), n = static_cast<uint32_t>(windows.n);
-  const uint32_t b = at / n;
-  return {b, static_cast<int32_t>(at - b * n)};
+__device__ __forceinline__ Slot slot_of(const WindowList& windows, const Divider& by_slots,
+                                        int32_t patch) {
+  const int32_t b = by_slots.quotient(patch);
+  return {b, patch - b * static_cast<int32_t>(windows.n)};
 }
 
 __device__ __forceinline__ int32_t windows_of_image(const WindowList& windows, int64_t b) {
