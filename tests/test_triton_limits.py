@@ -90,10 +90,6 @@ CALLS: dict[str, tuple[Callable[[int], Any], int, str]] = {
     "merge-fine": (
         lambda x: _merge(fine=x), RESIZED, "resized fine logits, got {got} x 2 to 2 x 2;",
     ),
-    "targets-window": (
-        lambda x: _cut("extract_targets", window=x), 46340,
-        "takes windows of at most {most} pixels a side, got {got};",
-    ),
 }  # fmt: skip
 for op in ("extract_patches", "extract_patches_backward", "extract_targets"):
     CALLS[f"{op}-side"] = (

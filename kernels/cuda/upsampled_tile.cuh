@@ -263,14 +263,13 @@ class UpsampledTile {
   // Which of the first 32 classes may be largest somewhere in a mixed cell, mostly two: a bit each,
   // the highest one for class 0.
   //
-  // At every pixel the largest value is at least the mean of any two classes' values; here those of
-  // the lowest and of the highest label at the corners. A class that is below this mean at all four
-  // corners is below it everywhere between them. That needs a margin for rounding. As interpolation
-  // is monotone in every corner (see above), only the rounding of the two classes and of their mean
-  // matters: less than 16 * 2^-24 of their magnitudes, interpolated with the same weights. The
-  // margin is interpolated likewise, and four times that. Where anything is not finite the
-  // comparison fails and keeps the class. Called by whole warps: of a cell's two lanes, `half` 0
-  // looks at the upper corners and 1 at the lower ones.
+  // At every pixel the largest value is at least the mean of any two classes' values, here of the
+  // lowest and the highest label at the corners. A class that is below the mean at all corners is
+  // below it everywhere between them. By enough: interpolation is monotone in every corner (see
+  // above), so its rounding counts for the two classes and their mean alone, less than 16 * 2^-24
+  // of their sizes, weighted as they are; so is the margin, which is four times that. Where
+  // anything is not finite the comparison fails and keeps the class. Called by whole warps: lane
+  // `half` of the two of a cell looks at the left or the right corners, so that both read one line.
   __device__ __forceinline__ uint32_t contenders(const Corners& corners, int32_t cell,
                                                  int32_t half) const {
     if (N == 2) return 3u << 30;
@@ -279,20 +278,20 @@ class UpsampledTile {
     const int32_t p10 = points[a_.pitch], p11 = points[a_.pitch + 1];
     const int32_t one = min(min(p00, p01), min(p10, p11)) & 255;
     const int32_t other = max(max(p00, p01), max(p10, p11)) & 255;
-    const T* left = corners.first + (half != 0 ? corners.below : 0);
-    const T* right = left + corners.beside;
-    const float left_bound = bound(left, one, other), right_bound = bound(right, one, other);
+    const T* upper = corners.first + (half != 0 ? corners.beside : 0);
+    const T* lower = upper + corners.below;
+    const float upper_bound = bound(upper, one, other), lower_bound = bound(lower, one, other);
     const int32_t classes = min(N != 0 ? N : static_cast<int32_t>(a_.seg.N), kListed);
-    uint32_t below_left = 0, below_right = 0;
+    uint32_t below_upper = 0, below_lower = 0;
 #pragma unroll(N != 0 ? N : 2)
     for (int32_t c = 0; c < classes; ++c) {
-      below_left = append_below(below_left, to_float(*left), left_bound);
-      below_right = append_below(below_right, to_float(*right), right_bound);
-      left += a_.seg.stride_n;
-      right += a_.seg.stride_n;
+      below_upper = append_below(below_upper, to_float(*upper), upper_bound);
+      below_lower = append_below(below_lower, to_float(*lower), lower_bound);
+      upper += a_.seg.stride_n;
+      lower += a_.seg.stride_n;
     }
-    const uint32_t wanted = ~(below_left & below_right) << (kListed - classes);
-    // All lanes are here: nothing has diverged since the enclosing loop began.
+    const uint32_t wanted = ~(below_upper & below_lower) << (kListed - classes);
+    // All lanes are here: nothing has branched since the loop around this began.
     return wanted | __shfl_xor_sync(kWarp, wanted, 1);
   }
 

@@ -84,6 +84,14 @@ def ceil_div(value: int, by: int) -> int:
     return -(-value // by)
 
 
+def lanes_of_row(row: int) -> int:
+    """Lanes that cut a row of outputs into blocks with little left over."""
+    for lanes in (512, 256, 128):
+        if ceil_div(row, lanes) * lanes <= row + row // 8:
+            return lanes
+    return min(pow2(row), 128)
+
+
 def strides_of(name: str, tensor: Tensor, axes: Sequence[str]) -> dict[str, int]:
     """Arguments <name>_stride_<axis> of a tensor, in elements."""
     return {

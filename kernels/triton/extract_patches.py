@@ -15,7 +15,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._launch import Launch, ceil_div, pow2, require_image, require_resized, strides_of
+from ._launch import (
+    Launch,
+    ceil_div,
+    lanes_of_row,
+    pow2,
+    require_image,
+    require_resized,
+    strides_of,
+)
 from ._resample import (
     cell_of,
     first_in_cell,
@@ -172,14 +180,6 @@ def gains_and_biases(
     return gains, tuple(-m / s for m, s in zip(means, stds, strict=True))
 
 
-def _lanes(row: int) -> int:
-    """Lanes that cut a row of outputs into blocks with little left over."""
-    for lanes in (512, 256, 128):
-        if ceil_div(row, lanes) * lanes <= row + row // 8:
-            return lanes
-    return min(pow2(row), 128)
-
-
 def _cells(window: int, side: int, taps: int, warps: int, rows: int) -> int:
     """Source rows of a strip, a multiple of `rows`; a strip of all patches has `warps` warps.
 
@@ -218,7 +218,7 @@ def plan_extract_patches(
         count = min(CHANNELS, channels - c0)
         together = channels_last and count == channels
         row = side * (count if together else 1)
-        lanes = _lanes(row)
+        lanes = lanes_of_row(row)
         lane_blocks = ceil_div(row, lanes)
         rows = min(pow2(ceil_div(side, window)), 4) if taps > 1 else 1024 // lanes
         # Without resizing rows are independent and spread over warps; else a lane stays with its

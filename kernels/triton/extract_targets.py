@@ -9,10 +9,10 @@ import triton.language as tl
 from torch import Tensor
 
 from ._classes import WORDS, class_words, is_small, words_in_use
-from ._launch import Launch, ceil_div, lacking, require_image, strides_of
+from ._launch import Launch, ceil_div, lanes_of_row, require_image, strides_of
 from ._windows import slots_in_use, window_origin
 
-MOST_WINDOW = 46340  # its pixels, and up to a block past the last one, are numbered in 32 bits
+PIXELS = 1024  # of a program
 
 
 @triton.jit(do_not_specialize=WORDS)
@@ -22,30 +22,32 @@ def _extract_targets_kernel(
     num_ptr,  # int32 [B]
     targets_ptr,  # uint8 [B*n, window, window] contiguous
     labels_stride_b, labels_stride_y, labels_stride_x,
-    n, H, W, window, ignore_index, blocks,
+    n, H, W, window, ignore_index, lane_blocks, strips,
     word0, word1, word2, word3, word4, word5, word6, word7,
     NUM_WORDS: tl.constexpr,
-    BLOCK: tl.constexpr,
+    ROWS: tl.constexpr,
+    LANES: tl.constexpr,
 ):  # fmt: skip
     words = (word0, word1, word2, word3, word4, word5, word6, word7)
     program = tl.program_id(0)
-    patch = (program // blocks).to(tl.int64)
-    pixel = (program % blocks) * BLOCK + tl.arange(0, BLOCK)
-    b = patch // n
-    used = patch % n < slots_in_use(num_ptr, b, n)
-    valid = pixel < window * window
+    x = (program % lane_blocks) * LANES + tl.arange(0, LANES)[None, :]
+    row_of_blocks = program // lane_blocks
+    y = (row_of_blocks % strips) * ROWS + tl.arange(0, ROWS)[:, None]
+    slot = row_of_blocks // strips
+    b = slot // n
+    used = slot % n < slots_in_use(num_ptr, b, n)
+    valid = (y < window) & (x < window)
+    patch = slot.to(tl.int64)
     top, left = window_origin(origins_ptr, patch, window, H, W)
-    y = (top + pixel // window).to(tl.int64)
-    x = (left + pixel % window).to(tl.int64)
-    label = tl.load(
-        labels_ptr + b * labels_stride_b + y * labels_stride_y + x * labels_stride_x,
-        mask=valid & used,
-        other=0,
-    )
+    labels_ptr += b.to(tl.int64) * labels_stride_b
+    row_ptr = labels_ptr + (top + y).to(tl.int64) * labels_stride_y
+    at = row_ptr + (left + x).to(tl.int64) * labels_stride_x
+    label = tl.load(at, mask=valid & used, other=0)
     small = is_small(label, words, NUM_WORDS)
     ignored = (label.to(tl.int64) == ignore_index) | ~used
     target = tl.where(ignored, ignore_index, small.to(tl.int32))
-    tl.store(targets_ptr + patch * window * window + pixel, target.to(tl.uint8), mask=valid)
+    out_ptr = targets_ptr + (patch * window + y) * window + x
+    tl.store(out_ptr, target.to(tl.uint8), mask=valid)
 
 
 def plan_extract_targets(
@@ -63,14 +65,13 @@ def plan_extract_targets(
         return []
     n = origins.shape[1]
     require_image("extract_targets", *labels.shape[1:], n)
-    if window > MOST_WINDOW:
-        raise lacking("extract_targets", f"windows of at most {MOST_WINDOW} pixels a side", window)
-    block = 1024
-    blocks = ceil_div(window * window, block)
+    lanes = lanes_of_row(window)
+    rows = PIXELS // lanes
+    lane_blocks, strips = ceil_div(window, lanes), ceil_div(window, rows)
     return [
         Launch(
             _extract_targets_kernel,
-            len(targets) * blocks,
+            len(targets) * strips * lane_blocks,
             {
                 "labels_ptr": labels,
                 "origins_ptr": origins,
@@ -78,10 +79,11 @@ def plan_extract_targets(
                 "targets_ptr": targets,
                 **strides_of("labels", labels, "byx"),
                 **{"n": n, "H": labels.shape[1], "W": labels.shape[2]},
-                **{"window": window, "ignore_index": ignore_index, "blocks": blocks},
+                **{"window": window, "ignore_index": ignore_index},
+                **{"lane_blocks": lane_blocks, "strips": strips},
                 **class_words(table),
             },
-            {"NUM_WORDS": words_in_use(table), "BLOCK": block},
+            {"NUM_WORDS": words_in_use(table), "ROWS": rows, "LANES": lanes},
             num_warps=4,
             max_registers=128,
         )
