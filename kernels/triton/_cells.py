@@ -18,6 +18,7 @@ import triton
 import triton.language as tl
 
 from ._launch import ceil_div, pow2
+from ._ptx import along_last
 from ._upsample import (
     NOT_FINITE,
     dyadic,
@@ -149,7 +150,8 @@ def store_agreed(
         found = tl.reshape(tl.gather(cell_label, slot, 0), [4, BLOCK_Y, QUARTER]) & 255
         word = tl.sum(found << (8 * tl.arange(0, 4))[:, None, None], 0)
         x = start + 4 * tl.arange(0, QUARTER)
-        at = labels_ptr + y.to(tl.int64)[:, None] * resize_x.full + x[None, :]
+        column = along_last(x.to(tl.int64)[None, :])
+        at = labels_ptr + y.to(tl.int64)[:, None] * resize_x.full + column
         inside = (y < tile.y1)[:, None]
         if QUADS:
             at = at.to(tl.pointer_type(tl.int32), bitcast=True)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from ._ptx import along_last
 from ._upsample import first_tap, second_weight, to_second_tap
 
 
 @triton.jit
 def coarse_taps(y, x, stride_y, stride_x, resize_y, resize_x, RESIZED: tl.constexpr):
-    """Offsets of the four taps of pixels (y, x) and the weights of the second ones."""
+    """Offsets of the four taps of pixels y [R, 1], x [1, X], and the weights of the second ones."""
     if RESIZED:
         row = first_tap(y, resize_y)
         column = first_tap(x, resize_x)
@@ -21,16 +22,18 @@ def coarse_taps(y, x, stride_y, stride_x, resize_y, resize_x, RESIZED: tl.conste
         column = x
         wy = tl.zeros_like(y).to(tl.float32)
         wx = tl.zeros_like(x).to(tl.float32)
-    at00 = row.to(tl.int64) * stride_y + column.to(tl.int64) * stride_x
+    top = row.to(tl.int64) * stride_y
+    left = column.to(tl.int64) * stride_x
+    at00 = top + along_last(left)
     at01 = at00
     at10 = at00
     at11 = at00
     if RESIZED:
-        right = to_second_tap(column, resize_x, stride_x)
-        below = to_second_tap(row, resize_y, stride_y)
-        at01 = at00 + right
-        at10 = at00 + below
-        at11 = at10 + right
+        right = along_last(left + to_second_tap(column, resize_x, stride_x))
+        bottom = top + to_second_tap(row, resize_y, stride_y)
+        at01 = top + right
+        at10 = bottom + along_last(left)
+        at11 = bottom + right
     return at00, at01, at10, at11, wy, wx
 
 

@@ -29,9 +29,9 @@ def foreground(
         window: side of a window.
         H: rows of the image.
         W: its columns.
-        y: rows of the pixels, [P].
-        x: their columns. May be [R, 1] and [1, X]; P is [R, X] then.
-        inside: which of them to evaluate.
+        y: rows of the pixels, [R, 1].
+        x: their columns, [1, X].
+        inside: which of them are to be looked at, [R, X].
         y0: rectangle that holds them: first row.
         y1: its end.
         x0: first column.
@@ -48,7 +48,7 @@ def foreground(
         NONE: what `next_window` returns if there is none.
 
     Returns:
-        p_f, float32 [P], and whether it is valid: where it is NaN, a pixel counts as not covered.
+        p_f, float32 [R, X], and whether it stands: a pixel counts as not covered where it is NaN.
     """
     total = tl.zeros_like(inside).to(tl.float32)
     covers = tl.zeros_like(total)

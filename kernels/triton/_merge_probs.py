@@ -229,8 +229,8 @@ def _merge_probs_kernel(
     left = (column.to(tl.int64) * coarse_stride_x)[None]
     right = left + to_second_tap(column, resize_x, coarse_stride_x)[None]
     source = Source(
-        along_last(image_ptr, top + left, 3), along_last(image_ptr, top + right, 3),
-        along_last(image_ptr, bottom + left, 3), along_last(image_ptr, bottom + right, 3),
+        image_ptr + along_last(top + left, 3), image_ptr + along_last(top + right, 3),
+        image_ptr + along_last(bottom + left, 3), image_ptr + along_last(bottom + right, 3),
         second_weight(x, column, resize_x)[None], coarse_stride_n, coarse_stride_y,
     )  # fmt: skip
     plane = tl.zeros_like(b) + H

@@ -100,20 +100,20 @@ def difference_in_unit(a, b):
 
 
 @triton.jit
-def along_last(ptr, offsets, AXES: tl.constexpr):
-    """Pointers `ptr` + `offsets`, int64 of 2 or 3 AXES, for loads whose lanes lie along the last.
+def along_last(offsets, AXES: tl.constexpr = 2):
+    """Offsets, int64 of 2 or 3 AXES, of elements to be read or written by lanes along the last.
 
     Told nothing of what are neighbours, triton 3.6 lets lanes lie along the first axis. So it is
-    told that pairs along the last one are, which they need not be; for a wider load it would have
+    told that pairs along the last one are, which they need not be; for a wider access it would have
     to know their alignment, too, and of that it sees nothing behind an instruction.
     """
     if INTERPRETED:
-        return ptr + offsets
+        return offsets
     hidden = tl.inline_asm_elementwise(
         "mov.b64 $0, $1;", "=l,l", [offsets], dtype=tl.int64, is_pure=True, pack=1
     )
     if AXES == 2:
-        ptrs = tl.max_contiguous(ptr + hidden, [1, 2])
+        hinted = tl.max_contiguous(hidden, [1, 2])
     else:
-        ptrs = tl.max_contiguous(ptr + hidden, [1, 1, 2])
-    return ptrs
+        hinted = tl.max_contiguous(hidden, [1, 1, 2])
+    return hinted

@@ -35,6 +35,7 @@ from ._launch import (
 from ._merge import any_of, merged_labels
 from ._merge_probs import plan_probs
 from ._mixed import contenders, mixed_cells, mixed_labels
+from ._ptx import along_last
 from ._upsample import Logits, first_argmax, resize
 from ._windows import NO_SLOT, next_window, slot_block, slots_in_use, window_origin
 
@@ -180,8 +181,8 @@ def _merge_labels_kernel(
             fine_stride_patch, fine_stride_c, fine_stride_y, fine_stride_x,
             fine_y, fine_x, TWO_CHANNELS, FINE_RESIZED, SLOTS,
         )  # fmt: skip
-        at = labels_ptr + y.to(tl.int64) * W + x
-        # `wanted` masks out labels that another program may change.
+        at = labels_ptr + y.to(tl.int64) * W + along_last(x.to(tl.int64))
+        # Only labels that no other program changes are read.
         label = tl.load(at, mask=wanted, other=0).to(tl.int32)
         small = is_small(label, words, NUM_WORDS, N)
         if not OFFICIAL:

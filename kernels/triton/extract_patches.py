@@ -24,6 +24,7 @@ from ._launch import (
     require_resized,
     strides_of,
 )
+from ._ptx import along_last
 from ._resample import (
     cell_of,
     first_in_cell,
@@ -114,7 +115,7 @@ def _extract_patches_kernel(
     weights = ()
     for t in tl.static_range(TAPS):
         source = tap_source(cell_x, window, t, TAPS)
-        columns = columns + (channel + source.to(tl.int64) * image_stride_x,)
+        columns = columns + (along_last(channel + source.to(tl.int64) * image_stride_x),)
         weights = weights + (tap_weight(x, cell_x, scale, t, TAPS),)
 
     if TAPS == 1:

@@ -60,8 +60,8 @@ def _along_x(dst, end, column, scale, window, stride_x, TAPS: tl.constexpr):
 
 @triton.jit
 def _add(row_ptr, place, weight, wanted, total):
-    """`total` plus one output of each pixel; one that is not `wanted` adds nothing."""
-    grad = tl.load(along_last(row_ptr, place, 2), mask=wanted, other=0.0)
+    """`total` after an output of each pixel, which weighs nothing if it is not wanted."""
+    grad = tl.load(row_ptr + along_last(place), mask=wanted, other=0.0)
     return tl.fma(grad.to(tl.float32), weight, total)
 
 
