@@ -1,7 +1,7 @@
 """Writes benchmarks/results/instructions.md: how much the kernels of both GPU backends execute.
 
-    python benchmarks/instructions.py             # a minute or two
-    python benchmarks/instructions.py aggregate   # prints the rows of that name, writes nothing
+    python benchmarks/instructions.py                               # a minute or two
+    python benchmarks/instructions.py aggregate --backend triton    # prints rows, writes nothing
 
 Kernels are compiled for sm_90 and executed without a GPU, by the machine of the tests, which counts
 instructions of PTX. Launches are those that are planned for the whole call; where its blocks are
@@ -231,10 +231,11 @@ def head() -> Iterator[str]:
         "*Executed* is every instruction of PTX, once for each warp that comes to it, as the "
         "tests' machine for PTX goes through the kernels; *per 32* is that per 32 outputs, one of "
         "each lane. It stands for the machine code's, which has rather fewer: moves and arithmetic "
-        "of addresses fuse or vanish. A division counts as what it becomes, 10 to 25. *Passes* are those of "
-        "memory accesses: of global memory the lines of 128 bytes that a warp touches; of shared "
-        "memory the words that it needs of its busiest bank, 128 bytes' worth of lanes at a time. "
-        "*Bytes* are the floor per 32 outputs: each input read once, each output written once."
+        "of addresses fuse or vanish. A division counts as what it becomes, 10 to 25. *Passes* are "
+        "those of memory accesses, at most: of global memory the lines of 128 bytes that a warp "
+        "touches; of shared memory the words that it needs of its busiest bank, 128 bytes' worth "
+        "of lanes at a time. *Bytes* are the floor per 32 outputs: each input read once, each "
+        "output written once."
     )
     yield ""
     yield (
@@ -279,15 +280,16 @@ def line(each: Input, backend: str, found: Counts) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("name", nargs="?", help="part of the names of inputs")
-    name = parser.parse_args().name
+    parser.add_argument("names", nargs="*", help="parts of the names of inputs")
+    parser.add_argument("--backend", choices=BACKENDS)
+    args = parser.parse_args()
     text = list(head())
     for each in INPUTS:
-        if name is None or name in each.name:
-            for backend in BACKENDS:
+        if not args.names or any(name in each.name for name in args.names):
+            for backend in BACKENDS if args.backend is None else (args.backend,):
                 text.append(line(each, backend, counted(each, backend)[0]))
                 print(text[-1], flush=True)
-    if name is None:
+    if not args.names and args.backend is None:
         TABLE.write_text("\n".join(text) + "\n", encoding="utf-8")
         print(f"wrote {TABLE}")
 

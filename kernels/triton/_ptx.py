@@ -107,7 +107,7 @@ def along_last(offsets, AXES: tl.constexpr = 2):
     told that pairs along the last one are, which they need not be; for a wider access it would have
     to know their alignment, too, and of that it sees nothing behind an instruction.
     """
-    if INTERPRETED:
+    if INTERPRETED or offsets.shape[AXES - 1] == 1:
         return offsets
     hidden = tl.inline_asm_elementwise(
         "mov.b64 $0, $1;", "=l,l", [offsets], dtype=tl.int64, is_pure=True, pack=1
