@@ -22,7 +22,7 @@ extern const KernelTable aggregate_kernels;
 
 namespace {
 
-// Most pixels of a tile whose block merges all of it.
+// Largest tile, in pixels, that its block merges entirely by itself.
 constexpr int32_t kMergedHere = 2 * kTilePixels;
 
 // Source rows and columns, and pixels of a tile, are numbered in 32 bits.
@@ -62,13 +62,13 @@ Launch plan_scores(const AggregateParams& p, MergeArgs* args) {
   return {aggregate_kernels, probs_key(classes), 0, static_cast<uint32_t>(threads), bytes};
 }
 
-// How many parts, of `part` pixels each and `all` of them, a window may reach along an axis.
+// Most parts (of `part` pixels each; the axis has `all`) that a window can reach along an axis.
 int64_t most_parts(int64_t window, int64_t part, int64_t all) {
   return std::min(ceil_div(window - 1, part) + 1, all);
 }
 
-// Tiles of an image whose logits are upsampled. Larger ones leave the parts that windows reach to
-// blocks of their own, unless those might be more than the images have parts.
+// Tiles of an image whose logits are upsampled. Where tiles are large, the parts that windows reach
+// get blocks of their own, unless these could outnumber the parts of the images.
 uint32_t plan_tiles(const AggregateParams& p, MergeArgs* args) {
   const int64_t pixels = p.coarse.B * p.H * p.W;
   const int64_t parts_y = ceil_div(p.H, kWideTileY), parts_x = ceil_div(p.W, kWideTileX);
@@ -104,7 +104,7 @@ Launch plan_labels(const AggregateParams& p, MergeArgs* args) {
                                         : LabelKind::kUpsampled;
   uint32_t bytes = kLabelTileBytes;
   if (kind == LabelKind::kUpsampled) {
-    // Merging takes the place of what labels were found with.
+    // Merging reuses the shared memory that labelling used.
     bytes = std::max(bytes, plan_tiles(p, args));
   } else {
     set_tile(args, kWideTileY, kWideTileX, kWideTileLog2);

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "bilinear.h"
 #include "cubic.h"
 #include "host_device.h"
 #include "params.h"
@@ -31,13 +32,8 @@ C2F_HD ResampleTap resample_tap(Resample mode, bool resized, int64_t dst, float 
     return {nearest_source(dst, scale, in_size), {1.0f, 0.0f, 0.0f, 0.0f}};
   }
   if (mode == Resample::kBilinear) {
-    float src = source_position(dst, scale);
-    src = src < 0.0f ? 0.0f : src;
-    int32_t first = static_cast<int32_t>(src);
-    if (first > in_size - 1) first = static_cast<int32_t>(in_size - 1);
-    float w1 = src - static_cast<float>(first);
-    w1 = w1 > 1.0f ? 1.0f : w1;
-    return {first, {1.0f - w1, w1, 0.0f, 0.0f}};
+    const BilinearTap tap = bilinear_tap(dst, scale, in_size);
+    return {tap.i0, {1.0f - tap.w1, tap.w1, 0.0f, 0.0f}};
   }
   const CubicTap tap = cubic_tap(dst, scale, in_size);
   return {tap.first, {tap.w[0], tap.w[1], tap.w[2], tap.w[3]}};

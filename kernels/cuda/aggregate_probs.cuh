@@ -1,13 +1,13 @@
 // aggregate to scores, in one launch: N planes of float32 are streamed out, 128 bytes per warp and
-// class, and nothing of full size is ever read back. A block makes a tile (aggregate_args.h), and
-// never meets another.
+// class, and nothing of full size is ever read back. A block makes a tile (aggregate_args.h),
+// independently of all others.
 //
 // The source pixels of a tile are staged in shared memory as float32, whatever their type and
-// strides, a plane per class; every class of an output pixel then costs four loads from there, but
-// that pixels below each other share them while they lie between the same rows of the source. With
-// the number of classes compiled in, the logits of a pixel stay in registers from sampling to the
-// last store. Otherwise classes come in chunks, once for the statistics of the softmax and once for
-// the scores (and once more between for the second softmax of "paper").
+// strides, one plane per class. Each class of an output pixel then costs four loads from there;
+// pixels of a column share them while they lie between the same two source rows. If the number of
+// classes is compiled in, the logits of a pixel stay in registers from sampling to the last store.
+// Otherwise classes come in chunks: one pass for the statistics of the softmax and one for the
+// scores (and one in between for the second softmax of "paper").
 #pragma once
 
 #include <cmath>
@@ -31,8 +31,8 @@ struct SourceRect {
   }
 };
 
-// Planes of classes [c0, c0 + count). A thread takes all classes of a source pixel: its place is
-// found once, its loads are under way together, and lanes write neighbours.
+// Stages the planes of classes [c0, c0 + count). A thread takes all classes of a source pixel: it
+// computes the address once, its loads are in flight together, and lanes write neighbours.
 template <class T>
 __device__ __forceinline__ void stage_classes_as(const MergeArgs& a, int64_t b,
                                                  const SourceRect& rect, int32_t c0, int count,
@@ -73,7 +73,7 @@ __device__ __forceinline__ void stage_classes(const MergeArgs& a, int64_t b, con
   } else {
     stage_classes_as<BF16>(a, b, rect, c0, count, planes);
   }
-  __syncthreads();  // threads sample what others staged; no caller's branch divides a block
+  __syncthreads();  // threads sample what others staged; callers do not diverge within a block
 }
 
 // Where an output pixel's taps lie in a plane.
@@ -94,22 +94,22 @@ struct StagedPixel {
   // NaN counts as -inf.
   __device__ __forceinline__ float sample(const float* plane) const {
     const float* at = plane + p00;
-    if (!resized) return fmaxf(at[0], -INFINITY);  // of NaN and a number the number
+    if (!resized) return fmaxf(at[0], -INFINITY);  // of NaN and a number fmaxf takes the number
     return fmaxf(bilinear_value(at[0], at[right], at[below], at[below + right], w1_y, w1_x),
                  -INFINITY);
   }
 };
 
-// All classes of a column's pixels, one below the other. Those between the same rows of the source
-// share what is interpolated along these.
+// All classes of the pixels of a column, from top to bottom. Pixels between the same two source
+// rows share what is interpolated along x.
 template <int N>
 class StagedColumn {
  public:
   __device__ __forceinline__ StagedColumn(const SourceRect& rect, BilinearTap x, bool resized)
       : rect_(rect), x_(x), resized_(resized) {}
 
-  // Values as bilinear_value makes them; NaN counts as -inf: of NaN and a number fmaxf takes the
-  // number.
+  // Values as bilinear_value computes them; NaN counts as -inf, as fmaxf takes the number of the
+  // two.
   __device__ __forceinline__ void sample(const float* planes, BilinearTap y, float (&v)[N]) {
     const float* at = planes + (y.i0 - rect_.top) * rect_.columns + x_.i0 - rect_.left;
     if (!resized_) {
@@ -140,7 +140,7 @@ class StagedColumn {
   float top_[N], bottom_[N];
 };
 
-// As find_foreground, of windows that nobody has voted on yet.
+// find_foreground, with the vote on the first slots before it.
 __device__ __forceinline__ bool vote_and_find(const MergeArgs& a, const MergeTile& tile,
                                               const ThreadPixels& pixels, WindowVotes& votes,
                                               Foreground* out) {
@@ -149,7 +149,7 @@ __device__ __forceinline__ bool vote_and_find(const MergeArgs& a, const MergeTil
     const uint32_t first = vote_of_warp(a, windows, tile, 0);
     if (lane_of_thread() == 0) votes.first = first;
   }
-  __syncthreads();  // all threads are here; the first slots are voted on
+  __syncthreads();  // all threads get here; the vote on the first slots is visible from here on
   return find_foreground(a, tile, windows, pixels, 0, votes, out);
 }
 
@@ -185,8 +185,8 @@ __device__ __forceinline__ MergeTile prob_tile_of_block(const MergeArgs& a) {
   return at;
 }
 
-// Makes of logits, whose largest is `top`, what softmax adds up; returns the factor that makes
-// their sum 1. An infinite top takes everything, the first class of those that have it.
+// Replaces logits, of which the largest is `top`, by the terms that softmax sums; returns 1 / their
+// sum. If top is infinite, the first class that has it gets everything.
 template <int N>
 __device__ __forceinline__ float softmax_terms(float (&v)[N], float top) {
   if (!(fabsf(top) < INFINITY)) {
@@ -208,7 +208,7 @@ __device__ __forceinline__ float softmax_terms(float (&v)[N], float top) {
   return 1.0f / sum;
 }
 
-// What the fine answer adds to which class, by logits whose largest is `top`.
+// What the fine answer adds, and to which class. The largest of the logits is `top`.
 template <int N>
 __device__ __forceinline__ Addition addition_to(const MergeArgs& a, const float (&v)[N], float top,
                                                 float p_f) {
@@ -219,7 +219,7 @@ __device__ __forceinline__ Addition addition_to(const MergeArgs& a, const float 
   for (int c = 0; c < N; ++c) largest |= v[c] == top ? 1u << c : 0u;
   const bool small = is_small<N>(a.small, __ffs(static_cast<int>(largest)) - 1);
   if (!is_conflict(small, p_f)) return {};
-  // The best class of the other group, the first one where none is above -inf.
+  // The best class of the other group, or its first class if none is above -inf.
   const uint32_t others = other_classes<N>(a.small, small);
   FirstArgmax to;
   to.label = __ffs(others) - 1;
@@ -229,7 +229,7 @@ __device__ __forceinline__ Addition addition_to(const MergeArgs& a, const float 
   return {to.label, conflict_addition(small, p_f)};
 }
 
-// Makes of the logits of a pixel its scores.
+// Replaces the logits of a pixel by its scores.
 template <int N>
 __device__ __forceinline__ void merge_scores(const MergeArgs& a, float p_f, float (&v)[N]) {
   const bool covered = is_covered(p_f);
@@ -278,7 +278,7 @@ __global__ void C2F_BOUNDS(kMergeThreads, N > 8 ? 3 : 4)
   stage_classes(a, tile.at.b, tile.rect, 0, N, planes);
   const int threads = static_cast<int>(blockDim.x);
   const ThreadPixels pixels(tile.at, a.thread_rows);
-  // p_f of a thread's pixels, which alone reads its own.
+  // p_f of this thread's pixels; no other thread reads them.
   float* p_f = reinterpret_cast<float*>(shared) + threadIdx.x;
   Foreground fine;
   const bool any_window = vote_and_find(a, tile.at, pixels, votes, &fine);
@@ -301,7 +301,7 @@ __global__ void C2F_BOUNDS(kMergeThreads, N > 8 ? 3 : 4)
   }
 }
 
-// Any number of classes. Tiles are narrow: one pixel per thread, whose state outlives the chunks.
+// Any number of classes. Tiles are narrow: one pixel per thread, whose state is kept across chunks.
 __global__ void C2F_BOUNDS(kMergeThreads, 2)
     aggregate_probs_any_kernel(const __grid_constant__ MergeArgs a) {
   using Planes = float[kStagedClasses * kPlaneElems];
@@ -325,7 +325,7 @@ __global__ void C2F_BOUNDS(kMergeThreads, 2)
       if (mine) {
         for (int i = 0; i < count; ++i) body(c0 + i, pixel.sample(planes + i * kPlaneElems));
       }
-      __syncthreads();  // all have sampled: the next chunk may overwrite. The bounds are uniform.
+      __syncthreads();  // all have sampled, so the next chunk may overwrite; bounds are uniform
     }
   };
 

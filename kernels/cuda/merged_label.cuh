@@ -9,7 +9,7 @@
 
 namespace c2f::cuda {
 
-// Where the coarse logits around an output pixel lie.
+// Addresses and weights of the coarse logits around an output pixel.
 template <class T>
 class PixelLogits {
  public:
@@ -30,10 +30,10 @@ class PixelLogits {
     p11_ = p10_ + right;
   }
 
-  // Of the next class, from the first on.
+  // The logit of the next class, beginning with the first.
   __device__ __forceinline__ float next() { return resized_ ? next_between() : next_at(); }
 
-  // Of all classes; NaN counts as -inf: of NaN and a number fmaxf takes the number.
+  // Those of all classes; NaN counts as -inf, as fmaxf takes the number of the two.
   template <int N>
   __device__ __forceinline__ void read(float (&value)[N]) {
     if (resized_) {
@@ -67,7 +67,7 @@ class PixelLogits {
   bool resized_;
 };
 
-// Whether a label is one of C, of N classes.
+// Whether a label is in C, among N classes.
 template <int N>
 __device__ __forceinline__ bool is_small(const ClassBits& small, int32_t label) {
   return N == 0 ? small.has(label) : (small.word[0] >> (label & 31) & 1u) != 0;
@@ -105,14 +105,14 @@ __device__ __forceinline__ int32_t merge_any(const MergeArgs& a, PixelLogits<T>&
   return merged_label(coarse, p_from, to.cls, p_to, conflict_addition(small, p_f));
 }
 
-// The classes of the group, C or the rest, that a pixel's label is not of.
+// The classes of the group (C or the rest) that does not contain a pixel's label.
 template <int N>
 __device__ __forceinline__ uint32_t other_classes(const ClassBits& small, bool label_is_small) {
   static_assert(N < 32);
   return (label_is_small ? ~small.word[0] : small.word[0]) & ((1u << N) - 1u);
 }
 
-// The same of a number of classes that is compiled in: their logits stay in registers.
+// The same for a compiled-in number of classes: all logits stay in registers.
 template <class T, int N>
 __device__ __forceinline__ int32_t merge_pixel(const MergeArgs& a, PixelLogits<T>& logits,
                                                float p_f, int32_t coarse) {
@@ -124,9 +124,8 @@ __device__ __forceinline__ int32_t merge_pixel(const MergeArgs& a, PixelLogits<T
     for (int c = 0; c < N; ++c) found.offer(is_small<N>(a.small, c) ? v[c] + p_f : v[c], c);
     return found.label;
   }
-  // The best class of the group that the coarse label is not of, the first one where none is above
-  // -inf. The coarse label has the largest logit; where that is the other class's too, the other
-  // one wins by what is added, whatever the label's own is.
+  // The best class of the other group, or its first class if none is above -inf. The coarse label
+  // has the largest logit; where the other class ties with it, what is added decides.
   const bool small = is_small<N>(a.small, coarse);
   const uint32_t others = other_classes<N>(a.small, small);
   FirstArgmax to;

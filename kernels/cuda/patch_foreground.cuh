@@ -14,7 +14,7 @@
 namespace c2f::cuda {
 
 // Rows [y0, y0 + height) and columns [x0, x0 + width) of image b. Pixels are numbered row by row,
-// with 1 << stride_log2 columns; those past the width are not there.
+// with 1 << stride_log2 columns; columns past the width do not exist.
 struct MergeTile {
   int64_t b;
   int32_t y0, x0, height, width;
@@ -26,7 +26,7 @@ struct MergeTile {
   }
 };
 
-// Which tile of which owner, an image or a slot of the batch.
+// Row and column of a tile among those of its owner: an image, or a slot of the batch.
 struct TileNumber {
   int32_t owner, y, x;
 
@@ -53,7 +53,7 @@ struct ImageWindows {
   }
 };
 
-// Whether a window that is in use has pixels of the tile.
+// Whether a window in use covers any pixel of the tile.
 __device__ __forceinline__ bool reaches(const MergeArgs& a, const Origin& origin,
                                         const MergeTile& tile) {
   const int32_t k = static_cast<int32_t>(a.windows.window_px);
@@ -61,7 +61,7 @@ __device__ __forceinline__ bool reaches(const MergeArgs& a, const Origin& origin
          origin.x < tile.x0 + tile.width && origin.x + k > tile.x0;
 }
 
-// Which slots have windows that reach a block's tile: a bit each.
+// The slots whose windows reach a block's tile, as bits.
 struct WindowVotes {
   uint32_t first;  // of the first slots
   uint32_t of_warp[2][kMergeThreads / kWarpSize];
@@ -75,9 +75,9 @@ __device__ __forceinline__ uint32_t vote_of_warp(const MergeArgs& a, const Image
   return __ballot_sync(kWarp, listed);  // `first` is the same in all lanes
 }
 
-// Calls body(slot, origin) for the windows that reach the tile, in slot order; returns whether
-// there is one, the same answer in all threads. Called by all threads of the block, a barrier after
-// one of its warps has voted on the first slots.
+// Calls body(slot, origin) for each window that reaches the tile, in slot order; returns whether
+// there is one, the same answer in all threads. Called by all threads of the block, after one of
+// its warps has voted on the first slots and a barrier has followed.
 template <class Body>
 __device__ __forceinline__ bool for_windows(const MergeArgs& a, const MergeTile& tile,
                                             const ImageWindows& windows, WindowVotes& votes,
@@ -92,8 +92,9 @@ __device__ __forceinline__ bool for_windows(const MergeArgs& a, const MergeTile&
       turn ^= 1;
       const uint32_t own = vote_of_warp(a, windows, tile, first + kWarpSize * warp_of_thread());
       if (lane_of_thread() == 0) of_warp[warp_of_thread()] = own;
-      // All votes are there: the loop has the same bounds in all threads. Those of the turn before
-      // the last are read no more: who read them has been at the last turn's barrier since.
+      // All threads get here, as the loop has the same bounds in all of them; from here on the
+      // votes are complete. The buffer written next is that of the turn before: whoever read it
+      // has done so before this barrier.
       __syncthreads();
       words = of_warp;
       count = static_cast<int>(blockDim.x) / kWarpSize;
@@ -110,8 +111,8 @@ __device__ __forceinline__ bool for_windows(const MergeArgs& a, const MergeTile&
   return any != 0;
 }
 
-// The pixels of a tile that a thread works on, below each other: rows [row, row + rows) of a
-// column, `most` at most. They share their place along x, and rows of what is interpolated.
+// The pixels of a tile that a thread works on: rows [row, row + rows) of one column, at most
+// `most`. They share their taps along x and, mostly, the source rows they lie between.
 struct ThreadPixels {
   int32_t row, column, rows, most;
 
@@ -122,14 +123,14 @@ struct ThreadPixels {
         most(most_) {}
 };
 
-// p_f >= 0.5 as p_f > this: the number below 0.5.
+// The float32 just below 0.5: p_f >= 0.5 is p_f > this.
 constexpr float kBelowHalf = 0x1.fffffep-2f;
 
-// What the fine network says of a thread's pixels: the foreground logit where one window covers
-// them, else the mean of the windows' probabilities; NaN where they count as not covered.
+// What the fine network says of a thread's pixels: the foreground logit where a single window
+// covers the pixel, the mean of the windows' probabilities where several do, NaN where none counts.
 struct Foreground {
   float value[kRowsOfThread];
-  float bound[kRowsOfThread];  // p_f >= 0.5 where the value is above it: by the sign of a logit
+  float bound[kRowsOfThread];  // p_f >= 0.5 where the value is above it: a logit needs no sigmoid
 
   __device__ __forceinline__ bool covered(int r) const { return value[r] == value[r]; }
   __device__ __forceinline__ bool is_small(int r) const { return value[r] > bound[r]; }
@@ -139,9 +140,9 @@ struct Foreground {
   }
 };
 
-// A column of a window's pixels; those between the same rows of the fine logits share what is
-// interpolated along these. Where only one axis is resized the other's scale is 1: its taps are the
-// pixels themselves, with weight 1, and have no neighbour.
+// A column of a window's pixels. Pixels between the same two rows of fine logits share what is
+// interpolated along x. If only one axis is resized, the other has scale 1: every tap is the pixel
+// itself, with weight 1 and without a neighbour.
 template <class T>
 class FineColumn {
  public:
@@ -160,7 +161,7 @@ class FineColumn {
             (patch * a.fine.stride_b + tap.i0 * a.fine.stride_x) * kElem;
   }
 
-  // Foreground logits of `rows` rows from dy on, of those at least that the window has.
+  // Foreground logits of `rows` rows from dy on. Rows outside the window get any value.
   __device__ __forceinline__ void sample(int32_t dy, int32_t rows,
                                          float (&value)[kRowsOfThread]) const {
     if (!resized_) {
@@ -173,13 +174,13 @@ class FineColumn {
       }
       return;
     }
-    // The rows of logits that are held, and the first one's place.
+    // The two rows of logits held at present, and which row the upper one is.
     float top = 0.0f, bottom = 0.0f, above = 0.0f;
     const unsigned char* at = left_;
 #pragma unroll
     for (int r = 0; r < kRowsOfThread; ++r) {
       if (r >= rows) break;
-      // bilinear_tap, but that the row is not looked for again while it is the same.
+      // As bilinear_tap, except that the row is looked up only when it changes.
       const float src = fmaxf(source_position(dy + r, y_.scale), 0.0f);
       float w1 = r == 0 ? 0.0f : src - above;
       if (r == 0 || w1 >= 1.0f) {
@@ -198,7 +199,7 @@ class FineColumn {
         }
         w1 = fminf(src - place, 1.0f);
       }
-      // As bilinear_value has it.
+      // As bilinear_value computes it.
       value[r] = fmaf(bottom, w1, top * (1.0f - w1));
     }
   }
@@ -211,7 +212,7 @@ class FineColumn {
     const float first = element(at);
     return two_channels_ ? element(at + channel_bytes_) - first : first;
   }
-  // Between two columns, in a row.
+  // A row interpolated along x.
   __device__ __forceinline__ float along(const unsigned char* left) const {
     const unsigned char* right = left + right_bytes_;
     float p0 = element(left), p1 = element(right);
@@ -229,16 +230,16 @@ class FineColumn {
   bool resized_, two_channels_;
 };
 
-// Whether any window reaches the tile, the same answer in all threads. Where one does, fills `out`
-// for this thread's pixels. Windows before `own_slot` leave the pixels that they cover to others,
-// for which these then count as not covered. Called as for_windows.
+// Whether any window reaches the tile, the same answer in all threads. If one does, fills `out` for
+// this thread's pixels. Pixels that a slot below `own_slot` covers are merged by another block and
+// count as not covered here. To be called as for_windows is.
 __device__ __forceinline__ bool find_foreground(const MergeArgs& a, const MergeTile& tile,
                                                 const ImageWindows& windows,
                                                 const ThreadPixels& pixels, int32_t own_slot,
                                                 WindowVotes& votes, Foreground* out) {
   const int32_t k = static_cast<int32_t>(a.windows.window_px);
   int32_t covers[kRowsOfThread] = {};
-  bool before = false, several = false;  // windows over this thread's pixels
+  bool before = false, several = false;  // one window, or more, over this thread's pixels so far
 #pragma unroll
   for (int r = 0; r < kRowsOfThread; ++r) {
     out->value[r] = NAN;
@@ -246,9 +247,9 @@ __device__ __forceinline__ bool find_foreground(const MergeArgs& a, const MergeT
   }
   const bool any = for_windows(a, tile, windows, votes, [&](int32_t slot, const Origin& origin) {
     const int32_t dy = tile.y0 + pixels.row - origin.y, dx = tile.x0 + pixels.column - origin.x;
-    const int32_t first = max(-dy, 0), end = min(k - dy, pixels.rows);  // of the rows it covers
+    const int32_t first = max(-dy, 0), end = min(k - dy, pixels.rows);  // rows that it covers
     if (dx < 0 || dx >= k || first >= end) return;
-    const uint32_t rows = (1u << end) - (1u << first);  // by bits
+    const uint32_t rows = (1u << end) - (1u << first);  // as bits
     float logit[kRowsOfThread] = {NAN, NAN, NAN, NAN};
     const int64_t patch = windows.first + slot;
     if (slot >= own_slot) {

@@ -263,13 +263,14 @@ class UpsampledTile {
   // Which of the first 32 classes may be largest somewhere in a mixed cell, mostly two: a bit each,
   // the highest one for class 0.
   //
-  // At every pixel the largest value is at least the mean of any two classes' values, here of the
-  // lowest and the highest label at the corners. A class that is below the mean at all corners is
-  // below it everywhere between them. By enough: interpolation is monotone in every corner (see
-  // above), so its rounding counts for the two classes and their mean alone, less than 16 * 2^-24
-  // of their sizes, weighted as they are; so is the margin, which is four times that. Where
-  // anything is not finite the comparison fails and keeps the class. Called by whole warps: lane
-  // `half` of the two of a cell looks at the left or the right corners, so that both read one line.
+  // At every pixel the largest value is at least the mean of any two classes' values; here those of
+  // the lowest and of the highest label at the corners. A class that is below this mean at all four
+  // corners is below it everywhere between them. That needs a margin for rounding. As interpolation
+  // is monotone in every corner (see above), only the rounding of the two classes and of their mean
+  // matters: less than 16 * 2^-24 of their magnitudes, interpolated with the same weights. The
+  // margin is interpolated likewise, and four times that. Where anything is not finite the
+  // comparison fails and keeps the class. Called by whole warps: of a cell's two lanes, `half` 0
+  // looks at the left corners and 1 at the right ones, so that the lanes read neighbours.
   __device__ __forceinline__ uint32_t contenders(const Corners& corners, int32_t cell,
                                                  int32_t half) const {
     if (N == 2) return 3u << 30;
