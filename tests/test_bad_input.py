@@ -46,6 +46,13 @@ def test_windows_are_dense(layout: str) -> None:
 
 
 @BACKENDS
+@pytest.mark.parametrize("fine", [None, 1, "fine", [1, 2]], ids=repr)
+def test_fine_logits_that_are_none(place: str, fine: Any) -> None:
+    with pytest.raises(TypeError, match=r"^aggregate: fine must be a torch\.Tensor, .* got "):
+        ops.aggregate(LOGITS, fine, WINDOWS, (1,), backend=place)
+
+
+@BACKENDS
 def test_tensors_without_memory(place: str) -> None:
     """Zeros as automatic differentiation makes them hold no memory that a kernel could read."""
     zeros = torch._efficientzerotensor((1, 3, 8, 8))  # type: ignore[attr-defined]

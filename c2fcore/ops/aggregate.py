@@ -123,6 +123,8 @@ def _check_aggregate(
         )
     height, width, num_classes = _checks.segmentation(op, "coarse", coarse, size)
     ids = _checks.class_ids(op, small_classes, num_classes)
+    # What is no tensor comes here as it is where it has a key of calls, as None has.
+    fine = _arrays.as_tensor(op, "fine", fine)
     if fine.dtype not in _checks.LOGIT_DTYPES:
         raise TypeError(f"{op}: fine must be float32/float16/bfloat16 logits, got {fine.dtype}")
     shape, batch = fine.shape, coarse.shape[0]
