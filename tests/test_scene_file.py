@@ -19,11 +19,13 @@ from scenes_on_disk import COMMON, NAMES, PALETTE, labels_of, make_net, noise, w
 from c2fcore import scene
 from c2fcore._progress import Bar
 from c2fcore.engine import Engine
+from c2fcore.scene import files
 
 rasterio = pytest.importorskip("rasterio", reason="whole scenes: c2fcore[scene]")
 from rasterio.control import GroundControlPoint  # noqa: E402
 from rasterio.shutil import copy  # noqa: E402
 
+from c2fcore import _raster  # noqa: E402
 from c2fcore.scene import geotiff  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings(
@@ -181,6 +183,34 @@ def test_virtual_rasters_and_overviews(engine: Engine, tmp_path: Path) -> None:
     }
     assert np.array_equal(found["scene.tif"], found["scene.vrt"])
     assert np.array_equal(found["scene.tif"], found["cog.tif"])
+
+
+def test_tiles_without_data_are_counted_when_they_are_read(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not with the next one that has data, which may be an hour away."""
+    image = noise(3, 40, 160).clip(1)
+    image[:, :, :120] = 0
+    counted: list[float] = []
+    bars: list[Bar] = []
+
+    class Kept(Bar):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            bars.append(self)
+
+    class Watched(_raster.Raster):
+        def read(self, *arguments: Any) -> Any:
+            counted.append(bars[0].n)
+            return super().read(*arguments)
+
+    monkeypatch.setattr(files, "Bar", Kept)
+    monkeypatch.setattr(_raster, "Raster", Watched)
+    source = write(tmp_path / "scene.tif", image, nodata=0)
+    found = scene.segment_file(engine, source, tmp_path / "labels.tif", tile=40, overlap=0)
+    assert (found.tiles, found.empty) == (4, 3)
+    assert counted == [0, 1, 2, 3]
+    assert bars[0].n == 4
 
 
 @pytest.mark.parametrize("name", ["l.tif", "labels[1].tif"])

@@ -321,17 +321,22 @@ def _run(
     engine: Engine, raster: Raster, tiles: Sequence[Tile], parts: Parts, progress: bool
 ) -> int:
     """Computes and keeps what is not finished yet; returns how many tiles have no data."""
-    begun: deque[tuple[int, Any]] = deque()  # tiles that were read; None for those without data
+    begun: deque[tuple[int, Any]] = deque()  # of tiles read: their number, and where data is
+    empty = 0
 
-    def images() -> Iterator[tuple[str, Tensor]]:
+    def images() -> Iterator[tuple[str, Tensor]]:  # in a thread of the engine's
+        nonlocal empty
         for index, t in enumerate(tiles):
             if index in parts.done:
                 continue
             pixels, known = raster.read(t.seen)
             own = t.own_part(known)
-            begun.append((index, own if own.any() else None))
             if own.any():
+                begun.append((index, own))
                 yield t.name(raster.name), torch.from_numpy(pixels).permute(2, 0, 1)
+            else:  # an hour of such tiles must not look like one that stands still
+                empty += 1
+                bar.update()
 
     bar = Bar(
         total=len(tiles),
@@ -341,18 +346,13 @@ def _run(
         leave=False,
         shown=progress,
     )
-    empty = 0
     with bar, closing(engine.run(images())) as results:
         for result in results:
             if result.error is not None:
                 raise result.error
             assert result.windows is not None
-            while (found := begun.popleft())[1] is None:
-                empty += 1
-                bar.update()
-            index, known = found
+            index, known = begun.popleft()
             labels = tiles[index].own_part(result.labels.numpy())
             parts.add(index, np.where(known, labels, np.uint8(255)), len(result.windows))
             bar.update()
-        bar.update(len(begun))
-    return empty + len(begun)
+    return empty
