@@ -13,7 +13,7 @@ import pytest
 import torch
 from bench_runs import bench
 
-from c2fcore import ops
+from c2fcore import _progress, ops
 from c2fcore.bench import foreign, tables
 from c2fcore.cli import main
 from c2fcore.testing import samples
@@ -62,14 +62,17 @@ def test_samples_that_there_are_not() -> None:
 
 
 def test_a_foreign_kernel_is_timed_beside_ours(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(_progress, "on_terminal", lambda: True)
     name = f"{__name__}:right_counts"
     options = ("--op", "count_windows", "--sizes", str(SIDE), "--ways", "reference")
     status, found = bench(tmp_path, *options, "--impl", name)
     assert status == 0
     total = len(samples.of("count_windows"))
-    assert f"{total} of {total} samples of count_windows agree" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert f"{total} of {total} samples of count_windows agree" in said.out
+    assert f"checking {name}: " in said.err
     assert {row["case"]["provider"] for row in found} == {"reference", name}
 
 

@@ -31,6 +31,19 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
         assert word in said
 
 
+def test_help_fits_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    commands = ("demo", "predict", "scene", "prepare", "train", "eval", "reproduce", "bench",
+                "import-paddle", "info")  # fmt: skip
+    for command in commands:
+        with pytest.raises(SystemExit, match=r"^0$"):
+            main([command, "--help"])
+        said = capsys.readouterr().out
+        assert [line for line in said.splitlines() if len(line) > 100] == []
+
+
 def test_info_shows_every_backend_and_why_not(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info"]) == 0
     said = capsys.readouterr().out

@@ -38,6 +38,11 @@ from ..testing import samples
 from .bench_options import add_how, add_what, check, given, line_of
 from .paths import path_of
 
+_DESCRIPTION: Final = """\
+Measures the two-stage network end to end: the coarse network alone, both stages with the unfused
+reference, and with every backend that can run here. Batch 1, warmed up, networks and
+post-processing. Rows with their provenance go to OUT/DEVICE.
+"""
 _EPILOG = """\
 examples:
   c2f bench                                        demo-sized networks, zoom 1 to 4, every backend
@@ -65,11 +70,7 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "bench",
         help="frames per second against the unfused path, on this machine",
-        description=(
-            "Measures the two-stage network end to end: the coarse network alone, both stages with "
-            "the unfused reference, and with every backend that can run here. Batch 1, warmed up, "
-            "networks and post-processing. Rows with their provenance go to OUT/DEVICE."
-        ),
+        description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -225,7 +226,8 @@ def _impl(args: argparse.Namespace, file: Path) -> int:
     listed = samples.of(args.op)
     wrong: list[str] = []
     refused: dict[str, str] = {}
-    with Bar(foreign.check(args.op, function, args.device), total=len(listed)) as bar:
+    verdicts = foreign.check(args.op, function, args.device)
+    with Bar(verdicts, total=len(listed), unit="sample", desc=f"checking {args.impl}") as bar:
         for verdict in bar:
             if verdict.refused:
                 refused[verdict.sample] = verdict.refused
