@@ -39,8 +39,12 @@ from c2fcore.engine import working_set
 SIDE = 160
 
 
-def broken_network(num_classes: int, in_channels: int) -> torch.nn.Module:
-    raise ValueError("no such weights")
+class BrokenNetwork(torch.nn.Module):
+    def __init__(self, num_classes: int, in_channels: int) -> None:
+        super().__init__()
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        raise ValueError("no such weights")
 
 
 def sparse_network(num_classes: int, in_channels: int) -> torch.nn.Module:
@@ -86,7 +90,7 @@ def test_measuring_again_replaces_rows(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_a_failure_is_a_row(tmp_path: Path) -> None:
-    name = f"{__name__}:broken_network"
+    name = f"{__name__}:BrokenNetwork"
     status, found = bench(tmp_path, "--coarse", name, "--sizes", "128", "--zooms", "1")
     assert status == 1
     assert all("no such weights" in row["error"] for row in found)

@@ -26,6 +26,8 @@ from c2fcore.cli import main
         (("--masks", "nothing.png"), "--masks must be files, got nothing.png"),
         (("--image", "nothing.png"), "nothing.png"),
         (("--checkpoint", "./nothing"), "--checkpoint must be a folder or a hub id"),
+        (("--coarse", "nothing"), "models.build: name must be one of fcn_hrnet_w18, "),
+        (("--fine", "nothing:net"), "'nothing:net' must be an importable function, got No module"),
         (("--op", "nothing"), "--op must be all, count_windows"),
         (("--ways", "reference,cqu"), "--ways must be among coarse, reference, engine"),
         (

@@ -235,8 +235,8 @@ def build(spec: Spec) -> Built:
     image = (inputs.image_of(truth) if pixels is None else pixels).to(spec.device)
     torch.manual_seed(0)
     networks = [
-        models.build(name, channels).eval().to(spec.device, dtype).to(memory_format=layout)
-        for name, channels in ((spec.coarse, inputs.NUM_CLASSES), (spec.fine, 2))
+        network.eval().to(spec.device, dtype).to(memory_format=layout)
+        for network in build_networks(spec.coarse, spec.fine)
     ]
     about: dict[str, Any] = {"content": content}
     with torch.inference_mode(), autocast(spec.device, spec.dtype):
@@ -247,6 +247,11 @@ def build(spec: Spec) -> Built:
             net = scripted_net(networks[0], networks[1], config, truth, image)
     _compile(spec, *networks)  # without the scripts, whatever runs them
     return Built(net, image, about)
+
+
+def build_networks(coarse: str, fine: str) -> list[nn.Module]:
+    """Both networks by their names, with channels for the class maps that answers are made from."""
+    return [models.build(coarse, inputs.NUM_CLASSES), models.build(fine, 2)]
 
 
 def _cover(net: C2FNet, truth: Tensor, image: Tensor) -> tuple[C2FConfig, dict[str, float]]:

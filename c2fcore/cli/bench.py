@@ -206,6 +206,8 @@ def _network(args: argparse.Namespace) -> Iterator[rows.Row]:
         read_rgb(args.image)
     if args.checkpoint is not None:
         C2FNet.from_pretrained(args.checkpoint)
+    else:
+        network_suite.build_networks(args.coarse, args.fine or args.coarse)
     effort = network_suite.Effort(args.rounds, args.warmup, args.budget, not args.no_memory)
     origin = provenance(args.threads, args.device)
     with Bar(specs, unit="configuration") as bar:
