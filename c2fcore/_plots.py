@@ -1,4 +1,4 @@
-"""Charts as SVG, by matplotlib: pip install c2fcore[plot]."""
+"""Charts as SVG, by matplotlib: pip install 'c2fcore[plot]'."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ def pyplot() -> Any:
     try:
         import matplotlib
     except ImportError as error:
-        raise ImportError(f"charts need matplotlib ({error}); pip install c2fcore[plot]") from error
+        raise ImportError(
+            f"charts need matplotlib ({error}); pip install 'c2fcore[plot]'"
+        ) from error
     matplotlib.use("svg")
     import matplotlib.pyplot as plt
 

@@ -215,7 +215,7 @@ def test_refuses(plugin: str) -> None:
 )
 def test_missing_package(name: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)  # its import fails
-    with pytest.raises(ImportError, match=rf"needs {package}.*pip install c2fcore\[models\]"):
+    with pytest.raises(ImportError, match=rf"needs {package}.*pip install 'c2fcore\[models\]'"):
         models.build(name, 3)
 
 

@@ -124,7 +124,7 @@ def test_a_figure_without_matplotlib_is_left_out(
     assert main([*command, "-o", str(tmp_path), "--no-sizes", "--sweep", "n=1"]) == 0
     said = capsys.readouterr()
     assert "note: no fig2.svg: charts need matplotlib (" in said.err
-    assert "pip install c2fcore[plot]" in said.err
+    assert "pip install 'c2fcore[plot]'" in said.err
     assert "table.md" in said.out
     assert "mean" in table_rows(tmp_path, "fig2")["n 1", "ours"]
     assert not (tmp_path / "fig2" / "fig2.svg").exists()

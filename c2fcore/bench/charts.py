@@ -1,6 +1,6 @@
 """Charts, drawn from rows and from nothing else; SVG of some ten kilobytes each.
 
-Needs matplotlib: pip install c2fcore[plot].
+Needs matplotlib: pip install 'c2fcore[plot]'.
 """
 
 from __future__ import annotations

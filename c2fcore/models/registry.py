@@ -185,5 +185,5 @@ def optional_import(package: str, network: str) -> Any:
         return importlib.import_module(package)
     except ImportError as error:
         raise ImportError(
-            f"{_WHO}: {network} needs {package} ({error}); pip install c2fcore[models]"
+            f"{_WHO}: {network} needs {package} ({error}); pip install 'c2fcore[models]'"
         ) from error
