@@ -144,29 +144,37 @@ def side_by_side(
     shown = (max(1, round(width * reduce)), max(1, round(height * reduce)))
     rows = -(-len(panels) // columns)
     cell_width, cell_height = shown[0] + _MARGIN_PX, shown[1] + _TITLE_PX + _MARGIN_PX
-    sheet = Image.new(
-        "RGB",
-        (
-            columns * cell_width + _MARGIN_PX,
-            rows * cell_height + _MARGIN_PX + (_LEGEND_PX if legend else 0),
-        ),
-        _PAPER,
-    )
-    draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(size=15)
+    sheet_width = columns * cell_width + _MARGIN_PX
+    places = _legend_places([font.getlength(name) for name, _ in legend], sheet_width)
+    legend_top = rows * cell_height + _MARGIN_PX
+    legend_height = places[-1][1] + _LEGEND_PX if places else 0
+    sheet = Image.new("RGB", (sheet_width, legend_top + legend_height), _PAPER)
+    draw = ImageDraw.Draw(sheet)
     for index, (title, pixels) in enumerate(panels):
         left = _MARGIN_PX + index % columns * cell_width
         top = _MARGIN_PX + index // columns * cell_height
         draw.text((left, top), title, fill=_INK, font=font)
         panel = Image.fromarray(np.ascontiguousarray(pixels))
         sheet.paste(panel.resize(shown, _resampling(panel, shown)), (left, top + _TITLE_PX))
-    left = _MARGIN_PX
-    for name, colour in legend:
-        top = sheet.height - _LEGEND_PX
+    for (name, colour), (left, down) in zip(legend, places, strict=True):
+        top = legend_top + down
         draw.rectangle((left, top, left + 14, top + 14), fill=colour, outline=_INK)
         draw.text((left + 20, top - 2), name, fill=_INK, font=font)
-        left += 34 + round(draw.textlength(name, font=font))
     return np.asarray(sheet)
+
+
+def _legend_places(lengths: Sequence[float], width: int) -> list[tuple[int, int]]:
+    """Where names of these lengths begin, (left, down), in as many rows as the width asks for."""
+    places: list[tuple[int, int]] = []
+    left = down = 0
+    for length in lengths:
+        needed = 34 + round(length)
+        if left and left + needed > width - _MARGIN_PX:
+            left, down = 0, down + _LEGEND_PX
+        places.append((_MARGIN_PX + left, down))
+        left += needed
+    return places
 
 
 def _edges(labels: Pixels) -> npt.NDArray[np.bool_]:

@@ -29,6 +29,7 @@ from c2fcore.evaluation.samples import (
     units_of,
 )
 from c2fcore.models import build
+from c2fcore.pictures import default_palette
 
 NAMES = ("ground", "red", "green", "blue")
 
@@ -221,6 +222,9 @@ def test_the_command_writes_tables_and_pictures(
     assert [name[:7] for name in drawn] == ["best_1_", "worst_1"]
     with Image.open(out / "pictures" / drawn[0]) as sheet:
         assert sheet.width > 5 * 448
+        legend = np.asarray(sheet)[-26:, :400]
+    palette = default_palette(len(NAMES))
+    assert all((legend == colour).all(axis=-1).any() for colour in palette)  # of every class
     # Nothing is replaced without a word.
     before = (out / "scores.json").read_bytes()
     assert main(arguments) == 2

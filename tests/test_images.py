@@ -339,3 +339,17 @@ def test_panels_stand_side_by_side() -> None:
     assert (sheet == 10).all(axis=-1).sum() >= 10 * 20
     assert (sheet == 200).all(axis=-1).sum() >= 10 * 20
     assert (sheet == (1, 2, 3)).all(axis=-1).any()
+
+
+def test_a_legend_takes_the_rows_it_needs() -> None:
+    panel = np.full((40, 200, 3), 128, np.uint8)
+    legend = [(f"class number {i}", (i, 0, 255 - i)) for i in range(7)]
+    few, many = (pictures.side_by_side([("a", panel)], part, 1) for part in (legend[:1], legend))
+    assert many.shape[1] == few.shape[1] == 224
+    assert (many.shape[0] - few.shape[0]) % 6 == 0  # each name has a row of its own here
+    lefts = set()
+    for _, colour in legend:
+        rows, columns = (many == colour).all(axis=-1).nonzero()
+        assert len(rows) >= 13 * 13
+        lefts.add(int(columns.min()))
+    assert len(lefts) == 1

@@ -70,10 +70,8 @@ def draw(
     config = predict.config
     palette = pictures.bright_palette(config, samples.palette)
     names = config.class_names or samples.class_names
-    legend = [
-        (names[c], (int(palette[c][0]), int(palette[c][1]), int(palette[c][2])))
-        for c in config.small_classes
-    ]
+    colours = [(int(red), int(green), int(blue)) for red, green, blue in palette]
+    legend = list(zip(names, colours, strict=True))
     folder.mkdir(parents=True, exist_ok=True)
     files = []
     for rank, score in chosen:
