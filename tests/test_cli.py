@@ -252,6 +252,15 @@ def test_images_are_never_replaced(
     assert other.read_bytes() == photo.read_bytes()
 
 
+def test_a_folder_of_folders_says_how_to_name_their_images(
+    photo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = photo.parent.parent
+    assert main(["predict", str(root), "-o", str(photo.parent / "out")]) == 2
+    said = capsys.readouterr().err
+    assert f"got {str(root)!r} without any; '{root}/**/*.png' names those in folders of it" in said
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [

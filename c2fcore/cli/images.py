@@ -57,7 +57,10 @@ def images_of(given: Iterable[str], is_result: Callable[[Path], bool]) -> list[P
             _tell_left_out(text, results, "named as results of c2f predict are")
             _tell_left_out(text, masks, "named as masks of data sets are; by its own name it is in")
         if not files:
-            raise ValueError(f"IMAGE must name images, got {text!r} without any")
+            deeper = bool(text) and path.is_dir() and any(f.is_dir() for f in path.iterdir())
+            pattern = str(path / "**" / "*.png")
+            hint = f"; {pattern!r} names those in folders of it" if deeper else ""
+            raise ValueError(f"IMAGE must name images, got {text!r} without any{hint}")
         found += files
     return list(dict.fromkeys(found))
 
