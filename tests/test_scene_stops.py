@@ -143,6 +143,26 @@ def test_going_on_from_where_it_stopped(
     ]
 
 
+def test_a_finished_tile_that_was_damaged_is_named(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write(tmp_path / "scene.tif", noise(3, 64, 100))
+    target = tmp_path / "labels.tif"
+    with monkeypatch.context() as patch:
+        _Stop(patch, 4, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            scene.segment_file(engine, source, target, **COMMON)
+    damaged = min(tmp_path.glob(".*.tiles/*.png"))
+    damaged.write_bytes(damaged.read_bytes()[:50])
+    with pytest.raises(ValueError, match=r"must be readable, got .*tile000000_\d+windows\.png: "):
+        scene.segment_file(engine, source, target, **COMMON, resume=True)
+    damaged.unlink()
+    found = scene.segment_file(engine, source, target, **COMMON, resume=True)
+    whole = scene.segment_file(engine, source, tmp_path / "whole.tif", **COMMON)
+    assert found.kept == 5
+    assert np.array_equal(labels_of(target), labels_of(whole.path))
+
+
 def test_one_run_at_a_time(engine: Engine, tmp_path: Path) -> None:
     pytest.importorskip("fcntl", reason="locks of POSIX")
     source, target = write(tmp_path / "scene.tif", noise(3, 64, 100)), tmp_path / "labels.tif"

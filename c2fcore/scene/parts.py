@@ -18,7 +18,7 @@ from PIL import Image
 
 from .. import _files
 from ..engine import Engine
-from ..images import Pixels, no_size_limit, write_png
+from ..images import UNREADABLE, Pixels, no_size_limit, write_png
 
 _OPTIONS_FILE: Final = "options.json"
 _PART: Final = re.compile(r"tile(\d+)_(\d+)windows\.png")
@@ -115,9 +115,20 @@ class Parts:
         self.done[index] = Part(path, windows)
 
     def labels(self, index: int) -> Pixels:
-        """What a finished tile says."""
-        with no_size_limit(), Image.open(self.done[index].path) as image:
-            return np.asarray(image)
+        """What a finished tile says.
+
+        Raises:
+            ValueError: the file was damaged, as when the power failed.
+        """
+        path = self.done[index].path
+        try:
+            with no_size_limit(), Image.open(path) as image:
+                return np.asarray(image)
+        except UNREADABLE as error:
+            raise ValueError(
+                f"finished tiles must be readable, got {path}: {error}; remove it, and resume goes "
+                "on with that tile"
+            ) from error
 
     def remove(self) -> None:
         """Removes the folder."""
