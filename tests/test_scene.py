@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -85,3 +87,18 @@ def test_more_tiles_than_any_scene_has() -> None:
     side = 2_000_000_000
     with pytest.raises(ValueError, match=r"tiles must be at most 4194304, got 1245616709184 of 20"):
         tiles_of(side, side, 2048, 256)
+
+
+def test_what_is_no_engine_is_named(engine: Engine, tmp_path: Path) -> None:
+    image = torch.zeros(3, 16, 16, dtype=torch.uint8)
+    net: Any = C2FNet(build("tiny_fcn", 4, width=4), build("tiny_fcn", 2, width=4), engine.config)
+    calls: tuple[Callable[[], object], ...] = (
+        lambda: scene.segment(net, image),
+        lambda: scene.segment_file(net, "scene.tif", tmp_path / "labels.tif"),
+    )
+    for call in calls:
+        with pytest.raises(TypeError, match=r"got C2FNet; net\.compile\(\) makes one$"):
+            call()
+    nothing: Any = None
+    with pytest.raises(TypeError, match=r"^engine must be an Engine, got NoneType$"):
+        scene.segment(nothing, image)

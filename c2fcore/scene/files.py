@@ -23,7 +23,7 @@ from .._progress import Bar
 from ..config import C2FConfig
 from ..engine import Engine
 from .parts import Parts, check_same, file_options, network_options
-from .tiled import Tile, tiles_of
+from .tiled import Tile, check_engine, tiles_of
 
 if TYPE_CHECKING:
     from .._raster import Raster
@@ -114,6 +114,7 @@ def segment_file(
 
     Raises:
         ImportError: rasterio is not installed.
+        TypeError: `engine` is none.
         FileExistsError: the target exists, and neither `overwrite` nor `resume` was said.
         ValueError: an option breaks its rule, the scene cannot be read (the message says where), an
             earlier run had other options, another run is at work on the target, or the target is a
@@ -121,6 +122,7 @@ def segment_file(
         OSError: the target cannot be written.
         Exception: what happened in a tile.
     """
+    check_engine(engine)
     _check_rasterio()
     from .._raster import Raster
     from . import geotiff

@@ -14,6 +14,7 @@ from .._progress import Bar
 from ..data.tiling import Box, boxes, owned
 from ..engine import Engine, Result
 from ..engine.inputs import load
+from ..pipeline import C2FNet
 
 Map = TypeVar("Map", Tensor, "np.ndarray[Any, Any]")
 
@@ -59,6 +60,17 @@ def tiles_of(height: int, width: int, tile: int, overlap: int) -> list[Tile]:
     return tiles
 
 
+def check_engine(engine: object) -> None:
+    """Refuses what is no engine.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if not isinstance(engine, Engine):
+        hint = "; net.compile() makes one" if isinstance(engine, C2FNet) else ""
+        raise TypeError(f"engine must be an Engine, got {type(engine).__name__}{hint}")
+
+
 def segment(
     engine: Engine, image: Any, *, tile: int = 2048, overlap: int = 256, progress: bool = True
 ) -> Result:
@@ -82,9 +94,11 @@ def segment(
         with origins in the scene.
 
     Raises:
+        TypeError: `engine` is none.
         ValueError: the tile or the overlap is out of range, or the image cannot be read.
         Exception: what happened in a tile.
     """
+    check_engine(engine)
     loaded = load(image)
     height, width = loaded.pixels.shape[:2]
     tiles = tiles_of(height, width, tile, overlap)
