@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from ._errors import first_line
 from ._version import __version__
 
 SOFTWARE: Final = f"c2fcore {__version__}"  # how a file says who wrote it
@@ -18,12 +19,16 @@ GEOJSON_HEAD: Final = '{"type": "FeatureCollection", "generator": "'
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def whole(path: Path, unnamed: type[Exception] | tuple[()] = ()) -> Iterator[Path]:
     """A second name to write under; it becomes `path`, at once, if the block ends well.
 
     Args:
         path: the file's name; what is there until then stays. Of a symbolic link the file that it
             names is written, as whatever writes in place does.
+        unnamed: what a library raises where it cannot write, without the name of a file.
+
+    Raises:
+        OSError: in place of `unnamed`.
     """
     path = Path(os.path.realpath(path))
     partial = _partial_of(path)
@@ -34,6 +39,10 @@ def whole(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno and error.filename is None:
             error.filename = str(path)  # of a full disk: which one
+        if isinstance(error, unnamed):
+            raise OSError(
+                f"{path} must be written whole, got {first_line(error)}: is the disk full?"
+            ) from error
         raise
 
 

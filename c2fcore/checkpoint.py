@@ -38,6 +38,7 @@ def save(
 
     Raises:
         FileExistsError: there is a checkpoint, and `overwrite` is False; or a file has the name.
+        OSError: the files cannot be written, as on a full disk.
         TypeError: a network was built with options that JSON cannot hold.
         ImportError: safetensors is not installed.
     """
@@ -58,7 +59,7 @@ def save_coarse(
         overwrite: replace a checkpoint that is there.
 
     Raises:
-        FileExistsError, TypeError, ImportError: as `save`.
+        FileExistsError, OSError, TypeError, ImportError: as `save`.
     """
     held = ("coarse",)
     _write("save_coarse", Path(directory), config, {"coarse": _plain(network)}, held, overwrite)
@@ -73,6 +74,7 @@ def _write(
     overwrite: bool,
 ) -> None:
     """Writes a checkpoint of `networks`, with the weights of those in `held`."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     for name in (CONFIG_FILE, WEIGHTS_FILE):
@@ -95,7 +97,7 @@ def _write(
     # Both stand under second names first, so that no failure leaves half of a checkpoint, or parts
     # of two.
     with (
-        _files.whole(folder / WEIGHTS_FILE) as weights_file,
+        _files.whole(folder / WEIGHTS_FILE, unnamed=SafetensorError) as weights_file,
         _files.whole(folder / CONFIG_FILE) as config_file,
     ):
         save_file(weights, str(weights_file), metadata={"format": "pt"})

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 
 from c2fcore import C2FConfig, C2FNet, models
 from c2fcore.checkpoint import stages
@@ -77,3 +79,29 @@ def test_weights_that_cannot_be_mapped(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").symlink_to("/proc/self/mem")
     with pytest.raises(ValueError, match=r"model.safetensors must be a safetensors file, got No "):
         C2FNet.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["weights", "state"])
+def test_a_disk_that_is_full_is_told_by_the_file(kind: str, tmp_path: Path) -> None:
+    """Neither safetensors nor torch.save says which file it was; what was there stays."""
+    resource = pytest.importorskip("resource", reason="limits of a process: POSIX")
+    if kind == "weights":
+        net, path = named(), tmp_path / "model.safetensors"
+        net.save_pretrained(tmp_path)
+        write = partial(net.save_pretrained, tmp_path, overwrite=True)
+    else:
+        running = pytest.importorskip("c2fcore.train.running", reason="training: c2fcore[train]")
+        path = tmp_path / "last.ckpt"
+        state = {"weights": torch.zeros(100_000)}
+        running.WholeStates().save_checkpoint(state, path)
+        write = partial(running.WholeStates().save_checkpoint, state, path)
+    before = path.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+        with pytest.raises(OSError, match=rf"^{path} must be written whole, got .*: is the disk "):
+            write()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == before
+    assert not list(tmp_path.glob(".*"))

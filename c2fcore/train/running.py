@@ -194,7 +194,7 @@ class WholeStates(TorchCheckpointIO):
     ) -> None:
         """Writes a state."""
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with _files.whole(Path(path)) as partial:
+        with _files.whole(Path(path), unnamed=RuntimeError) as partial:
             torch.save(checkpoint, partial)
 
 
