@@ -136,5 +136,6 @@ $(VENV)/.installed-deps: $(VENV)/.installed
 $(VENV)/.installed-dev: $(VENV)/.installed-deps
 	$(PIP) install -q -c constraints-test.txt 'c2fcore[dev,models,train,scene,plot,cuda13]'
 	@# The oldest Triton that the kernels are for, beside the one of this torch: test_triton_oldest.py.
-	$(PIP) install -q --no-deps --upgrade --target $(VENV)/triton-oldest triton==3.6.0
+	$(PIP) install -q --no-deps --upgrade --target $(VENV)/triton-oldest \
+	  "triton==3.6.0; platform_system == 'Linux' and python_version < '3.15'"
 	@touch $@

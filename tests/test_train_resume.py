@@ -288,7 +288,9 @@ def test_no_fewer_steps_than_are_done(data: Path, run: Path, said: Said) -> None
     assert (run / "train.yaml").read_text() == saved
 
 
-def test_the_options_that_are_kept_are_whole(data: Path, tmp_path: Path) -> None:
+def test_the_options_that_are_kept_are_whole(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """As --config they make the same run, with what is none where the default is not."""
     out = tmp_path / "run"
     assert main(coarse(data, out, "--data.val=null", "--trainer.max_steps=1")) == 0
@@ -297,4 +299,8 @@ def test_the_options_that_are_kept_are_whole(data: Path, tmp_path: Path) -> None
     config = str(tmp_path / "run.yaml")
     shutil.copy(out / "train.yaml", config)
     assert main(["train", "coarse", f"--config={config}", "--resume"]) == 0
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        f"-> {out / 'checkpoint'}",
+        f"next: c2f train fine --data.root DATA --out runs/fine --coarse {out / 'checkpoint'}",
+    ]
     assert yaml.safe_load((out / "train.yaml").read_text()) == {**saved, "resume": True}

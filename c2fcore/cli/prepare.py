@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -81,6 +82,9 @@ def run(args: argparse.Namespace) -> int:
     made = prepare(info, found, args.out, options, args.workers)
     _report(made)
     print(f"-> {args.out / DATASET_FILE}")
+    if "train" in made["splits"]:
+        root = shlex.quote(str(args.out))
+        print(f"next: c2f train coarse --data.root {root} --out runs/coarse")
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from typing import Any
 
 
@@ -33,5 +34,11 @@ def run(args: argparse.Namespace) -> int:
             f"training needs more ({error}); pip install 'c2fcore[models,train]', or "
             "'.[models,train]' in a checkout"
         ) from error
-    print(f"-> {train(args.stage, args.options)}")
+    checkpoint = train(args.stage, args.options)
+    print(f"-> {checkpoint}")
+    made = shlex.quote(str(checkpoint))
+    if args.stage == "coarse":
+        print(f"next: c2f train fine --data.root DATA --out runs/fine --coarse {made}")
+    else:
+        print(f"next: c2f predict IMAGE -o out --checkpoint {made}      scores: c2f eval --help")
     return 0
