@@ -52,5 +52,5 @@ def test_names_of_files_and_charts() -> None:
 
 def test_a_chart_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ImportError, match=r"pip install c2fcore\[plot\]"):
+    with pytest.raises(ImportError, match=r"pip install 'c2fcore\[plot\]'"):
         chart.lines("t", "x", "y", {"a": [(1, 1.0)]})
