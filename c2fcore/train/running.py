@@ -145,10 +145,16 @@ class Lines(ProgressBar):
     ) -> None:  # fmt: skip
         """Counts steps of the optimiser; now and then asks for the loss, which a GPU waits for."""
         assert self._bar is not None
+        if trainer.global_step == self._bar.total:
+            self._ask_for_loss(trainer, pl_module)  # before the last line
         if self._bar.update(trainer.global_step - self._bar.n):
-            metrics = self.get_metrics(trainer, pl_module)
-            metrics.pop("v_num", None)
-            self._bar.set_postfix(metrics, refresh=False)
+            self._ask_for_loss(trainer, pl_module)
+
+    def _ask_for_loss(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert self._bar is not None
+        metrics = self.get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
+        self._bar.set_postfix(metrics, refresh=False)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Ends."""
