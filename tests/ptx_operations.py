@@ -282,8 +282,10 @@ def _names(text: str) -> list[str]:
 def ld(machine: Any, parts: list[str], args: Sequence[str], m: Any) -> None:
     bits = _bits(parts[-1])
     if parts[0] == "param":
-        kind, value = machine.args[args[1].strip("[] ")]
+        name, _, offset = args[1].strip("[] ").partition("+")
+        kind, value = machine.args[name]
         number = int(np.float32(value).view(np.uint32)) if kind == "f32" else int(value)
+        number >>= 8 * int(offset or 0)
         machine.put(args[0], m, np.full(m.size, number & ((1 << bits) - 1), U[bits]))
         return
     names = _names(args[0])

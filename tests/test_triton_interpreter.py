@@ -165,7 +165,7 @@ def test_bins_beside_the_first_of_a_tile(window: int, flush: bool) -> None:
         axis = make_axis(size, window, stride, flush, tile)
         assert axis.tile_bins > 1
         edges = torch.tensor(axis.edges())
-        for tile_first in (0, axis.tile_bins, (axis.tiles - 1) * axis.tile_bins):
+        for tile_first in (0, axis.tile_bins, (axis.tiles.number - 1) * axis.tile_bins):
             first = int(edges[tile_first])
             found = torch.empty(512, dtype=torch.int32)
             beside_kernel[(1,)](found, first, axis, BLOCK=512)
@@ -223,7 +223,7 @@ def test_first_output_inverts_first_tap(small: int, full: int) -> None:
 @inside
 @pytest.mark.parametrize("check", CHECKS)
 def test_instructions(check: Any) -> None:
-    check(lambda kernel, *tensors, BLOCK: kernel[(1,)](*tensors, BLOCK=BLOCK))
+    check(lambda kernel, *arguments, BLOCK: kernel[(1,)](*arguments, BLOCK=BLOCK))
 
 
 # Paths that the sample lists are too small to take.

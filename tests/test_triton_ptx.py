@@ -240,11 +240,11 @@ def test_backward(machine: Executed, mode: str) -> None:
     assert not machine.races
 
 
-def _probe(executed: Executed, kernel: Any, *tensors: torch.Tensor, **constants: int) -> None:
+def _probe(executed: Executed, kernel: Any, *arguments: Any, **constants: int) -> None:
     from c2fcore.kernels.triton._launch import Launch
 
     names = [p.name for p in kernel.params if not p.is_constexpr]
-    executed.run(Launch(kernel, 1, dict(zip(names, tensors, strict=True)), constants, 4))
+    executed.run(Launch(kernel, 1, dict(zip(names, arguments, strict=True)), constants, 4))
 
 
 @pytest.mark.parametrize("check", CHECKS)

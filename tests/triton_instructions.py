@@ -1,4 +1,4 @@
-"""What the instructions of kernels/triton/_ptx.py answer, against NumPy: compiled, interpreted."""
+"""What kernels/triton/_ptx.py and _divider.py answer, against NumPy: compiled, interpreted."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-Run = Callable[..., None]  # (kernel, *tensors, BLOCK=...)
+Run = Callable[..., None]  # (kernel, *arguments, BLOCK=...)
 EDGES = (0.0, -0.0, 1.0, -1.0, 6e-8, -6e-8, 65504.0, -65504.0, np.inf, -np.inf, np.nan)
 SIZE = 128
 
@@ -71,4 +71,27 @@ def check_first_bit(run: Run) -> None:
     assert (rest.numpy().view(np.uint32) == np.array(left, np.uint32)).all()
 
 
-CHECKS = [check_halves, check_below, check_first_bit]
+def check_divided(run: Run) -> None:
+    """Quotients and remainders at and beside multiples, up to the largest number."""
+    from triton_probes import divided_kernel
+
+    from c2fcore.kernels.triton._divider import divider
+
+    most = (1 << 31) - 1
+    generator = np.random.default_rng(2)
+    powers = [1 << bits for bits in range(31)]
+    numbers = [*powers, *(p + 1 for p in powers), *(p - 1 for p in powers[1:]), most, most - 1]
+    numbers += (generator.integers(1, most, 40) >> (np.arange(40) % 30)).tolist()
+    for number in map(int, numbers):
+        multiples = np.concatenate(
+            [np.arange(20), most // number - np.arange(20), generator.integers(0, most, 20)]
+        )
+        multiples = np.clip(multiples, 0, most // number) * number
+        value = np.clip(np.concatenate([multiples, multiples + number - 1, [most] * 8]), 0, most)
+        found = torch.full((2, SIZE), -1, dtype=torch.int32)
+        tensor = torch.from_numpy(value.astype(np.int32))
+        run(divided_kernel, tensor, *found.unbind(), divider(number), BLOCK=SIZE)
+        assert (found.numpy() == np.divmod(value, number)).all(), number
+
+
+CHECKS = [check_halves, check_below, check_first_bit, check_divided]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from c2fcore.kernels.triton._divider import divided
 from c2fcore.kernels.triton._ptx import (
     append_below,
     difference_in_unit,
@@ -75,6 +76,14 @@ def bits_kernel(word_ptr, number_ptr, rest_ptr, BLOCK: tl.constexpr):
     number, rest = first_bit(tl.load(word_ptr + i))
     tl.store(number_ptr + i, number)
     tl.store(rest_ptr + i, rest)
+
+
+@triton.jit
+def divided_kernel(value_ptr, quotient_ptr, remainder_ptr, by, BLOCK: tl.constexpr):
+    i = tl.arange(0, BLOCK)
+    quotient, remainder = divided(tl.load(value_ptr + i), by)
+    tl.store(quotient_ptr + i, quotient)
+    tl.store(remainder_ptr + i, remainder)
 
 
 @triton.jit

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import triton
 import triton.language as tl
 
+from ._divider import divided
 from ._window_grid import bin_beside, bin_of, bin_start
 
 
@@ -26,11 +27,11 @@ class TileBins(NamedTuple):
 @triton.jit
 def tile_bins(program, grid_y, grid_x):
     """Image, int64, and bins that a program counts."""
-    row_of_all = program // grid_x.tiles
-    image = row_of_all // grid_y.tiles
-    first_y = (row_of_all - image * grid_y.tiles) * grid_y.tile_bins
+    row_of_all, tile_x = divided(program, grid_x.tiles)
+    image, tile_y = divided(row_of_all, grid_y.tiles)
+    first_y = tile_y * grid_y.tile_bins
     end_y = tl.minimum(first_y + grid_y.tile_bins, grid_y.bins)
-    first_x = (program - row_of_all * grid_x.tiles) * grid_x.tile_bins
+    first_x = tile_x * grid_x.tile_bins
     end_x = tl.minimum(first_x + grid_x.tile_bins, grid_x.bins)
     return image.to(tl.int64), TileBins(
         first_y, end_y, first_x, end_x,

@@ -147,7 +147,7 @@ def _plan_direct(
         constants |= {"N": 0, "CLASS_BLOCK": 0}
     return Launch(
         _direct_counts_kernel,
-        seg.shape[0] * y.tiles * x.tiles,
+        seg.shape[0] * y.tiles.number * x.tiles.number,
         {**args, **strides},
         constants,
         num_warps=8 if constants["BLOCK_Y"] * constants["BLOCK_X"] >= 2048 else 4,
@@ -165,7 +165,7 @@ def _plan_upsampled(
     constants: dict[str, Any],
 ) -> Launch:
     batch, classes, h, w = seg.shape
-    programs = batch * y.tiles * x.tiles
+    programs = batch * y.tiles.number * x.tiles.number
     by_row = y.tile_bins == 1 < x.tile_bins and x.tile_px >= ROW_PX
     cells = cells_over(h, w, y.size, x.size, y.tile_px, x.tile_px, column_block(seg), by_row)
     warps = ROW_WARPS if by_row else label_warps(seg, cells)

@@ -12,6 +12,7 @@ import numpy as np
 import triton
 import triton.language as tl
 
+from ._divider import divided
 from ._upsample import first_tap, inner_output, unclamped_positions
 
 
@@ -93,7 +94,7 @@ def rows_of_tile(
 
     Args:
         tile_y: number of the tile.
-        groups: tiles between the same two rows of logits, BY_CELL.
+        groups: Divider, tiles between the same two rows of logits, BY_CELL.
         axis: Resize of the rows.
         ROWS: of a tile, at most.
         BY_CELL: tiles are cut where the row of logits changes. Otherwise all have ROWS rows, of one
@@ -103,9 +104,10 @@ def rows_of_tile(
     """
     if BY_CELL:
         # Rows before cell 0 read row 0 with weight 1, as the clamped position does.
-        cell = tile_y // groups - 1
+        row, group = divided(tile_y, groups)
+        cell = row - 1
         y0 = tl.where(cell < 0, 0, inner_output(tl.maximum(cell, 0), axis, DYADIC))
-        y0 += tile_y % groups * ROWS
+        y0 += group * ROWS
         end = tl.where(cell + 1 < axis.small, inner_output(cell + 1, axis, DYADIC), axis.full)
         return y0, tl.minimum(y0 + ROWS, end), tl.maximum(cell, 0)
     y0 = tile_y * ROWS

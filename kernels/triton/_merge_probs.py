@@ -16,6 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ._classes import WORDS, is_small
+from ._divider import divided, divider
 from ._foreground import foreground
 from ._launch import Launch, ceil_div, pow2
 from ._logit_rows import (
@@ -178,9 +179,10 @@ def _merge_probs_kernel(
     n, window,
     fine_y,  # Resize, of a window
     fine_x,
-    tiles_y, tiles_x,
+    tiles_y,  # Divider
+    tiles_x,  # Divider
     last_x,  # where the last tile of a row starts
-    groups,  # tiles of rows between the same two rows of logits
+    groups,  # Divider: tiles of rows between the same two rows of logits
     word0, word1, word2, word3, word4, word5, word6, word7,
     OFFICIAL: tl.constexpr,
     SECOND_SOFTMAX: tl.constexpr,
@@ -200,9 +202,9 @@ def _merge_probs_kernel(
 ):  # fmt: skip
     words = (word0, word1, word2, word3, word4, word5, word6, word7)
     program = tl.program_id(0)
-    tile_x = program % tiles_x
-    tile_y = (program // tiles_x) % tiles_y
-    b = (program // (tiles_x * tiles_y)).to(tl.int64)
+    program, tile_x = divided(program, tiles_x)
+    b, tile_y = divided(program, tiles_y)
+    b = b.to(tl.int64)
     H = resize_y.full
     W = resize_x.full
     y0, y1, row = rows_of_tile(tile_y, groups, resize_y, ROWS, BY_CELL, RESIZED, DYADIC)
@@ -288,8 +290,9 @@ def plan_probs(args: dict[str, Any], constants: dict[str, Any], rule: str, probs
             **args,
             "probs_ptr": probs,
             "num_classes": classes,
-            **{"tiles_y": tiles_y, "tiles_x": tiles_x, "last_x": width - block_x},
-            "groups": groups,
+            **{"tiles_y": divider(tiles_y), "tiles_x": divider(tiles_x)},
+            "last_x": width - block_x,
+            "groups": divider(groups),
         },
         {
             **constants,

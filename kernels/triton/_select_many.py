@@ -21,7 +21,8 @@ import torch
 import triton
 import triton.language as tl
 
-from ._launch import Launch, pow2
+from ._divider import divided
+from ._launch import Launch
 from ._selection import (
     clear_slots,
     key_format,
@@ -44,65 +45,107 @@ def _all_edges(edges_ptr, window, axis, BLOCK: tl.constexpr):
 
 
 @triton.jit
+def _sum_bins_above(bins_ptr, above_ptr, bins_y, bins_x, BLOCK: tl.constexpr):
+    """above[t, u]: what the bins of column u hold in the rows before t, for t up to bins_y."""
+    for start in range(0, bins_x, BLOCK):
+        u = start + tl.arange(0, BLOCK)
+        valid = u < bins_x
+        sums = tl.zeros([BLOCK], tl.int32)
+        for t in tl.range(0, bins_y, loop_unroll_factor=16):
+            tl.store(above_ptr + t * bins_x + u, sums, mask=valid)
+            sums += tl.load(bins_ptr + t * bins_x + u, mask=valid, other=0)
+        tl.store(above_ptr + bins_y * bins_x + u, sums, mask=valid)
+
+
+@triton.jit
+def _first_gains(above_ptr, gains_ptr, i, j, rows, columns, edges_y_ptr, edges_x_ptr, bins_x,
+                 most_x):  # fmt: skip
+    """What windows i [R, 1], j [1, C] hold, stored as their gains, too; 0 where there is none."""
+    top, bottom = load_edges(edges_y_ptr, i, i < rows)
+    left, right = load_edges(edges_x_ptr, j, j < columns)
+    sums = tl.zeros_like(top + left)
+    from_ptr = above_ptr + top * bins_x + left
+    to_ptr = above_ptr + bottom * bins_x + left
+    for u in tl.range(0, most_x, loop_unroll_factor=4):
+        sums += tl.load(to_ptr + u, mask=left + u < right, other=0)
+        sums -= tl.load(from_ptr + u, mask=left + u < right, other=0)
+    tl.store(gains_ptr + i * columns + j, sums, mask=(i < rows) & (j < columns))
+    return sums
+
+
+@triton.jit
 def _sum_across(bins_ptr, across_ptr, edges_x_ptr, t0, t1, u0, u1, j0, j1, columns, most_x, bins_x,
-                BLOCK: tl.constexpr):  # fmt: skip
+                ROWS: tl.constexpr, LANES: tl.constexpr):  # fmt: skip
     """across[t, j]: what bins [u0, u1) of row t hold inside column j of windows.
 
     For t in [t0, t1), j in [j0, j1).
     """
-    width = j1 - j0
-    for start in range(0, (t1 - t0) * width, BLOCK):
-        lane = start + tl.arange(0, BLOCK)
-        valid = lane < (t1 - t0) * width
-        t = t0 + lane // width
-        j = j0 + lane % width
-        left, right = load_edges(edges_x_ptr, j, valid)
+    for start_j in range(j0, j1, LANES):
+        j = start_j + tl.arange(0, LANES)[None, :]
+        left, right = load_edges(edges_x_ptr, j, j < j1)
         left, right = tl.maximum(left, u0), tl.minimum(right, u1)
-        sums = tl.zeros([BLOCK], tl.int32)
-        ptrs = bins_ptr + t * bins_x + left
-        for u in tl.range(0, most_x, loop_unroll_factor=4):
-            sums += tl.load(ptrs + u, mask=left + u < right, other=0)
-        tl.store(across_ptr + t * columns + j, sums, mask=valid)
+        for start_t in range(t0, t1, ROWS):
+            t = start_t + tl.arange(0, ROWS)[:, None]
+            sums = tl.zeros([ROWS, LANES], tl.int32)
+            ptrs = bins_ptr + t * bins_x + left
+            for u in tl.range(0, most_x, loop_unroll_factor=4):
+                sums += tl.load(ptrs + u, mask=(left + u < right) & (t < t1), other=0)
+            tl.store(across_ptr + t * columns + j, sums, mask=(t < t1) & (j < j1))
 
 
 @triton.jit
 def _sum_down(across_ptr, gains_ptr, edges_y_ptr, t0, t1, i0, i1, j0, j1, columns, most_y,
-              FIRST: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
-    """Sums of across over bin rows [t0, t1): what windows [i0, i1) x [j0, j1) gain, or lose."""
-    width = j1 - j0
-    for start in range(0, (i1 - i0) * width, BLOCK):
-        lane = start + tl.arange(0, BLOCK)
-        valid = lane < (i1 - i0) * width
-        i = i0 + lane // width
-        j = j0 + lane % width
-        top, bottom = load_edges(edges_y_ptr, i, valid)
+              ROWS: tl.constexpr, LANES: tl.constexpr):  # fmt: skip
+    """Takes the sums of across over bin rows [t0, t1) from windows [i0, i1) x [j0, j1)."""
+    for start_i in range(i0, i1, ROWS):
+        i = start_i + tl.arange(0, ROWS)[:, None]
+        top, bottom = load_edges(edges_y_ptr, i, i < i1)
         top, bottom = tl.maximum(top, t0), tl.minimum(bottom, t1)
-        at = i * columns + j
-        sums = tl.zeros([BLOCK], tl.int32)
-        ptrs = across_ptr + top * columns + j
-        for t in tl.range(0, most_y, loop_unroll_factor=4):
-            sums += tl.load(ptrs + t * columns, mask=top + t < bottom, other=0)
-        if not FIRST:
-            sums = tl.load(gains_ptr + at, mask=valid, other=0) - sums
-        tl.store(gains_ptr + at, sums, mask=valid)
+        for start_j in range(j0, j1, LANES):
+            j = start_j + tl.arange(0, LANES)[None, :]
+            valid = (i < i1) & (j < j1)
+            at = gains_ptr + i * columns + j
+            gains = tl.load(at, mask=valid, other=0)
+            ptrs = across_ptr + top * columns + j
+            for t in tl.range(0, most_y, loop_unroll_factor=4):
+                gains -= tl.load(ptrs + t * columns, mask=(top + t < bottom) & (j < j1), other=0)
+            tl.store(at, gains, mask=valid)
 
 
 @triton.jit
-def _best_of_rows(gains_ptr, row_best_ptr, i0, i1, columns,
-                  KEY: tl.constexpr, PLACE_BITS: tl.constexpr,
-                  ROWS: tl.constexpr, COLUMNS: tl.constexpr):  # fmt: skip
-    """row_best[i] for rows [i0, i1): the largest key."""
-    for start_row in range(i0, i1, ROWS):
-        i = start_row + tl.arange(0, ROWS)
-        row_best = tl.zeros([ROWS], KEY)
-        for start in range(0, columns, COLUMNS):
-            j = start + tl.arange(0, COLUMNS)
-            place = i[:, None] * columns + j[None, :]
-            valid = (i < i1)[:, None] & (j < columns)[None, :]
-            gains = tl.load(gains_ptr + place, mask=valid, other=0)
-            key = tl.where(valid, make_key(gains, place, KEY, PLACE_BITS), 0)
-            row_best = tl.maximum(row_best, tl.max(key, 1))
-        tl.store(row_best_ptr + i, row_best, mask=i < i1)
+def _sum_windows(above_ptr, gains_ptr, row_best_ptr, edges_y_ptr, edges_x_ptr, rows, columns,
+                 bins_x, most_x, KEY: tl.constexpr, PLACE_BITS: tl.constexpr,
+                 ROWS: tl.constexpr, LANES: tl.constexpr):  # fmt: skip
+    """The gains of all windows, and the largest key of each row of them."""
+    for start_i in range(0, rows, ROWS):
+        i = start_i + tl.arange(0, ROWS)[:, None]
+        best = tl.zeros([ROWS, LANES], KEY)
+        for start_j in range(0, columns, LANES):
+            j = start_j + tl.arange(0, LANES)[None, :]
+            gains = _first_gains(
+                above_ptr, gains_ptr, i, j, rows, columns, edges_y_ptr, edges_x_ptr, bins_x, most_x
+            )
+            key = make_key(gains, i * columns + j, KEY, PLACE_BITS)
+            best = tl.maximum(best, tl.where(j < columns, key, 0))
+        tl.store(row_best_ptr + i, tl.max(best, 1, keep_dims=True), mask=i < rows)
+
+
+@triton.jit
+def _best_of_rows(gains_ptr, row_best_ptr, i0, i1, columns, KEY: tl.constexpr,
+                  PLACE_BITS: tl.constexpr, ROWS: tl.constexpr, LANES: tl.constexpr):  # fmt: skip
+    """row_best[i] for rows [i0, i1): the largest key. A warp looks at whole rows."""
+    for start_i in range(i0, i1, ROWS):
+        i = start_i + tl.arange(0, ROWS)[:, None]
+        best = tl.zeros([ROWS, LANES], KEY)
+        for start_j in range(0, columns, 8 * LANES):
+            for k in tl.static_range(8):
+                j = start_j + k * LANES + tl.arange(0, LANES)[None, :]
+                place = i * columns + j
+                valid = (i < i1) & (j < columns)
+                gains = tl.load(gains_ptr + place, mask=valid, other=0)
+                key = make_key(gains, place, KEY, PLACE_BITS)
+                best = tl.maximum(best, tl.where(valid, key, 0))
+        tl.store(row_best_ptr + i, tl.max(best, 1, keep_dims=True), mask=i < i1)
 
 
 @triton.jit
@@ -115,20 +158,22 @@ def _best(row_best_ptr, rows, KEY: tl.constexpr, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _clear_bins(bins_ptr, bins_x, t0, t1, u0, u1, BLOCK: tl.constexpr):
+def _clear_bins(bins_ptr, bins_x, t0, t1, u0, u1, ROWS: tl.constexpr, LANES: tl.constexpr):
     """Sets the bins [t0, t1) x [u0, u1) to 0."""
-    width = u1 - u0
-    for start in range(0, (t1 - t0) * width, BLOCK):
-        lane = start + tl.arange(0, BLOCK)
-        at = (t0 + lane // width) * bins_x + u0 + lane % width
-        tl.store(bins_ptr + at, 0, mask=lane < (t1 - t0) * width)
+    for start_t in range(t0, t1, ROWS):
+        t = start_t + tl.arange(0, ROWS)[:, None]
+        for start_u in range(u0, u1, LANES):
+            u = start_u + tl.arange(0, LANES)[None, :]
+            tl.store(bins_ptr + t * bins_x + u, 0, mask=(t < t1) & (u < u1))
 
 
 @triton.jit
 def _overlapping(start, window, axis):
     """Windows [first, last) along an axis that share pixels with the window at pixel `start`."""
-    first = tl.where(start < window, 0, (start - window) // axis.stride + 1)
-    last = tl.minimum((start + window - 1) // axis.stride + 1, axis.regular)
+    before, _ = divided(tl.maximum(start - window, 0), axis.by_stride)
+    first = tl.where(start < window, 0, before + 1)
+    last, _ = divided(start + window - 1, axis.by_stride)
+    last = tl.minimum(last + 1, axis.regular)
     return first, tl.where(axis.flush_px < start + window, axis.windows, last)
 
 
@@ -149,7 +194,6 @@ def _many_kernel(
     KEY: tl.constexpr,
     PLACE_BITS: tl.constexpr,
     BLOCK: tl.constexpr,
-    COLUMNS: tl.constexpr,
 ):  # fmt: skip
     b = tl.program_id(0).to(tl.int64)
     rows = grid_y.windows
@@ -161,33 +205,26 @@ def _many_kernel(
     bins_ptr += b * bins_y * bins_x
     edges_y_ptr = edges_ptr + b * 2 * (rows + columns)
     edges_x_ptr = edges_y_ptr + 2 * rows
-    across_ptr += b * bins_y * columns
+    across_ptr += b * (bins_y + 1) * bins_x
     gains_ptr += b * rows * columns
     row_best_ptr += b * rows
     origins_ptr += b * n * 2
     counts_ptr += b * n
-    _all_edges(edges_y_ptr, window, grid_y, COLUMNS)
-    _all_edges(edges_x_ptr, window, grid_x, COLUMNS)
+    _all_edges(edges_y_ptr, window, grid_y, BLOCK)
+    _all_edges(edges_x_ptr, window, grid_x, BLOCK)
     tl.debug_barrier()
-    _sum_across(
-        bins_ptr, across_ptr, edges_x_ptr, 0, bins_y, 0, bins_x, 0, columns,
-        columns, most_x, bins_x, 4 * BLOCK,
+    _sum_bins_above(bins_ptr, across_ptr, bins_y, bins_x, BLOCK)
+    tl.debug_barrier()
+    _sum_windows(
+        across_ptr, gains_ptr, row_best_ptr, edges_y_ptr, edges_x_ptr, rows, columns,
+        bins_x, most_x, KEY, PLACE_BITS, BLOCK // 8, 32,
     )  # fmt: skip
-    tl.debug_barrier()
-    _sum_down(
-        across_ptr, gains_ptr, edges_y_ptr, 0, bins_y, 0, rows, 0, columns,
-        columns, most_y, True, 4 * BLOCK,
-    )  # fmt: skip
-    tl.debug_barrier()
-    _best_of_rows(
-        gains_ptr, row_best_ptr, 0, rows, columns, KEY, PLACE_BITS, 2048 // COLUMNS, COLUMNS
-    )
     tl.debug_barrier()
     taken = 0
     best = _best(row_best_ptr, rows, KEY, BLOCK)
     while (taken < n) & (key_gain(best, PLACE_BITS) >= min_pixels):
         place = key_place(best, PLACE_BITS)
-        i, j = place // columns, place % columns
+        i, j = divided(place, grid_x.by_windows)
         y = window_start(i, grid_y)
         x = window_start(j, grid_x)
         tl.store(origins_ptr + taken * 2, y)
@@ -201,21 +238,19 @@ def _many_kernel(
             j0, j1 = _overlapping(x, window, grid_x)
             _sum_across(
                 bins_ptr, across_ptr, edges_x_ptr, t0, t1, u0, u1, j0, j1,
-                columns, most_x, bins_x, BLOCK,
+                columns, most_x, bins_x, BLOCK // 32, 32,
             )  # fmt: skip
             tl.debug_barrier()
             _sum_down(
                 across_ptr, gains_ptr, edges_y_ptr, t0, t1, i0, i1, j0, j1,
-                columns, most_y, False, BLOCK,
+                columns, most_y, BLOCK // 32, 32,
             )  # fmt: skip
-            _clear_bins(bins_ptr, bins_x, t0, t1, u0, u1, BLOCK)
+            _clear_bins(bins_ptr, bins_x, t0, t1, u0, u1, BLOCK // 32, 32)
         else:
             i0, i1 = i, i + 1
             tl.store(gains_ptr + place, 0)
         tl.debug_barrier()
-        _best_of_rows(
-            gains_ptr, row_best_ptr, i0, i1, columns, KEY, PLACE_BITS, 2048 // COLUMNS, COLUMNS
-        )
+        _best_of_rows(gains_ptr, row_best_ptr, i0, i1, columns, KEY, PLACE_BITS, BLOCK // 32, 32)
         tl.debug_barrier()
         best = _best(row_best_ptr, rows, KEY, BLOCK)
     tl.store(num_ptr + b, taken)
@@ -227,6 +262,7 @@ def plan_many(
 ) -> Launch:
     """The launch that selects among any number of windows."""
     keys = key_format(window, y.windows * x.windows)
+    warps = 8
     kind = torch.int32 if keys["KEY"] is tl.int32 else torch.int64
     return Launch(
         _many_kernel,
@@ -234,13 +270,13 @@ def plan_many(
         {
             **args,
             "edges_ptr": scratch("edges", torch.int32, batch * 2 * (y.windows + x.windows)),
-            "across_ptr": scratch("across", torch.int32, batch * y.bins * x.windows),
+            "across_ptr": scratch("across", torch.int32, batch * (y.bins + 1) * x.bins),
             "gains_ptr": scratch("gains", torch.int32, batch * y.windows * x.windows),
             "row_best_ptr": scratch(f"row_best_{kind}", kind, batch * y.windows),
         },
         {
-            **{"COVER": cover, "BLOCK": 256, "COLUMNS": min(pow2(x.windows), 256)},
+            **{"COVER": cover, "BLOCK": 32 * warps},
             **keys,
         },
-        num_warps=8,
+        num_warps=warps,
     )

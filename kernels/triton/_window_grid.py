@@ -20,6 +20,7 @@ from typing import NamedTuple
 import triton
 import triton.language as tl
 
+from ._divider import Divider, divided, divider
 from ._launch import ceil_div
 
 NONE = (1 << 31) - 1  # flush start and bin of an axis without a flush window
@@ -42,7 +43,10 @@ class Axis(NamedTuple):
     window_bins: int  # most bins of a window
     tile_bins: int
     tile_px: int  # most pixels of a tile
-    tiles: int
+    tiles: Divider
+    by_stride: Divider
+    by_unit: Divider
+    by_windows: Divider
 
     def edges(self) -> list[int]:
         """First pixels of all bins, and the axis' end: what `bin_start` computes on the device."""
@@ -77,10 +81,11 @@ def make_axis(size: int, window: int, stride: int, flush: bool, tile_px: int) ->
     flush_bin = bin_of(flush_px) if flush_px != NONE else NONE
     starts = [0, (regular - 1) * stride, *([flush_px] if flush_px != NONE else [])]
     bins = bin_of(size - 1) + 1
+    windows = regular + (flush_px != NONE)
     return Axis(
         size=size,
         stride=stride,
-        windows=regular + (flush_px != NONE),
+        windows=windows,
         regular=regular,
         flush_px=flush_px,
         flush_bin=flush_bin,
@@ -93,7 +98,10 @@ def make_axis(size: int, window: int, stride: int, flush: bool, tile_px: int) ->
         window_bins=max(bin_of(o + window - 1) - bin_of(o) for o in starts) + 2,
         tile_bins=tile_bins,
         tile_px=min(max(unit, stride * (tile_bins // period_bins)), size),
-        tiles=ceil_div(bins, tile_bins),
+        tiles=divider(ceil_div(bins, tile_bins)),
+        by_stride=divider(stride),
+        by_unit=divider(unit),
+        by_windows=divider(windows),
     )
 
 
@@ -111,10 +119,11 @@ def bin_start(e, axis):
 @triton.jit
 def bin_of(px, axis):
     """Bin of pixel `px`."""
-    at = px % axis.stride
-    after = axis.rest_bins + (at - axis.rest) // axis.unit
-    inside = tl.where(at < axis.rest, at // axis.unit, after)
-    return (px // axis.stride) * axis.period_bins + inside + (px >= axis.flush_px).to(tl.int32)
+    period, at = divided(px, axis.by_stride)
+    before = at < axis.rest
+    inside, _ = divided(tl.where(before, at, at - axis.rest), axis.by_unit)
+    inside += tl.where(before, 0, axis.rest_bins)
+    return period * axis.period_bins + inside + (px >= axis.flush_px).to(tl.int32)
 
 
 @triton.jit
@@ -124,7 +133,7 @@ def bin_beside(px, first, axis):
     Strides are short there, so not cut further, and float32 division by one is safe: adding a half
     keeps quotients further from whole numbers than rounding can move them.
     """
-    period = first // axis.stride
+    period, _ = divided(first, axis.by_stride)
     at = px - period * axis.stride
     further = ((at.to(tl.float32) + 0.5) * (1.0 / axis.stride)).to(tl.int32)
     at -= further * axis.stride
@@ -148,8 +157,9 @@ def window_bins(i, window, axis):
 @triton.jit
 def window_sum(bins_ptr, index, valid, window, grid_y, grid_x):
     """First row, first column and sum of the bins of windows `index` [P] (row-major)."""
-    y, top, bottom = window_bins(index // grid_x.windows, window, grid_y)
-    x, left, right = window_bins(index % grid_x.windows, window, grid_x)
+    row, column = divided(index, grid_x.by_windows)
+    y, top, bottom = window_bins(row, window, grid_y)
+    x, left, right = window_bins(column, window, grid_x)
     ptrs = bins_ptr + top * grid_x.bins + left
     sums = tl.zeros_like(index)
     for _i in range(grid_y.window_bins):

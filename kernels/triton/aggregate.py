@@ -21,6 +21,7 @@ from torch import Tensor
 from ._cell_counts import QUAD, label_warps, tile_width
 from ._cells import agreed_labels, cells_over, store_agreed, tile_over
 from ._classes import WORDS, class_words, is_small, words_in_use
+from ._divider import divided, divider
 from ._foreground import foreground
 from ._launch import (
     Launch,
@@ -34,7 +35,7 @@ from ._launch import (
 )
 from ._merge import any_of, merged_labels
 from ._merge_probs import plan_probs
-from ._mixed import contenders, mixed_cells, mixed_labels
+from ._mixed import contenders_of_all, mixed_cells, mixed_labels
 from ._ptx import along_last
 from ._upsample import Logits, first_argmax, resize
 from ._windows import NO_SLOT, next_window, slot_block, slots_in_use, window_origin
@@ -70,7 +71,7 @@ def _coarse_tile(
             cell = mixed_cells(
                 mixed_ptr, start, mixed, logits, tile, resize_y, resize_x, CELLS, LANES
             )
-            contend, most = contenders(logits, cell, 0, min(N, 32), CELLS, LANES)
+            contend, most = contenders_of_all(logits, cell, N, CELLS, LANES)
             for dy in range(0, tl.where(tile.row0 == 0, CELLS.first_y, CELLS.most_y), CELLS.cell_y):
                 for dx in range(
                     0, tl.where(tile.column0 == 0, CELLS.first_x, CELLS.most_x), CELLS.cell_x
@@ -99,7 +100,9 @@ def _merge_labels_kernel(
     n, window,
     fine_y,  # Resize, of a window
     fine_x,
-    tiles_y, tiles_x,
+    tiles_y,  # Divider
+    tiles_x,  # Divider
+    slots,  # Divider: n
     word0, word1, word2, word3, word4, word5, word6, word7,
     GIVEN: tl.constexpr,
     OFFICIAL: tl.constexpr,
@@ -122,15 +125,12 @@ def _merge_labels_kernel(
 ):  # fmt: skip
     words = (word0, word1, word2, word3, word4, word5, word6, word7)
     program = tl.program_id(0)
-    tile_x = program % tiles_x
-    tile_y = (program // tiles_x) % tiles_y
-    index = program // (tiles_x * tiles_y)
+    rest, tile_x = divided(program, tiles_x)
+    b, tile_y = divided(rest, tiles_y)
+    owner = tl.zeros_like(b)
     if GIVEN:
-        b = (index // n).to(tl.int64)
-        owner = index % n
-    else:
-        b = index.to(tl.int64)
-        owner = tl.zeros_like(index)
+        b, owner = divided(b, slots)
+    b = b.to(tl.int64)
     used = slots_in_use(num_ptr, b, n)
     origins_ptr += b * n * 2
     image = b * coarse_stride_b
@@ -171,7 +171,7 @@ def _merge_labels_kernel(
     # Rows that no window reaches, and blocks without a pixel to merge, cost one check each. Columns
     # are clamped: loads of logits need no mask, and the compiler picks no layout for wider loads.
     lane = x0 + tl.arange(0, BLOCK_X)[None, :]
-    x = tl.minimum(lane, x1 - 1)
+    x = tl.minimum(lane + 1, x1) - 1  # x1 - 1 would be kept in a register from the tile on
     for row0 in range(y0, y1, ROWS):
         line = row0 + tl.arange(0, ROWS)[:, None]
         y = tl.minimum(line, y1 - 1)
@@ -265,7 +265,8 @@ def plan_aggregate(
                 "mixed_ptr": scratch("mixed", torch.int32, programs * cells.scratch)
                 if listed
                 else None,
-                **{"tiles_y": tiles_y, "tiles_x": tiles_x},
+                **{"tiles_y": divider(tiles_y), "tiles_x": divider(tiles_x)},
+                "slots": divider(n),
             },
             {
                 **constants,

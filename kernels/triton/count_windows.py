@@ -10,6 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ._cell_counts import bin_grid, plan_cell_counts
+from ._divider import divided, divider
 from ._launch import Launch, ceil_div
 from ._window_grid import window_sum
 
@@ -21,12 +22,13 @@ def _window_sums_kernel(
     grid_y,  # Axis
     grid_x,
     window,
-    blocks,  # programs per image
+    blocks,  # Divider: programs per image
     BLOCK: tl.constexpr,
 ):
     program = tl.program_id(0)
-    b = (program // blocks).to(tl.int64)
-    index = (program % blocks) * BLOCK + tl.arange(0, BLOCK)
+    image, block = divided(program, blocks)
+    b = image.to(tl.int64)
+    index = block * BLOCK + tl.arange(0, BLOCK)
     windows = grid_y.windows * grid_x.windows
     valid = index < windows
     bins_ptr += b * grid_y.bins * grid_x.bins
@@ -61,7 +63,7 @@ def plan_count_windows(
             "bins_ptr": bins,
             "counts_ptr": counts,
             **{"grid_y": y, "grid_x": x, "window": window},
-            "blocks": blocks,
+            "blocks": divider(blocks),
         },
         {"BLOCK": block},
         num_warps=4,

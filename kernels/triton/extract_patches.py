@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ._divider import divided, divider
 from ._launch import (
     Launch,
     ceil_div,
@@ -53,7 +54,7 @@ def _source_row(row_ptr, columns, weights, gain, bias, TAPS: tl.constexpr):
 
 
 # Not specialised on what depends on the number of windows, which changes from image to image.
-@triton.jit(do_not_specialize=["n", "cells", "strips"])
+@triton.jit(do_not_specialize=["n", "cells"])
 def _extract_patches_kernel(
     image_ptr,  # [B, C, H, W]
     origins_ptr,  # int32 [B, n, 2] contiguous
@@ -63,7 +64,11 @@ def _extract_patches_kernel(
     n, H, W, window, side, row, scale, ratio,
     out_stride_patch, out_stride_c, out_stride_y, out_stride_x,
     gains, biases,  # tuples of CHANNELS floats
-    cells, strips, lane_blocks, planes,
+    cells,
+    slots,  # Divider: n
+    strips,  # Divider
+    lane_blocks,  # Divider
+    planes,  # Divider
     CHANNELS_LAST: tl.constexpr,
     CHANNELS: tl.constexpr,
     TAPS: tl.constexpr,
@@ -72,31 +77,32 @@ def _extract_patches_kernel(
     LANES: tl.constexpr,
 ):  # fmt: skip
     program = tl.program_id(0)
-    lane = (program % lane_blocks) * LANES + tl.arange(0, LANES)[None, :]
-    program = program // lane_blocks
-    strip = program % strips
-    program = program // strips
-    patch = (program // planes).to(tl.int64)
-    b = patch // n
+    program, block = divided(program, lane_blocks)
+    lane = block * LANES + tl.arange(0, LANES)[None, :]
+    program, strip = divided(program, strips)
+    patch, plane = divided(program, planes)
+    b, slot = divided(patch, slots)
+    patch = patch.to(tl.int64)
+    b = b.to(tl.int64)
     if CHANNELS_LAST:
         x = lane // CHANNELS
         c = lane % CHANNELS
     else:
-        c = tl.zeros_like(lane) + program % planes
+        c = tl.zeros_like(lane) + plane
         x = lane
     valid = lane < row
     out_ptr = patches_ptr + patch * out_stride_patch
     if CHANNELS_LAST:
         out_ptr += lane
     else:
-        out_ptr += (program % planes).to(tl.int64) * out_stride_c
+        out_ptr += plane.to(tl.int64) * out_stride_c
         out_ptr += lane.to(tl.int64) * out_stride_x
     line = tl.arange(0, ROWS)[:, None]
     first = strip * cells - (1 if TAPS == 4 else 0)
     y0 = tl.where(strip == 0, 0, first_in_cell(first, scale, ratio, window, side, TAPS, DYADIC))
     y1 = first_in_cell(first + cells, scale, ratio, window, side, TAPS, DYADIC)
 
-    if patch % n >= slots_in_use(num_ptr, b, n):
+    if slot >= slots_in_use(num_ptr, b, n):
         zero = tl.zeros([ROWS, LANES], tl.float32).to(patches_ptr.dtype.element_ty)
         for start in range(y0, y1, ROWS):
             y = start + line
@@ -245,8 +251,9 @@ def plan_extract_patches(
                     "row": row,
                     **strides_of("out", patches, ("patch", "c", "y", "x")),
                     **{"gains": gains[c0 : c0 + count], "biases": biases[c0 : c0 + count]},
-                    **{"cells": cells, "strips": strips},
-                    **{"lane_blocks": lane_blocks, "planes": planes},
+                    **{"cells": cells, "slots": divider(origins.shape[1])},
+                    "strips": divider(strips),
+                    **{"lane_blocks": divider(lane_blocks), "planes": divider(planes)},
                 },
                 {
                     "CHANNELS_LAST": together,

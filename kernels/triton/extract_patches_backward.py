@@ -16,6 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ._divider import divided, divider
 from ._launch import Launch, ceil_div, pow2, require_image, require_resized, strides_of
 from ._ptx import along_last
 from ._resample import cell_of, first_in_cell, of_channel, tap_source, tap_weight
@@ -74,7 +75,9 @@ def _extract_patches_backward_kernel(
     grad_stride_patch, grad_stride_c, grad_stride_y, grad_stride_x,
     n, C, H, W, window, side, scale, ratio,
     gains,  # tuple of CHANNELS floats
-    c0, tiles_y, tiles_x,
+    c0,
+    tiles_y,  # Divider
+    tiles_x,  # Divider
     last_x,  # where the last tile of a row starts
     CHANNELS: tl.constexpr,
     TAPS: tl.constexpr,
@@ -87,11 +90,11 @@ def _extract_patches_backward_kernel(
     program = tl.program_id(0)
     # The last tile of a row is moved back until it fits. The compiler then knows no multiple for x
     # and gives neighbouring columns to neighbouring lanes: a thread computes weights of one column.
-    own_x0 = (program % tiles_x) * BLOCK_X
+    program, tile_x = divided(program, tiles_x)
+    own_x0 = tile_x * BLOCK_X
     x0 = tl.minimum(own_x0, last_x)
-    program = program // tiles_x
-    y0 = (program % tiles_y) * BLOCK_Y
-    program = program // tiles_y
+    program, tile_y = divided(program, tiles_y)
+    y0 = tile_y * BLOCK_Y
     c = program % CHANNELS
     b = (program // CHANNELS).to(tl.int64)
     y = y0 + tl.arange(0, BLOCK_Y)[:, None]
@@ -193,7 +196,7 @@ def plan_extract_patches_backward(
                 **{"n": n, "C": channels, "H": height, "W": width},
                 **axis,
                 "gains": gains[c0 : c0 + CHANNELS],
-                **{"c0": c0, "tiles_y": tiles_y, "tiles_x": tiles_x},
+                **{"c0": c0, "tiles_y": divider(tiles_y), "tiles_x": divider(tiles_x)},
                 "last_x": width - block_x,
             },
             {

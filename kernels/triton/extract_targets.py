@@ -9,6 +9,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ._classes import WORDS, class_words, is_small, words_in_use
+from ._divider import divided, divider
 from ._launch import Launch, ceil_div, lanes_of_row, require_image, strides_of
 from ._windows import slots_in_use, window_origin
 
@@ -22,7 +23,10 @@ def _extract_targets_kernel(
     num_ptr,  # int32 [B]
     targets_ptr,  # uint8 [B*n, window, window] contiguous
     labels_stride_b, labels_stride_y, labels_stride_x,
-    n, H, W, window, ignore_index, lane_blocks, strips,
+    n, H, W, window, ignore_index,
+    slots,  # Divider: n
+    lane_blocks,  # Divider
+    strips,  # Divider
     word0, word1, word2, word3, word4, word5, word6, word7,
     NUM_WORDS: tl.constexpr,
     ROWS: tl.constexpr,
@@ -30,14 +34,14 @@ def _extract_targets_kernel(
 ):  # fmt: skip
     words = (word0, word1, word2, word3, word4, word5, word6, word7)
     program = tl.program_id(0)
-    x = (program % lane_blocks) * LANES + tl.arange(0, LANES)[None, :]
-    row_of_blocks = program // lane_blocks
-    y = (row_of_blocks % strips) * ROWS + tl.arange(0, ROWS)[:, None]
-    slot = row_of_blocks // strips
-    b = slot // n
-    used = slot % n < slots_in_use(num_ptr, b, n)
+    row_of_blocks, block = divided(program, lane_blocks)
+    x = block * LANES + tl.arange(0, LANES)[None, :]
+    patch, strip = divided(row_of_blocks, strips)
+    y = strip * ROWS + tl.arange(0, ROWS)[:, None]
+    b, slot = divided(patch, slots)
+    used = slot < slots_in_use(num_ptr, b, n)
     valid = (y < window) & (x < window)
-    patch = slot.to(tl.int64)
+    patch = patch.to(tl.int64)
     top, left = window_origin(origins_ptr, patch, window, H, W)
     labels_ptr += b.to(tl.int64) * labels_stride_b
     row_ptr = labels_ptr + (top + y).to(tl.int64) * labels_stride_y
@@ -80,7 +84,8 @@ def plan_extract_targets(
                 **strides_of("labels", labels, "byx"),
                 **{"n": n, "H": labels.shape[1], "W": labels.shape[2]},
                 **{"window": window, "ignore_index": ignore_index},
-                **{"lane_blocks": lane_blocks, "strips": strips},
+                "slots": divider(n),
+                **{"lane_blocks": divider(lane_blocks), "strips": divider(strips)},
                 **class_words(table),
             },
             {"NUM_WORDS": words_in_use(table), "ROWS": rows, "LANES": lanes},
