@@ -95,7 +95,7 @@ def patches_bytes(case: PatchCase, launches: list[Any]) -> Bytes:
     windows = case.n * case.window**2 * per_pixel
     rows = case.window
     if constants.get("TAPS", 1) > 1:
-        rows += (args["strips"] - 1) * (constants["TAPS"] - 1)
+        rows += (args["strips"].number - 1) * (constants["TAPS"] - 1)
     read = windows * rows // case.window
     reasons = []
     if windows > _size(source):

@@ -31,6 +31,7 @@ share stands in files with a leading underscore:
     _merge.py         the merge rule
     _merge_probs.py   scores of aggregate
     _logit_rows.py    logits of pixels between the same two rows of logits
+    _divider.py       division of program numbers by what the host knows
     _launch.py        what a launch is made of, and how large a call may be
     _compile.py       ahead-of-time compilation of a launch, registers, shared memory, spills
 
@@ -42,7 +43,7 @@ what a user's call would launch, specialisation of strides and sizes included.
 Names. `_<op>_kernel`, `coarse_ptr`, `coarse_stride_y`, `BLOCK_X`; capitals are
 constexpr. Options that change code are constexpr; sizes, strides and class words are not, save
 those that are the shape of a block. Class words are listed in `do_not_specialize`, which does not
-reach into tuples.
+reach into tuples. What programs and pixels are divided by is a `Divider`.
 
 Tuples. What belongs together is a NamedTuple: an axis of the window grid (`Axis`) or of coarse
 logits (`Resize`) as an argument, the shapes of blocks (`Cells`) as one constexpr, a tile, a lane's

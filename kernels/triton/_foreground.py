@@ -80,4 +80,6 @@ def foreground(
         else:
             slot = tl.zeros_like(slot) + NONE
     covered = inside & (covers > 0) & (total == total)
-    return tl.div_rn(total, tl.maximum(covers, 1.0)), covered
+    if alone < 0:
+        total = tl.div_rn(total, tl.maximum(covers, 1.0))
+    return total, covered
