@@ -250,10 +250,11 @@ def plan_aggregate(
         return []
     listed = resized and not given
     cells = cells_over(1, 1, 1, 1, 1, 1)
+    # Labels given: one warp per tile of a window, so that none waits for another's merging.
+    warps = 1 if given else 8 if block_y * block_x >= 2048 else 4
     if listed:
         cells = cells_over(h, w, height, width, block_y, block_x, column_block(coarse))
-    # Labels given: one warp per tile of a window, so that none waits for another's merging.
-    warps = 1 if given else 8 if block_y * block_x >= 2048 else label_warps(coarse, cells)
+        warps = label_warps(coarse, cells)
     return [
         Launch(
             _merge_labels_kernel,
