@@ -65,8 +65,15 @@ def _calls(backend: str) -> dict[str, tuple[Any, ...]]:
 @pytest.mark.parametrize("name", list(_calls("reference")))
 def test_opcheck(backend: str, device: str, name: str) -> None:
     """Schema, fake tensors, autograd registration and AOT dispatch with dynamic shapes."""
-    args = tuple(a.to(device) if isinstance(a, torch.Tensor) else a for a in _calls(backend)[name])
+    args = tuple(_leaf(a, device) for a in _calls(backend)[name])
     torch.library.opcheck(getattr(LIB, name.split()[0]).default, args)
+
+
+def _leaf(value: Any, device: str) -> Any:
+    """On the device; opcheck asks for gradients of leaves only, which a moved tensor is not."""
+    if not isinstance(value, torch.Tensor):
+        return value
+    return value.detach().to(device).requires_grad_(value.requires_grad)
 
 
 def _public(backend: str) -> dict[str, Any]:
@@ -279,8 +286,11 @@ def test_meta_tensors(
     backend: str, device: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Tensors without memory get the shape of the answer; a second call is like the first."""
+    names = ("LOGITS", "MAP", "IMAGE", "FINE", "WINDOWS")
+    for tensor in names:
+        monkeypatch.setitem(globals(), tensor, to_device(globals()[tensor], device))
     want = flat(_tuple(_public(backend)[name]()))
-    for tensor in ("LOGITS", "MAP", "IMAGE", "FINE", "WINDOWS"):
+    for tensor in names:
         monkeypatch.setitem(globals(), tensor, to_device(globals()[tensor], "meta"))
     for _ in range(2):
         got = flat(_tuple(_public(backend)[name]()))
@@ -329,12 +339,15 @@ def test_direct_calls_are_checked_too(
     backend: str, device: str, name: str, place: int, value: Any
 ) -> None:
     """torch.ops.c2fcore.* skips the public function, and no check; nor does a compiler's fake."""
+    in_tensors = value is OUTSIDE or (name == "extract_patches" and place == 2)
+    if in_tensors and device != "cpu":
+        pytest.skip("on a GPU the host does not read what windows hold")
     args = list(_calls(backend)[name])
     args[place] = value
     for _ in range(2):  # what is wrong is not remembered as right
         with pytest.raises((ValueError, TypeError), match=rf"^{name}: "):
             getattr(LIB, name)(*(a.to(device) if isinstance(a, torch.Tensor) else a for a in args))
-    if value is OUTSIDE or (name == "extract_patches" and place == 2):  # what tensors hold
+    if in_tensors:
         return
     with FakeTensorMode() as mode:
         args = [mode.from_tensor(a) if isinstance(a, torch.Tensor) else a for a in args]
