@@ -225,6 +225,18 @@ def test_scripted_answers_are_those_of_the_frame_in_every_branch_of_a_graph() ->
         assert torch.equal(torch.cat(replayed)[:6], whole[:6])
 
 
+def test_scripted_answers_are_where_the_network_runs() -> None:
+    """An engine of a GPU tries on the CPU what it may fold, by copies that hold answers already."""
+    truth, place = torch.zeros((1, 64, 64), dtype=torch.uint8), Place()
+    fine, coarse = FineAnswer(truth, (1,), place), CoarseAnswer(truth, 2, place)
+    one = torch.ones((1, 1)).int()
+    fine.expect(Windows(torch.zeros((1, 1, 2)).int(), one, one[0], 32))
+    for answer, given in ((fine, torch.zeros((1, 2, 8, 8))), (coarse, torch.zeros((1, 2, 16, 16)))):
+        answer(torch.zeros((1, 3, 64, 64)), given)
+        assert answer(torch.zeros((1, 3, 64, 64)), given.half()).dtype == torch.float16
+        assert answer(torch.zeros((1, 3, 64, 64)), given.to("meta")).is_meta
+
+
 def test_scripted_networks_look_where_the_map_has_objects() -> None:
     """The answers are realistic ones whatever the networks say, in chunks, too."""
     config = C2FConfig.preset(

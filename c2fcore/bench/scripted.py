@@ -83,7 +83,7 @@ class CoarseAnswer:
             whole = _stages.pad(self._truth, (height, width))
             near = inputs.nearest(whole, *shape[-2:])
             self._made[shape] = inputs.soft_logits(near, self._num_classes).to(given)
-        return self._made[shape]
+        return self._made[shape].to(given)  # the same, but for an engine's trials on the CPU
 
 
 class FineAnswer:
@@ -114,7 +114,8 @@ class FineAnswer:
             )
             logits = both if shape[0] == 2 else both[:, 1:] - both[:, :1]
             self._made[shape] = logits.to(given)
-        made, slots = self._made[shape], torch.arange(len(given), device=given.device)
+        made = self._made[shape].to(given)  # the same, but for an engine's trials on the CPU
+        slots = torch.arange(len(given), device=given.device)
         if len(given) < self._used:  # one of several forwards
             place = self._place.on(given.device)
             slots += place
