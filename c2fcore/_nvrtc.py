@@ -134,6 +134,8 @@ class Launcher:
         self._gpu, self._compile = functools.cache(gpu), compile
         self._functions: dict[tuple[int, str, str], int] = {}
         self._compiling = threading.Lock()
+        self._allowed: dict[int, int] = {}  # dynamic shared memory of functions, beyond plain
+        self._allowing = threading.Lock()
 
     def missing(self) -> str:
         """Why it cannot launch anything, "" if it can."""
@@ -176,8 +178,8 @@ class Launcher:
                 function = self._functions.get((device, op, name))
                 if function is None:
                     function = self._load(gpu, device, Kernel(op, name, size))
-                if shared > _PLAIN_SHARED:
-                    gpu.allow_shared(function, shared)
+                if shared > self._allowed.get(function, _PLAIN_SHARED):
+                    self._allow(gpu, function, shared)
                 gpu.launch(function, blocks, threads, shared, stream, arguments)
             finally:
                 gpu.leave(before)
@@ -192,6 +194,13 @@ class Launcher:
                 lowered, code = self._compile(kernel, gpu.capability(device))
                 self._functions[key] = gpu.load(code, lowered)
             return self._functions[key]
+
+    def _allow(self, gpu: Any, function: int, shared: int) -> None:
+        """Raises a function's limit. It never falls: another thread may be about to launch more."""
+        with self._allowing:
+            if shared > self._allowed.get(function, _PLAIN_SHARED):
+                gpu.allow_shared(function, shared)
+                self._allowed[function] = shared
 
 
 class Cupy:

@@ -192,6 +192,20 @@ def launcher() -> tuple[Launcher, Gpu]:
     return Launcher(lambda: gpu, compile_at_once), gpu
 
 
+def test_the_limit_of_shared_memory_never_falls() -> None:
+    """It is the function's: another thread may have raised it and not launched yet."""
+    start, gpu = launcher()
+    for shared in (70_000, 60_000, 70_000, 80_000):
+        start("op", "kernel<int>", 7, 256, shared, 0xA0, 24, 0, 0xB0)
+    assert [call[2] for call in gpu.calls if call[0] == "shared"] == [70_000, 80_000]
+    assert [call[5] for call in gpu.calls if call[0] == "launch"] == [
+        70_000,
+        60_000,
+        70_000,
+        80_000,
+    ]
+
+
 def test_a_launch() -> None:
     """Loaded once per device, started with what the glue says; the device is left as it was."""
     start, gpu = launcher()

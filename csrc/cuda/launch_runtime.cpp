@@ -51,6 +51,18 @@ bool may_start_early(const Kernel& kernel, int device, const char* op) {
   return found->second;
 }
 
+// Lets a kernel use so much dynamic shared memory. The limit is the function's and never falls: an
+// earlier launch, captured into a graph that is not there yet, may need more. Callers hold the GIL.
+void allow_shared(const Kernel& kernel, uint32_t bytes, int device, const char* op) {
+  static std::map<std::pair<const void*, int>, uint32_t> allowed;
+  uint32_t& most = allowed.try_emplace({kernel.function, device}, kPlainShared).first->second;
+  if (bytes <= most) return;
+  check(cudaFuncSetAttribute(kernel.function, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                             static_cast<int>(bytes)),
+        op, kernel.name);
+  most = bytes;
+}
+
 // Why a device is too old for these kernels, "" if it is not.
 std::string too_old(int device) {
   int major = 0, minor = 0;
@@ -104,9 +116,7 @@ void launch_bytes(const Launch& launch, const void* args, size_t, const Queue& q
   const Kernel& kernel = launch.table.kernels[launch.table.find(launch.key)];
   const char* op = launch.table.op;
   if (launch.dynamic_shared > kPlainShared) {
-    check(cudaFuncSetAttribute(kernel.function, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                               static_cast<int>(launch.dynamic_shared)),
-          op, kernel.name);
+    allow_shared(kernel, launch.dynamic_shared, queue.device, op);
   }
   cudaLaunchAttribute early{};
   early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
