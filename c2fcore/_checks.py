@@ -73,12 +73,18 @@ def class_ids(op: str, small_classes: Iterable[int], num_classes: int | None) ->
     """`small_classes` as a tuple of distinct ids below `num_classes` (256 for label maps)."""
     ids: tuple[int, ...] = ()
     largest = None
-    if type(small_classes) is tuple and _all_int(small_classes):
+    # Not while torch.compile traces: it would guard on a table that its own fakes write to.
+    remembers = not torch.compiler.is_dynamo_compiling()
+    if remembers and type(small_classes) is tuple and _all_int(small_classes):
         ids = small_classes
         largest = _checked_ids.get(ids)  # one access: another thread may empty the table
     if largest is None:
         ids = _check_ids(op, small_classes)
         largest = max(ids)
+        if remembers:
+            if len(_checked_ids) > 4096:
+                _checked_ids.clear()
+            _checked_ids[ids] = largest
     limit = MAX_CLASSES if num_classes is None else num_classes
     if largest >= limit:
         raise ValueError(f"{op}: small_classes must be in 0..{limit - 1}, got {largest}")
@@ -103,9 +109,6 @@ def _check_ids(op: str, small_classes: Iterable[int]) -> tuple[int, ...]:
         raise ValueError(f"{op}: small_classes must not be empty, got ()")
     if len(set(ids)) != len(ids):
         raise ValueError(f"{op}: small_classes must not repeat, got {ids}")
-    if len(_checked_ids) > 4096:
-        _checked_ids.clear()
-    _checked_ids[ids] = max(ids)
     return ids
 
 

@@ -11,7 +11,7 @@ import torch
 from compare import assert_same_bits, flat, to_device
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from c2fcore import Windows, _native, ops
+from c2fcore import Windows, _checks, _native, ops
 from c2fcore.testing.agree import assert_close
 from c2fcore.testing.samples.inputs import generator, noise_logits, windows_of
 
@@ -129,6 +129,17 @@ def test_compile(backend: str, device: str, name: str, monkeypatch: pytest.Monke
     for tensor in ("LOGITS", "MAP", "IMAGE", "FINE", "WINDOWS"):
         monkeypatch.setitem(globals(), tensor, to_device(globals()[tensor], device))
     run = _public(backend)[name]
+    torch._dynamo.reset()
+    compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
+    for g, w in zip(flat(_tuple(compiled())), flat(_tuple(run())), strict=True):
+        assert_same_bits(g, w)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_compile_of_what_was_never_called(name: str) -> None:
+    """No table of what was checked may be guarded on: tracing itself adds to it."""
+    run = _public("reference")[name]
+    _checks._checked_ids.clear()
     torch._dynamo.reset()
     compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
     for g, w in zip(flat(_tuple(compiled())), flat(_tuple(run())), strict=True):
