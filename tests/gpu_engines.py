@@ -9,7 +9,7 @@ import pytest
 from availability import need
 from glue_inputs import GLUE
 from networks import network, scene
-from torch import Tensor
+from torch import Tensor, nn
 
 from c2fcore import C2FNet, Engine
 from c2fcore.engine.cuda_graphs import no_conditional_nodes as reason
@@ -17,6 +17,22 @@ from c2fcore.engine.programs import Program
 
 # Another memory format rounds logits otherwise; a pixel in a thousand may be that close.
 AGREE = 0.999
+
+
+class Forgetful(nn.Module):
+    """A network without the record of its calls.
+
+    For that it would be compiled at each of them; and what it holds is memory that stays taken.
+    """
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+        self.stride_multiple = network.stride_multiple
+
+    def forward(self, image: Tensor) -> Tensor:
+        logits: Tensor = self.network.logits(image)
+        return logits
 
 
 def made(backend: str, **options: Any) -> C2FNet:

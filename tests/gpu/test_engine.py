@@ -9,9 +9,9 @@ import torch
 from availability import need
 from engine_doubles import Fragile
 from glue_inputs import GLUE
-from gpu_engines import AGREE, agreement, branching, captured, images, made
+from gpu_engines import AGREE, Forgetful, agreement, branching, captured, images, made
 from networks import Coarse, Fine, network
-from torch import Tensor, nn
+from torch import Tensor
 
 from c2fcore.engine.plan import ShapePlan
 from c2fcore.engine.programs import NETWORK_RUNS_BEFORE_CAPTURE, RUNS_BEFORE_CAPTURE
@@ -225,19 +225,6 @@ def test_the_second_gpu(everyone: str) -> None:
         for result, labels in zip(engine.run(images(8)), expected, strict=True):
             assert agreement(result.labels, labels) >= AGREE
     assert torch.cuda.current_device() == 0
-
-
-class Forgetful(nn.Module):
-    """A network without the record of its calls, for which it would be compiled at each of them."""
-
-    def __init__(self, network: Any) -> None:
-        super().__init__()
-        self.network = network
-        self.stride_multiple = network.stride_multiple
-
-    def forward(self, image: Tensor) -> Tensor:
-        logits: Tensor = self.network.logits(image)
-        return logits
 
 
 def test_compiled_networks(fused: str) -> None:

@@ -9,8 +9,8 @@ import pytest
 import torch
 from availability import need
 from glue_inputs import GLUE
-from gpu_engines import AGREE, agreement, branching, captured, images, made
-from networks import Fine, network
+from gpu_engines import AGREE, Forgetful, agreement, branching, captured, images, made
+from networks import Coarse, Fine, network
 from torch import Tensor, nn
 
 from c2fcore import Engine
@@ -72,7 +72,8 @@ def test_the_end_of_a_graph_leaves_the_others_their_workspace(everyone: str) -> 
 
 @pytest.mark.parametrize("conditional", [False, True])
 def test_evicted_graphs_give_their_memory_back(fused: str, conditional: bool) -> None:
-    net = made(fused, n=4)
+    need(fused, *GLUE)
+    net = network(Forgetful(Coarse()), Forgetful(Fine()), n=4, backend=fused).cuda()
     engine = branching(net.compile(max_graphs=6, lanes=1), conditional)
     held: list[tuple[int, int]] = []
     for turn in range(4):
