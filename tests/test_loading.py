@@ -95,16 +95,31 @@ def test_a_training_process_never_forks_and_its_validations_share_processes(
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc here")
-def test_the_server_ignores_ctrl_c_from_its_first_moment_on() -> None:
+def test_the_server_never_gets_ctrl_c_from_its_first_moment_on() -> None:
     """It imports for seconds, out of which a KeyboardInterrupt would be a traceback."""
     script = (
         "from multiprocessing import forkserver; from pathlib import Path\n"
         "from c2fcore.data import loading; loading.start()\n"
         "pid = forkserver._forkserver._forkserver_pid\n"
-        "print(Path(f'/proc/{pid}/status').read_text().partition('SigIgn:')[2].split()[0])"
+        "print(Path(f'/proc/{pid}/status').read_text().partition('SigBlk:')[2].split()[0])"
     )
     said = subprocess.check_output([sys.executable, "-c", script], text=True)
     assert int(said, 16) & 1 << signal.SIGINT - 1
+
+
+def test_ctrl_c_while_processes_are_started_is_heard_when_they_are() -> None:
+    steps = []
+
+    def command() -> None:
+        with loading.deaf_to_interrupts():
+            os.kill(os.getpid(), signal.SIGINT)
+            steps.append("started")
+        steps.append("worked on")
+
+    with pytest.raises(KeyboardInterrupt):
+        command()
+    assert steps == ["started"]
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
 def test_loading_processes_end_with_the_process_they_load_for(data: Path) -> None:

@@ -50,8 +50,8 @@ def test_ctrl_c_is_for_one_process_which_ends_the_others(
     def stopped(_: Any) -> None:
         for child in multiprocessing.active_children():
             status = Path(f"/proc/{child.pid}/status").read_text()
-            ignored = int(status.partition("SigIgn:")[2].split()[0], 16)
-            deaf.append(bool(ignored & 1 << signal.SIGINT - 1))
+            blocked = int(status.partition("SigBlk:")[2].split()[0], 16)
+            deaf.append(bool(blocked & 1 << signal.SIGINT - 1))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(preparing.Bar, "update", stopped)

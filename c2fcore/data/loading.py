@@ -14,7 +14,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import connection, forkserver
+from multiprocessing import connection, forkserver, resource_tracker
 from typing import Any, Final
 
 _METHOD: Final = "forkserver"
@@ -45,16 +45,30 @@ def start() -> None:
 
 @contextmanager
 def deaf_to_interrupts() -> Iterator[None]:
-    """Processes that are started within ignore Ctrl-C, which would be a traceback of an import."""
+    """Processes that are started within never get Ctrl-C, which would be a traceback of an import.
+
+    They inherit that it is blocked. One that comes meanwhile is heard here at the end: ignored, it
+    would be lost, and the command would work on.
+    """
     ours = threading.current_thread() is threading.main_thread()
-    if not ours or (before := signal.getsignal(signal.SIGINT)) is None:  # None: not Python's
+    if not ours or not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if (before := signal.getsignal(signal.SIGINT)) is None:  # not Python's
+        yield
+        return
+    resource_tracker.ensure_running()  # Python 3.11 unblocks Ctrl-C when it has started it
+    came: list[int] = []
+    # Other threads do not block it, and may get it instead.
+    signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         signal.signal(signal.SIGINT, before)
+        if came:
+            signal.raise_signal(signal.SIGINT)
 
 
 def options(workers: int, *, kept: bool = True) -> dict[str, Any]:
