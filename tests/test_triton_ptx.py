@@ -39,7 +39,10 @@ pytestmark = [
 SM = int(os.environ.get("C2F_TRITON_SM", "90"))
 # By name, or all but those that take longest, whose names hold one of these.
 SOME = {
-    "select_windows": ("cover-odd-grid", "top-n-over-windows", "all-checkers", "cover-logits-x4"),
+    "select_windows": (
+        *("cover-odd-grid", "top-n-over-windows", "all-checkers", "cover-logits-x4"),
+        *("cover-300-columns", "top-300-rows", "cover-36-bins"),
+    ),
     "extract_targets": ("ignore-is-small",),
     "aggregate": (
         *("paper-labels-two-channels", "normalized-probs-overlaps", "official-labels-one-channel"),

@@ -112,6 +112,10 @@ _GRIDS: dict[str, _Row] = {
     "more-than-a-warp": ("scattered", (1, 25, 31), 3, 2, 70, {}),
     "more-than-there-are": ("clusters", (1, 25, 31), 9, 8, 70, {}),
     "many": ("scattered", (1, 60, 61), 6, 1, 33, {}),
+    # More than the 256 threads of a program, and bins of a window than its lanes and warps.
+    "300-columns": ("scattered", (1, 14, 305), 6, 1, 20, {}),
+    "300-rows": ("scattered", (1, 305, 14), 6, 1, 20, {}),
+    "36-bins": ("scattered", (1, 60, 76), 36, 1, 9, {"min_pixels": 2}),
 }
 
 _OF_COVER: dict[str, _Row] = {
