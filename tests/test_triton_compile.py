@@ -6,8 +6,10 @@ once; C2F_TRITON_GRID=all runs the whole grid (hundreds of compilations, 1 to 10
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
+import re
 from typing import Any
 
 import pytest
@@ -57,6 +59,18 @@ def test_compiles_without_spills(case: AnyCase, seen: set[tuple[Any, ...]]) -> N
         assert taken.stack == 0, f"{name}: {taken.stack} bytes of stack a thread: {taken}"
         assert taken.registers <= launch.max_registers
         assert taken.shared <= 48 * 1024
+
+
+def test_selection_among_many_windows_waits_little() -> None:
+    """16 rows of bins are loaded together; warps wait where the source says, and for maxima."""
+    from c2fcore.kernels.triton import _compile
+
+    launch = plan(Case(dtype=torch.uint8, classes=0, full=6000, strategy="cover"))[1]
+    assert launch.kernel.__name__ == "_many_kernel"
+    ptx = _compile.compile_launch(launch, 90).asm["ptx"]
+    accesses = "".join(re.findall(r"\b([ls])[dt]\.global", ptx))
+    assert "l" * 16 + "s" * 16 in accesses
+    assert ptx.count("bar.sync") == inspect.getsource(launch.kernel.fn).count("debug_barrier") + 2
 
 
 @pytest.mark.parametrize("case", SOME, ids=str)

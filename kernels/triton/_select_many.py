@@ -26,6 +26,7 @@ import triton.language as tl
 
 from ._divider import divided
 from ._launch import Launch
+from ._ptx import along_last
 from ._selection import (
     clear_slots,
     key_format,
@@ -48,16 +49,27 @@ def _all_edges(edges_ptr, window, axis, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _sum_bins_above(bins_ptr, above_ptr, bins_y, bins_x, BLOCK: tl.constexpr):
-    """above[t, u]: what the bins of column u hold in the rows before t, for t up to bins_y."""
-    for start in range(0, bins_x, BLOCK):
-        u = start + tl.arange(0, BLOCK)
+def _sum_bins_above(bins_ptr, above_ptr, bins_y, bins_x, BLOCK: tl.constexpr, AHEAD: tl.constexpr):
+    """above[t, u]: what the bins of column u hold in the rows before t, for t up to bins_y.
+
+    AHEAD rows are read before sums of them are written: a store holds up every load that follows.
+    Sums of more than 2^31 pixels wrap; their differences, of a window at most, are right again.
+    """
+    for start_u in range(0, bins_x, BLOCK):
+        u = start_u + tl.arange(0, BLOCK)
         valid = u < bins_x
         sums = tl.zeros([BLOCK], tl.int32)
-        for t in tl.range(0, bins_y, loop_unroll_factor=16):
-            tl.store(above_ptr + t * bins_x + u, sums, mask=valid)
-            sums += tl.load(bins_ptr + t * bins_x + u, mask=valid, other=0)
-        tl.store(above_ptr + bins_y * bins_x + u, sums, mask=valid)
+        tl.store(above_ptr + u, sums, mask=valid)
+        for start_t in range(0, bins_y, AHEAD):
+            held = ()
+            for k in tl.static_range(AHEAD):
+                t = start_t + k
+                at = bins_ptr + t * bins_x + u
+                held += (tl.load(at, mask=valid & (t < bins_y), other=0),)
+            for k in tl.static_range(AHEAD):
+                t = start_t + k
+                sums += held[k]
+                tl.store(above_ptr + (t + 1) * bins_x + u, sums, mask=valid & (t < bins_y))
 
 
 @triton.jit
@@ -116,6 +128,18 @@ def _sum_down(across_ptr, gains_ptr, edges_y_ptr, t0, t1, i0, i1, j0, j1, column
 
 
 @triton.jit
+def _store_row_best(row_best_ptr, i, end, best, LANES: tl.constexpr):
+    """row_best[i] for rows i [R, 1] before `end`: the largest of the keys best [R, LANES].
+
+    Keys may be of places without a window: they gain 0, which is never enough. Lane 0 of the warp
+    that has a row stores: one lane for each row would be of other warps, and all would wait.
+    """
+    lane = tl.arange(0, LANES)[None, :]
+    at = along_last(i.to(tl.int64) + tl.zeros_like(lane))
+    tl.store(row_best_ptr + at, tl.max(best, 1, keep_dims=True), mask=(i < end) & (lane == 0))
+
+
+@triton.jit
 def _sum_windows(above_ptr, gains_ptr, row_best_ptr, edges_y_ptr, edges_x_ptr, rows, columns,
                  bins_x, most_x, KEY: tl.constexpr, PLACE_BITS: tl.constexpr,
                  ROWS: tl.constexpr, LANES: tl.constexpr):  # fmt: skip
@@ -128,9 +152,8 @@ def _sum_windows(above_ptr, gains_ptr, row_best_ptr, edges_y_ptr, edges_x_ptr, r
             gains = _first_gains(
                 above_ptr, gains_ptr, i, j, rows, columns, edges_y_ptr, edges_x_ptr, bins_x, most_x
             )
-            key = make_key(gains, i * columns + j, KEY, PLACE_BITS)
-            best = tl.maximum(best, tl.where(j < columns, key, 0))
-        tl.store(row_best_ptr + i, tl.max(best, 1, keep_dims=True), mask=i < rows)
+            best = tl.maximum(best, make_key(gains, i * columns + j, KEY, PLACE_BITS))
+        _store_row_best(row_best_ptr, i, rows, best, LANES)
 
 
 @triton.jit
@@ -144,11 +167,9 @@ def _best_of_rows(gains_ptr, row_best_ptr, i0, i1, columns, KEY: tl.constexpr,
             for k in tl.static_range(8):
                 j = start_j + k * LANES + tl.arange(0, LANES)[None, :]
                 place = i * columns + j
-                valid = (i < i1) & (j < columns)
-                gains = tl.load(gains_ptr + place, mask=valid, other=0)
-                key = make_key(gains, place, KEY, PLACE_BITS)
-                best = tl.maximum(best, tl.where(valid, key, 0))
-        tl.store(row_best_ptr + i, tl.max(best, 1, keep_dims=True), mask=i < i1)
+                gains = tl.load(gains_ptr + place, mask=(i < i1) & (j < columns), other=0)
+                best = tl.maximum(best, make_key(gains, place, KEY, PLACE_BITS))
+        _store_row_best(row_best_ptr, i, i1, best, LANES)
 
 
 @triton.jit
@@ -184,7 +205,7 @@ def _overlapping(start, window, axis):
 def _many_kernel(
     bins_ptr,  # int32 [B, bins_y, bins_x]; used up by COVER
     edges_ptr,  # int32 [B, rows + columns, 2], scratch
-    across_ptr,  # int32 [B, bins_y, columns], scratch
+    across_ptr,  # int32 [B, bins_y + 1, bins_x], scratch; by a round as [bins_y, columns]
     gains_ptr,  # int32 [B, rows, columns], scratch
     row_best_ptr,  # KEY [B, rows], scratch
     origins_ptr,  # int32 [B, n, 2] contiguous
@@ -215,8 +236,7 @@ def _many_kernel(
     counts_ptr += b * n
     _all_edges(edges_y_ptr, window, grid_y, BLOCK)
     _all_edges(edges_x_ptr, window, grid_x, BLOCK)
-    tl.debug_barrier()
-    _sum_bins_above(bins_ptr, across_ptr, bins_y, bins_x, BLOCK)
+    _sum_bins_above(bins_ptr, across_ptr, bins_y, bins_x, BLOCK, 16)
     tl.debug_barrier()
     _sum_windows(
         across_ptr, gains_ptr, row_best_ptr, edges_y_ptr, edges_x_ptr, rows, columns,
