@@ -123,21 +123,6 @@ def contenders(
 
 
 @triton.jit
-def contenders_of_all(
-    logits, cell, N: tl.constexpr, CELLS: tl.constexpr, LANES: tl.constexpr, WORD: tl.constexpr = 32
-):
-    """As `contenders`, of all N classes, for all pixels of a cell, if a word has bits for them.
-
-    Otherwise nothing: `mixed_labels` finds those of 32 classes at a time.
-    """
-    found = tl.zeros([LANES], tl.int32)
-    most = tl.zeros([], tl.int32)
-    if N <= WORD:
-        found, most = contenders(logits, cell, 0, N, CELLS, LANES)
-    return found, most
-
-
-@triton.jit
 def bits(x):
     """How many bits of each number are set."""
     x = x - ((x >> 1) & 0x55555555)
@@ -178,8 +163,6 @@ def mixed_labels(
 ):  # fmt: skip
     """Labels of cell_y x cell_x pixels of each cell, from its pixel (dy, dx) on.
 
-    `contend` and `most` are those of `contenders_of_all`.
-
     One call covers most cells; those at the image's border have more pixels.
 
     Returns:
@@ -199,12 +182,10 @@ def mixed_labels(
     wx = second_weight(px, cell.column[None, :], resize_x)[None, :, :]
     best = tl.zeros_like(wy + wx) + float("-inf")
     label = tl.zeros_like(best).to(tl.int32)
-    if N <= WORD:
-        best, label = _offer(best, label, logits, cell, wy, wx, 0, contend, most)
-    else:
-        for c0 in range(0, N, WORD):
-            classes = tl.minimum(num_classes - c0, WORD)
-            # Three loads in flight: with four, sm_100 spills.
-            some, most_some = contenders(logits, cell, c0, classes, CELLS, LANES, 3)
-            best, label = _offer(best, label, logits, cell, wy, wx, c0, some, most_some)
+    best, label = _offer(best, label, logits, cell, wy, wx, 0, contend, most)
+    for c0 in range(WORD, N, WORD):
+        classes = tl.minimum(num_classes - c0, WORD)
+        # Four loads in flight here: with eight, sm_100 spills.
+        more, most = contenders(logits, cell, c0, classes, CELLS, LANES, 4)
+        best, label = _offer(best, label, logits, cell, wy, wx, c0, more, most)
     return py[:, None, :], px[None, :, :], wanted, label

@@ -16,7 +16,7 @@ from ._cells import (
     tile_over,
 )
 from ._classes import WORDS, is_small, small_bit
-from ._mixed import contenders_of_all, mixed_cells, mixed_labels
+from ._mixed import contenders, mixed_cells, mixed_labels
 from ._upsample import Logits
 
 
@@ -103,7 +103,7 @@ def _upsampled_counts_kernel(
 
     for start in range(0, mixed, LANES // CELLS.group):
         cell = mixed_cells(mixed_ptr, start, mixed, logits, tile, resize_y, resize_x, CELLS, LANES)
-        contend, most = contenders_of_all(logits, cell, N, CELLS, LANES)
+        contend, most = contenders(logits, cell, 0, min(N, 32), CELLS, LANES)
         for dy in range(0, tl.where(tile.row0 == 0, CELLS.first_y, CELLS.most_y), CELLS.cell_y):
             for dx in range(
                 0, tl.where(tile.column0 == 0, CELLS.first_x, CELLS.most_x), CELLS.cell_x

@@ -35,7 +35,7 @@ from ._launch import (
 )
 from ._merge import any_of, merged_labels
 from ._merge_probs import plan_probs
-from ._mixed import contenders_of_all, mixed_cells, mixed_labels
+from ._mixed import contenders, mixed_cells, mixed_labels
 from ._ptx import along_last
 from ._upsample import Logits, first_argmax, resize
 from ._windows import NO_SLOT, next_window, slot_block, slots_in_use, window_origin
@@ -71,7 +71,7 @@ def _coarse_tile(
             cell = mixed_cells(
                 mixed_ptr, start, mixed, logits, tile, resize_y, resize_x, CELLS, LANES
             )
-            contend, most = contenders_of_all(logits, cell, N, CELLS, LANES)
+            contend, most = contenders(logits, cell, 0, min(N, 32), CELLS, LANES)
             for dy in range(0, tl.where(tile.row0 == 0, CELLS.first_y, CELLS.most_y), CELLS.cell_y):
                 for dx in range(
                     0, tl.where(tile.column0 == 0, CELLS.first_x, CELLS.most_x), CELLS.cell_x
