@@ -10,8 +10,8 @@ At the start `across` has the sums of the columns of bins (`above`), so that a w
 difference of two of their rows, summed along x. Lanes lie along x, and a warp looks at whole rows.
 
 Costs, counted by the tests' machine for PTX and not measured, at 6144 x 6144 with windows of 128 at
-stride 32 (35,721 windows, 189 a row): the start is 112,000 instructions of warps, some 16 us to
-issue on one multiprocessor; a round of "cover" is 434 instructions of each of 8 warps and four
+stride 32 (35,721 windows, 189 a row): the start is 115,000 instructions of warps, some 16 us to
+issue on one multiprocessor; a round of "cover" is 422 instructions of each of 8 warps and four
 barriers, 0.5 us to issue. Both grow with the windows that overlap one, (2 k / s)^2, so a stride of
 a few pixels is slow, but correct.
 """
