@@ -169,6 +169,8 @@ F16 = torch.float16
 COUNT = Case(op="count_windows", labels=False, small=SMALL)
 # Both backends' tiles fill whole rows of it, and whole parts of 48.
 LARGE = COUNT._replace(low=1536, full=6144)
+# More windows than a program of Triton's has registers for.
+MANY = Case(dtype=torch.uint8, classes=0, low=2048, full=2048, labels=False, small=SMALL)
 BACKWARD = PatchCase("extract_patches_backward", dtype=torch.float32, zoom=2.0, n=16, full=512)
 LABELS = MergeCase(n=16, small=SMALL)
 GIVEN = LABELS._replace(given=True)
@@ -187,6 +189,7 @@ INPUTS = [
         "count_windows 6144, x4 fp16, with labels", LARGE._replace(dtype=F16, labels=True), part=48
     ),
     Input("select_windows cover 512, x4 fp32, labels", Case(small=SMALL)),
+    Input("select_windows cover 2048, label map uint8", MANY),
     *[
         Input(row.name, row.case, part=8)
         for row in ROWS

@@ -10,8 +10,8 @@ At the start `across` has the sums of the columns of bins (`above`), so that a w
 difference of two of their rows, summed along x. Lanes lie along x, and a warp looks at whole rows.
 
 Costs, counted by the tests' machine for PTX and not measured, at 6144 x 6144 with windows of 128 at
-stride 32 (35,721 windows, 189 a row): the start is 115,000 instructions of warps, some 16 us to
-issue on one multiprocessor; a round of "cover" is 422 instructions of each of 8 warps and four
+stride 32 (35,721 windows, 189 a row): the start is 112,000 instructions of warps, some 16 us to
+issue on one multiprocessor; a round of "cover" is 423 instructions of each of 8 warps and four
 barriers, 0.5 us to issue. Both grow with the windows that overlap one, (2 k / s)^2, so a stride of
 a few pixels is slow, but correct.
 """
@@ -79,8 +79,8 @@ def _first_gains(above_ptr, gains_ptr, i, j, rows, columns, edges_y_ptr, edges_x
     top, bottom = load_edges(edges_y_ptr, i, i < rows)
     left, right = load_edges(edges_x_ptr, j, j < columns)
     sums = tl.zeros_like(top + left)
-    from_ptr = above_ptr + top * bins_x + left
-    to_ptr = above_ptr + bottom * bins_x + left
+    from_ptr = above_ptr + along_last((top * bins_x).to(tl.int64) + left)
+    to_ptr = above_ptr + along_last((bottom * bins_x).to(tl.int64) + left)
     for u in tl.range(0, most_x, loop_unroll_factor=4):
         sums += tl.load(to_ptr + u, mask=left + u < right, other=0)
         sums -= tl.load(from_ptr + u, mask=left + u < right, other=0)
@@ -102,7 +102,7 @@ def _sum_across(bins_ptr, across_ptr, edges_x_ptr, t0, t1, u0, u1, j0, j1, colum
         for start_t in range(t0, t1, ROWS):
             t = start_t + tl.arange(0, ROWS)[:, None]
             sums = tl.zeros([ROWS, LANES], tl.int32)
-            ptrs = bins_ptr + t * bins_x + left
+            ptrs = bins_ptr + along_last((t * bins_x).to(tl.int64) + left)
             for u in tl.range(0, most_x, loop_unroll_factor=4):
                 sums += tl.load(ptrs + u, mask=(left + u < right) & (t < t1), other=0)
             tl.store(across_ptr + t * columns + j, sums, mask=(t < t1) & (j < j1))
@@ -135,7 +135,7 @@ def _store_row_best(row_best_ptr, i, end, best, LANES: tl.constexpr):
     that has a row stores: one lane for each row would be of other warps, and all would wait.
     """
     lane = tl.arange(0, LANES)[None, :]
-    at = along_last(i.to(tl.int64) + tl.zeros_like(lane))
+    at = along_last(tl.where(lane == 0, i, 0).to(tl.int64))
     tl.store(row_best_ptr + at, tl.max(best, 1, keep_dims=True), mask=(i < end) & (lane == 0))
 
 
