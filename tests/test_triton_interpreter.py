@@ -39,7 +39,7 @@ SELECTION = {
         "test_table or (test_same_as_reference and (nan-inf or x4-ties or flush-on or labels-int64 "
         "or f16-channels_last or own-size-36 or stride-1 or odd-ratio or wider-5 or 19-classes))"
     ),
-    "select_windows": f"{_QUICK} and not (logits or large or mixed-batch or odd-grid)",
+    "select_windows": f"{_QUICK} and not (logits or large or mixed-batch or odd-grid or 300 or 36)",
     "extract_patches": (
         "(test_same_as_reference and (bicubic-zoom-1.5 or strided-zoom-2 or uint8-zoom-2 or primes "
         "or channels_last-f16 or num-0 or shrink)) or test_table or outside or num_beyond "

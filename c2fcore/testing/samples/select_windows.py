@@ -113,15 +113,16 @@ _GRIDS: dict[str, _Row] = {
     "more-than-there-are": ("clusters", (1, 25, 31), 9, 8, 70, {}),
     "many": ("scattered", (1, 60, 61), 6, 1, 33, {}),
     # More than the 256 threads of a program, and bins of a window than its lanes and warps.
-    "300-columns": ("scattered", (1, 14, 305), 6, 1, 20, {}),
-    "300-rows": ("scattered", (1, 305, 14), 6, 1, 20, {}),
-    "36-bins": ("scattered", (1, 60, 76), 36, 1, 9, {"min_pixels": 2}),
+    "300-columns": ("scattered", (1, 14, 305), 6, 1, 60, {}),
+    "300-rows": ("scattered", (1, 305, 14), 6, 1, 60, {}),
+    "36-bins": ("scattered", (1, 60, 76), 36, 1, 20, {"min_pixels": 2}),
 }
 
 _OF_COVER: dict[str, _Row] = {
     "odd-grid": ("scattered", (1, 61, 67), 13, 5, 12, {}),
     "window-1": ("scattered", (1, 9, 9), 1, 1, 81, {}),
     "flush-overlap": ("clusters", (1, 33, 35), 16, 16, 9, {}),
+    "flush-overlaps-1-px": ("full", (1, 19, 27), 6, 4, 12, {}),
 }
 _ROWS = {
     "top": {**_MAPS, **_GRIDS},
