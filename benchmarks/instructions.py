@@ -1,6 +1,6 @@
 """Writes benchmarks/results/instructions.md: how much the kernels of both GPU backends execute.
 
-    python benchmarks/instructions.py                               # a minute or two
+    python benchmarks/instructions.py                               # some minutes
     python benchmarks/instructions.py aggregate --backend triton    # prints rows, writes nothing
 
 Kernels are compiled for sm_90 and executed without a GPU, by the machine of the tests, which counts
@@ -188,6 +188,11 @@ INPUTS = [
     Input(
         "count_windows 6144, x4 fp16, with labels", LARGE._replace(dtype=F16, labels=True), part=48
     ),
+    Input(
+        "count_windows 6144, x4 fp16 channels_last, with labels",
+        LARGE._replace(dtype=F16, channels_last=True, labels=True),
+        part=48,
+    ),
     Input("select_windows cover 512, x4 fp32, labels", Case(small=SMALL)),
     Input("select_windows cover 2048, label map uint8", MANY),
     *[
@@ -200,6 +205,12 @@ INPUTS = [
     Input("aggregate labels 512, labels given, answers agree", GIVEN, "agree", part=4),
     Input("aggregate labels 512, random answers", LABELS),
     Input("aggregate labels 512, answers agree", LABELS, "agree"),
+    # All of it: cuda's first blocks are those of the windows.
+    Input(
+        "aggregate labels 4096, x4 fp16, answers agree",
+        LABELS._replace(dtype=F16, low=1024, full=4096),
+        "agree",
+    ),
     Input("aggregate probs 512, x4 fp32", SCORES, part=4),
     Input("aggregate probs 512, x4 fp32, answers agree", SCORES, "agree", part=4),
     Input("aggregate probs 512, x4 fp16", SCORES._replace(dtype=F16), part=4),

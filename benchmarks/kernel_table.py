@@ -163,8 +163,11 @@ def merge_bytes(case: MergeCase, launches: list[Any]) -> Bytes:
     """aggregate."""
     constants = launches[0].constants
     if case.output == "labels":
-        block = constants["BLOCK_Y"], constants["BLOCK_X"]
-        return merge_traffic(case, block, block, 1)
+        tile, part = (
+            (each.constants["BLOCK_Y"], each.constants["BLOCK_X"])
+            for each in (launches[0], launches[-1])
+        )
+        return merge_traffic(case, tile, part, 1)
     block = constants["ROWS"], constants["BLOCK_X"]
     passes = 1 if constants["KEEP"] or constants["OFFICIAL"] else 2
     rows = _between_rows(case, constants["ROWS"]) if constants["BY_CELL"] else None

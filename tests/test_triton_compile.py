@@ -75,8 +75,12 @@ def test_selection_among_many_windows_waits_little() -> None:
 
 @pytest.mark.parametrize("case", SOME, ids=str)
 def test_few_launches(case: AnyCase) -> None:
-    """Two for counting, with selection or without, one for all else: four for the whole glue."""
-    assert len(plan(case)) == (2 if isinstance(case, Case) else 1)
+    """Two for counting, with selection or without, one for all else: four for the whole glue.
+
+    Merging alone makes the labels of large images in a launch of their own.
+    """
+    large = isinstance(case, MergeCase) and case.full >= 6000 and case.output == "labels"
+    assert len(plan(case)) == (2 if isinstance(case, Case) or large else 1)
 
 
 class _Driver:

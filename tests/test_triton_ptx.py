@@ -187,9 +187,34 @@ def _rows_of(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_cell_counts, "row_width", lambda *_: width)
 
 
+MERGED_IN_ROWS = (
+    *("paper-labels-nan-inf-coarse", "normalized-labels-overlaps", "official-labels-blobs"),
+    *("paper-labels-num-0", "wide", "wide-official-float16", "wide-odd-sizes", "bfloat16-labels"),
+    *("strided-labels", "odd-ratio", "many-classes", "256-classes", "planar-odd-start-labels"),
+    *("wide-channels_last", "channels_last-of-8-labels", "channels_last-odd-1-labels"),
+)
+
+
+@pytest.mark.usefixtures("poison")
+@pytest.mark.parametrize("width", [36, 480])
+@pytest.mark.parametrize("name", MERGED_IN_ROWS)
+def test_labels_of_a_launch_of_their_own(
+    machine: Executed, name: str, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also in several tiles of a row: 36 pixels, of which the last ones are fewer."""
+    from c2fcore.kernels.triton import aggregate as module
+
+    monkeypatch.setattr(module, "row_width", lambda *_: width)
+    sample = samples.get("aggregate", name)
+    want = compare.call("aggregate", sample, "reference")
+    assert_agrees("aggregate", sample, compare.call("aggregate", sample, "triton"), want)
+    assert not machine.races
+
+
 IN_ROWS = (
     *("special-x4-16-classes-float32", "special-x4-7-classes-float16", "special-x4-40-classes"),
     *("special-x4-16-classes-bfloat16", "blobs-wide", "blobs-x2-wide", "noise-ratio-3.7"),
+    *("special-x4-channels_last-float16", "channels_last-of-8-x2", "channels_last-odd-0-x2"),
 )
 
 

@@ -130,7 +130,7 @@ def launches_of(case: AnyCase, given: Sequence[Any], scratch: Any) -> list[Any]:
     options = [case.channels_last] if case.op == "extract_patches" else []
     make = getattr(_triton.kernels(case.op), f"plan_{case.op}")
     launches = list(make(*given, *options, scratch))
-    assert len(launches) <= (2 if isinstance(case, Case) else 1)
+    assert len(launches) <= 2
     return launches
 
 
@@ -208,6 +208,7 @@ def _merge_cases(sm: int) -> Iterator[MergeCase]:
                 at = MergeCase(sm=sm, dtype=dtype, classes=classes, channels_last=channels_last)
                 yield at
                 yield at._replace(output="probs")
+                yield at._replace(full=6000, low=1500)
             yield MergeCase(sm=sm, dtype=dtype, classes=classes, full=500, low=480)  # ratio near 1
             yield MergeCase(sm=sm, dtype=dtype, classes=classes, full=2000, low=1000)
         for classes in (16, 256):
@@ -227,6 +228,7 @@ def _merge_cases(sm: int) -> Iterator[MergeCase]:
         at = MergeCase(sm=sm, output=output, dtype=torch.float16)
         yield at._replace(full=50_000, low=50_000)  # strides beyond 32 bits
         yield at._replace(full=6000, low=1500)
+        yield at._replace(full=6001, low=2999)  # rows of labels start at any address
         yield at._replace(full=6000, low=6000, n=2209, rule="official")
         yield at._replace(full=500, low=213, window=37, n=3)
         yield at._replace(full=500, low=480, n=1)
@@ -269,6 +271,7 @@ def _window_cases(sm: int) -> Iterator[Case]:
                 up = Case(sm=sm, dtype=dtype, classes=classes, channels_last=channels_last)
                 yield up
                 yield up._replace(low=512, op="count_windows", labels=False)
+                yield up._replace(full=6000, low=1500)
     for dtype in (torch.float32, torch.float16):
         for channels_last in (False, True):
             at = Case(sm=sm, dtype=dtype, channels_last=channels_last)
@@ -328,6 +331,8 @@ SOME: list[AnyCase] = [
     MergeCase(sm=100, dtype=BF16, classes=150, rule="official", low=512, side=128),
     MergeCase(sm=80, classes=256, rule="normalized", small=(3, 200)),
     MergeCase(sm=80, dtype=F16, full=500, low=480, n=1),
+    MergeCase(dtype=F16, full=6000, low=1500),
+    MergeCase(sm=100, dtype=BF16, classes=150, full=6001, low=2999),
     MergeCase(sm=100, classes=6, output="probs"),
     MergeCase(dtype=F16, classes=16, output="probs", full=6000, low=1500),
     MergeCase(dtype=F16, classes=7, output="probs", rule="normalized", channels_last=True),

@@ -17,6 +17,7 @@ share stands in files with a leading underscore:
     _cells.py         coarse labels of a tile by corner agreement
     _cell_rows.py     the same, of wide tiles, row by row
     _mixed.py         labels in cells whose corners disagree
+    _coarse_labels.py coarse labels that nothing counts
     _coarse.py        one interpolated coarse logit per pixel
     _window_grid.py   windows and the bins they are unions of, on host and device
     _bins.py          bins of a tile, and how its pixels are added to them
@@ -51,7 +52,8 @@ cell or an image's logits on the device. A field of a constexpr is one in arithm
 function of the language demands one, it is bound to a name first (triton 3.6).
 
 Variables. A name assigned inside a loop that exists before it is carried through the loop and must
-keep its type and shape there; the interpreter does not mind, the compiler does. Constexpr globals
+keep its type and shape there; the interpreter does not mind, the compiler does. One that is only
+the bound of another loop triton 3.6 takes for unused, and for what it was before. Constexpr globals
 do not mix with integers in the interpreter: use parameters with a default.
 
 Addresses. Offsets are int64 wherever a tensor may exceed 2^31 elements: cast the index, not the

@@ -59,7 +59,7 @@ def tile_width(seg: Tensor, height: int, width: int) -> int:
 
 def row_width(seg: Tensor, height: int, width: int) -> int:
     """Pixels along x of tiles to be labelled row by row (_cell_rows.py); 0 where none should be."""
-    if not seg.is_floating_point() or height * width * seg.shape[0] < LARGE or class_block(seg):
+    if not seg.is_floating_point() or height * width * seg.shape[0] < LARGE:
         return 0
     h, w = seg.shape[-2:]
     # As many source pixels as a row of a program's threads has, or a few times that; and which of

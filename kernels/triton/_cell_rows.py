@@ -24,13 +24,14 @@ def _store_row(label, slots, labels_ptr, x, top, bottom, x1, width, QUADS: tl.co
     QUARTER: tl.constexpr = x.shape[0]
     found = tl.reshape(tl.gather(label, slots, 0), [4, QUARTER]) & 255
     word = tl.sum(found << (8 * tl.arange(0, 4))[:, None], 0)
-    for y in range(top, bottom):
-        at = labels_ptr + (tl.zeros([], tl.int64) + y) * width + x
+    # Not range(top, bottom): triton 3.6 forgets a carried number that is but the bound of a loop.
+    for i in range(bottom - top):
+        at = labels_ptr + (tl.zeros([], tl.int64) + top + i) * width + x
         if QUADS:
             tl.store(at.to(tl.pointer_type(tl.int32), bitcast=True), word, mask=x < x1)
         else:
-            for i in tl.static_range(4):
-                tl.store(at + i, (word >> (8 * i)).to(tl.uint8), mask=x + i < x1)
+            for j in tl.static_range(4):
+                tl.store(at + j, (word >> (8 * j)).to(tl.uint8), mask=x + j < x1)
 
 
 @triton.jit
@@ -65,22 +66,25 @@ def _list_rows(mixed_ptr, even, odd, rows, COLUMNS: tl.constexpr):
 @triton.jit
 def agreed_rows(
     logits, labels_ptr, mixed_ptr, tile, resize_y, resize_x, words,
-    N: tl.constexpr, NUM_WORDS: tl.constexpr, CELLS: tl.constexpr, UNROLL: tl.constexpr,
-    BLOCK_X: tl.constexpr, TOGETHER: tl.constexpr,
-    WRITE_LABELS: tl.constexpr, QUADS: tl.constexpr, QUAD_BINS: tl.constexpr,
-    MARK: tl.constexpr = NOT_FINITE,
+    N: tl.constexpr, CLASS_BLOCK: tl.constexpr, NUM_WORDS: tl.constexpr, CELLS: tl.constexpr,
+    UNROLL: tl.constexpr, BLOCK_X: tl.constexpr, TOGETHER: tl.constexpr,
+    WRITE_LABELS: tl.constexpr, QUADS: tl.constexpr, MARK: tl.constexpr = NOT_FINITE,
 ):  # fmt: skip
-    """Counts the small pixels of agreed cells, by column of pixels, and lists the mixed cells.
+    """Counts the small pixels of agreed cells, and lists the mixed cells; NUM_WORDS 0: no counts.
 
     Returns:
-        columns of pixels, or first ones of quads, their counts, and the number of mixed cells.
+        small pixels of a column of each cell of a pair, summed down the tile: the left cell's in
+        the low half of a word; and the number of mixed cells.
     """
     COLUMNS: tl.constexpr = CELLS.points_x
     PAIRS: tl.constexpr = COLUMNS // 2
-    BLOCK: tl.constexpr = CELLS.column_block
+    BLOCK: tl.constexpr = CLASS_BLOCK if CLASS_BLOCK > 0 else CELLS.column_block
     stride_n = logits.stride_n
     pair = tl.arange(0, PAIRS)
-    if BLOCK == 2:
+    if CLASS_BLOCK > 0:
+        column = tl.minimum(tile.column0 + tl.arange(0, COLUMNS), resize_x.small - 1)
+        offsets = column.to(tl.int64) * logits.stride_x
+    elif BLOCK == 2:
         # Pairs past the image read the last pair: a border cell may count as mixed for that.
         column = tl.minimum(tile.column0 + 2 * pair, resize_x.small - 2)
         column = tl.multiple_of(column, 2)[:, None] + tl.arange(0, 2)[None, :]
@@ -106,7 +110,7 @@ def agreed_rows(
         row = tl.zeros([], tl.int32) + i
         start = tl.minimum(row, resize_y.small - 1).to(tl.int64) * logits.stride_y
         row_ptr = logits.ptr + tl.multiple_of(start, BLOCK)
-        word = pair_labels(row_ptr, offsets, stride_n, N, UNROLL, TOGETHER)
+        word = pair_labels(row_ptr, offsets, stride_n, N, CLASS_BLOCK, UNROLL, TOGETHER)
         tl.store(points_ptr + pair, word)
         points_ptr += PAIRS
         following = tl.gather(word, tl.minimum(pair + 1, PAIRS - 1), 0)
@@ -120,19 +124,31 @@ def agreed_rows(
                 _store_row(
                     label, slots, labels_ptr, quad, top, bottom, tile.x1, resize_x.full, QUADS
                 )
-            low = small_bit(word & 255, words, NUM_WORDS, N)
-            high = small_bit((word >> 16) & 255, words, NUM_WORDS, N)
-            small_px += ((low | (high << 16)) & ~mixed) * (bottom - top)
+            if NUM_WORDS > 0:
+                low = small_bit(word & 255, words, NUM_WORDS, N)
+                high = small_bit((word >> 16) & 255, words, NUM_WORDS, N)
+                small_px += ((low | (high << 16)) & ~mixed) * (bottom - top)
             even = (even << 1) | (mixed & 1)
             odd = (odd << 1) | (mixed >> 16)
             top = bottom
         upper = word
         upper_differ = differ
-    listed = _list_rows(mixed_ptr, even, odd, tile.last_row + 1 - tile.row0, COLUMNS)
+    return small_px, _list_rows(mixed_ptr, even, odd, tile.last_row + 1 - tile.row0, COLUMNS)
+
+
+@triton.jit
+def counts_of_rows(
+    small_px, tile, resize_x, CELLS: tl.constexpr, BLOCK_X: tl.constexpr, QUAD_BINS: tl.constexpr
+):
+    """What `agreed_rows` counted, by column of pixels, or with QUAD_BINS by four of them.
+
+    Returns:
+        first columns of pixels, and their counts.
+    """
     # QUAD_BINS: four neighbouring pixels share a bin. Otherwise each may have its own.
     SPAN: tl.constexpr = 4 if QUAD_BINS else 1
     first, pixel = _pixel_columns(tile.x0, BLOCK_X, SPAN)
-    slots = tl.minimum(first_tap(pixel, resize_x) - tile.column0, COLUMNS - 1)
+    slots = tl.minimum(first_tap(pixel, resize_x) - tile.column0, CELLS.points_x - 1)
     found = tl.gather(halves(small_px), slots, 0)
     found = tl.sum(tl.reshape(found, [SPAN, BLOCK_X // SPAN]), 0)
-    return first, tl.where(first < tile.x1, found, 0), listed
+    return first, tl.where(first < tile.x1, found, 0)

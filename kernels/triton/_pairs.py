@@ -10,12 +10,15 @@ from ._upsample import NOT_FINITE, first_argmax, marked
 
 
 @triton.jit
-def pair_labels(row_ptr, offsets, stride_n, N: tl.constexpr, UNROLL: tl.constexpr,
-                TOGETHER: tl.constexpr, MARK: tl.constexpr = NOT_FINITE):  # fmt: skip
+def pair_labels(
+    row_ptr, offsets, stride_n, N: tl.constexpr, CLASS_BLOCK: tl.constexpr, UNROLL: tl.constexpr,
+    TOGETHER: tl.constexpr, MARK: tl.constexpr = NOT_FINITE,
+):  # fmt: skip
     """Labels of pairs of source pixels `offsets` [P, 2], as in `first_argmax`, int32 [P].
 
     TOGETHER: float16, and every pair is one word at an address that is a multiple of its size, so
-    both are compared at once.
+    both are compared at once. With a CLASS_BLOCK offsets are [2 * P]: lanes beside each other read
+    source pixels beside each other.
     """
     if TOGETHER:
         even, _ = tl.split(offsets)
@@ -28,8 +31,11 @@ def pair_labels(row_ptr, offsets, stride_n, N: tl.constexpr, UNROLL: tl.constexp
             ptrs += stride_n // 2
         infinite = equal_halves(best & 0x7FFF7FFF, tl.full(even.shape, 0x7C007C00, tl.int32))
         return label | (infinite & (MARK * 0x10001))
-    best, label = first_argmax(row_ptr, offsets, None, stride_n, N, 0, UNROLL)
-    low, high = tl.split(marked(best, label))
+    best, label = first_argmax(row_ptr, offsets, None, stride_n, N, CLASS_BLOCK, UNROLL)
+    label = marked(best, label)
+    if CLASS_BLOCK > 0:
+        label = tl.reshape(label, [label.shape[0] // 2, 2])
+    low, high = tl.split(label)
     return low | (high << 16)
 
 

@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 
 from ._bins import add_columns, add_pixels, clear_bins, store_total, tile_bins
-from ._cell_rows import agreed_rows
+from ._cell_rows import agreed_rows, counts_of_rows
 from ._cells import (
     agreed_columns,
     agreed_labels,
@@ -67,10 +67,11 @@ def _upsampled_counts_kernel(
         clear_bins(bins_ptr, bins, grid_x, BINS_X, ONE_ROW)
 
     if BY_ROW:
-        x, counts, mixed = agreed_rows(
+        small_px, mixed = agreed_rows(
             logits, labels_ptr, mixed_ptr, tile, resize_y, resize_x, words,
-            N, NUM_WORDS, CELLS, UNROLL, BLOCK_X, TOGETHER, WRITE_LABELS, QUADS, QUAD_BINS,
+            N, CLASS_BLOCK, NUM_WORDS, CELLS, UNROLL, BLOCK_X, TOGETHER, WRITE_LABELS, QUADS,
         )  # fmt: skip
+        x, counts = counts_of_rows(small_px, tile, resize_x, CELLS, BLOCK_X, QUAD_BINS)
     else:
         cell_label, mixed = agreed_labels(
             logits, mixed_ptr, tile, resize_y, resize_x, N, CLASS_BLOCK, CELLS, LANES, UNROLL

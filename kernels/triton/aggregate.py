@@ -1,10 +1,11 @@
-"""aggregate: coarse and fine answer merged, in one launch.
+"""aggregate: coarse and fine answer merged, in one launch; large images' labels in two.
 
 Labels. A program makes the coarse labels of a tile as count_windows does, then looks at the windows
 that reach the tile, in slot order. Only pixels whose p_f contradicts their label are interpolated
 and merged, in blocks that hold such a pixel; no N x H x W tensor is ever made. With labels given
 (those select_windows wrote) there is one program per tile of a window instead, which skips pixels
-that lower slots cover; the rest of the image is not touched.
+that lower slots cover; the rest of the image is not touched. Labels of a large image are made first
+by a launch of their own (_coarse_labels.py), and then given.
 
 Scores (_merge_probs.py). A program writes the N planes of a tile.
 """
@@ -18,9 +19,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._cell_counts import QUAD, label_warps, tile_width
-from ._cells import agreed_labels, cells_over, store_agreed, tile_over
+from ._cell_counts import QUAD, label_warps, row_width, tile_width
+from ._cells import cells_over
 from ._classes import WORDS, class_words, is_small, words_in_use
+from ._coarse_labels import plan_rows, store_labels
 from ._divider import divided, divider
 from ._foreground import foreground
 from ._launch import (
@@ -35,53 +37,9 @@ from ._launch import (
 )
 from ._merge import any_of, merged_labels
 from ._merge_probs import plan_probs
-from ._mixed import contenders, mixed_cells, mixed_labels
 from ._ptx import along_last
-from ._upsample import Logits, first_argmax, resize
+from ._upsample import Logits, resize
 from ._windows import NO_SLOT, next_window, slot_block, slots_in_use, window_origin
-
-
-@triton.jit
-def _coarse_tile(
-    logits, labels_ptr, mixed_ptr, num_classes, resize_y, resize_x, y0, y1, x0, x1,
-    RESIZED: tl.constexpr, N: tl.constexpr, CLASS_BLOCK: tl.constexpr, UNROLL: tl.constexpr,
-    BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr, CELLS: tl.constexpr, LANES: tl.constexpr,
-    CHUNK_X: tl.constexpr, QUADS: tl.constexpr,
-):  # fmt: skip
-    """Writes the coarse labels of a tile."""
-    if not RESIZED:
-        pixel = tl.arange(0, BLOCK_Y * BLOCK_X)
-        y = y0 + pixel // BLOCK_X
-        x = x0 + pixel % BLOCK_X
-        inside = (y < y1) & (x < x1)
-        at = labels_ptr + y.to(tl.int64) * resize_x.full + x
-        offsets = y.to(tl.int64) * logits.stride_y + x.to(tl.int64) * logits.stride_x
-        _, label = first_argmax(logits.ptr, offsets, inside, logits.stride_n, N, CLASS_BLOCK)
-        tl.store(at, label.to(tl.uint8), mask=inside)
-    else:
-        tile = tile_over(y0, y1, x0, x1, resize_y, resize_x, CELLS)
-        cell_label, mixed = agreed_labels(
-            logits, mixed_ptr, tile, resize_y, resize_x, N, CLASS_BLOCK, CELLS, LANES, UNROLL
-        )
-        store_agreed(
-            cell_label, labels_ptr, tile, resize_y, resize_x, CELLS, BLOCK_Y, CHUNK_X, QUADS
-        )
-        tl.debug_barrier()
-        for start in range(0, mixed, LANES // CELLS.group):
-            cell = mixed_cells(
-                mixed_ptr, start, mixed, logits, tile, resize_y, resize_x, CELLS, LANES
-            )
-            contend, most = contenders(logits, cell, 0, min(N, 32), CELLS, LANES)
-            for dy in range(0, tl.where(tile.row0 == 0, CELLS.first_y, CELLS.most_y), CELLS.cell_y):
-                for dx in range(
-                    0, tl.where(tile.column0 == 0, CELLS.first_x, CELLS.most_x), CELLS.cell_x
-                ):
-                    py, px, wanted, found = mixed_labels(
-                        logits, cell, contend, most, num_classes, dy, dx, resize_y, resize_x,
-                        N, CELLS, LANES,
-                    )  # fmt: skip
-                    at = labels_ptr + py.to(tl.int64) * resize_x.full + px
-                    tl.store(at, found.to(tl.uint8), mask=wanted)
 
 
 @triton.jit(do_not_specialize=WORDS)
@@ -156,7 +114,7 @@ def _merge_labels_kernel(
         x1 = tl.minimum(x0 + BLOCK_X, W)
         if RESIZED:
             mixed_ptr += program.to(tl.int64) * CELLS.scratch
-        _coarse_tile(
+        store_labels(
             logits, labels_ptr, mixed_ptr, num_classes, resize_y, resize_x, y0, y1, x0, x1,
             RESIZED, N, CLASS_BLOCK, UNROLL, BLOCK_Y, BLOCK_X, CELLS, LANES, CHUNK_X, QUADS,
         )  # fmt: skip
@@ -209,7 +167,7 @@ def plan_aggregate(
     given: bool,
     scratch: Any,
 ) -> list[Launch]:
-    """The launch of `aggregate`."""
+    """The launches of `aggregate`."""
     batch, classes, h, w = coarse.shape
     n = origins.shape[1]
     if out.numel() == 0:
@@ -241,13 +199,17 @@ def plan_aggregate(
     }
     if out.dtype == torch.float32:
         return [plan_probs(args, constants, rule, out)]
+    launches = []
+    if not given and resized and (tile_x := row_width(coarse, height, width)):
+        launches.append(plan_rows(coarse, out, tile_x, scratch))
+        given = True
     block_y, block_x = (8, 32) if given else (32, min(tile_width(coarse, height, width), 128))
     block_y, block_x = min(block_y, pow2(height)), min(block_x, pow2(width))
     side_y, side_x = (window, window) if given else (height, width)
     tiles_y, tiles_x = ceil_div(side_y, block_y), ceil_div(side_x, block_x)
     programs = (batch * n if given else batch) * tiles_y * tiles_x
     if programs == 0:
-        return []
+        return launches
     listed = resized and not given
     cells = cells_over(1, 1, 1, 1, 1, 1)
     # Labels given: one warp per tile of a window, so that none waits for another's merging.
@@ -256,6 +218,7 @@ def plan_aggregate(
         cells = cells_over(h, w, height, width, block_y, block_x, column_block(coarse))
         warps = label_warps(coarse, cells)
     return [
+        *launches,
         Launch(
             _merge_labels_kernel,
             programs,
@@ -286,7 +249,7 @@ def plan_aggregate(
             },
             num_warps=warps,
             max_registers=255 if given else 128,
-        )
+        ),
     ]
 
 
