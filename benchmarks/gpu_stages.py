@@ -56,8 +56,12 @@ class Plan:
         return str(self.work / environment / "bin" / "c2f")
 
     def tests(self) -> dict[str, str]:
-        """The environment of tests: their folder only, the checkout shadows what is installed."""
-        return {**self.environment(), "PYTHONPATH": str(self.root / "tests")}
+        """The environment of tests: their folder only, the checkout shadows what is installed.
+
+        Their networks are small: torch.compile starts no processes, one per core, for them.
+        """
+        own = {"PYTHONPATH": str(self.root / "tests"), "TORCHINDUCTOR_COMPILE_THREADS": "1"}
+        return {**self.environment(), **own}
 
     def shared(self) -> Path:
         """The folder of shared data: C2F_SHARED, or `shared` in or beside the checkout."""
@@ -152,9 +156,10 @@ def _tests(plan: Plan) -> list[Stage]:
         before = tuple(stage.name for stage in found if backend in stage.name)
         found += _pytest(plan, f"tests-{backend}-gpu", backend, "gpu", "count_windows", before)
     # The same kernels, compiled when first needed and launched through CuPy.
-    for op in (*OPS, "gpu"):
-        file, ask = ("gpu", "count_windows") if op == "gpu" else (f"test_{op}.py", op)
-        found += _pytest(plan, f"tests-jit-{op}", "cuda", file, ask, jit=True)
+    for op in OPS:
+        found += _pytest(plan, f"tests-jit-{op}", "cuda", f"test_{op}.py", op, jit=True)
+    before = tuple(stage.name for stage in found if "jit" in stage.name)
+    found += _pytest(plan, "tests-jit-gpu", "cuda", "gpu", "count_windows", before, jit=True)
     return found
 
 
