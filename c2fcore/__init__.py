@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from . import ops
-from ._backend import backends, use_backend
+from ._interrupts import quiet_in_command
 from ._version import __version__
-from .windows import Windows
+
+with quiet_in_command():
+    from . import ops
+    from ._backend import backends, use_backend
+    from .windows import Windows
 
 if TYPE_CHECKING:
     from .config import C2FConfig

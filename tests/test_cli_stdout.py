@@ -85,8 +85,23 @@ def test_a_name_that_is_no_text_ends_nothing(tmp_path: Path) -> None:
     assert (out / "b_labels.png").exists()
 
 
-def test_interrupted_while_libraries_are_imported(tmp_path: Path) -> None:
+@pytest.mark.parametrize("library", ["torch", "PIL"])
+def test_interrupted_while_libraries_are_imported(library: str, tmp_path: Path) -> None:
+    """Torch is imported with the package, before a line of the command; others by it."""
     interrupt = "import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(20)"
-    (tmp_path / "PIL.py").write_text(f"{interrupt}\nraise RuntimeError('not interrupted')")
+    (tmp_path / f"{library}.py").write_text(f"{interrupt}\nraise RuntimeError('not interrupted')")
     for arguments in (["info"], ["--help"], []):
         assert ended(subprocess.PIPE, *arguments, PYTHONPATH=str(tmp_path)) == (130, "")
+    script = tmp_path / "c2f"  # as pip writes it
+    script.write_text("import sys; from c2fcore.cli import main; sys.exit(main())")
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    done = subprocess.run([sys.executable, script], capture_output=True, env=environment)
+    assert (done.returncode, done.stderr) == (130, b"")
+
+
+def test_who_imports_the_package_hears_of_an_interruption(tmp_path: Path) -> None:
+    interrupt = "import os, signal; os.kill(os.getpid(), signal.SIGINT)"
+    (tmp_path / "torch.py").write_text(interrupt)
+    code = "try:\n import c2fcore\nexcept KeyboardInterrupt:\n print('heard')"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    assert subprocess.check_output([sys.executable, "-c", code], env=environment) == b"heard\n"

@@ -10,11 +10,10 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
 
 from .. import __version__
+from .._interrupts import INTERRUPTED, leave, quiet
 from .._progress import tell
 from .errors import text_of
 
@@ -43,14 +42,13 @@ _EXPECTED = (
     OverflowError,
 )
 
-# As a shell reports a command that SIGINT, SIGPIPE ended.
-_INTERRUPTED = 130
+# As a shell reports a command that SIGPIPE ended.
 _BROKEN_PIPE = 141
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
-    with _quiet_interrupts():
+    with quiet():
         from . import (
             bench,
             demo,
@@ -104,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE if left else 2
     except KeyboardInterrupt:  # before the command has begun, or after it
-        return _INTERRUPTED
+        return INTERRUPTED
 
 
 def _run(argv: Sequence[str] | None) -> int:
@@ -128,32 +126,11 @@ def _run(argv: Sequence[str] | None) -> int:
         return 2
     except KeyboardInterrupt as stopped:
         if argv is None:  # a second one must not end in a traceback of the interpreter's end
-            signal.signal(signal.SIGINT, _leave)
+            signal.signal(signal.SIGINT, leave)
         tell(f"c2f {args.command}: stopped {stopped}".rstrip())
         if argv is None and any(t.name.startswith("c2f-") for t in threading.enumerate()):
-            _leave()  # a second one came while an engine was stopping: its end would be an abort
-        return _INTERRUPTED
-
-
-def _leave(*_: Any) -> None:
-    os._exit(_INTERRUPTED)
-
-
-@contextmanager
-def _quiet_interrupts() -> Iterator[None]:
-    """Lets Ctrl-C end the process at once, with nothing said: there is nothing to tidy up yet.
-
-    While libraries are being imported a KeyboardInterrupt would be a traceback out of one of them.
-    """
-    ours = threading.current_thread() is threading.main_thread()
-    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield  # who called us sees to it, or it is ignored, as by a job in the background
-        return
-    signal.signal(signal.SIGINT, _leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+            leave()  # a second one came while an engine was stopping: its end would be an abort
+        return INTERRUPTED
 
 
 def _reader_left() -> bool:
