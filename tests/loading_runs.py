@@ -7,8 +7,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from torch.utils.data import DataLoader
-
 from c2fcore.data import loading
 from c2fcore.data.augment import Augment
 from c2fcore.data.draws import Draws, Share
@@ -17,10 +15,11 @@ from c2fcore.data.prepared import PreparedData, TileDataset
 SECONDS = 300.0  # at most; a process of torch takes 20 to start where many do
 
 
-def loader(data: Path, workers: int, steps: int = 4) -> DataLoader[Any]:
+def loader(data: Path, workers: int, steps: int = 4) -> loading.Loader:
     tiles = TileDataset(PreparedData.open(data), "train", Augment(crop=32, focus=0.5, classes=(1,)))
     share = Share(2, 0, 1, steps=steps, start=0)
-    return DataLoader(Draws(tiles, seed=3), batch_size=2, sampler=share, **loading.options(workers))
+    how = loading.options(workers)
+    return loading.Loader(Draws(tiles, seed=3), batch_size=2, sampler=share, **how)
 
 
 def hold(data: Path, theirs: Any) -> None:

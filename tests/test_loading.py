@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from multiprocessing import connection, forkserver
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,26 @@ def test_ctrl_c_while_processes_are_started_is_heard_when_they_are() -> None:
         command()
     assert steps == ["started"]
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_ctrl_c_leaves_no_loading_process_half_started(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be a traceback of its own, and of the iterator that cannot end it."""
+    start, started = ForkServerProcess.start, []
+
+    def interrupted(self: Any) -> None:
+        start(self)
+        started.append(self)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(ForkServerProcess, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        iter(loader(data, 2))
+    assert len(started) == 2
+    for process in started:
+        process.join(SECONDS)
+        assert process.exitcode == 0
 
 
 def test_loading_processes_end_with_the_process_they_load_for(data: Path) -> None:

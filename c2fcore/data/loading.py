@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from multiprocessing import connection, forkserver, resource_tracker
 from typing import Any, Final
 
+from torch.utils.data import DataLoader
+
 _METHOD: Final = "forkserver"
 _SERVER: Final = f"{__package__}.loading_server"
 # Seconds: as long as torchrun waits.
@@ -71,8 +73,21 @@ def deaf_to_interrupts() -> Iterator[None]:
             signal.raise_signal(signal.SIGINT)
 
 
+class Loader(DataLoader[Any]):
+    """A DataLoader whose processes have all been started when Ctrl-C is heard.
+
+    Between two of them it would leave an iterator that cannot tidy up, and take away from the first
+    one what it was about to be sent: either is a traceback below the command's last word.
+    """
+
+    def __iter__(self) -> Any:
+        """Starts the processes, or takes those of the iteration before."""
+        with deaf_to_interrupts():
+            return super().__iter__()
+
+
 def options(workers: int, *, kept: bool = True) -> dict[str, Any]:
-    """Of a DataLoader with so many processes, kept for the next iteration or not; 0 for none."""
+    """Of a Loader with so many processes, kept for the next iteration or not; 0 for none."""
     if workers == 0:
         return {}
     start()

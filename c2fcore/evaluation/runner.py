@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from .. import metrics
 from .._progress import Bar
@@ -141,7 +140,7 @@ class _Run:
     def work(self, batch: int, workers: int, progress: bool) -> None:
         """Scores this process's units."""
         reader = TileReader(self.samples, self.units)
-        loader = DataLoader(reader, batch_size=None, **loading.options(workers, kept=False))
+        loader = loading.Loader(reader, batch_size=None, **loading.options(workers, kept=False))
         with Bar(total=len(reader), unit="tile", desc="eval", shown=progress) as bar:
             for items in _batched(map(_readable, loader), batch):
                 self._batch(items)

@@ -8,7 +8,6 @@ from typing import Any, Final
 
 import torch
 from lightning import pytorch as pl
-from torch.utils.data import DataLoader
 
 from ..data import loading
 from ..data.augment import Augment
@@ -91,7 +90,7 @@ class Tiles(pl.LightningDataModule):
                 f"got {self.batch_size}"
             )
 
-    def train_dataloader(self) -> DataLoader[dict[str, Any]]:
+    def train_dataloader(self) -> loading.Loader:
         """Augmented crops of this process; its share of max_steps batches."""
         trainer: Any = self.trainer
         world = trainer.world_size
@@ -105,7 +104,7 @@ class Tiles(pl.LightningDataModule):
             trainer.max_steps * batches,
             trainer.global_step * batches,
         )
-        return DataLoader(
+        return loading.Loader(
             Draws(tiles, self.seed),
             batch_size=self.batch_size // world,
             sampler=share,
@@ -119,11 +118,11 @@ class Tiles(pl.LightningDataModule):
         chosen = min(count, len(tiles))
         return (tiles[i * len(tiles) // chosen] for i in range(chosen))
 
-    def val_dataloader(self) -> DataLoader[dict[str, Any]] | list[Any]:
+    def val_dataloader(self) -> loading.Loader | list[Any]:
         """Whole tiles of this process, one at a time: their sizes may differ."""
         if self.val_split is None:
             return []
         trainer: Any = self.trainer
         tiles = TileDataset(self.prepared, self.val_split)
         whole = Whole(tiles, trainer.global_rank, trainer.world_size)
-        return DataLoader(whole, batch_size=1, **loading.options(min(self.workers, 2)))
+        return loading.Loader(whole, batch_size=1, **loading.options(min(self.workers, 2)))
