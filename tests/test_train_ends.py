@@ -32,6 +32,7 @@ from c2fcore.train.running import StopAtStep
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 Said = Callable[[], str]
+ANEW = "nothing was saved yet: without --resume the same command begins anew"
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +143,7 @@ def test_a_second_signal_stops_at_once(
     monkeypatch.setattr(command.CoarseTask, "training_step", twice)
     before = signal.getsignal(signal.SIGINT)
     assert main(coarse(data, tmp_path / "run")) == 130
-    assert "stopped at once; nothing was saved yet" in said()
+    assert f"stopped at once; {ANEW}" in said()
     assert signal.getsignal(signal.SIGINT) == before
 
 
@@ -152,8 +153,28 @@ def test_a_signal_while_loading_starts_stops_at_once(
     with monkeypatch.context() as patch:
         patch.setattr(DataLoader, "__iter__", lambda _: os.kill(os.getpid(), signal.SIGINT))
         assert main(coarse(data, tmp_path / "run")) == 130
-    assert "c2f train: stopped at once; nothing was saved yet" in said()
+    assert f"c2f train: stopped at once; {ANEW}" in said()
     assert main(coarse(data, tmp_path / "run", "--trainer.max_steps=1")) == 0
+
+
+@pytest.mark.parametrize(
+    ("what", "way_on"),
+    [
+        ("build", f"at once; {ANEW}"),
+        ("_finish", "at once; --resume goes on from {last}"),
+        ("build_parser", "before it began"),
+    ],
+)
+def test_a_signal_beside_training_tells_how_to_go_on(
+    what: str, way_on: str, data: Path, tmp_path: Path, said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(command, what, lambda *_, **__: os.kill(os.getpid(), signal.SIGINT))
+        assert main(coarse(data, out)) == 130
+    assert said().endswith(f"c2f train: stopped {way_on.format(last=out / 'last.ckpt')}")
+    resume = ["--resume"] if "--resume goes on" in way_on else []
+    assert main(coarse(data, out, *resume)) == 0
 
 
 def test_several_processes_take_a_signal_passed_on_for_the_same(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 
@@ -26,15 +28,14 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         ImportError: lightning or jsonargparse is not installed.
+        KeyboardInterrupt: it was stopped; the message says how to go on.
     """
     try:
-        from ..train.command import train
-    except ImportError as error:
-        raise ImportError(
-            f"training needs more ({error}); pip install 'c2fcore[models,train]', or "
-            "'.[models,train]' in a checkout"
-        ) from error
-    checkpoint = train(args.stage, args.options)
+        checkpoint = _training()(args.stage, args.options)
+    except KeyboardInterrupt as stopped:
+        if stopped.args:
+            raise
+        raise KeyboardInterrupt("before it began") from None
     print(f"-> {checkpoint}")
     made = shlex.quote(str(checkpoint))
     if args.stage == "coarse":
@@ -42,3 +43,14 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(f"next: c2f predict IMAGE -o out --checkpoint {made}      scores: c2f eval --help")
     return 0
+
+
+def _training() -> Callable[[str, Sequence[str]], Path]:
+    try:
+        from ..train.command import train
+    except ImportError as error:
+        raise ImportError(
+            f"training needs more ({error}); pip install 'c2fcore[models,train]', or "
+            "'.[models,train]' in a checkout"
+        ) from error
+    return train

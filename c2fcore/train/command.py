@@ -24,7 +24,7 @@ from ..models import build, foreground_of
 from ..pipeline import C2FNet
 from .batches import Tiles
 from .recipe import Recipe, class_weights
-from .resuming import check_resumed, check_state, is_begun
+from .resuming import check_resumed, check_state, is_begun, way_on
 from .running import Lines, RunCheckpoint, StopAtStep, WholeStates, fit, plain_errors
 from .tasks import CoarseLoss, CoarseTask, FineTask
 
@@ -129,11 +129,19 @@ def train(stage: str, arguments: Sequence[str]) -> Path:
         ValueError, TypeError, FileNotFoundError, ImportError: what cannot be, before training.
         ValueError: training cannot go on: a loss that is no number, a tile that cannot be read; or
             another run is at work in the folder.
-        KeyboardInterrupt: it was stopped.
+        KeyboardInterrupt: it was stopped; the message says how to go on.
     """
     parser = build_parser(stage)
     config = parser.parse_args(_with_shipped(stage, arguments))
-    out = Path(config.out)
+    try:
+        return _train(stage, parser, config, Path(config.out))
+    except KeyboardInterrupt as stopped:
+        if stopped.args:
+            raise
+        raise KeyboardInterrupt(f"at once; {way_on(Path(config.out) / LAST)}") from None
+
+
+def _train(stage: str, parser: Any, config: Any, out: Path) -> Path:
     last = out / LAST
     if config.resume:
         check_resumed(last, out / CONFIG_FILE, _dumped(parser, config))

@@ -67,6 +67,13 @@ def is_begun(last: Path) -> bool:
     return last.exists() or zipfile.is_zipfile(partial_of(last))
 
 
+def way_on(last: Path) -> str:
+    """How a run goes on that was stopped at once."""
+    if is_begun(last):
+        return f"--resume goes on from {last}"
+    return "nothing was saved yet: without --resume the same command begins anew"
+
+
 def check_resumed(last: Path, before: Path, now: str) -> None:
     """A run goes on with the options it began with.
 

@@ -274,7 +274,7 @@ def fit(trainer: Any, task: Any, data: Any, last: Path, resume: bool) -> None:
     """Trains to the end and saves the last state.
 
     Raises:
-        KeyboardInterrupt: it was stopped; the message says what is kept.
+        KeyboardInterrupt: it was stopped; after a step, if there is a message.
         ValueError: whatever else ended it that has a name.
     """
     try:
@@ -290,8 +290,7 @@ def fit(trainer: Any, task: Any, data: Any, last: Path, resume: bool) -> None:
         # Lightning passes on Ctrl-C as SystemExit; before the first step it fails over its tidying.
         if not isinstance(error, SystemExit) and type(error.__context__) is not KeyboardInterrupt:
             raise
-        kept = f"--resume goes on from {last}" if last.is_file() else "nothing was saved yet"
-        raise KeyboardInterrupt(f"at once; {kept}") from None
+        raise KeyboardInterrupt from None
     finally:
         if trainer.is_global_zero:
             partial_of(last).unlink(missing_ok=True)
