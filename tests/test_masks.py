@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from c2fcore.data.catalogue import DATASETS, class_ids
+from c2fcore.data.catalogue import DATASETS, class_ids, custom
 from c2fcore.data.masks import MaskDecoder, read_mask
 
 ISAID = DATASETS["isaid"]
@@ -109,10 +109,30 @@ def test_classes_by_name_or_id() -> None:
     assert class_ids(["plane", "1", 9], ISAID.class_names) == (1, 9, 14)
     with pytest.raises(ValueError, match=r"got planes \(did you mean plane\?\)"):
         class_ids(["planes"], ISAID.class_names)
-    with pytest.raises(ValueError, match=r"class id must be in 0..5, got 6"):
+    with pytest.raises(ValueError, match=r"names, or ids in 0..5, of impervious, .*, got 6"):
         class_ids([6], POTSDAM.class_names)
     # Names of digits are meant where the user wrote them, as on the command line.
     assert class_ids(["3"], ("1", "2", "3")) == (2,)
     assert class_ids([1], ("1", "2", "3")) == (1,)
     with pytest.raises(ValueError, match="must be distinct, got 4, car"):
         class_ids([4, "car"], POTSDAM.class_names)
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["car,tree", "car, 3", "[car, tree]", '["car", "tree"]', "['car','tree']", "[3,4]",
+     ["car,tree"], ["[car,", "tree]"], ["car", "tree"], ["car", 3], [3, 4], ["car,", "tree"]],
+)  # fmt: skip
+def test_lists_of_classes_as_people_write_them(given: str | list[str | int]) -> None:
+    assert class_ids(given, POTSDAM.class_names) == (3, 4)
+
+
+def test_names_that_look_like_lists() -> None:
+    names = ("road, paved", "road [dirt]", "[rest]")
+    assert class_ids("road, paved", names) == (0,)
+    assert class_ids(["road, paved", "road [dirt]", "[rest]"], names) == (0, 1, 2)
+    assert class_ids("road [dirt]", names) == (1,)
+    assert custom("[ground, 'car']").class_names == custom("ground,car").class_names
+    for nothing in ("", [""], "[]", ","):
+        with pytest.raises(ValueError, match=r"small classes must be names, or ids in 0..2, of r"):
+            class_ids(nothing, names)

@@ -382,7 +382,9 @@ def test_small_classes_must_be_named(tmp_path: Path, said: Said) -> None:
     )
     assert main(coarse(tiles, tmp_path / "run")) == 2
     assert "must have small classes, got none: name some (c2f prepare --small, c2f" in said()
-    assert main(coarse(tiles, tmp_path / "run", "--data.small=[square]")) == 0
+    for number, given in enumerate(("[square]", '["square"]', "square", "1", "[1]")):
+        out = tmp_path / f"run{number}"
+        assert main(coarse(tiles, out, f"--data.small={given}", "--trainer.max_steps=1")) == 0
 
 
 def test_what_is_missing_is_told_in_few_lines(capsys: pytest.CaptureFixture[str]) -> None:

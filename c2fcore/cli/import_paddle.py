@@ -37,7 +37,8 @@ def add_parser(commands: Any) -> None:
                         help="how the two stages work together (official)")  # fmt: skip
     parser.add_argument("--dataset", choices=sorted(catalogue.DATASETS),
                         help="gives names and small classes (isaid)")  # fmt: skip
-    parser.add_argument("--small", nargs="+", metavar="CLASS", help="small classes by name or id")
+    parser.add_argument("--small", nargs="+", metavar="CLASS", help="small classes by name or id, "
+                        "such as car,ship or car ship")  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace a checkpoint in OUT")
     parser.set_defaults(run=run)
 

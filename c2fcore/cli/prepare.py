@@ -50,7 +50,8 @@ def add_parser(commands: Any) -> None:
                         "index (0..N-1, 255), shifted (1..N, 0 ignored)")  # fmt: skip
     parser.add_argument("--classes", help="custom: names by commas, or a JSON file with names and "
                         "palette")  # fmt: skip
-    parser.add_argument("--small", nargs="+", metavar="CLASS", help="small classes by name or id")
+    parser.add_argument("--small", nargs="+", metavar="CLASS", help="small classes by name or id, "
+                        "such as car,ship or car ship")  # fmt: skip
     parser.add_argument("--unknown", choices=("ignore", "error"), default="ignore",
                         help="pixels of unknown colour or id")  # fmt: skip
     parser.add_argument("--workers", type=int, default=min(8, os.cpu_count() or 1),

@@ -16,6 +16,7 @@ from typing import Final
 from .. import _checks
 
 Colour = tuple[int, int, int]
+Classes = str | int | Iterable[str | int]
 
 IGNORED: Final = 255
 
@@ -146,13 +147,13 @@ def named_as(image: str) -> str:
     return next(found, "")
 
 
-def custom(classes: str, small: Sequence[str | int] = ()) -> DatasetInfo:
+def custom(classes: str, small: Classes = ()) -> DatasetInfo:
     """Facts of a data set of the user's.
 
     Args:
-        classes: names separated by commas, in the order of their ids; or a JSON file with "names"
-            and, for colour-coded masks, "palette" (one [r, g, b] per class) and "ignored_colours".
-        small: small classes by name or id.
+        classes: names in the order of their ids, as `listed`; or a JSON file with "names" and,
+            for colour-coded masks, "palette" (one [r, g, b] per class) and "ignored_colours".
+        small: small classes, as `class_ids`.
 
     Raises:
         ValueError: no names, repeated ones, or a file that does not hold them.
@@ -166,10 +167,10 @@ def custom(classes: str, small: Sequence[str | int] = ()) -> DatasetInfo:
             found = json.loads(Path(classes).read_text(encoding="utf-8"))
         except (ValueError, RecursionError) as error:
             raise ValueError(f"classes must be JSON, got {classes}: {error}") from None
-        listed = found.get("names") if isinstance(found, dict) else None
-        if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
+        texts = found.get("names") if isinstance(found, dict) else None
+        if not isinstance(texts, list) or not all(isinstance(name, str) for name in texts):
             raise ValueError(f"classes must hold a list 'names' of texts, got {classes} without")
-        names = listed
+        names = texts
         palette, ignored = (_colours(found, key) for key in ("palette", "ignored_colours"))
         own = set(palette).difference(ignored)
         if palette and not len(own) == len(palette) == len(names):
@@ -178,7 +179,7 @@ def custom(classes: str, small: Sequence[str | int] = ()) -> DatasetInfo:
                 f"ignored, got {len(own)} different in {len(palette)}"
             )
     else:
-        names = [name.strip() for name in classes.split(",")]
+        names = listed(classes)
     if not all(names) or len(set(names)) != len(names) or len(names) > IGNORED:
         raise ValueError(f"classes must be 1..{IGNORED} different names, got {', '.join(names)}")
     return DatasetInfo(
@@ -205,25 +206,49 @@ def _colour(value: object) -> Colour:
     return r, g, b
 
 
-def class_ids(classes: Iterable[str | int], names: Sequence[str]) -> tuple[int, ...]:
-    """Classes given by name or id, as ascending ids; a text that is a name is one.
+def listed(text: str) -> list[str]:
+    """Names as people write a list of them: a,b or [a, b] or ["a", "b"].
+
+    Of the last two a shell makes two words, which may come one by one.
+    """
+    text = text.strip()
+    if text.startswith("["):
+        text = text[1:].removesuffix("]")
+    elif "[" not in text:
+        text = text.removesuffix("]")
+    return [name.strip(" \"'") for name in text.split(",")]
+
+
+def class_ids(classes: Classes, names: Sequence[str]) -> tuple[int, ...]:
+    """Small classes as ascending ids.
+
+    Args:
+        classes: names or ids, or lists of them in one text (`listed`); a text that is a name is
+            one, also of digits or with commas.
+        names: of all classes.
 
     Raises:
         ValueError: a name or id that is not there, or one class twice.
     """
+    given = [classes] if isinstance(classes, (str, int)) else list(classes)
+    rule = f"small classes must be names, or ids in 0..{len(names) - 1}, of {', '.join(names)}"
+    wanted: list[str | int] = []
+    for value in given:
+        alone = isinstance(value, int) or value.strip() in names
+        wanted += [value] if alone else [name for name in listed(str(value)) if name]
+    if given and not wanted:
+        raise ValueError(f"{rule}, got {given[0]!r}")
     ids = []
-    for value in classes:
+    for value in wanted:
         text = str(value).strip()
-        if isinstance(value, str) and text in names:  # which may be of digits
+        if isinstance(value, str) and text in names:
             ids.append(list(names).index(text))
-        elif text.isdecimal():
-            if int(text) >= len(names):
-                raise ValueError(f"class id must be in 0..{len(names) - 1}, got {text}")
+        elif text.isdecimal() and int(text) < len(names):
             ids.append(int(text))
         else:
             near = difflib.get_close_matches(text, names, n=1)
             hint = f" (did you mean {near[0]}?)" if near else ""
-            raise ValueError(f"class must be an id or one of {', '.join(names)}, got {text}{hint}")
+            raise ValueError(f"{rule}, got {text}{hint}")
     if len(set(ids)) != len(ids):
-        raise ValueError(f"classes must be distinct, got {', '.join(map(str, classes))}")
+        raise ValueError(f"small classes must be distinct, got {', '.join(map(str, wanted))}")
     return tuple(sorted(ids))

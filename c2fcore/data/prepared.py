@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from ..config import C2FConfig
 from ..images import UNREADABLE, no_size_limit
-from .catalogue import IGNORED, class_ids
+from .catalogue import IGNORED, Classes, class_ids
 from .prepare import DATASET_FILE, FORMAT, FORMAT_VERSION, is_name
 from .tiling import Box
 
@@ -147,8 +147,8 @@ class PreparedData:
             raise ValueError(f"split must be one of {', '.join(self.splits)}, got {name}")
         return self.splits[name]
 
-    def small(self, chosen: Sequence[str | int] | None = None) -> tuple[int, ...]:
-        """Small classes: those `chosen` by name or id, or the data set's own.
+    def small(self, chosen: Classes | None = None) -> tuple[int, ...]:
+        """Small classes: those `chosen`, as `class_ids`, or the data set's own.
 
         Raises:
             ValueError: unknown classes, or none at all.

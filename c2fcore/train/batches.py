@@ -26,7 +26,8 @@ class Tiles(pl.LightningDataModule):
         val: split to validate on; none for no validation.
         batch_size: images per step, over all processes.
         workers: loading processes of each training process.
-        small: small classes by name or id; the data set's own if not given.
+        small: small classes by name or id, such as ship,plane or [8, 9]; the data set's own if not
+            given.
     """
 
     def __init__(
@@ -36,7 +37,7 @@ class Tiles(pl.LightningDataModule):
         val: str | None = "val",
         batch_size: int = 16,
         workers: int = 4,
-        small: list[str] | None = None,
+        small: str | int | list[str | int] | None = None,
     ) -> None:
         """Opens the folder.
 
