@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from pathlib import Path
 
@@ -17,18 +16,62 @@ from c2fcore.data.prepared import PreparedData
 NAMES = ("P0003_0_896_0_896", "2_10_0_0_512_512", "area1_0_0_512_512", "2522", "mine_7")
 
 
+def save(root: Path, *names: str) -> None:
+    """Images in the layout of mmsegmentation, all of class 1 or 0."""
+    pixels = np.ones((24, 30), dtype=np.uint8)
+    for folder, mode in (("img_dir", "RGB"), ("ann_dir", "L")):
+        (root / folder / "train").mkdir(parents=True)
+        for name in names:
+            Image.fromarray(pixels).convert(mode).save(root / folder / "train" / f"{name}.png")
+
+
+@pytest.mark.parametrize(("name", "of"), zip(NAMES, [*DATASETS, ""], strict=True))
+@pytest.mark.parametrize("meant", DATASETS)
 def test_names_of_another_data_set_are_told(
+    meant: str, name: str, of: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, out = tmp_path / "my data", tmp_path / "out"
+    save(root, name)
+    command = ["prepare", meant, str(root), "-o", str(out), "--workers", "0"]
+    alike = {meant, of} == {"potsdam", "vaihingen"}
+    # Numbers are anybody's names, and of the same classes the tiles are right.
+    wrong = of not in {meant, "", "loveda"} and not alike
+    status = main(command)
+    said = capsys.readouterr().err
+    assert status == (2 if wrong else 0)
+    note = f"images such as {name} are named as those of {of}, not of {meant}: if they are, their "
+    assert (note in said) == (of not in {meant, ""} and not wrong)
+    assert ("splits are others" in said) == alike
+    if wrong:
+        assert f"images must be those of {meant}, got 1 image named as those of {of}, " in said
+        assert f"such as {name}, whose classes are others: run c2f prepare {of} '{root}' -o" in said
+        assert not out.exists()
+        assert main([*command, "--encoding", "mmseg"]) == 0  # they are, and it is said so
+        assert note in capsys.readouterr().err
+
+
+def test_one_name_of_another_data_set_refuses_none(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pixels = np.ones((24, 30), dtype=np.uint8)
-    for meant, (name, of) in itertools.product(DATASETS, zip(NAMES, [*DATASETS, ""], strict=True)):
-        root = tmp_path / meant / name
-        for folder, mode in (("img_dir", "RGB"), ("ann_dir", "L")):
-            (root / folder / "train").mkdir(parents=True)
-            Image.fromarray(pixels).convert(mode).save(root / folder / "train" / f"{name}.png")
-        assert main(["prepare", meant, str(root), "-o", f"{root}-out", "--workers", "0"]) == 0
-        note = f"note: images such as {name} are named as those of {of}, not of {meant}: "
-        assert (note in capsys.readouterr().err) == (of not in {meant, ""})
+    for more in ("mine_7", "P0003"):
+        save(tmp_path / more, "2_10", more)
+        command = ["prepare", "isaid", str(tmp_path / more), "-o", str(tmp_path / f"{more}-out")]
+        assert main([*command, "--workers", "0"]) == 0
+        said = "images such as 2_10 are named as those of potsdam, not of isaid" in (
+            capsys.readouterr().err
+        )
+        assert said == (more == "mine_7")
+
+
+def test_a_download_of_another_data_set_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "train" / "images").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "train" / "images" / "P0003.png")
+    assert main(["prepare", "potsdam", str(tmp_path), "-o", str(tmp_path / "out")]) == 2
+    image = Path("train", "images", "P0003.png")
+    told = f"images such as {image} are named as those of isaid (c2f prepare isaid)"
+    assert told in capsys.readouterr().err
 
 
 def test_names_lead_nowhere_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     info = _info(args)
     layout = args.layout or sources.guess_layout(info, args.root)
     found = sources.find(info, args.root, layout, args.splits, args.labels)
-    _tell_other_names(info, found)
+    _check_names(args, info, found)
     encoding = args.encoding or _encoding(info, layout, found)
     tile = info.tile if args.tile is None else args.tile or None
     overlap = args.overlap
@@ -102,17 +102,34 @@ def _info(args: argparse.Namespace) -> DatasetInfo:
     return info
 
 
-def _tell_other_names(info: DatasetInfo, found: dict[str, list[sources.Pair]]) -> None:
-    """Ids of one data set are ids of another, too: only its images' names tell them apart."""
+def _check_names(
+    args: argparse.Namespace, info: DatasetInfo, found: dict[str, list[sources.Pair]]
+) -> None:
+    """Ids of one data set are ids of another, too: only its images' names tell them apart.
+
+    Raises:
+        ValueError: all are named as those of another data set, and nobody said what the ids mean.
+    """
     stems = [pair.image.stem for pairs in found.values() for pair in pairs]
-    others = {catalogue.named_as(stem): stem for stem in reversed(stems)}
-    others.pop("", None)
-    if others and info.name not in {*others, "custom"}:
-        other, stem = others.popitem()
-        tell(
-            f"note: images such as {stem} are named as those of {other}, not of {info.name}: if "
-            f"they are, their classes are others (c2f prepare {other})"
+    named = [catalogue.named_as(stem) for stem in stems]
+    others = {name: stem for name, stem in zip(named, stems) if name}
+    if not others or info.name in {*others, "custom"}:
+        return
+    other, stem = others.popitem()
+    alike = info.class_names == catalogue.DATASETS[other].class_names
+    sure = len({*named}) == 1 and other != catalogue.ANYBODYS_NAMES
+    if sure and not alike and not args.encoding:
+        command = shlex.join(["c2f", "prepare", other, str(args.root), "-o", str(args.out)])
+        raise ValueError(
+            f"images must be those of {info.name}, got {counted(len(stems), 'image')} named as "
+            f"those of {other}, such as {stem}, whose classes are others: run {command} (or, if "
+            f"they are of {info.name}, say by --encoding what their masks hold: "
+            f"{', '.join((RGB, *info.encodings))})"
         )
+    tell(
+        f"note: images such as {stem} are named as those of {other}, not of {info.name}: if they "
+        f"are, their {'splits' if alike else 'classes'} are others (c2f prepare {other})"
+    )
 
 
 def _encoding(info: DatasetInfo, layout: str, found: dict[str, list[sources.Pair]]) -> str:

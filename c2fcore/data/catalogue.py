@@ -135,10 +135,11 @@ DATASETS: Final[dict[str, DatasetInfo]] = {
 # Names of images as distributed, and of tiles cut from them.
 _IMAGE_NAMES: Final = {
     "isaid": r"P\d{4}(_\d+){0,4}",
-    "potsdam": r"(top_potsdam_)?\d_\d\d?(_RGB|_IRRG)?(_\d+){0,4}",
+    "potsdam": r"(top_potsdam_)?[2-7]_([7-9]|1[0-5])(_RGB|_IRRG)?(_\d+){0,4}",
     "vaihingen": r"(top_mosaic_09cm_)?area\d\d?(_\d+){0,4}",
     "loveda": r"\d+",
 }
+ANYBODYS_NAMES: Final = "loveda"  # whose images are numbered, as many people's are
 
 
 def named_as(image: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path, PurePath
 from typing import Final, NamedTuple
 
-from .catalogue import DatasetInfo
+from .catalogue import DatasetInfo, named_as
 
 LAYOUTS: Final = ("raw", "mmseg", "list", "folders")
 _WHERE: Final = {
@@ -97,9 +97,17 @@ def find(
         what = f"split {missing[0]}" if missing else "any split"
         raise ValueError(
             f"{info.name}: {what} must have images in layout {layout} ({_WHERE[layout]}), "
-            f"got none in {root}"
+            f"got none in {root}{_other_names(info, root)}"
         )
     return {split: _unique(info, split, pairs) for split, pairs in found.items() if pairs}
+
+
+def _other_names(info: DatasetInfo, root: Path) -> str:
+    """Which other data set the images below a folder are named as."""
+    named = ((named_as(path.stem), path) for path in _images(root, deep=True))
+    other, path = next((one for one in named if one[0] not in {"", info.name}), ("", root))
+    what = f"; images such as {path.relative_to(root)} are named as those of {other}"
+    return f"{what} (c2f prepare {other})" if other else ""
 
 
 def guess_layout(info: DatasetInfo, root: Path) -> str:
