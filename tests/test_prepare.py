@@ -195,16 +195,6 @@ def test_images_smaller_than_a_tile_are_padded_and_ignored_there(tmp_path: Path)
     assert made["splits"]["train"]["pixels"][1] == 35
 
 
-def test_the_next_step_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    root, out = tmp_path / "data", tmp_path / "my out"
-    save(root / "train/images/a.png", photo(8, 8))
-    save(root / "train/masks/a.png", np.zeros((8, 8), np.uint8))
-    command = ["prepare", "custom", str(root), "--classes", "ground,car", "--small", "car"]
-    assert main([*command, "--tile", "0", "--workers", "0", "-o", str(out)]) == 0
-    last = capsys.readouterr().out.splitlines()[-1]
-    assert last == f"next: c2f train coarse --data.root '{out}' --out runs/coarse"
-
-
 def test_unknown_values_are_reported_or_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -219,7 +209,6 @@ def test_unknown_values_are_reported_or_refused(
     said = capsys.readouterr().out
     assert "unknown colour or id: 3 px, 77 (3 px)" in said
     assert "all: 1 image, 1 tile\n" in said
-    assert "next:" not in said  # nothing to train on
     described = json.loads((tmp_path / "out/dataset.json").read_text())
     assert described["splits"]["all"]["unknown"] == {"77": 3}
     assert described["splits"]["all"]["tiles"][0]["name"] == "a"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from statistics import median
@@ -26,6 +24,7 @@ from ..evaluation.samples import Scene, Tile
 from ..evaluation.tally import Measures
 from ..images import Pixels, write_png
 from ..pipeline import C2FNet
+from .next_steps import tell_next
 from .paths import check_folder, path_of
 
 DEMO_WEIGHTS = Path(__file__).parent.parent / "weights" / "demo"
@@ -94,8 +93,7 @@ def run(args: argparse.Namespace) -> int:
         replaced = " (replaced)" if picture.exists() else ""
         write_png(picture, _draw(net, scene))
     print(f"\npicture: {picture}{replaced}")
-    command = "c2f" if shutil.which("c2f") else sys.argv[0]  # an environment not activated
-    print(f"next: {command} predict YOUR_IMAGE -o out      more: {command} --help")
+    tell_next(["predict", "IMAGE", "-o", "out"], ["--help"])
     return 0
 
 

@@ -14,6 +14,7 @@ from ..data import catalogue, loading, sources
 from ..data.catalogue import DatasetInfo
 from ..data.masks import RGB, read_mask, shown
 from ..data.prepare import DATASET_FILE, Options, prepare
+from .next_steps import after_prepare, tell_next
 from .paths import path_of
 
 
@@ -83,9 +84,7 @@ def run(args: argparse.Namespace) -> int:
     made = prepare(info, found, args.out, options, args.workers)
     _report(made)
     print(f"-> {args.out / DATASET_FILE}")
-    if "train" in made["splits"]:
-        root = shlex.quote(str(args.out))
-        print(f"next: c2f train coarse --data.root {root} --out runs/coarse")
+    tell_next(after_prepare(args.out, made))
     return 0
 
 
@@ -157,4 +156,8 @@ def _report(made: Mapping[str, Any]) -> None:
         if split["unknown"]:
             count = sum(split["unknown"].values())
             print(f"  of these of unknown colour or id: {count} px, {shown(split['unknown'])}")
-    print("\n* small classes" if made["small_classes"] else "\nno small classes: --small CLASS ...")
+    print(
+        "\n* small classes"
+        if made["small_classes"]
+        else "\nno small classes: name some by --data.small"
+    )
