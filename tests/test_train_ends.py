@@ -418,10 +418,12 @@ def test_options_of_the_loss(more: list[str], data: Path, run: Path, tmp_path: P
 def test_a_run_without_validation_says_so(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def said(interval: int) -> str:
-        command.train("coarse", [f"--data.root={data}", f"--out={tmp_path / str(interval)}",
-                                 *COARSE, f"--trainer.val_check_interval={interval}"])  # fmt: skip
+    def said(interval: int, *more: str) -> str:
+        places = [f"--data.root={data}", f"--out={tmp_path / f'{interval}{more}'}"]
+        every = f"--trainer.val_check_interval={interval}"
+        command.train("coarse", [*places, *COARSE, every, *more])
         return capsys.readouterr().err
 
+    assert "note: no validation ran (--data.val names no split)" in said(2, "--data.val=none")
     assert "note: no validation ran (--trainer.val_check_interval says when)" in said(9)
     assert "note:" not in said(2)

@@ -108,6 +108,7 @@ def test_they_stop_together(folder: Path, whole: Path, ranks: Ranks) -> None:
     assert torch.load(last, weights_only=True)["global_step"] == 3
     statuses, said = ranks.run(*linear(folder, "cut", "--resume"))
     assert statuses == [0, 0], said
+    assert said.count("next: ") == said.count("-> ") == 1
     one, other = weights(whole), weights(folder / "cut")
     assert one.keys() == other.keys()
     assert all(torch.equal(value, other[key]) for key, value in one.items())

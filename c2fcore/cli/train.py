@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import shlex
-from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
+
+from . import next_steps
 
 
 def add_parser(commands: Any) -> None:
@@ -31,26 +30,25 @@ def run(args: argparse.Namespace) -> int:
         KeyboardInterrupt: it was stopped; the message says how to go on.
     """
     try:
-        checkpoint = _training()(args.stage, args.options)
+        command, following = _training()
+        checkpoint = command.train(args.stage, args.options)
     except KeyboardInterrupt as stopped:
         if stopped.args:
             raise
         raise KeyboardInterrupt("before it began") from None
-    print(f"-> {checkpoint}")
-    made = shlex.quote(str(checkpoint))
-    if args.stage == "coarse":
-        print(f"next: c2f train fine --data.root DATA --out runs/fine --coarse {made}")
-    else:
-        print(f"next: c2f predict IMAGE -o out --checkpoint {made}      scores: c2f eval --help")
+    if command.speaks():
+        print(f"-> {checkpoint}")
+        out = next_steps.new(checkpoint.parent.parent / "fine")
+        next_steps.tell_next(*following.after(args.stage, args.options, checkpoint, out))
     return 0
 
 
-def _training() -> Callable[[str, Sequence[str]], Path]:
+def _training() -> tuple[Any, Any]:
     try:
-        from ..train.command import train
+        from ..train import command, following
     except ImportError as error:
         raise ImportError(
             f"training needs more ({error}); pip install 'c2fcore[models,train]', or "
             "'.[models,train]' in a checkout"
         ) from error
-    return train
+    return command, following

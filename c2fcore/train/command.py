@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from lightning import pytorch as pl
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
 from .. import _checks, _files
@@ -118,6 +119,11 @@ def build_parser(stage: str) -> Any:
     return parser
 
 
+def speaks() -> bool:
+    """Whether this process, of those of a run, is the one that tells what came of it."""
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
 def train(stage: str, arguments: Sequence[str]) -> Path:
     """Trains a stage; returns the folder of the exported checkpoint.
 
@@ -132,7 +138,7 @@ def train(stage: str, arguments: Sequence[str]) -> Path:
         KeyboardInterrupt: it was stopped; the message says how to go on.
     """
     parser = build_parser(stage)
-    config = parser.parse_args(_with_shipped(stage, arguments))
+    config = parser.parse_args(with_shipped(stage, arguments))
     try:
         return _train(stage, parser, config, Path(config.out))
     except KeyboardInterrupt as stopped:
@@ -144,7 +150,7 @@ def train(stage: str, arguments: Sequence[str]) -> Path:
 def _train(stage: str, parser: Any, config: Any, out: Path) -> Path:
     last = out / LAST
     if config.resume:
-        check_resumed(last, out / CONFIG_FILE, _dumped(parser, config))
+        check_resumed(last, out / CONFIG_FILE, dumped(parser, config))
     elif out.exists() and not out.is_dir():
         raise FileExistsError(f"--out must be a folder, got the file {out}")
     elif (out / EXPORTED).exists() or is_begun(last):
@@ -180,20 +186,20 @@ def _train(stage: str, parser: Any, config: Any, out: Path) -> Path:
         fit(trainer, task, data, last, config.resume)
         best = next(c for c in trainer.checkpoint_callbacks if c.monitor is not None)
         if trainer.is_global_zero:
-            _load_best(task, str(best.best_model_path))
+            _load_best(task, str(best.best_model_path), data)
             _finish(task, data, config, out)
         trainer.strategy.barrier()
     return out / EXPORTED
 
 
-def _dumped(parser: Any, config: Any) -> str:
+def dumped(parser: Any, config: Any) -> str:
     """All options as YAML, for --config: also those that are none where the default is not."""
     return str(parser.dump(config, skip_unset=False))
 
 
 def _start(parser: Any, config: Any, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    text = _dumped(parser, config)
+    text = dumped(parser, config)
     _files.write_text(out / CONFIG_FILE, text)
     print(text)
 
@@ -204,7 +210,7 @@ def _finish(task: CoarseTask | FineTask, data: Tiles, config: Any, out: Path) ->
     task.export(out / EXPORTED)
 
 
-def _with_shipped(stage: str, arguments: Sequence[str]) -> list[str]:
+def with_shipped(stage: str, arguments: Sequence[str]) -> list[str]:
     """The arguments, with names of shipped configurations as their paths.
 
     Configurations come first: an option of the command line is meant to win, wherever it stands.
@@ -326,14 +332,16 @@ def _trainer(options: dict[str, Any], out: Path, data: Tiles) -> Any:
     return trainer
 
 
-def _load_best(task: Any, path: str) -> None:
+def _load_best(task: Any, path: str, data: Tiles) -> None:
     """Weights of the best validation; without validation those of the last step stay."""
     import torch
 
     if not path:
-        tell(
-            "note: no validation ran (--trainer.val_check_interval says when), so the checkpoint "
-            "holds the weights of the last step"
+        why = (
+            "--data.val names no split"
+            if data.val_split is None
+            else "--trainer.val_check_interval says when"
         )
+        tell(f"note: no validation ran ({why}): the checkpoint holds the weights of the last step")
         return
     task.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
