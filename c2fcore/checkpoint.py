@@ -262,7 +262,8 @@ def _rebuild(stage: str, spec: Any, trust_code: bool) -> nn.Module:
         if ":" in str(name) and not trust_code:
             raise ValueError(
                 f"from_pretrained: the checkpoint names code for the {stage} network; pass "
-                f"{stage}= or trust_code=True (--trust-code), got {name!r}"
+                f"{stage}= or trust_code=True (--trust-code; for c2f train --trust_code true), got "
+                f"{name!r}"
             )
     try:
         return build(spec["name"], **{**spec["kwargs"], "pretrained": False})

@@ -24,6 +24,7 @@ from ..data.augment import Augment
 from ..models import build, foreground_of
 from ..pipeline import C2FNet
 from .batches import Tiles
+from .parsing import parsed
 from .recipe import Recipe, class_weights
 from .resuming import check_resumed, check_state, is_begun, way_on
 from .running import Lines, RunCheckpoint, StopAtStep, WholeStates, fit, plain_errors
@@ -138,7 +139,7 @@ def train(stage: str, arguments: Sequence[str]) -> Path:
         KeyboardInterrupt: it was stopped; the message says how to go on.
     """
     parser = build_parser(stage)
-    config = parser.parse_args(with_shipped(stage, arguments))
+    config = parsed(parser, with_shipped(stage, arguments))
     try:
         return _train(stage, parser, config, Path(config.out))
     except KeyboardInterrupt as stopped:
