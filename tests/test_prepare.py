@@ -141,7 +141,8 @@ def test_a_run_goes_on_where_it_stopped(
         return make(job)
 
     monkeypatch.setattr(preparing, "_make", stop_at_second)
-    with pytest.raises(KeyboardInterrupt):
+    told = "after 1 of 2 images; the same command goes on from there"
+    with pytest.raises(KeyboardInterrupt, match=told):
         preparing.prepare(ISAID, found, out, options)
     assert not (out / "dataset.json").exists()
     done: list[str] = []

@@ -159,5 +159,5 @@ def _report(made: Mapping[str, Any]) -> None:
     print(
         "\n* small classes"
         if made["small_classes"]
-        else "\nno small classes: name some by --data.small"
+        else "\nno small classes: c2f train needs some (--data.small)"
     )

@@ -99,6 +99,7 @@ def prepare(
         ValueError: an image that cannot be read or differs from its mask in size; unknown colours
             with unknown="error"; a tile that does not read back as it was written; another run is
             at work in `out`.
+        KeyboardInterrupt: it was stopped; the message says how to go on.
     """
     boxes(1, 1, options.tile, options.overlap)  # checks them
     MaskDecoder(info, options.encoding)
@@ -134,12 +135,17 @@ def _prepare(
             records[job.split, job.pair.name] = record
     dropped = _dropped(jobs, anything_kept=bool(records))
     bar = Bar(total=len(jobs), initial=len(records), desc=f"prepare {info.name}", unit="image")
-    with bar:
-        for job, record in _run(waiting, workers):
-            records[job.split, job.pair.name] = record
-            bar.update()
-            if record["unknown"]:
-                bar.write(f"{job.pair.mask}: unknown, ignored: {shown(record['unknown'])}")
+    try:
+        with bar:
+            for job, record in _run(waiting, workers):
+                records[job.split, job.pair.name] = record
+                bar.update()
+                if record["unknown"]:
+                    bar.write(f"{job.pair.mask}: unknown, ignored: {shown(record['unknown'])}")
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"after {len(records)} of {len(jobs)} images; the same command goes on from there"
+        ) from None
     description = _describe(info, options, jobs, records)
     earlier = _read_json(out / DATASET_FILE)
     if earlier is not None and isinstance(earlier.get("splits"), dict):  # those made before stay
