@@ -133,5 +133,5 @@ def test_without_stderr_training_keeps_its_notes_to_itself(
     monkeypatch.setattr(sys, "stderr", None)
     resuming.check_resumed(last, options, "trainer: {max_steps: 2}")
     running.StopAtStep(last)._ask(2, None)
-    command._load_best(None, "")
+    command._load_best(None, "", None)
     assert capsys.readouterr().out == ""

@@ -187,7 +187,7 @@ def _train(stage: str, parser: Any, config: Any, out: Path) -> Path:
         fit(trainer, task, data, last, config.resume)
         best = next(c for c in trainer.checkpoint_callbacks if c.monitor is not None)
         if trainer.is_global_zero:
-            _load_best(task, str(best.best_model_path), data)
+            _load_best(task, str(best.best_model_path), data.val_split)
             _finish(task, data, config, out)
         trainer.strategy.barrier()
     return out / EXPORTED
@@ -333,15 +333,13 @@ def _trainer(options: dict[str, Any], out: Path, data: Tiles) -> Any:
     return trainer
 
 
-def _load_best(task: Any, path: str, data: Tiles) -> None:
+def _load_best(task: Any, path: str, val: str | None) -> None:
     """Weights of the best validation; without validation those of the last step stay."""
     import torch
 
     if not path:
         why = (
-            "--data.val names no split"
-            if data.val_split is None
-            else "--trainer.val_check_interval says when"
+            "--data.val names no split" if val is None else "--trainer.val_check_interval says when"
         )
         tell(f"note: no validation ran ({why}): the checkpoint holds the weights of the last step")
         return
