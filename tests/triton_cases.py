@@ -229,6 +229,10 @@ def _merge_cases(sm: int) -> Iterator[MergeCase]:
         yield at._replace(full=50_000, low=50_000)  # strides beyond 32 bits
         yield at._replace(full=6000, low=1500)
         yield at._replace(full=6001, low=2999)  # rows of labels start at any address
+        # One or two blocks of classes: no loop over them is left.
+        of_8 = at._replace(full=6000, low=3000, classes=8, channels_last=True)
+        yield of_8
+        yield of_8._replace(dtype=torch.float32)
         yield at._replace(full=6000, low=6000, n=2209, rule="official")
         yield at._replace(full=500, low=213, window=37, n=3)
         yield at._replace(full=500, low=480, n=1)
@@ -277,6 +281,7 @@ def _window_cases(sm: int) -> Iterator[Case]:
             at = Case(sm=sm, dtype=dtype, channels_last=channels_last)
             yield at._replace(labels=False)
             yield at._replace(full=6000, low=1500, strategy="top")
+            yield at._replace(full=6000, low=3000, classes=8)
             yield at._replace(full=6000, low=6000, strategy="all")
             yield at._replace(full=1024, low=256, batch=2, strategy="top")
             yield at._replace(full=500, low=213, stride=5)  # many bins, odd ratio

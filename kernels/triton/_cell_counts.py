@@ -62,20 +62,21 @@ def row_width(seg: Tensor, height: int, width: int) -> int:
     if not seg.is_floating_point() or height * width * seg.shape[0] < LARGE:
         return 0
     h, w = seg.shape[-2:]
-    # As many source pixels as a row of a program's threads has, or a few times that; and which of
-    # the cells below each other are mixed is bits of a word.
+    # As many source pixels as a row of a program's threads has, or a few times that, of which whole
+    # blocks of classes must fit into registers; and which of the cells below each other are mixed
+    # is bits of a word.
     cells = cells_over(h, w, height, width, 32, WIDE, column_block(seg), by_row=True)
-    fits = 32 * ROW_WARPS < cells.points_x <= 128 * ROW_WARPS and cells.points_y <= 33
+    most = 64 if class_block(seg) else 128
+    fits = 32 * ROW_WARPS < cells.points_x <= most * ROW_WARPS and cells.points_y <= 33
     return WIDE if fits else 0
 
 
-def label_warps(seg: Tensor, cells: Cells) -> int:
+def label_warps(cells: Cells) -> int:
     """Warps of a program that labels the source pixels of a tile.
 
-    For planar maps, as many as give a thread four loads per class; eight of single pixels spill.
+    As many as give a thread four loads per class, or per block of them; eight spill.
     """
-    few = MOST_POINTS if class_block(seg) else MOST_POINTS // 2 * cells.column_block
-    return 4 if cells.points <= few else 8
+    return 4 if cells.points <= MOST_POINTS // 2 * cells.column_block else 8
 
 
 def bin_grid(
@@ -168,7 +169,7 @@ def _plan_upsampled(
     programs = batch * y.tiles.number * x.tiles.number
     by_row = y.tile_bins == 1 < x.tile_bins and x.tile_px >= ROW_PX
     cells = cells_over(h, w, y.size, x.size, y.tile_px, x.tile_px, column_block(seg), by_row)
-    warps = ROW_WARPS if by_row else label_warps(seg, cells)
+    warps = ROW_WARPS if by_row else label_warps(cells)
     return Launch(
         _upsampled_counts_kernel,
         programs,

@@ -216,7 +216,7 @@ def plan_aggregate(
     warps = 1 if given else 8 if block_y * block_x >= 2048 else 4
     if listed:
         cells = cells_over(h, w, height, width, block_y, block_x, column_block(coarse))
-        warps = label_warps(coarse, cells)
+        warps = label_warps(cells)
     return [
         *launches,
         Launch(
