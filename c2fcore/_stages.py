@@ -7,6 +7,7 @@ multiple.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -280,6 +281,32 @@ def fine_logits(network: nn.Module, patches: Tensor, config: C2FConfig) -> Tenso
     # The last channel is the foreground; two channels stand for the difference of their logits.
     scaled[:, -1:] += config.fine_shift
     return scaled
+
+
+def joined(answers: Iterable[Tensor], patches: int) -> Tensor:
+    """What `fine_logits` gave chunk after chunk, as one tensor of `patches` maps.
+
+    Each is copied before the next is made: networks may answer in the same memory every time.
+
+    Raises:
+        ValueError: maps of different shapes.
+    """
+    found, filled = None, 0
+    for answer in answers:
+        if len(answer) == patches:
+            return answer
+        if found is None:
+            found = answer.new_empty((patches, *answer.shape[1:]))
+        if answer.shape[1:] != found.shape[1:]:
+            shapes = sorted(tuple(t.shape[1:]) for t in (found, answer))
+            raise ValueError(
+                "C2FNet: the fine network must return maps of one shape for patches of one size, "
+                f"got {shapes}"
+            )
+        found[filled : filled + len(answer)] = answer
+        filled += len(answer)
+    assert found is not None
+    return found
 
 
 def all_fine_logits(network: nn.Module, patches: Tensor, config: C2FConfig) -> list[Tensor]:

@@ -306,20 +306,17 @@ class C2FNet(nn.Module):
         if not rows:
             none = (slots, 1, 1, 1)
             return torch.zeros(none, dtype=torch.float32, device=frame.pixels.device)
-        answers = []
-        for start in range(0, len(rows), self.config.max_batch):
-            chunk = rows[start : start + self.config.max_batch]
-            with clock.stage("extract"):
-                patches = _stages.cut(frame, windows, chunk, self.fine, self.config)
-            with clock.stage("fine"):
-                answers.append(_stages.fine_logits(self.fine, patches, self.config))
-        shapes = {tuple(answer.shape[1:]) for answer in answers}
-        if len(shapes) > 1:
-            raise ValueError(
-                "C2FNet: the fine network must return maps of one shape for patches of one size, "
-                f"got {sorted(shapes)}"
-            )
-        found = answers[0] if len(answers) == 1 else torch.cat(answers)
+
+        def answers() -> Iterator[Tensor]:
+            for start in range(0, len(rows), self.config.max_batch):
+                chunk = rows[start : start + self.config.max_batch]
+                with clock.stage("extract"):
+                    patches = _stages.cut(frame, windows, chunk, self.fine, self.config)
+                with clock.stage("fine"):
+                    answer = _stages.fine_logits(self.fine, patches, self.config)
+                yield answer
+
+        found = _stages.joined(answers(), len(rows))
         if len(rows) == slots:
             return found
         with clock.stage("aggregate"):

@@ -75,6 +75,32 @@ def test_captured_networks_may_write_into_their_input(
     assert sum(recorder.captures for recorder in recorders) > 0
 
 
+class Bound(nn.Module):
+    """Answers like a network, in the same memory every time, as runtimes with bound outputs do."""
+
+    def __init__(self, network: Coarse | Fine) -> None:
+        super().__init__()
+        self.network = network
+        self.stride_multiple = network.stride_multiple
+        self.held: dict[tuple[int, ...], Tensor] = {}
+
+    def forward(self, image: Tensor) -> Tensor:
+        """The answer, which the next one of its shape overwrites."""
+        found = self.network(image)
+        return self.held.setdefault(tuple(found.shape), torch.empty_like(found)).copy_(found)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_networks_may_answer_in_the_same_memory_every_time(batch: int) -> None:
+    options = {"window": 16, "max_batch": 2}  # several forwards of the fine network
+    plain, net = network(**options), network(Bound(Coarse()), Bound(Fine()), **options)
+    images = [scene(96, 64, objects=8, seed=seed)[0][0] for seed in range(4)]
+    expected = [plain(image[None])[0] for image in images]
+    assert [torch.equal(net(i[None])[0], e) for i, e in zip(images, expected)] == [True] * 4
+    results = net.compile(batch=batch).run(images)
+    assert [torch.equal(r.labels, e) for r, e in zip(results, expected)] == [True] * 4
+
+
 def _input_hook(network: nn.Module) -> None:
     network.register_forward_pre_hook(lambda module, given: (given[0] / 2,))
 

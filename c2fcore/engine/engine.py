@@ -109,7 +109,8 @@ class Engine:
             chunk: patches per forward of the fine network at most; `config.max_batch` bounds it in
                 any case. None is what fits the processor's cache on the CPU, and no further bound
                 on a GPU.
-            lanes: batches in flight; None is 3 on a GPU, 1 on the CPU.
+            lanes: batches in flight; None is 3 on a GPU, 1 on the CPU. Networks that answer in the
+                same memory every time, as runtimes with bound outputs do, need 1.
             threads: of torch while a network runs on the CPU, up to 1024; None leaves them as they
                 are, but for `run` on 4 threads or more, which keeps one for reading images.
             sizes: image sizes (H, W) to warm up for now.

@@ -153,12 +153,15 @@ class ShapePlan(Plan):
 
     def run_second(self, total: int) -> Tensor:
         """Labels uint8 [B, H, W] after the second look at the `total` windows of `looked`."""
-        chunks = self.buckets.chunks(total) if total else []
+        if not total:
+            return self._merge(None)
+        chunks = self.buckets.chunks(total)
         if len(chunks) == 1:
             size = chunks[0].size
             return self._run(("second", size), lambda: self._second_in_one(size))
         # More than one forward can take: only the networks are graphs, for any number of chunks.
-        return self._merge([self._fine(chunk) for chunk in chunks])
+        patches = sum(chunk.size for chunk in chunks)
+        return self._merge(_stages.joined(map(self._fine, chunks), patches))
 
     def totals(self) -> list[int]:
         """Numbers of windows that make the second look do all that it may have to do.
@@ -225,13 +228,12 @@ class ShapePlan(Plan):
         with self.clock.stage("fine"):
             return self._call_network("fine", patches)
 
-    def _merge(self, answers: list[Tensor]) -> Tensor:
+    def _merge(self, packed: Tensor | None) -> Tensor:
         """Labels uint8 [B, H, W] of both answers; without patches the coarse ones."""
         config, looked = self._networks.config, self.looked
         with self.clock.stage("aggregate"):
             merged = looked.labels
-            if answers:
-                packed = answers[0] if len(answers) == 1 else torch.cat(answers)
+            if packed is not None:
                 fine, windows = packing.spread(packed, looked.packed, looked.windows)
                 merged = ops.aggregate(
                     looked.logits,
@@ -246,7 +248,7 @@ class ShapePlan(Plan):
             return _stages.crop(merged, self.true_size)
 
     def _second_in_one(self, size: int) -> Tensor:
-        return self._merge([self._fine(Chunk(0, size))])
+        return self._merge(self._fine(Chunk(0, size)))
 
     def _whole(self) -> tuple[Looked, Tensor]:
         recorder = self._recorder
