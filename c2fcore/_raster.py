@@ -24,6 +24,7 @@ _LOG = logging.getLogger(__name__)
 RAW: Final = "raw"
 # Some of rasterio's functions pass on GDAL's own errors; a failure without one is a SystemError.
 ERRORS: Final = (RasterioError, CPLE_BaseError, SystemError)
+_ROUNDED: Final = {"int32", "uint32", "int64", "uint64"}  # by float32, from 2^24 on
 
 
 class Seen(NamedTuple):
@@ -135,19 +136,23 @@ class Raster:
                 f"columns {box.x0} to {box.x1 - 1}: {error.__cause__ or error}"
             ) from error
         if self._nodata is not None:
-            known &= values != self._nodata
+            with np.errstate(over="ignore"):  # one that float32 does not hold
+                known &= values != self._nodata
+        if self._dtype is not None:
+            values = values.astype(self._dtype, copy=False)
         if values.dtype.kind == "f":
             known &= np.isfinite(values)
         return values, known
 
     def _read(self, window: Any) -> npt.NDArray[Any]:
+        # Integers that float32 rounds are compared with a value for no data as they are.
+        exact = self._nodata is not None and self._kinds <= _ROUNDED
+        dtype = None if exact else self._dtype
         if len(self._kinds) == 1:
-            found: npt.NDArray[Any] = self.source.read(
-                self.bands, window=window, out_dtype=self._dtype
-            )
+            found: npt.NDArray[Any] = self.source.read(self.bands, window=window, out_dtype=dtype)
             return found
         # Bands of a VRT may differ in dtype; rasterio reads such bands only one by one.
-        each = [self.source.read(b, window=window, out_dtype=self._dtype) for b in self.bands]
+        each = [self.source.read(b, window=window, out_dtype=dtype) for b in self.bands]
         return np.stack(each)  # in a dtype that holds all of them
 
     def _mask(self, window: Any) -> npt.NDArray[np.bool_]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from scenes_on_disk import COMMON, PALETTE, labels_of, make_net, noise, write
 
 import c2fcore
 from c2fcore import images, scene
+from c2fcore.cli.scene import number
 from c2fcore.data.tiling import Box
 from c2fcore.engine import Engine
 
@@ -52,11 +54,11 @@ def test_bands_of_different_types(tmp_path: Path) -> None:
     """As a VRT may have them."""
     few, many = noise(1, 30, 40), noise(1, 30, 40, np.uint16)
     bands = ""
-    for number, (kind, file) in enumerate(
+    for band, (kind, file) in enumerate(
         (("Byte", write(tmp_path / "few.tif", few)), ("UInt16", write(tmp_path / "many.tif", many)))
     ):
         bands += (
-            f'<VRTRasterBand dataType="{kind}" band="{number + 1}"><SimpleSource>'
+            f'<VRTRasterBand dataType="{kind}" band="{band + 1}"><SimpleSource>'
             f"<SourceFilename>{file}</SourceFilename><SourceBand>1</SourceBand></SimpleSource>"
             "</VRTRasterBand>"
         )
@@ -127,6 +129,43 @@ def test_a_nodata_value_beside_alpha(tmp_path: Path, dtype: type, nodata: float)
         known = raster.read(Box(0, 0, 30, 40)).known
     assert known[5:20].all()
     assert not known[:5].any()
+    assert not known[20:].any()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "nodata", "values"),
+    [
+        (np.int32, "-2147483648", -(2**31) + 1),
+        (np.uint32, "4294967295", 2**32 - 2),
+        (np.int64, "9007199254740993", 2**53),
+        (np.int64, "-9223372036854775808", -(2**63) + 1),
+    ],
+)
+def test_a_nodata_value_that_float32_rounds(
+    tmp_path: Path, dtype: type, nodata: str, values: int
+) -> None:
+    """Only what has it has no data, not what is near."""
+    bands = noise(3, 30, 40).astype(dtype)
+    bands[:, 20:] = int(nodata)
+    bands[:, :5] = values
+    source = write(tmp_path / "scene.tif", bands)
+    for value_range in (None, (0, 255)):
+        with Raster(source, nodata=number(nodata), value_range=value_range) as raster:
+            pixels, known = raster.read(Box(0, 0, 30, 40))
+        assert known[:20].all()
+        assert not known[20:].any()
+        assert pixels.dtype == np.uint8
+    assert np.array_equal(pixels[5:20], bands[:, 5:20].transpose(1, 2, 0))
+
+
+def test_a_nodata_value_that_float32_does_not_hold(tmp_path: Path) -> None:
+    bands = noise(3, 30, 40).astype(np.float64)
+    bands[:, 20:] = -1.5e308
+    source = write(tmp_path / "scene.tif", bands)
+    with warnings.catch_warnings(), Raster(source, nodata=number("-1.5e308")) as raster:
+        warnings.simplefilter("error")
+        known = raster.read(Box(0, 0, 30, 40)).known
+    assert known[:20].all()
     assert not known[20:].any()
 
 

@@ -117,11 +117,17 @@ def _add_what_is_seen(what: argparse._ArgumentGroup) -> None:
     )
     what.add_argument(
         "--nodata",
-        type=float,
+        type=number,
         metavar="VALUE",
         help="pixels with this value in all bands have no data, besides what the file declares "
         "(with an exponent: --nodata=-3.4e38)",
     )
+
+
+def number(text: str) -> float:
+    """A number, whole ones exactly: beyond 2^53 a float is equal to several."""
+    value = float(text)
+    return int(text) if abs(value) >= 2**53 and text.strip("+-").isdecimal() else value
 
 
 def _add_how(how: argparse._ArgumentGroup) -> None:
