@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -128,6 +130,33 @@ def test_a_damaged_tile_is_named(workers: str, net: Path, tiles: Path, said: Sai
     more = ["--small", "car", "--tile", "32", "--workers", "0"]
     assert main(["prepare", "custom", *raw, *more]) == 0
     assert path.read_bytes() == whole
+
+
+_STOPPED = """
+import os, signal, sys
+from multiprocessing import forkserver
+from c2fcore.cli import main
+
+connect = forkserver.connect_to_new_process
+
+def connected(given):
+    found = connect(given)  # the process waits to be told what to load
+    os.kill(os.getpid(), signal.SIGINT)
+    return found
+
+forkserver.connect_to_new_process = connected
+sys.exit(main(["eval", *sys.argv[1:], "--workers", "1"]))
+"""
+
+
+def test_ctrl_c_while_processes_are_begun_is_no_traceback(net: Path, tiles: Path) -> None:
+    given = [sys.executable, "-c", _STOPPED, str(tiles), "--checkpoint", str(net)]
+    ended = subprocess.run(given, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 130
+    assert ended.stderr.startswith(
+        "c2f eval: stopped\n"
+    )  # Python may tell of semaphores at its end
+    assert "Traceback" not in ended.stderr
 
 
 def test_a_checkpoint_that_is_nowhere(tiles: Path, said: Said) -> None:
