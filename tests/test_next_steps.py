@@ -181,6 +181,26 @@ def test_a_configuration_of_both_stages_is_handed_on(
     assert paste(command, "--fine=coarse") == 0
 
 
+@pytest.mark.parametrize("later", ["data: {roots: x}", None, "["])
+def test_a_configuration_that_has_changed_meanwhile(
+    later: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    """The checkpoint is told all the same."""
+    command = pytest.importorskip("c2fcore.train.command")
+    mine = tmp_path / "mine.yaml"
+
+    def train(*_: Any) -> Path:
+        if later:
+            mine.write_text(later)
+        return Path("run", "checkpoint")
+
+    monkeypatch.setattr(command, "train", train)
+    assert main(["train", "coarse", f"--config={mine}", "--data.root=d", "--out=run"]) == 0
+    shown = capsys.readouterr()
+    assert shown.out == f"-> {Path('run', 'checkpoint')}\n"
+    assert not shown.err
+
+
 def test_a_split_of_another_name_is_scored(tiles: Path, tmp_path: Path, capsys: Output) -> None:
     assert main(coarse(tiles, tmp_path / "run", "--data.train=val", "--data.val=train")) == 0
     more = ["--data.val=train", "--fine=coarse", "--options={}", "--trainer.max_steps=1"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from typing import Any
 
 from . import next_steps
@@ -39,7 +40,9 @@ def run(args: argparse.Namespace) -> int:
     if command.speaks():
         print(f"-> {checkpoint}")
         out = next_steps.new(checkpoint.parent.parent / "fine")
-        next_steps.tell_next(*following.after(args.stage, args.options, checkpoint, out))
+        # Training is done: that its configuration is gone or another by now is no failure of it.
+        with contextlib.suppress(OSError, ValueError, argparse.ArgumentError):
+            next_steps.tell_next(*following.after(args.stage, args.options, checkpoint, out))
     return 0
 
 

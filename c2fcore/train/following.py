@@ -24,8 +24,12 @@ def after(stage: str, arguments: Sequence[str], checkpoint: Path, out: str) -> l
         arguments: with which.
         checkpoint: that was exported.
         out: for a run of stage 2.
+
+    Raises:
+        OSError, ValueError, argparse.ArgumentError: a configuration was changed since.
     """
     parser = build_parser(stage)
+    parser.exit_on_error = False
     arguments = with_shipped(stage, arguments)
     config = parser.parse_args(arguments)
     if stage == "fine":
