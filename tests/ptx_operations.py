@@ -94,7 +94,7 @@ def _binary(name: str, run: Callable[[Array, Array], Array]) -> None:
         kind = parts[-1]
         if kind.endswith("x2"):
             kind, pairs = kind[:-2], [machine.get(a, m, 32).view(U[16]) for a in args[1:3]]
-            value = run(*(p.view({"f": F, "u": U}[kind[0]][16]) for p in pairs))
+            value = run(*(p.view({"f": F, "s": S, "u": U}[kind[0]][16]) for p in pairs))
             machine.put(args[0], m, value.view(np.uint32))
             return
         value = run(_get(machine, args[1], m, kind), _get(machine, args[2], m, kind))
@@ -331,7 +331,10 @@ def shfl(machine: Any, parts: list[str], args: Sequence[str], m: Any) -> None:
 
 @operation
 def redux(machine: Any, parts: list[str], args: Sequence[str], m: Any) -> None:
-    run = {"add": np.add, "min": np.minimum, "max": np.maximum}[parts[1]]
+    run = {
+        **{"add": np.add, "min": np.minimum, "max": np.maximum},
+        **{"and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor},
+    }[parts[1]]
     value = _get(machine, args[1], m, parts[-1]).reshape(-1, 32)
     machine.put(args[0], m, np.repeat(run.reduce(value, 1, value.dtype), 32).view(np.uint32))
 

@@ -16,6 +16,28 @@ def any_of(found):
 
 
 @triton.jit
+def parts_with(found, PARTS: tl.constexpr):
+    """Bit k is set where any of the rows of part k of [R, X], of PARTS, is true."""
+    if PARTS == 1:
+        return any_of(found).to(tl.int32)
+    R: tl.constexpr = found.shape[0]
+    bit = tl.arange(0, R) // (R // PARTS)
+    return tl.reduce_or(tl.reduce_or(found.to(tl.int32) << bit[:, None], 0), 0)
+
+
+@triton.jit
+def part_of(value, k, PARTS: tl.constexpr):
+    """The rows of part k of a number each of [R, X], of PARTS."""
+    if PARTS == 1:
+        return value
+    R: tl.constexpr = value.shape[0]
+    X: tl.constexpr = value.shape[1]
+    chosen = tl.arange(0, R) // (R // PARTS) == k
+    value = tl.where(chosen[:, None], value, tl.zeros_like(value))
+    return tl.sum(tl.reshape(value, [PARTS, R // PARTS, X]), 0)
+
+
+@triton.jit
 def _raised(
     logits, at00, at01, at10, at11, wy, wx, label, small, p_f, num_classes, words,
     RESIZED: tl.constexpr, NUM_WORDS: tl.constexpr, N: tl.constexpr, UNROLL: tl.constexpr,

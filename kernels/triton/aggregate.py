@@ -35,7 +35,7 @@ from ._launch import (
     require_resized,
     strides_of,
 )
-from ._merge import any_of, merged_labels
+from ._merge import merged_labels, part_of, parts_with
 from ._merge_probs import plan_probs
 from ._ptx import along_last
 from ._upsample import Logits, resize
@@ -74,7 +74,8 @@ def _merge_labels_kernel(
     SLOTS: tl.constexpr,
     BLOCK_Y: tl.constexpr,
     BLOCK_X: tl.constexpr,  # pixels of a tile
-    ROWS: tl.constexpr,  # of a tile, merged at once
+    ROWS: tl.constexpr,  # of a tile, whose p_f are found at once
+    MERGED: tl.constexpr,  # of those, merged at once
     CHUNK_X: tl.constexpr,  # columns of coarse labels stored at once
     QUADS: tl.constexpr,  # four of those are one store
     CELLS: tl.constexpr,  # Cells
@@ -126,8 +127,9 @@ def _merge_labels_kernel(
     if not GIVEN:
         tl.debug_barrier()
 
-    # Rows that no window reaches, and blocks without a pixel to merge, cost one check each. Columns
+    # Rows that no window reaches, and parts without a pixel to merge, cost one check each. Columns
     # are clamped: loads of logits need no mask, and the compiler picks no layout for wider loads.
+    PARTS: tl.constexpr = ROWS // MERGED
     lane = x0 + tl.arange(0, BLOCK_X)[None, :]
     x = tl.minimum(lane + 1, x1) - 1  # x1 - 1 would be kept in a register from the tile on
     for row0 in range(y0, y1, ROWS):
@@ -145,12 +147,20 @@ def _merge_labels_kernel(
         small = is_small(label, words, NUM_WORDS, N)
         if not OFFICIAL:
             wanted = wanted & (small != (p_f >= 0.5))
-        if any_of(wanted):
-            found = merged_labels(
-                logits, resize_y, resize_x, y, x, label, small, p_f, num_classes, words,
-                RESIZED, OFFICIAL, NUM_WORDS, N,
-            )  # fmt: skip
-            tl.store(at, found.to(tl.uint8), mask=wanted & (found != label))
+        merged = parts_with(wanted, PARTS)
+        for k in range(PARTS):
+            if ((merged >> k) & 1) != 0:
+                part_y = row0 + k * MERGED + tl.arange(0, MERGED)[:, None]
+                part_y = tl.minimum(part_y, y1 - 1)
+                own = part_of(label, k, PARTS)
+                found = merged_labels(
+                    logits, resize_y, resize_x, part_y, x, own,
+                    is_small(own, words, NUM_WORDS, N), part_of(p_f, k, PARTS), num_classes, words,
+                    RESIZED, OFFICIAL, NUM_WORDS, N,
+                )  # fmt: skip
+                part_at = labels_ptr + part_y.to(tl.int64) * W + along_last(x.to(tl.int64))
+                changed = (part_of(wanted.to(tl.int32), k, PARTS) != 0) & (found != own)
+                tl.store(part_at, found.to(tl.uint8), mask=changed)
 
 
 def plan_aggregate(
@@ -217,6 +227,7 @@ def plan_aggregate(
     if listed:
         cells = cells_over(h, w, height, width, block_y, block_x, column_block(coarse))
         warps = label_warps(cells)
+    rows = block_y if given else min(32 * warps // block_x, block_y)
     return [
         *launches,
         Launch(
@@ -239,8 +250,8 @@ def plan_aggregate(
                 # Loads in flight per source pixel: with eight and above 32 classes, sm_80 spills.
                 "UNROLL": 16 if cells.points <= 64 * warps else 8 if classes <= 32 else 4,
                 **{"BLOCK_Y": block_y, "BLOCK_X": block_x},
-                # Two pixels per thread, or one where labelling needs the registers.
-                "ROWS": min((64 if given else 32) * warps // block_x, block_y),
+                # One pixel per thread where labelling needs the registers.
+                **{"ROWS": rows, "MERGED": min(64 // block_x, block_y) if given else rows},
                 "CHUNK_X": max(block_x, QUAD),
                 "QUADS": width % QUAD == block_x % QUAD == out.data_ptr() % QUAD == 0,
                 "LANES": 32 * warps,
