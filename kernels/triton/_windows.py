@@ -37,7 +37,7 @@ def window_origin(origins_ptr, slot, window, H, W, valid=None):
 
 @triton.jit
 def next_window(origins_ptr, used, after, window, H, W, y0, y1, x0, x1, SLOTS: tl.constexpr,
-                NONE: tl.constexpr = NO_SLOT):  # fmt: skip
+                left_out=None, NONE: tl.constexpr = NO_SLOT):  # fmt: skip
     """Lowest slot above `after` whose window reaches the rectangle [y0, y1) x [x0, x1).
 
     Args:
@@ -52,6 +52,7 @@ def next_window(origins_ptr, used, after, window, H, W, y0, y1, x0, x1, SLOTS: t
         x0: its first column.
         x1: their end.
         SLOTS: slots looked at in one step.
+        left_out: slot that does not count, if any.
         NONE: the answer when there is none.
     """
     found = NONE
@@ -59,6 +60,8 @@ def next_window(origins_ptr, used, after, window, H, W, y0, y1, x0, x1, SLOTS: t
     while start < used:
         slot = start + tl.arange(0, SLOTS)
         valid = slot < used
+        if left_out is not None:
+            valid = valid & (slot != left_out)
         y, x = window_origin(origins_ptr, slot, window, H, W, valid)
         reaches = valid & (y < y1) & (y + window > y0) & (x < x1) & (x + window > x0)
         found = tl.min(tl.where(reaches, slot, NONE), 0)

@@ -119,12 +119,15 @@ def _merge_labels_kernel(
             logits, labels_ptr, mixed_ptr, num_classes, resize_y, resize_x, y0, y1, x0, x1,
             RESIZED, N, CLASS_BLOCK, UNROLL, BLOCK_Y, BLOCK_X, CELLS, LANES, CHUNK_X, QUADS,
         )  # fmt: skip
-    first = next_window(origins_ptr, used, -1, window, H, W, y0, y1, x0, x1, SLOTS)
-    if first == NONE:
-        return
-    second = next_window(origins_ptr, used, first, window, H, W, y0, y1, x0, x1, SLOTS)
-    alone = tl.where(second == NONE, first, -1)
-    if not GIVEN:
+    if GIVEN:
+        other = next_window(origins_ptr, used, -1, window, H, W, y0, y1, x0, x1, SLOTS, owner)
+        alone = tl.where(other == NONE, owner, -1)
+    else:
+        first = next_window(origins_ptr, used, -1, window, H, W, y0, y1, x0, x1, SLOTS)
+        if first == NONE:
+            return
+        second = next_window(origins_ptr, used, first, window, H, W, y0, y1, x0, x1, SLOTS)
+        alone = tl.where(second == NONE, first, -1)
         tl.debug_barrier()
 
     # Rows that no window reaches, and parts without a pixel to merge, cost one check each. Columns
@@ -259,7 +262,7 @@ def plan_aggregate(
                 "NONE": NO_SLOT,
             },
             num_warps=warps,
-            max_registers=255 if given else 128,
+            max_registers=224 if given else 128,  # nine warps of labels that are given
         ),
     ]
 
