@@ -25,7 +25,7 @@ def save(root: Path, *names: str) -> None:
             Image.fromarray(pixels).convert(mode).save(root / folder / "train" / f"{name}.png")
 
 
-@pytest.mark.parametrize(("name", "of"), zip(NAMES, [*DATASETS, ""], strict=True))
+@pytest.mark.parametrize(("name", "of"), [*zip(NAMES, [*DATASETS, ""], strict=True)])
 @pytest.mark.parametrize("meant", DATASETS)
 def test_names_of_another_data_set_are_told(
     meant: str, name: str, of: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
