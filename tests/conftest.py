@@ -18,8 +18,11 @@ import torch
 from availability import ABSENT, required, state
 from photos import draw
 from scenes_on_disk import make_net
+from squares import square_tiles
+from train_runs import coarse
 
 from c2fcore import Engine, _triton
+from c2fcore.cli import main
 
 if _triton.interpreted():
     import interpreter_fma  # noqa: F401  (patches the interpreter)
@@ -162,6 +165,20 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def engine() -> Engine:
     """Of such networks; modules may have another of this name."""
     return make_net().compile()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tiles to train on in seconds."""
+    return square_tiles(tmp_path_factory.mktemp("squares"))
+
+
+@pytest.fixture(scope="module")
+def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished stage 1 of `c2f train`."""
+    out = tmp_path_factory.mktemp("coarse") / "run"
+    assert main(coarse(data, out)) == 0
+    return out
 
 
 @pytest.fixture

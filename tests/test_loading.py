@@ -19,7 +19,6 @@ import pytest
 import torch
 from loading_runs import SECONDS, hold, loader
 from safetensors.torch import load_file
-from squares import square_tiles
 from train_runs import coarse
 
 from c2fcore.cli import main
@@ -33,11 +32,6 @@ from c2fcore.train import command
 from c2fcore.train.running import plain_errors
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return square_tiles(tmp_path_factory.mktemp("squares"))
 
 
 def ended(pids: list[int]) -> bool:

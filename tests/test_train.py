@@ -12,7 +12,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
-from squares import square_tiles
 from torch import nn
 
 from c2fcore import C2FConfig, C2FNet, metrics
@@ -38,11 +37,6 @@ SMALL = ["--data.batch_size=2", "--data.workers=0", "--augment.crop=32", "--trai
 COARSE = ["--coarse=tiny_fcn", "--options.width=4", "--recipe.lr=0.05", *SMALL]
 FINE = ["--fine=tiny_fcn", "--options.width=4", "--c2f.window=32", "--c2f.stride=16", "--c2f.n=2",
         "--c2f.zoom=1", "--loss.windows_from=both", *SMALL]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return square_tiles(tmp_path_factory.mktemp("squares"))
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from squares import square_tiles
 from torch.utils.data import DataLoader
 from train_runs import COARSE, coarse, fine
 
@@ -32,19 +31,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 Said = Callable[[], str]
 ANEW = "nothing was saved yet: without --resume the same command begins anew"
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return square_tiles(tmp_path_factory.mktemp("squares"))
-
-
-@pytest.fixture(scope="module")
-def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished stage 1."""
-    out = tmp_path_factory.mktemp("coarse") / "run"
-    assert main(coarse(data, out)) == 0
-    return out
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:

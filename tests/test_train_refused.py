@@ -21,19 +21,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 Said = Callable[[], str]
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return square_tiles(tmp_path_factory.mktemp("squares"))
-
-
-@pytest.fixture(scope="module")
-def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished stage 1."""
-    out = tmp_path_factory.mktemp("coarse") / "run"
-    assert main(coarse(data, out)) == 0
-    return out
-
-
 def test_folders_of_other_runs(data: Path, run: Path, tmp_path: Path, said: Said) -> None:
     out = tmp_path / "run"
     out.write_text("mine")

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from squares import square_tiles
 from train_runs import coarse, fine
 
 from c2fcore import _files
@@ -32,19 +31,6 @@ from c2fcore.train import command, resuming
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 Said = Callable[[], str]
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return square_tiles(tmp_path_factory.mktemp("squares"))
-
-
-@pytest.fixture(scope="module")
-def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished stage 1."""
-    out = tmp_path_factory.mktemp("coarse") / "run"
-    assert main(coarse(data, out)) == 0
-    return out
 
 
 @pytest.mark.parametrize(
